@@ -1,0 +1,233 @@
+"""The words of the node: what is received, what is found, what is reported.
+
+Values only, standard library only. Everything here is frozen; a step takes values and returns values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import IntEnum, StrEnum
+
+Clock = Callable[[], datetime]
+"""Returns the current instant as an aware UTC datetime."""
+
+
+def utc_now() -> datetime:
+    """Return the current instant, aware, in UTC: the default `Clock`."""
+    return datetime.now(UTC)
+
+
+class Priority(IntEnum):
+    """Order in which queues are emptied; a lower value goes first."""
+
+    STAT = 0
+    HIGH = 5
+    ROUTINE = 10
+
+
+class Completion(StrEnum):
+    """How an analysis ended, as DICOM CID 6042 Status of Results says it."""
+
+    SUCCEEDED = "succeeded"  # the network gave a probability
+    NOT_ATTEMPTED = "not-attempted"  # the image is outside the intended use
+    FAILED = "failed"  # the image is inside it, or may be, but could not be analysed
+
+
+class Verdict(StrEnum):
+    """What the model says at its operating point."""
+
+    PRESENT = "present"  # probability >= threshold
+    NOT_DETECTED = "not-detected"  # probability < threshold
+
+
+class Reason(StrEnum):
+    """Why an image got no score: the closed list. The value is stored, `sentence` is shown."""
+
+    # outside the intended use: Completion.NOT_ATTEMPTED
+    MODALITY = "modality"
+    BODY_PART = "body-part"
+    VIEW = "view"
+    PATIENT_AGE = "patient-age"
+    FOR_PROCESSING = "for-processing"
+    NOT_AN_IMAGE = "not-an-image"
+    MULTI_FRAME = "multi-frame"
+    COLOUR = "colour"
+    IMAGE_SIZE = "image-size"
+    EMPTY_PIXELS = "empty-pixels"
+    OWN_OBJECT = "own-object"
+    CONFLICTING_INSTANCE = "conflicting-instance"
+    # inside it, or may be, but not analysable: Completion.FAILED
+    UNREADABLE_HEADER = "unreadable-header"
+    UNREADABLE_PIXELS = "unreadable-pixels"
+    IMPLAUSIBLE_PIXELS = "implausible-pixels"
+    INFERENCE = "inference"
+    ABANDONED = "abandoned"
+
+    @property
+    def completion(self) -> Completion:
+        """Return whether the analysis was not attempted or failed."""
+        return Completion.FAILED if self in _FAILED else Completion.NOT_ATTEMPTED
+
+    @property
+    def sentence(self) -> str:
+        """Return the reason as a clause that follows "NOT ANALYSED: " in a report."""
+        return _SENTENCES[self]
+
+
+_FAILED = frozenset(
+    {
+        Reason.UNREADABLE_HEADER,
+        Reason.UNREADABLE_PIXELS,
+        Reason.IMPLAUSIBLE_PIXELS,
+        Reason.INFERENCE,
+        Reason.ABANDONED,
+    }
+)
+
+_SENTENCES: Mapping[Reason, str] = {
+    Reason.MODALITY: "modality is outside the intended use",
+    Reason.BODY_PART: "body part is not the chest",
+    Reason.VIEW: "view is outside the intended use (frontal views only)",
+    Reason.PATIENT_AGE: "patient is younger than the intended use",
+    Reason.FOR_PROCESSING: "image is for processing, not for presentation",
+    Reason.NOT_AN_IMAGE: "object has no pixel data",
+    Reason.MULTI_FRAME: "image has more than one frame",
+    Reason.COLOUR: "image is in colour",
+    Reason.IMAGE_SIZE: "image size is out of bounds",
+    Reason.EMPTY_PIXELS: "image is empty",
+    Reason.OWN_OBJECT: "object was made by this node",
+    Reason.CONFLICTING_INSTANCE: "another image with the same SOP Instance UID came before",
+    Reason.UNREADABLE_HEADER: "header cannot be read",
+    Reason.UNREADABLE_PIXELS: "pixel data cannot be read",
+    Reason.IMPLAUSIBLE_PIXELS: "picture is not plausible for a radiograph",
+    Reason.INFERENCE: "the network gave no usable value",
+    Reason.ABANDONED: "the analysis did not finish after several tries",
+}
+
+
+class Note(StrEnum):
+    """What an analysed image lacked or needed; shown in the report beside the result."""
+
+    VIEW_MISSING = "view-missing"
+    BODY_PART_MISSING = "body-part-missing"
+    AGE_MISSING = "age-missing"
+    AGE_IMPLAUSIBLE = "age-implausible"
+    COLOUR_CONVERTED = "colour-converted"
+    BURNED_IN_ANNOTATION = "burned-in-annotation"
+
+    @property
+    def sentence(self) -> str:
+        """Return the note as one sentence of a report."""
+        return _NOTES[self]
+
+
+_NOTES: Mapping[Note, str] = {
+    Note.VIEW_MISSING: "View position is not stated: analysed as frontal.",
+    Note.BODY_PART_MISSING: "Body part is not stated: analysed as chest.",
+    Note.AGE_MISSING: "Patient age is not stated: analysed as adult.",
+    Note.AGE_IMPLAUSIBLE: "Patient age is not plausible: analysed as adult.",
+    Note.COLOUR_CONVERTED: "Image is stored in colour with equal channels: converted to grayscale.",
+    Note.BURNED_IN_ANNOTATION: "Image may hold burned-in annotation.",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which model spoke: goes into every row and every report."""
+
+    name: str
+    version: str
+    digest: str  # "sha256:" and 64 hexadecimal digits, over the whole bundle
+    status: str  # "demonstration", "research" or "cleared"
+    threshold: float  # operating point on the calibrated probability, 0..1
+    calibration: str  # "none" or, say, "platt:slope=0.93,intercept=-1.2"
+    input: str = "224x224 grayscale"
+    manufacturer: str = ""
+
+    @property
+    def bundle(self) -> str:
+        """Return name and version as one word, as the bundle's folder is called."""
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A finished analysis of one image."""
+
+    probability: float  # calibrated, 0..1
+    logit: float
+    threshold: float  # 0..1
+    notes: tuple[Note, ...] = ()
+    input_stats: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Return the statement at the operating point."""
+        return Verdict.PRESENT if self.probability >= self.threshold else Verdict.NOT_DETECTED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotAnalysed:
+    """An image that gets no score, and why."""
+
+    reason: Reason
+    detail: str = ""  # what was found, e.g. "ViewPosition LL"; never patient data
+
+
+Outcome = Finding | NotAnalysed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceivedInstance:
+    """One SOP instance on disk, as the registrar enters it into the ledger."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    study_uid: str
+    series_uid: str
+    accession: str
+    patient_id: str
+    calling_ae: str
+    called_ae: str
+    peer: str  # address of the sender
+    transfer_syntax: str
+    sha256: str  # hexadecimal, over the dataset as received (without file meta)
+    size: int  # bytes of the dataset
+    spool_path: str  # relative to the data folder
+    header: bytes  # the dataset up to (0028,xxxx) pixel data, in `transfer_syntax`
+    priority: Priority
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedImage:
+    """One image of a study with its outcome, as the report builder takes it."""
+
+    sop_instance_uid: str
+    header: bytes  # see ReceivedInstance.header
+    transfer_syntax: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviousReport:
+    """The report that a new version replaces."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltReport:
+    """A serialised report: stored before it is sent, and never built again."""
+
+    study_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    content_digest: str  # sha256 over outcome and sources, the key of the instance UID
+    file: bytes  # a DICOM Part 10 file

@@ -1,0 +1,389 @@
+"""Every setting of the node, in one typed tree.
+
+Read from a TOML file, then from environment variables `SCP_NODE_<SECTION>__<KEY>`; the environment wins. Nothing
+else in the node reads the environment or a file of settings.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "SCP_NODE_"
+CONFIG_VARIABLE = "SCP_NODE_CONFIG"
+DEFAULT_FILE = Path("scp_node.toml")
+COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"  # PS3.4 Table B.5-1
+COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
+ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+
+
+class SettingsError(ValueError):
+    """A setting is unknown, wrong or unreadable; the message names the key and what is allowed."""
+
+
+def _ae_title(value: str) -> str:
+    # PS3.5 Table 6.2-1: AE is 1 to 16 characters of the default repertoire, no backslash, no control character
+    if not 1 <= len(value.strip()) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return value.strip()
+
+
+def _network(value: str) -> str:
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError as error:
+        raise ValueError("give an IP address or a network in CIDR form, such as 10.1.2.0/24") from error
+    return value
+
+
+AeTitle = Annotated[str, AfterValidator(_ae_title)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Section(BaseModel):
+    """One table of the file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NodeSettings(Section):
+    """Who this node is."""
+
+    ae_title: AeTitle = Field("PNEUMONIA", description="Our AE title: what the PACS calls.")
+    data_dir: Path = Field(Path("var"), description="Folder for received images, the database and our identity.")
+    manufacturer: str = Field(
+        "scp-node open-source project", max_length=64, description="Manufacturer (0008,0070) of our reports."
+    )
+    model_name: str = Field("scp-node", max_length=64, description="Manufacturer's Model Name (0008,1090).")
+
+
+class ListenSettings(Section):
+    """Where and how associations are accepted."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything but a loopback address needs [[peers]].")
+    port: Port = Field(11112, description="TCP port; 0 takes a free one.")
+    max_associations: int = Field(64, ge=1, le=512, description="Associations served at the same time.")
+    max_pdu_bytes: int = Field(131_072, ge=4_096, le=1_048_576, description="Largest P-DATA PDU that we accept.")
+    acse_timeout_seconds: PositiveSeconds = Field(5.0, description="Longest wait for an association request.")
+    dimse_timeout_seconds: PositiveSeconds = Field(30.0, description="Longest wait inside one DIMSE message.")
+    network_timeout_seconds: PositiveSeconds = Field(60.0, description="Longest idle time of an association.")
+    max_instance_mib: int = Field(256, ge=1, le=2_048, description="Largest instance accepted, MiB.")
+    low_water_mib: int = Field(
+        512, ge=0, description="Refuse to store (0xA700) while less than this is free on the disk, MiB."
+    )
+
+
+class PeerSettings(Section):
+    """Who may send to us."""
+
+    ae_title: Annotated[str, AfterValidator(lambda v: v if v == "*" else _ae_title(v))] = Field(
+        "*", description='Calling AE title, exact case; "*" is any.'
+    )
+    address: Annotated[str, AfterValidator(_network)] = Field(description="IP address or network (CIDR) of the sender.")
+
+
+class DestinationSettings(Section):
+    """A Storage SCP that receives our reports."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$", description="Our name for it, in audit and commands.")
+    ae_title: AeTitle = Field(description="Its AE title.")
+    host: str = Field(min_length=1, description="Its address.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(104, description="Its port.")
+
+
+class RoutingSettings(Section):
+    """Which destinations get the report of a study."""
+
+    reply_to: Literal["all", "sender"] | list[str] = Field(
+        "all",
+        description='"all" destinations, "sender" (the destination whose AE title sent the study), or a list of names.',
+    )
+    stat_calling_ae: list[AeTitle] = Field(
+        default_factory=list, description="Calling AE titles whose images are urgent: analysed and reported first."
+    )
+
+
+class StudySettings(Section):
+    """When a study is reported."""
+
+    quiet_seconds: float = Field(
+        10.0, ge=0, le=3_600, description="A study is reported when nothing more arrived for this long."
+    )
+
+
+class DatabaseSettings(Section):
+    """Where results, work and audit are kept."""
+
+    url: str = Field(
+        "",
+        description="SQLAlchemy URL, such as postgresql+psycopg://user@host/scp_node. Empty: SQLite in data_dir.",
+    )
+    upgrade_at_start: bool = Field(True, description="Bring the schema up to date when `serve` starts.")
+
+
+class InferenceSettings(Section):
+    """The model and where it runs."""
+
+    bundle: Path = Field(
+        Path("model/bundles/pneumonia-resnet18-0.1.0"), description="Folder of the model bundle to serve."
+    )
+    backend: Literal["auto", "onnxruntime", "torch"] = Field(
+        "auto", description='"auto" is torch where CUDA works, else onnxruntime.'
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
+    batch_size: int = Field(16, ge=1, le=256, description="Most images in one forward pass.")
+    threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0 takes the backend's default.")
+    lease_seconds: float = Field(
+        15.0, ge=2, le=3_600, description="A worker that is silent for this long loses its images to another."
+    )
+    max_attempts: int = Field(3, ge=1, le=20, description="Tries before an image ends as failed.")
+    acknowledge_demonstration: bool = Field(
+        False,
+        description="Set true to let a demonstration model send reports to an address other than loopback.",
+    )
+
+
+class AnalysisSettings(Section):
+    """The intended use: what gets a score at all."""
+
+    modalities: list[str] = Field(["CR", "DX"], min_length=1, description="Modality (0008,0060) values analysed.")
+    minimum_age: int = Field(18, ge=0, le=150, description="Youngest patient analysed, years. A missing age passes.")
+    minimum_pixels: int = Field(256, ge=32, le=8_192, description="Smallest side of an image, pixels.")
+    maximum_pixels: int = Field(8_192, ge=256, le=8_192, description="Largest side of an image, pixels.")
+    decode_seconds: PositiveSeconds = Field(
+        60.0, description="Longest time that reading one image may take before it fails."
+    )
+
+
+class ReportSettings(Section):
+    """The Structured Report."""
+
+    sop_classes: list[Literal["1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33",
+                              "1.2.840.10008.5.1.4.1.1.88.22"]] = Field(
+        [COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR],
+        min_length=1,
+        description="SOP classes offered to a destination, in this order: Comprehensive 3D, Comprehensive, Enhanced SR.",
+    )  # fmt: skip
+    series_number: int = Field(9100, ge=1, le=2_147_483_647, description="Series Number (0020,0011) of our reports.")
+    series_description: str = Field(
+        "AI PNEUMONIA report",
+        min_length=1,
+        max_length=40,
+        description="Series Description (0008,103E); version follows.",
+    )
+
+
+class DeliverySettings(Section):
+    """How reports are sent, and sent again."""
+
+    connect_seconds: PositiveSeconds = Field(10.0, description="Longest wait for a connection to a destination.")
+    send_seconds: PositiveSeconds = Field(30.0, description="Longest time for one report, from request to response.")
+    keep_open_seconds: PositiveSeconds = Field(
+        5.0, description="An idle association to a destination is kept this long."
+    )
+    retry_first_seconds: PositiveSeconds = Field(10.0, description="Pause before the first retry; doubles each time.")
+    retry_cap_seconds: PositiveSeconds = Field(900.0, description="Longest pause between retries.")
+    retry_for_hours: float = Field(168.0, gt=0, description="A report that cannot be delivered for this long is dead.")
+    permanent_attempts: int = Field(3, ge=1, le=20, description="Tries after a status that says no for good.")
+    breaker_failures: int = Field(
+        3, ge=1, le=100, description="Failures in a row after which a destination is paused and only probed by C-ECHO."
+    )
+
+
+class LogSettings(Section):
+    """The log, on standard error."""
+
+    format: Literal["json", "console"] = Field("console", description="One JSON object a line, or text for people.")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level written.")
+
+
+_LOOPBACK_PEERS = [PeerSettings(ae_title="*", address="127.0.0.0/8"), PeerSettings(ae_title="*", address="::1")]
+
+
+class Settings(BaseSettings):
+    """The whole tree; build it with `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__"
+    )
+
+    node: NodeSettings = NodeSettings()
+    listen: ListenSettings = ListenSettings()
+    peers: list[PeerSettings] = Field(
+        default_factory=lambda: list(_LOOPBACK_PEERS),
+        description="Who may send to us. Default: any AE title, from a loopback address only.",
+    )
+    destinations: list[DestinationSettings] = Field(
+        default_factory=list, description="Storage SCPs that receive our reports. Default: none."
+    )
+    routing: RoutingSettings = RoutingSettings()
+    study: StudySettings = StudySettings()
+    database: DatabaseSettings = DatabaseSettings()
+    inference: InferenceSettings = InferenceSettings()
+    analysis: AnalysisSettings = AnalysisSettings()
+    report: ReportSettings = ReportSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before the file, which arrives as initial values."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Settings:
+        names = [destination.name for destination in self.destinations]
+        if len(names) != len(set(names)):
+            raise ValueError("destinations: two have the same name")
+        if isinstance(self.routing.reply_to, list):
+            unknown = sorted(set(self.routing.reply_to) - set(names))
+            if unknown:
+                raise ValueError(f"routing.reply_to: no [[destinations]] entry is named {', '.join(unknown)}")
+        if not is_loopback(self.listen.host) and "peers" not in self.model_fields_set:
+            raise ValueError(
+                f"listen.host: {self.listen.host} is reachable from outside; list who may send in [[peers]] first"
+            )
+        return self
+
+    @property
+    def database_url(self) -> str:
+        """Return the SQLAlchemy URL, SQLite in the data folder unless set."""
+        return self.database.url or f"sqlite:///{self.node.data_dir / 'ledger.sqlite3'}"
+
+    def destination(self, name: str) -> DestinationSettings:
+        """Return the destination of that name.
+
+        Raises:
+            SettingsError: no destination has it (any more).
+        """
+        for destination in self.destinations:
+            if destination.name == name:
+                return destination
+        raise SettingsError(f"destinations: no entry is named {name}")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def load_settings(file: Path | None = None) -> Settings:
+    """Return the settings from `file`, else from $SCP_NODE_CONFIG, else from ./scp_node.toml, else the defaults.
+
+    Raises:
+        SettingsError: the file cannot be read, or a key or value is not allowed.
+    """
+    path = file or _file_from_environment()
+    values = _read(path) if path else {}
+    _refuse_unknown_variables()
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+    except ValueError as error:  # pydantic-settings: a list in the environment that is not JSON
+        raise SettingsError(f"environment: {error}") from None
+
+
+def _file_from_environment() -> Path | None:
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{path}: is not TOML: {error}") from None
+
+
+def _refuse_unknown_variables() -> None:
+    sections = set(Settings.model_fields)
+    for name in os.environ:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        section = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")[0]
+        if section not in sections:
+            raise SettingsError(f"{name}: no such section; there are {', '.join(sorted(sections))}")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "settings"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"no such setting; {_allowed(problem['loc'])}"
+        elif key != "database.url" and not isinstance(problem["input"], (dict, Settings)):
+            message = f"{message}, got {problem['input']!r}"
+        lines.append(message if key == "settings" else f"{key}: {message}")
+    return "\n".join(lines)
+
+
+def _allowed(location: tuple[int | str, ...]) -> str:
+    if len(location) == 1:
+        return f"there are {', '.join(Settings.model_fields)}"
+    section = _section_type(str(location[0]))
+    return f"[{location[0]}] has {', '.join(section.model_fields)}" if section else "see config/scp_node.toml"
+
+
+_LISTED: dict[str, type[Section]] = {"peers": PeerSettings, "destinations": DestinationSettings}
+
+
+def _section_type(name: str) -> type[Section] | None:
+    if name in _LISTED:
+        return _LISTED[name]
+    field = Settings.model_fields.get(name)
+    return field.annotation if field and isinstance(field.annotation, type) else None
+
+
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "peers": {"ae_title": "MODALITY1", "address": "10.1.2.0/24"},
+    "destinations": {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 4242},
+}
+
+
+def commented_toml() -> str:
+    """Return a TOML file that lists every setting with its meaning and default: all of it commented out."""
+    lines = [
+        "# Every setting of the node, with its default. Take the # away to change one.",
+        f"# Each can also be set in the environment: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, for example",
+        f"# {ENVIRONMENT_PREFIX}LISTEN__PORT=11113. Lists of tables are given as JSON there.",
+    ]
+    for name, field in Settings.model_fields.items():
+        section = _section_type(name)
+        assert section is not None
+        doc = (section.__doc__ or "").strip()
+        lines += ["", f"# {field.description if name in _LISTED else doc}"]
+        lines.append(f"# [[{name}]]" if name in _LISTED else f"[{name}]")
+        for key, option in section.model_fields.items():
+            value = _EXAMPLES[name][key] if name in _LISTED else option.get_default(call_default_factory=True)
+            lines += [f"# {option.description}", f"# {key} = {_toml(value)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    # JSON's strings, numbers, booleans and flat lists are TOML's
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
