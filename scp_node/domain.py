@@ -47,6 +47,7 @@ class Reason(StrEnum):
 
     # outside the intended use: Completion.NOT_ATTEMPTED
     MODALITY = "modality"
+    SPECIES = "species"
     BODY_PART = "body-part"
     VIEW = "view"
     PATIENT_AGE = "patient-age"
@@ -88,6 +89,7 @@ _FAILED = frozenset(
 
 _SENTENCES: Mapping[Reason, str] = {
     Reason.MODALITY: "modality is outside the intended use",
+    Reason.SPECIES: "patient is not human",
     Reason.BODY_PART: "body part is not the chest",
     Reason.VIEW: "view is outside the intended use (frontal views only)",
     Reason.PATIENT_AGE: "patient is younger than the intended use",

@@ -19,9 +19,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 ENVIRONMENT_PREFIX = "SCP_NODE_"
 CONFIG_VARIABLE = "SCP_NODE_CONFIG"
 DEFAULT_FILE = Path("scp_node.toml")
-COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"  # PS3.4 Table B.5-1
-COMPREHENSIVE_SR = "1.2.840.10008.5.1.4.1.1.88.33"
-ENHANCED_SR = "1.2.840.10008.5.1.4.1.1.88.22"
+SrSopClass = Literal["1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"]
+COMPREHENSIVE_3D_SR: SrSopClass = "1.2.840.10008.5.1.4.1.1.88.34"  # PS3.4 Table B.5-1
+COMPREHENSIVE_SR: SrSopClass = "1.2.840.10008.5.1.4.1.1.88.33"
+ENHANCED_SR: SrSopClass = "1.2.840.10008.5.1.4.1.1.88.22"
 
 
 class SettingsError(ValueError):
@@ -126,7 +127,7 @@ class DatabaseSettings(Section):
         "",
         description="SQLAlchemy URL, such as postgresql+psycopg://user@host/scp_node. Empty: SQLite in data_dir.",
     )
-    upgrade_at_start: bool = Field(True, description="Bring the schema up to date when `serve` starts.")
+    upgrade_at_start: bool = Field(default=True, description="Bring the schema up to date when `serve` starts.")
 
 
 class InferenceSettings(Section):
@@ -146,7 +147,7 @@ class InferenceSettings(Section):
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Tries before an image ends as failed.")
     acknowledge_demonstration: bool = Field(
-        False,
+        default=False,
         description="Set true to let a demonstration model send reports to an address other than loopback.",
     )
 
@@ -166,12 +167,11 @@ class AnalysisSettings(Section):
 class ReportSettings(Section):
     """The Structured Report."""
 
-    sop_classes: list[Literal["1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33",
-                              "1.2.840.10008.5.1.4.1.1.88.22"]] = Field(
-        [COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR],
+    sop_classes: list[SrSopClass] = Field(
+        default=[COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR],
         min_length=1,
-        description="SOP classes offered to a destination, in this order: Comprehensive 3D, Comprehensive, Enhanced SR.",
-    )  # fmt: skip
+        description="SOP classes offered to a destination, best first: Comprehensive 3D, Comprehensive, Enhanced SR.",
+    )
     series_number: int = Field(9100, ge=1, le=2_147_483_647, description="Series Number (0020,0011) of our reports.")
     series_description: str = Field(
         "AI PNEUMONIA report",
@@ -236,11 +236,11 @@ class Settings(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The environment before the file, which arrives as initial values."""
         return env_settings, init_settings
@@ -374,7 +374,8 @@ def commented_toml() -> str:
     ]
     for name, field in Settings.model_fields.items():
         section = _section_type(name)
-        assert section is not None
+        if section is None:
+            continue
         doc = (section.__doc__ or "").strip()
         lines += ["", f"# {field.description if name in _LISTED else doc}"]
         lines.append(f"# [[{name}]]" if name in _LISTED else f"[{name}]")

@@ -1,0 +1,31 @@
+"""The ledger: one SQL database that is queue, results, deliveries and audit at once. No other package writes SQL."""
+
+from scp_node.ledger.analyses import Analysed, AnalysisTask
+from scp_node.ledger.audit import AuditQuery
+from scp_node.ledger.deliveries import DeliveryTask, DestinationState
+from scp_node.ledger.engine import LedgerError, check_revision, create_ledger_engine, upgrade
+from scp_node.ledger.intake import Registration
+from scp_node.ledger.ledger import Ledger
+from scp_node.ledger.reports import ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.transactions import Policy
+from scp_node.ledger.work import Claim, WorkState
+
+__all__ = [
+    "Analysed",
+    "AnalysisTask",
+    "AuditQuery",
+    "Claim",
+    "DeliveryTask",
+    "DestinationState",
+    "Ledger",
+    "LedgerError",
+    "Policy",
+    "Registration",
+    "ReportTask",
+    "StudyPending",
+    "StudySnapshot",
+    "WorkState",
+    "check_revision",
+    "create_ledger_engine",
+    "upgrade",
+]

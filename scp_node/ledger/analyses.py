@@ -1,0 +1,147 @@
+"""Images are claimed for analysis, and their outcomes written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, func, select
+
+from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
+from scp_node.ledger import work as queue
+from scp_node.ledger.events import record_event
+from scp_node.ledger.schema import instance, result
+from scp_node.ledger.transactions import Policy, Transactions
+from scp_node.ledger.work import ANALYSE, Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalysisTask:
+    """One image to analyse."""
+
+    claim: Claim
+    instance_id: int
+    sop_instance_uid: str
+    study_uid: str
+    spool_path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysed:
+    """One image that was analysed, with the seconds that each stage took."""
+
+    task: AnalysisTask
+    outcome: Outcome
+    started_at: datetime
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+class Analyses:
+    """The queue of images."""
+
+    def __init__(self, transactions: Transactions, policy: Policy) -> None:
+        """Work on `transactions` by `policy`."""
+        self._transactions = transactions
+        self._policy = policy
+
+    def claim(self, *, owner: str, limit: int, oldest_first: bool = False) -> list[AnalysisTask]:
+        """Take up to `limit` images, the most urgent first."""
+        if not self._transactions.ready(ANALYSE):
+            return []
+        with self._transactions.writing() as (connection, now):
+            claims = queue.claim(
+                connection, ANALYSE, owner=owner, limit=limit, lease=self._policy.lease, at=now,
+                oldest_first=oldest_first,
+            )  # fmt: skip
+            ids = [claim.ref_id for claim in claims]
+            rows = {row.id: row for row in connection.execute(select(instance).where(instance.c.id.in_(ids)))}
+        return [
+            AnalysisTask(claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid,
+                         study_uid=row.study_uid, spool_path=row.spool_path)
+            for claim in claims
+            if (row := rows[claim.ref_id])
+        ]  # fmt: skip
+
+    def record(self, analysed: Sequence[Analysed], model: ModelIdentity) -> int:
+        """Write results, close their work and open the reports of their studies; return how many were still ours."""
+        kept, studies = 0, set()
+        with self._transactions.writing() as (connection, now):
+            for item in analysed:
+                if queue.complete(connection, item.task.claim, at=now):
+                    insert_result(connection, item, model, now)
+                    studies.add(item.task.study_uid)
+                    kept += 1
+            for study_uid in sorted(studies):  # always in this order: two workers cannot lock each other out
+                open_report(connection, self._policy, study_uid, now)
+        return kept
+
+    def retry(self, tasks: Sequence[AnalysisTask], model: ModelIdentity, *, pause: timedelta, error: str) -> None:
+        """Put images back after a step that failed as a whole; those whose tries are spent end as failed."""
+        spent = [task for task in tasks if task.claim.attempt >= self._policy.max_attempts]
+        with self._transactions.writing() as (connection, now):
+            for task in tasks:
+                if task not in spent:
+                    queue.delay(connection, task.claim, due=now + pause, error=error)
+        outcome = NotAnalysed(reason=Reason.INFERENCE, detail=error)
+        self.record([Analysed(task=task, outcome=outcome, started_at=now) for task in spent], model)
+
+    def renew(self, claims: Sequence[Claim]) -> int:
+        """Lengthen the leases that are still ours; return how many those are."""
+        with self._transactions.writing() as (connection, now):
+            return queue.renew(connection, claims, lease=self._policy.lease, at=now)
+
+
+def open_report(connection: Connection, policy: Policy, study_uid: str, now: datetime) -> None:
+    """Make sure that the study is looked at for a report once it is quiet."""
+    urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
+    row = connection.execute(urgency.where(instance.c.study_uid == study_uid, ~instance.c.conflict)).one()
+    queue.put_off(
+        connection, queue=queue.REPORT, dedup=study_uid, priority=row.priority, max_attempts=policy.max_attempts,
+        due=policy.report_due(row.priority, row.last, now), at=now,
+    )  # fmt: skip
+
+
+def insert_result(connection: Connection, item: Analysed, model: ModelIdentity, now: datetime) -> None:
+    """Add the outcome as the next run of this image by this model."""
+    runs = select(func.count()).where(
+        result.c.instance_id == item.task.instance_id, result.c.bundle_digest == model.digest
+    )
+    values = {
+        "instance_id": item.task.instance_id,
+        "run": 1 + connection.execute(runs).scalar_one(),
+        "bundle": model.bundle,
+        "bundle_digest": model.digest,
+        "timings": dict(item.timings),
+        "started_at": item.started_at,
+        "at": now,
+        **_columns(item.outcome, model),
+    }
+    connection.execute(result.insert().values(**values))
+    told = {name: values.get(name) for name in ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")}
+    record_event(
+        connection, now, "analysed", study_uid=item.task.study_uid, sop_instance_uid=item.task.sop_instance_uid,
+        detail=told,
+    )  # fmt: skip
+
+
+def _columns(outcome: Outcome, model: ModelIdentity) -> dict[str, object]:
+    if isinstance(outcome, Finding):
+        return {
+            "outcome": "finding",
+            "verdict": outcome.verdict.value,
+            "probability": outcome.probability,
+            "logit": outcome.logit,
+            "threshold": outcome.threshold,
+            "calibration": model.calibration,
+            "detail": "",
+            "notes": [note.value for note in outcome.notes],
+            "input_stats": dict(outcome.input_stats),
+        }
+    return {
+        "outcome": outcome.reason.completion.value,
+        "reason": outcome.reason.value,
+        "detail": outcome.detail,
+        "notes": [],
+        "input_stats": {},
+    }

@@ -1,0 +1,229 @@
+"""Answers: what did the model say about this image, when, to whom, and did it arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
+
+from scp_node.domain import Reason
+from scp_node.ledger.schema import delivery, event, instance, report, report_result, result, work
+from scp_node.ledger.transactions import Transactions
+from scp_node.ledger.work import ANALYSE, WorkState
+
+STATES = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
+DELIVERY_STATES = ("waiting", "delivered", "dead")
+_OUTCOME_STATES = {"finding": "analysed", "not-attempted": "not-analysed", "failed": "failed"}
+_CHUNK = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditQuery:
+    """Which images are asked for; all conditions that are set must hold."""
+
+    since: datetime | None = None  # received at or after
+    until: datetime | None = None  # received before
+    study_uid: str | None = None
+    accession: str | None = None
+    sop_instance_uid: str | None = None
+    state: str | None = None  # one of STATES, or one of DELIVERY_STATES for any of its deliveries
+
+
+class Audit:
+    """Reads the ledger; changes nothing."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """Read through `transactions`."""
+        self._transactions = transactions
+
+    def instances(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
+        """Yield one JSON-ready object for each image, in the order of arrival; refused ones at the end."""
+        with self._transactions.reading() as (connection, _now):
+            ids = connection.scalars(select(instance.c.id).where(*_conditions(query)).order_by(instance.c.id)).all()
+        for chunk in _chunks(ids):
+            with self._transactions.reading() as (connection, _now):
+                rows = _described(connection, chunk)
+            yield from (row for row in rows if _wanted(row, query.state))
+        if query.state in {None, "rejected"} and query.accession is None:
+            yield from self._rejected(query)
+
+    def _rejected(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
+        conditions: list[ColumnElement[bool]] = [event.c.kind == "rejected"]
+        if query.since:
+            conditions.append(event.c.at >= query.since)
+        if query.until:
+            conditions.append(event.c.at < query.until)
+        if query.sop_instance_uid:
+            conditions.append(event.c.sop_instance_uid == query.sop_instance_uid)
+        if query.study_uid:
+            return
+        with self._transactions.reading() as (connection, _now):
+            rows = connection.execute(select(event).where(*conditions).order_by(event.c.id)).all()
+        for row in rows:
+            yield {
+                **_EMPTY,
+                "sop_instance_uid": row.sop_instance_uid,
+                "calling_ae": row.detail.get("calling_ae"),
+                "peer": row.detail.get("peer"),
+                "received_at": row.at.isoformat(),
+                "state": "rejected",
+                "reason": row.detail.get("reason"),
+                "detail": row.detail.get("status"),
+            }
+
+    def events(self, study_uid: str) -> list[dict[str, Any]]:
+        """Return the trail of one study, oldest first."""
+        with self._transactions.reading() as (connection, _now):
+            rows = connection.execute(select(event).where(event.c.study_uid == study_uid).order_by(event.c.id)).all()
+        return [
+            {"at": row.at.isoformat(), "kind": row.kind, "sop_instance_uid": row.sop_instance_uid, **row.detail}
+            for row in rows
+        ]
+
+
+_EMPTY: dict[str, Any] = {
+    "sop_instance_uid": None,
+    "study_uid": None,
+    "series_uid": None,
+    "accession": None,
+    "patient_id": None,
+    "calling_ae": None,
+    "peer": None,
+    "sha256": None,
+    "received_at": None,
+    "state": None,
+    "reason": None,
+    "detail": None,
+    "notes": [],
+    "probability": None,
+    "threshold": None,
+    "verdict": None,
+    "bundle": None,
+    "bundle_digest": None,
+    "calibration": None,
+    "registered_at": None,
+    "analysis_started_at": None,
+    "analysed_at": None,
+    "timings": {},
+    "report_uid": None,
+    "report_version": None,
+    "reported_at": None,
+    "deliveries": [],
+}
+
+
+def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Yield `ids` in runs short enough for one IN list."""
+    for start in range(0, len(ids), _CHUNK):
+        yield ids[start : start + _CHUNK]
+
+
+def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if query.since:
+        conditions.append(instance.c.received_at >= query.since)
+    if query.until:
+        conditions.append(instance.c.received_at < query.until)
+    exact = {name: getattr(query, name) for name in ("study_uid", "accession", "sop_instance_uid")}
+    return conditions + [instance.c[name] == value for name, value in exact.items() if value is not None]
+
+
+def _wanted(row: dict[str, Any], state: str | None) -> bool:
+    return state is None or row["state"] == state or any(sent["state"] == state for sent in row["deliveries"])
+
+
+def _described(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the objects of these images, each with its newest result, that result's report and its deliveries."""
+    newest_results = select(func.max(result.c.id)).where(result.c.instance_id.in_(ids)).group_by(result.c.instance_id)
+    results = {row.instance_id: row for row in _rows(connection, select(result).where(result.c.id.in_(newest_results)))}
+    reports = _newest_reports(connection, [row.id for row in results.values()])
+    deliveries = _deliveries(connection, [row.id for row in reports.values()])
+    leased = set(
+        connection.scalars(
+            select(work.c.ref_id).where(
+                and_(work.c.queue == ANALYSE, work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
+            )
+        )
+    )
+    described = []
+    for row in _rows(connection, select(instance).where(instance.c.id.in_(ids)).order_by(instance.c.id)):
+        found = results.get(row.id)
+        sent = reports.get(found.id) if found else None
+        described.append(
+            {
+                **_EMPTY,
+                **_instance_part(row),
+                **(_result_part(found) if found else _waiting_part(row, analysing=row.id in leased)),
+                **(_report_part(sent, deliveries.get(sent.id, [])) if sent else {}),
+            }
+        )
+    return described
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
+    return connection.execute(statement).all()
+
+
+def _newest_reports(connection: Connection, result_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    """Return the newest report that holds each result."""
+    columns = (report_result.c.result_id, report.c.id, report.c.sop_instance_uid, report.c.version, report.c.at)
+    joined = select(*columns).join(report, report.c.id == report_result.c.report_id)
+    chosen = joined.where(report_result.c.result_id.in_(result_ids)).order_by(report.c.version)
+    return {row.result_id: row for row in _rows(connection, chosen)}
+
+
+def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    table: dict[int, list[dict[str, Any]]] = {}
+    chosen = select(delivery).where(delivery.c.report_id.in_(report_ids)).order_by(delivery.c.id)
+    for row in _rows(connection, chosen):
+        table.setdefault(row.report_id, []).append(
+            {
+                "destination": row.destination,
+                "state": row.state,
+                "status": None if row.dimse_status is None else f"0x{row.dimse_status:04X}",
+                "at": _iso(row.delivered_at or row.last_attempt_at),
+                "attempts": row.attempts,
+                "detail": row.detail,
+                "sop_class_uid": row.sop_class_uid,
+            }
+        )
+    return table
+
+
+def _instance_part(row: Row[Any]) -> dict[str, Any]:
+    same = ("sop_instance_uid", "study_uid", "accession", "patient_id", "calling_ae", "peer", "sha256")
+    part = {name: getattr(row, name) for name in (*same, "series_uid")}
+    return {**part, "received_at": _iso(row.received_at), "registered_at": _iso(row.registered_at)}
+
+
+def _waiting_part(row: Row[Any], *, analysing: bool) -> dict[str, Any]:
+    if row.conflict:
+        return {"state": "conflict", "reason": Reason.CONFLICTING_INSTANCE.value}
+    return {"state": "analysing" if analysing else "received"}
+
+
+def _result_part(row: Row[Any]) -> dict[str, Any]:
+    same = ("reason", "detail", "notes", "probability", "threshold", "verdict", "bundle", "bundle_digest",
+            "calibration", "timings")  # fmt: skip
+    return {
+        **{name: getattr(row, name) for name in same},
+        "state": _OUTCOME_STATES[row.outcome],
+        "analysis_started_at": _iso(row.started_at),
+        "analysed_at": _iso(row.at),
+    }
+
+
+def _report_part(row: Row[Any], deliveries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "report_uid": row.sop_instance_uid,
+        "report_version": row.version,
+        "reported_at": _iso(row.at),
+        "deliveries": deliveries,
+    }
+
+
+def _iso(instant: datetime | None) -> str | None:
+    return instant.isoformat() if instant else None

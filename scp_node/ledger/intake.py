@@ -1,0 +1,107 @@
+"""Received files enter the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, text
+
+from scp_node.domain import ReceivedInstance
+from scp_node.ledger import work as queue
+from scp_node.ledger.events import record_event
+from scp_node.ledger.schema import instance
+from scp_node.ledger.transactions import Policy, Transactions, insert_row
+
+_REGISTER_LOCK = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
+_CHUNK = 500  # values in one IN list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What became of the files that were to be registered."""
+
+    new: int
+    duplicates: tuple[str, ...]  # spool paths whose bytes are in the ledger already: to be removed
+    conflicts: tuple[str, ...]  # SOP Instance UIDs that came again with other bytes
+
+
+class Intake:
+    """Enters what the spool holds; entering a file twice changes nothing."""
+
+    def __init__(self, transactions: Transactions, policy: Policy) -> None:
+        """Work on `transactions` by `policy`."""
+        self._transactions = transactions
+        self._policy = policy
+
+    def register(self, received: Sequence[ReceivedInstance]) -> Registration:
+        """Enter received files, and open the analysis of each that is new."""
+        new, duplicates, conflicts = 0, [], []
+        with self._transactions.writing() as (connection, now):
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _REGISTER_LOCK})
+            known = _known(connection, received)
+            for item in received:
+                seen = known.setdefault(item.sop_instance_uid, {})
+                if item.sha256 in seen:
+                    if seen[item.sha256] != item.spool_path:
+                        duplicates.append(item.spool_path)
+                        _record(connection, now, "duplicate", item)
+                    continue
+                if seen:
+                    conflicts.append(item.sop_instance_uid)
+                self._insert(connection, item, conflict=bool(seen), now=now)
+                seen[item.sha256] = item.spool_path
+                new += 1
+        return Registration(new=new, duplicates=tuple(duplicates), conflicts=tuple(conflicts))
+
+    def unregistered(self, spool_paths: Sequence[str]) -> list[str]:
+        """Return those of `spool_paths` that no row names, in their order."""
+        known: set[str] = set()
+        with self._transactions.reading() as (connection, _now):
+            for start in range(0, len(spool_paths), _CHUNK):
+                chunk = spool_paths[start : start + _CHUNK]
+                known.update(connection.scalars(select(instance.c.spool_path).where(instance.c.spool_path.in_(chunk))))
+        return [path for path in spool_paths if path not in known]
+
+    def record_rejected(
+        self, *, sop_instance_uid: str, calling_ae: str, peer: str, status: int, reason: str, at: datetime
+    ) -> None:
+        """Note a C-STORE that was refused."""
+        detail = {"calling_ae": calling_ae, "peer": peer, "status": f"0x{status:04X}", "reason": reason}
+        with self._transactions.writing() as (connection, _now):
+            record_event(connection, at, "rejected", sop_instance_uid=sop_instance_uid, detail=detail)
+
+    def _insert(self, connection: Connection, item: ReceivedInstance, *, conflict: bool, now: datetime) -> None:
+        values = {name: _storable(getattr(item, name)) for name in ReceivedInstance.__slots__}
+        instance_id = insert_row(connection, instance, conflict=conflict, registered_at=now, **values)
+        _record(connection, now, "conflict" if conflict else "received", item)
+        if conflict:  # kept and shown, never analysed: a report could not say which of the two it speaks of
+            return
+        queue.enqueue(
+            connection, queue=queue.ANALYSE, dedup=str(instance_id), ref_id=instance_id, priority=item.priority,
+            max_attempts=self._policy.max_attempts, at=now,
+        )  # fmt: skip
+        due = self._policy.report_due(item.priority, item.received_at, now)
+        queue.postpone(connection, queue=queue.REPORT, dedup=item.study_uid, due=due, at=now)
+
+
+def _storable(value: object) -> object:
+    """Return text without the NUL that PostgreSQL cannot keep; the original bytes stay in the header."""
+    return value.replace("\0", "") if isinstance(value, str) else value
+
+
+def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, str]]:
+    """Return, for each SOP Instance UID that the ledger has, its digests and where their files are."""
+    uids = {item.sop_instance_uid for item in received}
+    columns = (instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path)
+    known: dict[str, dict[str, str]] = {}
+    for row in connection.execute(select(*columns).where(instance.c.sop_instance_uid.in_(uids))):
+        known.setdefault(row.sop_instance_uid, {})[row.sha256] = row.spool_path
+    return known
+
+
+def _record(connection: Connection, now: datetime, kind: str, item: ReceivedInstance) -> None:
+    detail = {"sha256": item.sha256, "calling_ae": item.calling_ae, "peer": item.peer}
+    record_event(connection, now, kind, study_uid=item.study_uid, sop_instance_uid=item.sop_instance_uid, detail=detail)

@@ -1,0 +1,32 @@
+"""The ledger as the roles of the node use it.
+
+Each method of its parts is one transaction. A step that closes its work also writes what it made and opens the next
+step in the same transaction, so that a crash leaves all of it or nothing.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine
+
+from scp_node.domain import Clock
+from scp_node.ledger.analyses import Analyses
+from scp_node.ledger.audit import Audit
+from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.intake import Intake
+from scp_node.ledger.reports import Reports
+from scp_node.ledger.transactions import Policy, Transactions
+from scp_node.ledger.upkeep import Upkeep
+
+
+class Ledger:
+    """The ledger of one node, or of many that share a database."""
+
+    def __init__(self, engine: Engine, policy: Policy, clock: Clock | None = None) -> None:
+        """Use `clock`, or the clock that all hosts of this database share."""
+        transactions = Transactions(engine, clock)
+        self.intake = Intake(transactions, policy)
+        self.analyses = Analyses(transactions, policy)
+        self.reports = Reports(transactions, policy)
+        self.deliveries = Deliveries(transactions, policy)
+        self.upkeep = Upkeep(transactions, policy)
+        self.audit = Audit(transactions)

@@ -1,0 +1,240 @@
+"""Studies are claimed for their report, and its bytes stored."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, select
+
+from scp_node.domain import (
+    BuiltReport,
+    Finding,
+    ModelIdentity,
+    NotAnalysed,
+    Note,
+    Outcome,
+    PreviousReport,
+    Reason,
+    ReportedImage,
+)
+from scp_node.ledger import work as queue
+from scp_node.ledger.analyses import open_report
+from scp_node.ledger.events import record_event
+from scp_node.ledger.schema import delivery, instance, report, report_result, result, work
+from scp_node.ledger.transactions import Policy, Transactions, insert_row
+from scp_node.ledger.work import ANALYSE, OPEN_STATES, REPORT, Claim
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTask:
+    """One study to report."""
+
+    claim: Claim
+    study_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyPending:
+    """The study cannot be reported yet: images of it wait for their analysis."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudySnapshot:
+    """The images of a study with their newest outcomes by one model, and the report there is."""
+
+    images: tuple[ReportedImage, ...]
+    result_ids: tuple[int, ...]
+    calling_aes: frozenset[str]
+    priority: int
+    previous: PreviousReport | None
+    previous_id: int | None
+    previous_content_digest: str | None
+
+
+class Reports:
+    """The queue of studies, and the reports made of them."""
+
+    def __init__(self, transactions: Transactions, policy: Policy) -> None:
+        """Work on `transactions` by `policy`."""
+        self._transactions = transactions
+        self._policy = policy
+
+    def claim(self, *, owner: str) -> ReportTask | None:
+        """Take the most urgent study that is quiet."""
+        if not self._transactions.ready(REPORT):
+            return None
+        with self._transactions.writing() as (connection, now):
+            claims = queue.claim(connection, REPORT, owner=owner, limit=1, lease=self._policy.lease, at=now)
+        return ReportTask(claim=claims[0], study_uid=claims[0].dedup) if claims else None
+
+    def snapshot(self, study_uid: str, model: ModelIdentity) -> StudySnapshot | StudyPending:
+        """Return what a report of the study has to say.
+
+        A report speaks for one model: images that only another model analysed go back into the queue first.
+        """
+        with self._transactions.writing() as (connection, now):
+            if _analysis_open(connection, study_uid, model, now):
+                return StudyPending()
+            rows = _newest_results(connection, study_uid, model)
+            newest = select(report).where(report.c.study_uid == study_uid).order_by(report.c.version.desc()).limit(1)
+            previous = connection.execute(newest).first()
+        return StudySnapshot(
+            images=tuple(_reported_image(row) for row in rows),
+            result_ids=tuple(row.result_id for row in rows),
+            calling_aes=frozenset(row.calling_ae for row in rows),
+            priority=min(row.priority for row in rows),
+            previous=_previous(previous) if previous else None,
+            previous_id=previous.id if previous else None,
+            previous_content_digest=previous.content_digest if previous else None,
+        )
+
+    def postpone(self, task: ReportTask, pause: timedelta) -> None:
+        """Look at the study again after `pause`; the try is not counted."""
+        with self._transactions.writing() as (connection, now):
+            queue.delay(connection, task.claim, due=now + pause, keep_attempt=True)
+
+    def retry(self, task: ReportTask, *, pause: timedelta, error: str) -> None:
+        """Try the study again after `pause`; give it up when its tries are spent."""
+        if task.claim.attempt >= self._policy.max_attempts:
+            self.fail(task, error)
+            return
+        with self._transactions.writing() as (connection, now):
+            queue.delay(connection, task.claim, due=now + pause, error=error)
+
+    def fail(self, task: ReportTask, error: str) -> None:
+        """Give the study up: no report can be made of it, and a person has to look."""
+        with self._transactions.writing() as (connection, now):
+            if queue.bury(connection, task.claim, error=error, at=now):
+                record_event(connection, now, "report-failed", study_uid=task.study_uid, detail={"error": error})
+
+    def complete_unchanged(self, task: ReportTask) -> None:
+        """Close the work: the report that exists says all there is to say."""
+        with self._transactions.writing() as (connection, now):
+            queue.complete(connection, task.claim, at=now)
+
+    def save(
+        self, task: ReportTask, snapshot: StudySnapshot, built: BuiltReport, model: ModelIdentity,
+        destinations: Sequence[str],
+    ) -> bool:  # fmt: skip
+        """Store the report's bytes and open its deliveries.
+
+        Returns False, with the work open, when the claim was lost or the study changed while the report was built.
+        """
+        with self._transactions.writing() as (connection, now):
+            if not queue.complete(connection, task.claim, at=now):
+                return False
+            current = tuple(row.result_id for row in _newest_results(connection, task.study_uid, model))
+            if _analysis_open(connection, task.study_uid, model, now) or current != snapshot.result_ids:
+                open_report(connection, self._policy, task.study_uid, now)
+                return False
+            report_id = _insert_report(connection, snapshot, built, model, now)
+            for name in destinations:
+                _open_delivery(connection, report_id, name, snapshot.priority, now)
+            detail = {"report_uid": built.sop_instance_uid, "destinations": list(destinations)}
+            record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
+        return True
+
+    def file(self, study_uid: str, version: int | None = None) -> tuple[int, str, bytes] | None:
+        """Return version, SOP Instance UID and Part 10 bytes of a report: the newest, unless `version` is given."""
+        wanted = select(report.c.version, report.c.sop_instance_uid, report.c.file).where(
+            report.c.study_uid == study_uid
+        )
+        if version is not None:
+            wanted = wanted.where(report.c.version == version)
+        with self._transactions.reading() as (connection, _now):
+            row = connection.execute(wanted.order_by(report.c.version.desc()).limit(1)).first()
+        return (row.version, row.sop_instance_uid, row.file) if row else None
+
+
+def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
+    """Return whether images of the study wait for this model, waking those that it has never seen."""
+    in_study = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
+    seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)
+    unseen = in_study.where(instance.c.id.not_in(seen))
+    woken = queue.wake(connection, (work.c.queue == ANALYSE) & work.c.ref_id.in_(unseen), at=now)
+    waiting = select(work.c.id).where(
+        work.c.queue == ANALYSE, work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(in_study)
+    )
+    return woken > 0 or connection.execute(waiting.limit(1)).first() is not None
+
+
+def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity) -> Sequence[Any]:
+    newest = (
+        select(func.max(result.c.id))
+        .join(instance, instance.c.id == result.c.instance_id)
+        .where(instance.c.study_uid == study_uid, result.c.bundle_digest == model.digest)
+        .group_by(result.c.instance_id)
+    )
+    columns = (
+        result.c.id.label("result_id"), result.c.outcome, result.c.probability, result.c.logit, result.c.threshold,
+        result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, instance.c.sop_instance_uid,
+        instance.c.header, instance.c.transfer_syntax, instance.c.calling_ae, instance.c.priority,
+    )  # fmt: skip
+    statement = select(*columns).join(instance, instance.c.id == result.c.instance_id)
+    return connection.execute(statement.where(result.c.id.in_(newest)).order_by(instance.c.id)).all()
+
+
+def _reported_image(row: Row[Any]) -> ReportedImage:
+    return ReportedImage(
+        sop_instance_uid=row.sop_instance_uid,
+        header=row.header,
+        transfer_syntax=row.transfer_syntax,
+        outcome=_outcome(row),
+    )
+
+
+def _outcome(row: Row[Any]) -> Outcome:
+    if row.outcome == "finding":
+        return Finding(
+            probability=row.probability,
+            logit=row.logit,
+            threshold=row.threshold,
+            notes=tuple(Note(note) for note in row.notes),
+            input_stats=row.input_stats,
+        )
+    return NotAnalysed(reason=Reason(row.reason), detail=row.detail)
+
+
+def _previous(row: Row[Any]) -> PreviousReport:
+    return PreviousReport(
+        sop_instance_uid=row.sop_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        sop_class_uid=row.sop_class_uid,
+        version=row.version,
+    )
+
+
+def _insert_report(
+    connection: Connection, snapshot: StudySnapshot, built: BuiltReport, model: ModelIdentity, now: datetime
+) -> int:
+    report_id = insert_row(
+        connection,
+        report,
+        study_uid=built.study_uid,
+        version=snapshot.previous.version + 1 if snapshot.previous else 1,
+        bundle_digest=model.digest,
+        content_digest=built.content_digest,
+        sop_class_uid=built.sop_class_uid,
+        sop_instance_uid=built.sop_instance_uid,
+        series_instance_uid=built.series_instance_uid,
+        supersedes=snapshot.previous_id,
+        file=built.file,
+        sha256=hashlib.sha256(built.file).hexdigest(),
+        at=now,
+    )
+    links = [{"report_id": report_id, "result_id": result_id} for result_id in snapshot.result_ids]
+    connection.execute(report_result.insert(), links)
+    return report_id
+
+
+def _open_delivery(connection: Connection, report_id: int, name: str, priority: int, now: datetime) -> None:
+    values = {"report_id": report_id, "destination": name, "state": "waiting", "attempts": 0, "detail": ""}
+    delivery_id = insert_row(connection, delivery, created_at=now, **values)
+    queue.enqueue(
+        connection, queue=queue.deliver_queue(name), dedup=str(delivery_id), ref_id=delivery_id, priority=priority,
+        max_attempts=None, at=now,
+    )  # fmt: skip

@@ -1,0 +1,222 @@
+"""The tables. Migrations make them; a test compares the two."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant; kept as UTC, so that SQLite's text compares in order of time."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return `value` as the database keeps it; a naive datetime is an error."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("an instant needs a time zone")
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - signature is SQLAlchemy's
+        """Return the instant, aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in an INTEGER PRIMARY KEY
+Uid = String(64)  # PS3.5 Table 6.2-1
+Digest = String(71)  # "sha256:" and 64 hexadecimal digits
+
+
+def _id() -> Column[Any]:
+    return Column("id", Id, primary_key=True, autoincrement=True)
+
+
+instance = Table(
+    "instance",
+    metadata,
+    _id(),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("study_uid", Uid, nullable=False),
+    Column("series_uid", Uid, nullable=False),
+    Column("accession", Text, nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("called_ae", String(16), nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("transfer_syntax", Uid, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("spool_path", Text, nullable=False, unique=True),
+    Column("header", LargeBinary, nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("conflict", Boolean, nullable=False),  # another instance with the same SOP Instance UID came before
+    Column("received_at", UtcDateTime, nullable=False),
+    Column("registered_at", UtcDateTime, nullable=False),
+    UniqueConstraint("sop_instance_uid", "sha256"),
+    Index(None, "study_uid"),
+    Index(None, "accession"),
+    Index(None, "received_at"),
+)
+
+result = Table(
+    "result",
+    metadata,
+    _id(),
+    Column("instance_id", Id, ForeignKey("instance.id"), nullable=False),
+    Column("run", Integer, nullable=False),  # 1, 2, ...: results are added, never changed
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("outcome", String(16), nullable=False),  # "finding", or the completion of a NotAnalysed
+    Column("verdict", String(16)),
+    Column("probability", Float),
+    Column("logit", Float),
+    Column("threshold", Float),
+    Column("calibration", Text),
+    Column("reason", String(32)),
+    Column("detail", Text, nullable=False),
+    Column("notes", JSON, nullable=False),
+    Column("input_stats", JSON, nullable=False),
+    Column("timings", JSON, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("instance_id", "bundle_digest", "run"),
+)
+
+report = Table(
+    "report",
+    metadata,
+    _id(),
+    Column("study_uid", Uid, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("content_digest", Digest, nullable=False),
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False, unique=True),
+    Column("series_instance_uid", Uid, nullable=False),
+    Column("supersedes", Id, ForeignKey("report.id")),
+    Column("file", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("study_uid", "version"),
+)
+
+report_result = Table(
+    "report_result",
+    metadata,
+    Column("report_id", Id, ForeignKey("report.id"), primary_key=True),
+    Column("result_id", Id, ForeignKey("result.id"), primary_key=True),
+    Index(None, "result_id"),
+)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    _id(),
+    Column("report_id", Id, ForeignKey("report.id"), nullable=False),
+    Column("destination", String(32), nullable=False),
+    Column("state", String(16), nullable=False),  # waiting, delivered, dead, discarded
+    Column("dimse_status", Integer),
+    Column("sop_class_uid", Uid),
+    Column("attempts", Integer, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_attempt_at", UtcDateTime),
+    Column("delivered_at", UtcDateTime),
+    UniqueConstraint("destination", "report_id"),
+    Index(None, "report_id"),
+)
+
+destination = Table(
+    "destination",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("paused_until", UtcDateTime),
+    Column("detail", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+work = Table(
+    "work",
+    metadata,
+    _id(),
+    Column("queue", String(64), nullable=False),  # analyse, report, deliver:<destination>
+    Column("dedup", String(64), nullable=False),
+    Column("ref_id", Id),
+    Column("state", String(16), nullable=False),
+    Column("priority", SmallInteger, nullable=False),
+    Column("attempt", Integer, nullable=False),  # counted at claim
+    Column("max_attempts", Integer),  # null: no limit
+    Column("due_at", UtcDateTime),
+    Column("lease_owner", Text),
+    Column("lease_token", BigInteger, nullable=False),
+    Column("lease_until", UtcDateTime),
+    Column("error", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("started_at", UtcDateTime),
+    Column("done_at", UtcDateTime),
+    UniqueConstraint("queue", "dedup"),
+    # A claim reads the front of one index, however many rows wait, sleep or are done.
+    Index("ix_work_ready", "queue", "priority", "id", sqlite_where=text("state = 'ready'"),
+          postgresql_where=text("state = 'ready'")),
+    Index("ix_work_ready_oldest", "queue", "id", sqlite_where=text("state = 'ready'"),
+          postgresql_where=text("state = 'ready'")),
+    Index("ix_work_delayed", "due_at", sqlite_where=text("state = 'delayed'"),
+          postgresql_where=text("state = 'delayed'")),
+    Index("ix_work_leased", "lease_until", sqlite_where=text("state = 'leased'"),
+          postgresql_where=text("state = 'leased'")),
+    Index("ix_work_dead", "id", sqlite_where=text("state = 'dead'"), postgresql_where=text("state = 'dead'")),
+    Index(None, "queue", "ref_id"),
+    postgresql_with={"fillfactor": "70"},
+)  # fmt: skip
+
+event = Table(
+    "event",
+    metadata,
+    _id(),
+    Column("at", UtcDateTime, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("study_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False),
+    Column("detail", JSON, nullable=False),
+    Index(None, "kind", "at"),
+    Index(None, "study_uid"),
+)

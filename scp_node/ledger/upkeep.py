@@ -1,0 +1,115 @@
+"""What keeps the queues moving, and what an operator may do to them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, false, func, or_, select, update
+
+from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
+from scp_node.ledger import work as queue
+from scp_node.ledger.analyses import Analysed, AnalysisTask, insert_result, open_report
+from scp_node.ledger.events import record_event
+from scp_node.ledger.schema import delivery, instance, report, result, work
+from scp_node.ledger.transactions import Policy, Transactions
+from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
+
+
+class Upkeep:
+    """Sweeps and commands over all queues."""
+
+    def __init__(self, transactions: Transactions, policy: Policy) -> None:
+        """Work on `transactions` by `policy`."""
+        self._transactions = transactions
+        self._policy = policy
+
+    def sweep(self, model: ModelIdentity | None = None) -> None:
+        """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.
+
+        Results carry the model, so without `model` lost analyses are left to a role that has one.
+        """
+        with self._transactions.reading() as (connection, now):
+            if not queue.sweep_needed(connection, at=now):
+                return
+        with self._transactions.writing() as (connection, now):
+            for lost in queue.sweep(connection, at=now, leave=None if model else ANALYSE):
+                if lost.dead and lost.queue == REPORT:
+                    detail = {"error": "not built after several tries"}
+                    record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)
+                elif lost.dead and lost.queue == ANALYSE and model is not None:
+                    self._abandon(connection, lost, model, now)
+
+    def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
+        """Give dead analysis work the result that says so."""
+        row = connection.execute(select(instance).where(instance.c.id == lost.ref_id)).one()
+        claim = Claim(
+            id=lost.id, queue=ANALYSE, dedup=lost.dedup, ref_id=row.id, owner="", token=0, attempt=lost.attempt,
+            priority=row.priority, created_at=row.received_at,
+        )  # fmt: skip
+        task = AnalysisTask(
+            claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid, study_uid=row.study_uid,
+            spool_path=row.spool_path,
+        )  # fmt: skip
+        outcome = NotAnalysed(reason=Reason.ABANDONED, detail=f"the worker stopped {lost.attempt} times")
+        insert_result(connection, Analysed(task=task, outcome=outcome, started_at=now), model, now)
+        open_report(connection, self._policy, row.study_uid, now)
+
+    def requeue(self, selector: str | None = None) -> int:
+        """Put given-up work back: all that is dead, or what `selector` names; return how many.
+
+        `selector` is a work id, a SOP Instance UID of an image or of a report, or a Study Instance UID. Named images
+        that ended as failed are analysed once more although their work is done.
+        """
+        dead = work.c.state == WorkState.DEAD
+        chosen = dead if selector is None else _named(selector) & (dead | _failed_analysis())
+        with self._transactions.writing() as (connection, now):
+            rows = connection.execute(select(work.c.id, work.c.queue, work.c.ref_id).where(chosen)).all()
+            for row in rows:
+                queue.wake(connection, work.c.id == row.id, at=now)
+                if row.queue not in {ANALYSE, REPORT}:
+                    opened = update(delivery).where(delivery.c.id == row.ref_id)
+                    connection.execute(opened.values(state="waiting", detail="requeued", created_at=now))
+                record_event(connection, now, "requeued", detail={"work": row.id, "queue": row.queue})
+        return len(rows)
+
+    def discard(self, selector: str) -> int:
+        """Close dead work that `selector` names (see `requeue`) without a result; return how many."""
+        with self._transactions.writing() as (connection, now):
+            chosen = _named(selector) & (work.c.state == WorkState.DEAD)
+            rows = connection.execute(select(work.c.id, work.c.queue, work.c.ref_id).where(chosen)).all()
+            for row in rows:
+                queue.cancel(connection, work.c.id == row.id, at=now)
+                if row.queue not in {ANALYSE, REPORT}:
+                    connection.execute(update(delivery).where(delivery.c.id == row.ref_id).values(state="discarded"))
+                record_event(connection, now, "discarded", detail={"work": row.id, "queue": row.queue})
+        return len(rows)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many rows each queue has in each state."""
+        statement = select(work.c.queue, work.c.state, func.count()).group_by(work.c.queue, work.c.state)
+        table: dict[str, dict[str, int]] = {}
+        with self._transactions.reading() as (connection, _now):
+            for name, state, number in connection.execute(statement):
+                table.setdefault(name, {})[state] = number
+        return table
+
+
+def _named(selector: str) -> ColumnElement[bool]:
+    images = select(instance.c.id).where(or_(instance.c.sop_instance_uid == selector, instance.c.study_uid == selector))
+    deliveries = (
+        select(delivery.c.id)
+        .join(report, report.c.id == delivery.c.report_id)
+        .where(or_(report.c.sop_instance_uid == selector, report.c.study_uid == selector))
+    )
+    return or_(
+        work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
+        (work.c.queue == ANALYSE) & work.c.ref_id.in_(images),
+        (work.c.queue == REPORT) & (work.c.dedup == selector),
+        work.c.queue.startswith(queue.DELIVER_PREFIX) & work.c.ref_id.in_(deliveries),
+    )
+
+
+def _failed_analysis() -> ColumnElement[bool]:
+    newest = select(func.max(result.c.id)).group_by(result.c.instance_id)
+    failed = select(result.c.instance_id).where(result.c.id.in_(newest), result.c.outcome == Completion.FAILED)
+    return (work.c.queue == ANALYSE) & (work.c.state == WorkState.DONE) & work.c.ref_id.in_(failed)

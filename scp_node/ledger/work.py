@@ -1,0 +1,295 @@
+"""The work queue: rows with leases and fencing tokens.
+
+    ready -claim-> leased -complete-> done
+                          -delay----> delayed -due-> ready
+                          -bury-----> dead -requeue-> ready, or cancelled
+          leased, lease over: ready again, or dead once its attempts are spent
+
+An attempt is counted at the claim, so that an input that kills its worker ends dead after `max_attempts`. A worker
+whose lease ran out has lost its claim: the token moved on, and whatever it tries to write is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from scp_node.domain import Priority
+from scp_node.ledger.schema import work
+
+ANALYSE = "analyse"
+REPORT = "report"
+DELIVER_PREFIX = "deliver:"
+
+
+def deliver_queue(destination: str) -> str:
+    """Return the queue of one destination: one that is down holds up no other."""
+    return f"{DELIVER_PREFIX}{destination}"
+
+
+class WorkState(StrEnum):
+    """Where a piece of work stands."""
+
+    READY = "ready"  # may be claimed
+    LEASED = "leased"  # somebody works on it until lease_until
+    DELAYED = "delayed"  # becomes ready at due_at
+    DONE = "done"
+    DEAD = "dead"  # given up; a person has to look
+    CANCELLED = "cancelled"  # a person discarded it
+
+
+OPEN_STATES = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to finish one piece of work, as long as its lease lasts."""
+
+    id: int
+    queue: str
+    dedup: str
+    ref_id: int | None
+    owner: str
+    token: int
+    attempt: int
+    priority: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """A lease that ran out."""
+
+    id: int
+    queue: str
+    dedup: str
+    ref_id: int | None
+    attempt: int
+    dead: bool
+
+
+def database_now(connection: Connection) -> datetime:
+    """Return the database's own clock, which all hosts share."""
+    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+    return now
+
+
+def ready_exists(connection: Connection, queue: str) -> bool:
+    """Return whether a claim on `queue` would get anything."""
+    found = select(work.c.id).where(work.c.queue == queue, work.c.state == WorkState.READY).limit(1)
+    return connection.execute(found).first() is not None
+
+
+def enqueue(
+    connection: Connection,
+    *,
+    queue: str,
+    dedup: str,
+    ref_id: int | None,
+    priority: int,
+    max_attempts: int | None,
+    at: datetime,
+) -> None:
+    """Add one piece of work, ready at once.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: the queue has a row with this `dedup`.
+    """
+    row = _new_row(queue=queue, dedup=dedup, ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
+    connection.execute(work.insert().values(state=WorkState.READY, **row))
+
+
+def put_off(
+    connection: Connection,
+    *,
+    queue: str,
+    dedup: str,
+    priority: int,
+    max_attempts: int | None,
+    due: datetime,
+    at: datetime,
+) -> None:
+    """Make sure that this work is done once more, at `due` or later: adds the row or wakes the one that is there.
+
+    A row that is leased keeps its lease: its holder has to look again before it completes.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    state = WorkState.DELAYED if due > at else WorkState.READY
+    row = _new_row(queue=queue, dedup=dedup, ref_id=None, priority=priority, max_attempts=max_attempts, at=at)
+    statement = insert(work).values(state=state, due_at=due, **row)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[work.c.queue, work.c.dedup],
+            set_={
+                "state": case((work.c.state == WorkState.LEASED, work.c.state), else_=state),
+                "due_at": due,
+                "attempt": case((work.c.state == WorkState.LEASED, work.c.attempt), else_=0),
+                "priority": case((work.c.priority < priority, work.c.priority), else_=priority),
+            },
+        )
+    )
+
+
+def postpone(connection: Connection, *, queue: str, dedup: str, due: datetime, at: datetime) -> None:
+    """Move waiting work to `due`; work that is not waiting stays as it is."""
+    waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
+    state = WorkState.DELAYED if due > at else WorkState.READY
+    connection.execute(
+        update(work).where(work.c.queue == queue, work.c.dedup == dedup, waiting).values(state=state, due_at=due)
+    )
+
+
+def claim(
+    connection: Connection,
+    queue: str,
+    *,
+    owner: str,
+    limit: int,
+    lease: timedelta,
+    at: datetime,
+    oldest_first: bool = False,
+) -> list[Claim]:
+    """Take up to `limit` pieces of ready work, most urgent first, and return the claims in that order.
+
+    With `oldest_first` priority is not looked at: used for one claim in a few, it keeps routine work from starving.
+    """
+    order = [work.c.id] if oldest_first else [work.c.priority, work.c.id]
+    pick = (
+        select(work.c.id)
+        .where(work.c.queue == queue, work.c.state == WorkState.READY)
+        .order_by(*order)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+        .cte("pick")
+    )
+    statement = (
+        update(work)
+        .where(work.c.id.in_(select(pick.c.id)))
+        .values(
+            state=WorkState.LEASED,
+            lease_owner=owner,
+            lease_token=work.c.lease_token + 1,
+            lease_until=at + lease,
+            attempt=work.c.attempt + 1,
+            started_at=at,
+        )
+        .returning(work.c.id, work.c.dedup, work.c.ref_id, work.c.lease_token, work.c.attempt, work.c.priority,
+                   work.c.created_at)
+    )  # fmt: skip
+    claims = [
+        Claim(id=row.id, queue=queue, dedup=row.dedup, ref_id=row.ref_id, owner=owner, token=row.lease_token,
+              attempt=row.attempt, priority=row.priority, created_at=row.created_at)
+        for row in connection.execute(statement)
+    ]  # fmt: skip
+    return sorted(claims, key=lambda c: c.id if oldest_first else (c.priority, c.id))
+
+
+def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, at: datetime) -> int:
+    """Lengthen the leases that are still ours and return how many those are."""
+    return sum(_close(connection, claim, lease_until=at + lease) for claim in claims)
+
+
+def complete(connection: Connection, claim: Claim, *, at: datetime) -> bool:
+    """Close the work; False means that the claim was lost and the caller must drop what it made."""
+    return _close(connection, claim, state=WorkState.DONE, done_at=at, error="", **_RELEASED)
+
+
+def delay(connection: Connection, claim: Claim, *, due: datetime, error: str = "", keep_attempt: bool = False) -> bool:
+    """Put the work back until `due`; with `keep_attempt` the try is not counted. False: the claim was lost."""
+    attempt = claim.attempt - 1 if keep_attempt else claim.attempt
+    return _close(connection, claim, state=WorkState.DELAYED, due_at=due, error=error, attempt=attempt, **_RELEASED)
+
+
+def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> bool:
+    """Give the work up. False: the claim was lost."""
+    return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **_RELEASED)
+
+
+def sweep_needed(connection: Connection, *, at: datetime) -> bool:
+    """Return whether `sweep` would change anything."""
+    due = select(work.c.id).where(work.c.state == WorkState.DELAYED, work.c.due_at <= at).limit(1)
+    expired = select(work.c.id).where(work.c.state == WorkState.LEASED, work.c.lease_until < at).limit(1)
+    return connection.execute(due).first() is not None or connection.execute(expired).first() is not None
+
+
+def sweep(connection: Connection, *, at: datetime, leave: str | None = None) -> list[Expired]:
+    """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
+
+    Lost leases of the queue `leave` are not touched.
+    """
+    connection.execute(
+        update(work).where(work.c.state == WorkState.DELAYED, work.c.due_at <= at).values(state=WorkState.READY)
+    )
+    spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
+    lost = (
+        update(work)
+        .where(work.c.state == WorkState.LEASED, work.c.lease_until < at, work.c.queue != (leave or ""))
+        .values(
+            state=case((spent, WorkState.DEAD), else_=WorkState.READY),
+            done_at=case((spent, at), else_=None),
+            error=case((spent, "lease expired, attempts spent"), else_="lease expired"),
+            **_RELEASED,
+        )
+        .returning(work.c.id, work.c.queue, work.c.dedup, work.c.ref_id, work.c.attempt, work.c.state)
+    )
+    return [
+        Expired(id=row.id, queue=row.queue, dedup=row.dedup, ref_id=row.ref_id, attempt=row.attempt,
+                dead=row.state == WorkState.DEAD)
+        for row in connection.execute(lost)
+    ]  # fmt: skip
+
+
+def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
+    """Make finished or dead work that meets `condition` ready again, with fresh attempts; return how many."""
+    ended = work.c.state.in_([WorkState.DONE, WorkState.DEAD, WorkState.CANCELLED])
+    return connection.execute(
+        update(work).where(ended, condition).values(state=WorkState.READY, attempt=0, due_at=at, done_at=None, error="")
+    ).rowcount
+
+
+def hasten(connection: Connection, queue: str, *, at: datetime) -> None:
+    """Make what is delayed in `queue` due at once."""
+    delayed = update(work).where(work.c.queue == queue, work.c.state == WorkState.DELAYED)
+    connection.execute(delayed.values(state=WorkState.READY, due_at=at))
+
+
+def cancel(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
+    """Discard dead work that meets `condition`; return how many."""
+    return connection.execute(
+        update(work).where(work.c.state == WorkState.DEAD, condition).values(state=WorkState.CANCELLED, done_at=at)
+    ).rowcount
+
+
+_RELEASED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+
+
+def _close(connection: Connection, claim: Claim, **values: Any) -> bool:
+    fence = and_(
+        work.c.id == claim.id,
+        work.c.lease_owner == claim.owner,
+        work.c.lease_token == claim.token,
+        work.c.state == WorkState.LEASED,
+    )
+    return connection.execute(update(work).where(fence).values(**values)).rowcount == 1
+
+
+def _new_row(
+    *, queue: str, dedup: str, ref_id: int | None, priority: int, max_attempts: int | None, at: datetime
+) -> dict[str, Any]:
+    return {
+        "queue": queue,
+        "dedup": dedup,
+        "ref_id": ref_id,
+        "priority": Priority(priority),
+        "attempt": 0,
+        "max_attempts": max_attempts,
+        "lease_token": 0,
+        "error": "",
+        "created_at": at,
+    }

@@ -1,0 +1,130 @@
+"""A ledger on each database, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
+from scp_node.ledger import Analysed, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
+
+MODEL = ModelIdentity(
+    name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"
+)
+LEASE = timedelta(seconds=15)
+QUIET = timedelta(seconds=10)
+POLICY = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
+
+
+@dataclass
+class FakeClock:
+    """An aware UTC clock that stands still until it is moved."""
+
+    now: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, **by: float) -> None:
+        self.now += timedelta(**by)
+
+
+@dataclass
+class Node:
+    """A ledger, its clock, and the steps that a test takes with it."""
+
+    engine: Engine
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.engine, POLICY, self.clock)
+
+    def instance(self, name: str = "1", study: str = "1.2.3", **changes: Any) -> ReceivedInstance:
+        values: dict[str, Any] = {
+            "sop_instance_uid": f"1.2.3.{name}",
+            "sop_class_uid": "1.2.840.10008.5.1.4.1.1.1",
+            "study_uid": study,
+            "series_uid": f"{study}.1",
+            "accession": "A1",
+            "patient_id": "P1",
+            "calling_ae": "CR1",
+            "called_ae": "PNEUMONIA",
+            "peer": "127.0.0.1",
+            "transfer_syntax": "1.2.840.10008.1.2.1",
+            "sha256": f"{name:0>64}",
+            "size": 10,
+            "spool_path": f"{name}.dcm",
+            "header": b"header",
+            "priority": Priority.ROUTINE,
+            "received_at": self.clock(),
+        }
+        return ReceivedInstance(**(values | changes))
+
+    def receive(self, *names: str, **changes: Any) -> None:
+        self.ledger.intake.register([self.instance(name, **changes) for name in names])
+
+    def analyse(self, outcome: Outcome | None = None, model: ModelIdentity = MODEL) -> int:
+        """Analyse everything that waits; return how many images that was."""
+        tasks = self.ledger.analyses.claim(owner="w", limit=100)
+        result = outcome or Finding(probability=0.9, logit=2.0, threshold=0.5)
+        done = [Analysed(task=task, outcome=result, started_at=self.clock()) for task in tasks]
+        return self.ledger.analyses.record(done, model)
+
+    def report(self, *destinations: str, model: ModelIdentity = MODEL) -> StudySnapshot | None:
+        """Report one quiet study with a stand-in for the report's bytes; None when there was nothing to save."""
+        self.ledger.upkeep.sweep(model)
+        task = self.ledger.reports.claim(owner="w")
+        if task is None:
+            return None
+        snapshot = self.ledger.reports.snapshot(task.study_uid, model)
+        if not isinstance(snapshot, StudySnapshot):
+            self.ledger.reports.postpone(task, timedelta(seconds=0.2))
+            return None
+        saved = self.ledger.reports.save(task, snapshot, built_report(task.study_uid, snapshot), model, destinations)
+        return snapshot if saved else None
+
+    def audit(self) -> list[dict[str, Any]]:
+        from scp_node.ledger import AuditQuery
+
+        return list(self.ledger.audit.instances(AuditQuery()))
+
+    def rows(self, statement: str) -> list[Any]:
+        with self.engine.begin() as connection:
+            return [tuple(row) for row in connection.execute(text(statement))]
+
+
+def built_report(study_uid: str, snapshot: StudySnapshot) -> BuiltReport:
+    """Return a report with the identity that its content gives it, as the real builder does."""
+    content = "-".join(str(number) for number in snapshot.result_ids)
+    return BuiltReport(
+        study_uid=study_uid,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",
+        sop_instance_uid=f"2.25.{abs(hash((study_uid, content)))}",
+        series_instance_uid="2.25.2",
+        content_digest=content,
+        file=content.encode(),
+    )
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger database of each kind."""
+    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgres")
+    engine = create_ledger_engine(url)
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def node(engine: Engine) -> Node:
+    """A ledger with the steps of a test."""
+    return Node(engine)
