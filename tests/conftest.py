@@ -1,0 +1,151 @@
+"""Fixtures that every test may use: real servers, DICOM tools and clinical test data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests import servers
+from tests.tools import require
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATA_VARIABLE = "PNEUMONIA_TEST_DATA"
+
+
+def clinical_data() -> Path:
+    """Return where the clinical test data is expected: never part of the repository."""
+    return Path(os.environ.get(DATA_VARIABLE) or REPOSITORY.parent / "shared" / "data")
+
+
+def pytest_report_header() -> str:
+    folder = clinical_data()
+    if folder.is_dir():
+        return f"clinical test data: {folder}"
+    return f"clinical test data: absent, tests that need it are skipped (put its folder in {DATA_VARIABLE})"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for tool in marker.args:
+            require(tool)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the source tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The clinical test data; the test is skipped where it is absent, with CI=true too: it may not be published."""
+    folder = clinical_data()
+    if not folder.is_dir():
+        pytest.skip(f"clinical test data is absent (put its folder in {DATA_VARIABLE})")
+    return folder
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nothing listens on."""
+    return servers.free_port()
+
+
+class Send(Protocol):
+    """Send DICOM files to a Storage SCP with a DCMTK tool, and return how the tool ended."""
+
+    def __call__(
+        self,
+        files: Path | Iterable[Path],
+        *arguments: str | int,
+        port: int,
+        called: str = ...,
+        calling: str = ...,
+        host: str = ...,
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+def _sender(program: str) -> Send:
+    def send(
+        files: Path | Iterable[Path],
+        *arguments: str | int,
+        port: int,
+        called: str = "PNEUMONIA",
+        calling: str = "MODALITY1",
+        host: str = servers.LOOPBACK,
+    ) -> subprocess.CompletedProcess[str]:
+        paths = [files] if isinstance(files, Path) else list(files)
+        return servers.run_tool(program, "-v", "-aet", calling, "-aec", called, *arguments, host, port, *paths)
+
+    return send
+
+
+@pytest.fixture
+def storescu() -> Send:
+    """DCMTK's storescu: proposes one transfer syntax, uncompressed unless an argument says otherwise."""
+    require("storescu")
+    return _sender("storescu")
+
+
+@pytest.fixture
+def dcmsend() -> Send:
+    """DCMTK's dcmsend: proposes what the files need."""
+    require("dcmsend")
+    return _sender("dcmsend")
+
+
+@pytest.fixture
+def start_storescp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., servers.StoreScp]]:
+    """Start a storescp with arguments of your own; see `StoreScp`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str, **options: Any) -> servers.StoreScp:
+            folder = tmp_path_factory.mktemp("storescp")
+            return stack.enter_context(servers.StoreScp(folder, *arguments, **options))
+
+        yield start
+
+
+@pytest.fixture
+def storescp(start_storescp: Callable[..., servers.StoreScp]) -> servers.StoreScp:
+    """A running DCMTK storescp that keeps every C-STORE as a file."""
+    return start_storescp()
+
+
+@pytest.fixture
+def start_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., servers.Orthanc]]:
+    """Start an Orthanc with modalities and settings of your own; see `Orthanc`."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**options: Any) -> servers.Orthanc:
+            return stack.enter_context(servers.Orthanc(tmp_path_factory.mktemp("orthanc"), **options))
+
+        yield start
+
+
+@pytest.fixture
+def orthanc(start_orthanc: Callable[..., servers.Orthanc]) -> servers.Orthanc:
+    """A running, empty Orthanc."""
+    return start_orthanc()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[servers.Postgres]:
+    """A running PostgreSQL for the whole run."""
+    require("postgres")
+    with servers.open_folder() as folder, servers.Postgres(folder) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: servers.Postgres) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty PostgreSQL database."""
+    with postgres_server.database() as url:
+        yield url

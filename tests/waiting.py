@@ -1,0 +1,26 @@
+"""The one place of the tests that waits: poll a condition, never sleep for a guess."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PAUSE = 0.01  # seconds between two looks
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+    """Return the first true value of `condition`.
+
+    Raises:
+        AssertionError: it was not true within `timeout` seconds; the message names `what` and the last value.
+    """
+    deadline = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            name = what or getattr(condition, "__qualname__", repr(condition))
+            raise AssertionError(f"not true within {timeout:g} s: {name} (last value: {value!r})")
+        time.sleep(PAUSE)
+    return value
