@@ -1,0 +1,199 @@
+"""Walk an encoded dataset (PS3.5 section 7) without decoding a value: bounds and nesting are checked, nothing is built.
+
+Recursion is a list here, so that depth is a number to compare and never a crash.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from pydicom.datadict import dictionary_VR
+
+MAXIMUM_DEPTH: Final = 64  # sequences within sequences; the deepest known object has 40
+MAXIMUM_ELEMENTS: Final = 200_000  # a radiograph has some hundred
+UNDEFINED_LENGTH: Final = 0xFFFF_FFFF
+PIXEL_DATA: Final = (0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010)  # Float, Double Float, Pixel Data
+
+_ITEM: Final = 0xFFFE_E000
+_ITEM_END: Final = 0xFFFE_E00D
+_SEQUENCE_END: Final = 0xFFFE_E0DD
+_SHORT_VR: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_FRAGMENTED_VR: Final = frozenset((b"OB", b"OW"))  # PS3.5 A.4
+_SHORT_HEADER: Final = struct.Struct("<HH2sH")
+_LONG_HEADER: Final = struct.Struct("<HH2s2xL")
+_IMPLICIT_HEADER: Final = struct.Struct("<HHL")
+
+
+class DamagedError(ValueError):
+    """The bytes are not a complete, well-formed dataset; the message says nothing of what they hold."""
+
+
+class Element(NamedTuple):
+    """Where one data element lies in the bytes."""
+
+    tag: int
+    vr: bytes  # empty in Implicit VR
+    start: int  # offset of its tag
+    value: int  # offset of its value
+    length: int  # of its value as declared, may be UNDEFINED_LENGTH
+    end: int  # offset behind it, with delimiters
+
+
+@dataclass(slots=True)
+class _Frame:
+    is_sequence: bool  # holds items; otherwise it is an item and holds elements
+    limit: int  # offset that nothing in it may pass
+    delimited: bool  # ends with a delimiter, not at `limit`
+    implicit: bool
+
+
+@lru_cache(maxsize=4096)
+def _is_known_sequence(tag: int) -> bool:
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return False
+
+
+class Walker:
+    """One pass over the bytes of a dataset in a little-endian transfer syntax."""
+
+    def __init__(self, data: memoryview, *, implicit: bool, maximum_depth: int = MAXIMUM_DEPTH) -> None:
+        self._data = data
+        self._implicit = implicit
+        self._maximum_depth = maximum_depth
+        self._left = MAXIMUM_ELEMENTS
+
+    def elements(self, offset: int = 0) -> Iterator[Element]:
+        """Yield the elements of the top level in order; what is nested in them is checked and skipped.
+
+        Raises:
+            DamagedError: an element, item or fragment is cut off, or the nesting is wrong or too deep.
+        """
+        size = len(self._data)
+        while offset < size:
+            element = self._header(offset, size, implicit=self._implicit)
+            if element.tag >> 16 == 0xFFFE:
+                raise DamagedError("item outside of a sequence")
+            element = element._replace(end=self._end(element, size))
+            yield element
+            offset = element.end
+
+    def fragments(self, element: Element) -> Iterator[int]:
+        """Yield the length of each item of encapsulated pixel data, the Basic Offset Table first."""
+        yield from (length for _, length in self._items(element.value, len(self._data)))
+
+    def _header(self, offset: int, limit: int, *, implicit: bool) -> Element:
+        self._left -= 1
+        if self._left < 0:
+            raise DamagedError("too many elements")
+        if offset + 8 > limit:
+            raise DamagedError("element header is cut off")
+        if implicit:
+            group, number, length = _IMPLICIT_HEADER.unpack_from(self._data, offset)
+            return Element((group << 16) | number, b"", offset, offset + 8, length, 0)
+        group, number, vr, length = _SHORT_HEADER.unpack_from(self._data, offset)
+        tag = (group << 16) | number
+        if vr in _SHORT_VR or group == 0xFFFE:
+            return Element(tag, vr, offset, offset + 8, length, 0)
+        if not (vr.isalpha() and vr.isupper()):
+            raise DamagedError("element without a value representation")
+        if offset + 12 > limit:
+            raise DamagedError("element header is cut off")
+        # PS3.5 section 7.1.2: every VR that is not in the short list, and every future one, has 32 bits of length
+        length = _LONG_HEADER.unpack_from(self._data, offset)[3]
+        return Element(tag, vr, offset, offset + 12, length, 0)
+
+    def _end(self, element: Element, limit: int) -> int:
+        if _is_sequence(element):
+            return self._end_of_sequence(element, limit)
+        return self._end_of_value(element, limit)
+
+    def _end_of_value(self, element: Element, limit: int) -> int:
+        if element.length == UNDEFINED_LENGTH:
+            if element.vr not in _FRAGMENTED_VR:
+                raise DamagedError("element of undefined length that cannot have one")
+            return max((end for end, _ in self._items(element.value, limit)), default=element.value) + 8
+        end = element.value + element.length
+        if end > limit:
+            raise DamagedError("element is cut off")
+        return end
+
+    def _items(self, offset: int, limit: int) -> Iterator[tuple[int, int]]:
+        """Yield (offset behind it, length) of each fragment, PS3.5 section A.4, until the delimiter."""
+        while True:
+            item = self._item_header(offset, limit)
+            if item.tag == _SEQUENCE_END:
+                return
+            if item.tag != _ITEM or item.value + item.length > limit:
+                raise DamagedError("encapsulated pixel data is cut off")
+            offset = item.value + item.length
+            yield offset, item.length
+
+    def _item_header(self, offset: int, limit: int) -> Element:
+        return self._header(offset, limit, implicit=True)  # an item has no VR, PS3.5 section 7.5
+
+    def _end_of_sequence(self, element: Element, limit: int) -> int:
+        offset = element.value
+        stack = [self._open(element, limit, self._implicit)]
+        while stack:
+            frame = stack[-1]
+            if not frame.delimited and offset == frame.limit:
+                stack.pop()
+            elif frame.is_sequence:
+                offset = self._step_into_item(stack, offset)
+            else:
+                offset = self._step_over_element(stack, offset)
+        return offset
+
+    def _step_into_item(self, stack: list[_Frame], offset: int) -> int:
+        frame = stack[-1]
+        item = self._item_header(offset, frame.limit)
+        if item.tag == _SEQUENCE_END and frame.delimited:
+            stack.pop()
+        elif item.tag == _ITEM:
+            limit = self._limit(item, frame.limit)
+            stack.append(_Frame(False, limit, item.length == UNDEFINED_LENGTH, frame.implicit))  # noqa: FBT003 - a field
+        else:
+            raise DamagedError("sequence with something else than items")
+        return item.value
+
+    def _step_over_element(self, stack: list[_Frame], offset: int) -> int:
+        frame = stack[-1]
+        element = self._header(offset, frame.limit, implicit=frame.implicit)
+        if element.tag == _ITEM_END and frame.delimited:
+            stack.pop()
+            return offset + 8
+        if element.tag >> 16 == 0xFFFE:
+            raise DamagedError("item outside of a sequence")
+        if not _is_sequence(element):
+            return self._end_of_value(element, frame.limit)
+        if len(stack) >= 2 * self._maximum_depth:
+            raise DamagedError(f"sequences nested deeper than {self._maximum_depth}")
+        stack.append(self._open(element, frame.limit, frame.implicit))
+        return element.value
+
+    def _open(self, element: Element, limit: int, implicit: bool) -> _Frame:  # noqa: FBT001 - as in _Frame
+        return _Frame(
+            is_sequence=True,
+            limit=self._limit(element, limit),
+            delimited=element.length == UNDEFINED_LENGTH,
+            implicit=implicit or element.vr == b"UN",  # PS3.5 section 6.2.2
+        )
+
+    def _limit(self, element: Element, limit: int) -> int:
+        if element.length == UNDEFINED_LENGTH:
+            return limit
+        if element.value + element.length > limit:
+            raise DamagedError("sequence is cut off")
+        return element.value + element.length
+
+
+def _is_sequence(element: Element) -> bool:
+    if element.vr:
+        return element.vr == b"SQ" or (element.vr == b"UN" and element.length == UNDEFINED_LENGTH)
+    return element.length == UNDEFINED_LENGTH or _is_known_sequence(element.tag)

@@ -1,0 +1,223 @@
+"""Files that are safely on disk before anybody is told Success. The spool is the truth; the ledger follows it.
+
+A file is written under `tmp/`, synced, renamed to `YYYY-MM-DD/<time>Z-<random>-<priority>.dcm` and its folder synced.
+Paths in and out of this module are relative to the spool's folder. Names come from us, never from a peer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from pydicom import Dataset, dcmread
+
+from scp_node.domain import Clock, Priority, ReceivedInstance, utc_now
+from scp_node.encoding import DamagedError
+from scp_node.part10 import decode_head, encode_head
+from scp_node.received import Inspected, Origin, describe, inspect
+
+FOLDER_MODE: Final = 0o700
+FILE_MODE: Final = 0o600
+
+_TEMPORARY: Final = "tmp"
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_NAME: Final = re.compile(r"(?P<time>\d{6}\.\d{6})Z-[0-9a-f]{16}-(?P<priority>stat|high|routine)\.dcm")
+_PATH: Final = re.compile(f"(?P<day>{_DAY.pattern})/{_NAME.pattern}")
+
+
+class SpoolError(Exception):
+    """A file could not be stored, or is not what the spool stored."""
+
+
+class SpoolFullError(SpoolError):
+    """Storing the file would leave less free space than must stay free."""
+
+
+class _Place(NamedTuple):
+    file: Path
+    received_at: datetime
+    priority: Priority
+
+
+class Spool:
+    """One folder of received instances; safe for many threads and processes."""
+
+    def __init__(self, folder: Path, *, low_water_bytes: int, clock: Clock = utc_now) -> None:
+        """Make the folder if it is not there; `low_water_bytes` of its disk stay free.
+
+        Raises:
+            SpoolError: the folder cannot be made.
+        """
+        self._folder = folder
+        self._temporary = folder / _TEMPORARY
+        self._low_water_bytes = low_water_bytes
+        self._clock = clock
+        self._synced_days: set[str] = set()
+        try:
+            self._temporary.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            folder.chmod(FOLDER_MODE)
+            self._sync_folder(folder)
+            self._sync_folder(folder.parent)
+        except OSError as error:
+            raise SpoolError(f"{folder}: cannot be used as spool: {error.strerror}") from error
+
+    def write(self, dataset: memoryview, inspected: Inspected, origin: Origin) -> ReceivedInstance:
+        """Store the dataset as a DICOM file; when this returns, the file survives a power cut.
+
+        Raises:
+            SpoolFullError: too little space is left.
+            SpoolError: the file could not be stored; nothing of it remains.
+        """
+        received_at = self._clock()
+        path = _path(received_at, origin.priority)
+        try:
+            self._require_space(len(dataset))
+            self._require_day(path.parent)
+            self._store((encode_head(inspected, origin), dataset), path)
+        except OSError as error:
+            self._synced_days.discard(path.parent.name)  # somebody may have removed it
+            raise SpoolError(f"file not stored: {error.strerror}") from error
+        return describe(dataset, inspected, origin, spool_path=str(path), received_at=received_at)
+
+    def has_space(self) -> bool:
+        """Return whether anything may be stored at all."""
+        try:
+            return self._free_bytes() >= self._low_water_bytes
+        except OSError:
+            return False
+
+    def sweep(self) -> int:
+        """Remove what earlier processes left unfinished, and return how many files that were."""
+        return sum(_remove_if_abandoned(path) for path in self._temporary.iterdir())
+
+    def paths(self, since: date | None = None) -> Iterator[str]:
+        """Yield the finished files, oldest first; `since` leaves out earlier days (UTC) unread."""
+        days = sorted(entry.name for entry in self._folder.iterdir() if _DAY.fullmatch(entry.name))
+        for day in days:
+            if since is None or day >= since.isoformat():
+                with contextlib.suppress(FileNotFoundError):  # removed since it was listed
+                    names = sorted(entry.name for entry in (self._folder / day).iterdir())
+                    yield from (f"{day}/{name}" for name in names if _NAME.fullmatch(name))
+
+    def read(self, path: str) -> ReceivedInstance:
+        """Return what `write` returned for this file, from the file alone.
+
+        Raises:
+            SpoolError: it cannot be read, or it is not as the spool wrote it.
+        """
+        place = self._place(path)
+        try:
+            file = memoryview(place.file.read_bytes())
+            head = decode_head(file)
+            dataset = file[head.offset :]
+            inspected = inspect(dataset, head.transfer_syntax)
+        except OSError as error:
+            raise SpoolError(f"{path}: cannot be read: {error.strerror}") from error
+        except DamagedError as error:
+            raise SpoolError(f"{path}: is damaged: {error}") from error
+        origin = head.origin(place.priority)
+        return describe(dataset, inspected, origin, spool_path=path, received_at=place.received_at)
+
+    def dataset(self, path: str) -> Dataset:
+        """Return the file as a dataset with its file meta; the pixel data is read but not decoded.
+
+        Raises:
+            SpoolError: it cannot be read.
+        """
+        try:
+            return dcmread(self._place(path).file)
+        except OSError as error:
+            raise SpoolError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def remove(self, path: str) -> None:
+        """Remove a file, and its day once that is empty and past; a file that is gone already is no error.
+
+        Raises:
+            SpoolError: it cannot be removed.
+        """
+        place = self._place(path)
+        try:
+            place.file.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{path}: cannot be removed: {error.strerror}") from error
+        if place.received_at < self._clock() - timedelta(days=2):
+            with contextlib.suppress(OSError):  # not empty
+                place.file.parent.rmdir()
+
+    def _require_space(self, size: int) -> None:
+        if self._free_bytes() - size < self._low_water_bytes:
+            raise SpoolFullError("disk is full")
+
+    def _free_bytes(self) -> int:
+        return shutil.disk_usage(self._folder).free
+
+    def _require_day(self, day: Path) -> None:
+        if day.name not in self._synced_days:
+            (self._folder / day).mkdir(mode=FOLDER_MODE, exist_ok=True)
+            self._sync_folder(self._folder)
+            self._synced_days.add(day.name)
+
+    def _store(self, parts: tuple[bytes | memoryview, ...], path: Path) -> None:
+        temporary, finished = self._temporary / path.name, self._folder / path
+        try:
+            with open(temporary, "xb", buffering=0, opener=_private) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # held while written: `sweep` of another process leaves it alone
+                for part in parts:
+                    _write_all(file.fileno(), part)
+                self._sync_file(file.fileno())
+                temporary.rename(finished)
+            self._sync_folder(finished.parent)
+        except OSError:
+            for leftover in (temporary, finished):
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
+            raise
+
+    def _sync_file(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def _sync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _place(self, path: str) -> _Place:
+        if not (parts := _PATH.fullmatch(path)):
+            raise SpoolError(f"{path!r}: is no path of the spool")
+        received_at = datetime.strptime(parts["day"] + parts["time"], "%Y-%m-%d%H%M%S.%f").replace(tzinfo=UTC)
+        return _Place(self._folder / path, received_at, Priority[parts["priority"].upper()])
+
+
+def _path(received_at: datetime, priority: Priority) -> Path:
+    at = received_at.astimezone(UTC)
+    return Path(f"{at:%Y-%m-%d}", f"{at:%H%M%S.%f}Z-{secrets.token_hex(8)}-{priority.name.lower()}.dcm")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
+
+
+def _write_all(descriptor: int, part: bytes | memoryview) -> None:
+    left = memoryview(part)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _remove_if_abandoned(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+    except OSError:  # another process writes it, or has just finished
+        return False
+    return True
