@@ -1,0 +1,94 @@
+"""Reading single attributes of a header that somebody else wrote."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence
+
+_SAFE_CODE = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
+_LONGEST_TEXT = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
+_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # PS3.5 Table 6.2-1 DA, and the form of ACR-NEMA
+
+
+class UnreadableAttributeError(ValueError):
+    """The attribute is there, but its value cannot be understood; the message is its keyword."""
+
+
+def stop_value_validation() -> None:
+    """Make pydicom read values as they are, for the whole process: its warnings would print the patient's values."""
+    config.settings.reading_validation_mode = config.IGNORE
+
+
+def code(header: Dataset, keyword: str) -> str:
+    """Return a coded value in capitals, several values joined by a space, empty where missing.
+
+    Raises:
+        UnreadableAttributeError: the value cannot be decoded.
+    """
+    try:
+        value = header.get(keyword)
+        return _joined(value).upper()
+    except Exception as error:  # pydicom converts values lazily, with whatever the bytes provoke
+        raise UnreadableAttributeError(keyword) from error
+
+
+def description(header: Dataset, keyword: str) -> str:
+    """Return a free text, empty where it is missing or cannot be decoded: nothing depends on it alone."""
+    try:
+        return code(header, keyword)
+    except UnreadableAttributeError:
+        return ""
+
+
+def integer(header: Dataset, keyword: str) -> int | None:
+    """Return a number, None where missing.
+
+    Raises:
+        UnreadableAttributeError: the value is not one whole number.
+    """
+    text = code(header, keyword)
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UnreadableAttributeError(keyword) from error
+
+
+def day(header: Dataset, keyword: str) -> date | None:
+    """Return a date, None where it is missing or is not one: PatientBirthDate is often no date."""
+    match = _DATE.fullmatch(description(header, keyword))
+    try:
+        return date(*map(int, match.groups())) if match else None
+    except ValueError:
+        return None
+
+
+def items(header: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence, none where missing or where the value is no sequence.
+
+    Raises:
+        UnreadableAttributeError: the value cannot be decoded.
+    """
+    try:
+        value = header.get(keyword)
+        return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
+    except Exception as error:  # see `code`
+        raise UnreadableAttributeError(keyword) from error
+
+
+def named(keyword: str, value: str) -> str:
+    """Return "keyword value" for a report or a log; the keyword alone where the value might be patient data."""
+    return f"{keyword} {value}" if _SAFE_CODE.fullmatch(value) else keyword
+
+
+def _joined(value: object) -> str:
+    if value is None:
+        return ""
+    values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
+    return " ".join(str(one).strip(" \0") for one in values if one is not None).strip()[:_LONGEST_TEXT]

@@ -1,0 +1,130 @@
+"""The words by which headers say what was imaged and from where.
+
+Many films name body part and view in free text only, in the language of the room. The lists are short on purpose: a
+word is here only if it can hardly mean anything else. A free text that they do not know says nothing; a coded value
+that they do not know says something else.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import Enum, auto
+
+_INITIAL_DOT = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "a.p."
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+class Statement(Enum):
+    """What one text says about the body part or the view."""
+
+    INSIDE = auto()  # chest; frontal
+    OUTSIDE = auto()  # something else
+    SILENT = auto()  # nothing, or both
+
+
+def _fold(text: str) -> str:
+    # "Tórax a.p." -> "TORAX AP."
+    decomposed = unicodedata.normalize("NFKD", _INITIAL_DOT.sub("", text).upper())
+    return "".join(character for character in decomposed if not unicodedata.combining(character)).upper()
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """Words of one meaning, and stems for scripts and languages where words grow together."""
+
+    words: frozenset[str]
+    stems: tuple[str, ...] = ()
+
+    def among(self, text: str) -> bool:
+        """Return whether `text` holds one of the terms."""
+        folded = _fold(text)
+        return not self.words.isdisjoint(_WORD.findall(folded)) or any(stem in folded for stem in self.stems)
+
+    def cover(self, text: str) -> bool:
+        """Return whether `text` holds nothing but these words, or nothing at all."""
+        folded = _fold(text).strip()
+        return not folded or self.words.issuperset(_WORD.findall(folded) or [folded])
+
+
+def _terms(*lines: str, stems: str = "") -> Terms:
+    words = frozenset(word for line in lines for word in _fold(line).split())
+    return Terms(words, tuple(_fold(stems).split()))
+
+
+# Stated, yet saying nothing: defaults of consoles and anonymisers, and postures.
+_PLACEHOLDERS = _terms("ANY BLANK DEFAULT N A NA NONE OTHER STANDARD UNDEFINED UNKNOWN UNSPECIFIED VIEW")
+_NO_VIEW = _terms(*_PLACEHOLDERS.words, "CHEST THORAX ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
+
+# "THORACIC" and "TORÁCICA" are missing on purpose: the thoracic spine is no chest.
+_CHEST = _terms(
+    "CHEST CHESTAP CHESTPA CXR PCXR LUNG LUNGS",  # CHEST: PS3.16 Annex L
+    "THORAX THX LUNGE LUNGEN BRUSTKORB LONGEN",
+    "TORAX PULMON PULMONES PULMAO PULMOES TORACE POLMONE POLMONI POITRINE POUMON POUMONS",
+    "LUNGOR KEUHKOT RINTAKEHA PIERSIOWA PIERSIOWEJ PLUCA HRUDNIK PLICE MELLKAS TORAKS AKCIGER",
+    stems="ГРУДН ЛЕГКИ ОГК ФЛЮОРОГ ΘΩΡΑΚ 胸部 胸片 흉부 صدر",
+)
+_ANOTHER_PART = _terms(
+    "ABDOMEN ABD KUB BREAST SKULL HEAD BRAIN SINUS SINUSES MANDIBLE NECK ORBIT ORBITS TEETH DENTAL",
+    "SPINE CSPINE TSPINE LSPINE CERVICAL LUMBAR SACRUM COCCYX PELVIS HIP HIPS RIB RIBS RIBCAGE STERNUM CLAVICLE",
+    "SCAPULA SHOULDER SHOULDERS HUMERUS ELBOW FOREARM WRIST HAND HANDS FINGER FINGERS THUMB EXTREMITY",
+    "FEMUR KNEE KNEES PATELLA TIBIA FIBULA ANKLE FOOT FEET CALCANEUS TOE TOES LEG LEGS",
+    "SCHÄDEL SCHAEDEL WIRBELSÄULE HWS BWS LWS BECKEN HÜFTE RIPPEN SCHULTER OBERARM ELLENBOGEN UNTERARM HANDGELENK",
+    "DAUMEN OBERSCHENKEL KNIE UNTERSCHENKEL SPRUNGGELENK FUSS ZEHEN BUIK BEKKEN HEUP SCHOUDER ELLEBOOG ENKEL VOET",
+    "CRÁNEO COLUMNA CADERA COSTILLAS HOMBRO CODO MUÑECA MANO RODILLA TOBILLO PELVE COLUNA QUADRIL OMBRO JOELHO",
+    "CRANIO COLONNA BACINO ANCA COSTE SPALLA GOMITO POLSO GINOCCHIO CAVIGLIA PIEDE ADDOME",
+    "CRÂNE RACHIS BASSIN HANCHE CÔTES ÉPAULE COUDE POIGNET GENOU CHEVILLE PIED BÄCKEN HÖFT ARMBÅGE FOTLED",
+    stems="ЧЕРЕП ПОЗВОН ЛОКОТ КОЛЕН ЖИВОТ 腹部 頭部 腰椎 骨盤 骨盆 膝",
+)
+
+_FRONTAL = _terms(
+    "AP PA ANTEROPOSTERIOR POSTEROANTERIOR FRONTAL FACE FRENTE",
+    stems="ANTERO-POSTERIOR POSTERO-ANTERIOR ПРЯМАЯ 正面 正位",
+)
+_BEDSIDE = _terms("PORTABLE PORT BEDSIDE MOBILE BETTLUNGE LIEGEND LETTO")  # frontal, unless a view is named as well
+_LATERAL = _terms(
+    "LATERAL LATERALE LATERALES LAT LATERO LATEROLATERAL LL RL LLAT RLAT LATL LATR",
+    "SEITLICH SEITL PROFIL PERFIL DWARS BOCZNE BOCZNY",
+    stems="БОКОВ 側面 侧位 側位 측면",
+)
+_SPECIAL = _terms(  # even where taken from the front, not what the network has learnt
+    "OBLIQUE OBLIQUES OBL OBLICUA OBLIQUA OBLIQUO SCHRÄG SCHRAEG LAO RAO LPO RPO LLO RLO",
+    "DECUB DECUBITUS LLD RLD SEITENLAGE LORDOTIC APICAL TANGENTIAL AXIAL",
+)
+
+
+def coded_body_part(text: str) -> Statement:
+    """Return what a coded value says: inside only if it is the chest and no more."""
+    if _PLACEHOLDERS.cover(text):
+        return Statement.SILENT
+    return Statement.INSIDE if _CHEST.among(text) and not _ANOTHER_PART.among(text) else Statement.OUTSIDE
+
+
+def described_body_part(text: str) -> Statement:
+    """Return what a free text says: silent where it names no part, or the chest and another."""
+    chest, another = _CHEST.among(text), _ANOTHER_PART.among(text)
+    if chest == another:
+        return Statement.SILENT
+    return Statement.INSIDE if chest else Statement.OUTSIDE
+
+
+def coded_view(text: str) -> Statement:
+    """Return what a coded value says: inside only if it is a frontal view and no other."""
+    if _NO_VIEW.cover(text):
+        return Statement.SILENT
+    if _LATERAL.among(text) or _SPECIAL.among(text):
+        return Statement.OUTSIDE
+    return Statement.INSIDE if _FRONTAL.among(text) or _BEDSIDE.among(text) else Statement.OUTSIDE
+
+
+def described_view(text: str) -> Statement:
+    """Return what a free text says: silent where it names no view, or a frontal and a lateral one."""
+    if _SPECIAL.among(text):
+        return Statement.OUTSIDE
+    frontal, lateral = _FRONTAL.among(text), _LATERAL.among(text)
+    if frontal and lateral:
+        return Statement.SILENT
+    if lateral:
+        return Statement.OUTSIDE
+    return Statement.INSIDE if frontal or _BEDSIDE.among(text) else Statement.SILENT

@@ -1,0 +1,314 @@
+"""The intended use: frontal chest radiographs of adults, for presentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
+from pydicom.tag import BaseTag, Tag
+
+from scp_node.analysis.attributes import stop_value_validation
+from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.domain import NotAnalysed, Note, Reason
+from scp_node.settings import AnalysisSettings
+from tests.scp_node.analysis.films import MISSING, radiograph
+
+US = Equipment(manufacturer="scp-node open-source project", model_name="scp-node")
+
+
+def assess(**attributes: Any) -> tuple[Note, ...] | NotAnalysed:
+    return assess_header(radiograph(**attributes), AnalysisSettings(), US)
+
+
+def reason(**attributes: Any) -> Reason | None:
+    outcome = assess(**attributes)
+    return outcome.reason if isinstance(outcome, NotAnalysed) else None
+
+
+def notes(**attributes: Any) -> tuple[Note, ...]:
+    outcome = assess(**attributes)
+    assert not isinstance(outcome, NotAnalysed), outcome
+    return outcome
+
+
+def coded(value: str, meaning: str) -> Sequence:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    return Sequence([item])
+
+
+def test_an_adults_frontal_chest_film_is_within_the_intended_use_without_a_note() -> None:
+    assert assess() == ()
+
+
+def test_a_film_of_the_rsna_challenge_is_analysed_though_it_is_a_secondary_capture() -> None:
+    assert assess(SOPClassUID="1.2.840.10008.5.1.4.1.1.7", Modality="CR", ViewPosition="AP", PatientAge="32") == ()
+
+
+class TestKindOfObject:
+    @pytest.mark.parametrize("modality", ["CT", "MR", "OT", "SR", "PX"])
+    def test_another_modality_is_not_analysed_and_is_named(self, modality: str) -> None:
+        assert assess(Modality=modality) == NotAnalysed(reason=Reason.MODALITY, detail=f"Modality {modality}")
+
+    def test_a_missing_modality_is_not_taken_for_a_radiograph(self) -> None:
+        assert reason(Modality=MISSING) is Reason.MODALITY
+
+    def test_a_dataset_without_sop_class_and_modality_has_no_readable_header(self) -> None:
+        assert reason(Modality=MISSING, SOPClassUID=MISSING) is Reason.UNREADABLE_HEADER
+
+    def test_the_configured_modalities_are_the_ones_analysed(self) -> None:
+        rules = AnalysisSettings(modalities=["CR"])
+        assert isinstance(assess_header(radiograph(Modality="DX"), rules), NotAnalysed)
+
+    def test_an_image_for_processing_is_not_analysed_by_class_or_by_intent(self) -> None:
+        assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1.1") is Reason.FOR_PROCESSING
+        assert reason(PresentationIntentType="FOR PROCESSING") is Reason.FOR_PROCESSING
+
+    def test_an_object_of_another_class_is_not_analysed_whatever_its_modality_says(self) -> None:
+        assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.2") is Reason.MODALITY  # CT Image Storage
+        assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Rows=MISSING) is Reason.NOT_AN_IMAGE
+
+    def test_more_than_one_frame_is_not_analysed(self) -> None:
+        assert reason(NumberOfFrames=2) is Reason.MULTI_FRAME
+        assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.7.2") is Reason.MULTI_FRAME
+        assert reason(NumberOfFrames=1) is None
+
+    def test_the_nodes_own_objects_are_never_analysed(self) -> None:
+        assert reason(Manufacturer="scp-node open-source project", ManufacturerModelName="scp-node") is (
+            Reason.OWN_OBJECT
+        )
+        assert reason(Manufacturer="scp-node open-source project", ManufacturerModelName="another product") is None
+
+    def test_a_node_without_a_name_takes_no_object_for_its_own(self) -> None:
+        assert assess_header(radiograph(), AnalysisSettings()) == ()
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"PatientSpeciesDescription": "Canine"},
+            {"PatientSpeciesCodeSequence": coded("448771007", "Canis lupus familiaris")},
+            {"PatientBreedDescription": "Beagle"},
+            {"PatientSexNeutered": "ALTERED"},
+        ],
+    )
+    def test_an_animals_film_is_not_analysed(self, attributes: dict[str, Any]) -> None:
+        assert reason(**attributes) is Reason.SPECIES
+
+    def test_a_patient_stated_to_be_human_is_analysed(self) -> None:
+        assert assess(PatientSpeciesDescription="Homo sapiens") == ()
+
+
+class TestBodyPart:
+    @pytest.mark.parametrize("part", ["CHEST", "Thorax", "LUNG", "TORAX", "CHEST_AP", "Chest PA", "胸部"])
+    def test_the_chest_is_known_in_the_spellings_of_consoles(self, part: str) -> None:
+        assert assess(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") == ()
+
+    @pytest.mark.parametrize("part", ["HAND", "SKULL", "TSPINE", "CHESTABDOMEN", "CHEST ABDOMEN", "B?cken", "???"])
+    def test_a_stated_part_that_is_not_simply_the_chest_is_not_analysed(self, part: str) -> None:
+        assert reason(BodyPartExamined=part) is Reason.BODY_PART
+
+    @pytest.mark.parametrize("part", [MISSING, "", "UNKNOWN", "DEFAULT"])
+    def test_an_unstated_part_is_analysed_with_a_note(self, part: str | None) -> None:
+        assert notes(BodyPartExamined=part) == (Note.BODY_PART_MISSING,)
+
+    @pytest.mark.parametrize(
+        "text",
+        ["Rx thorax", "RX de tórax PA", "CXR portable", "Thorax p.a.", "Radiographie thorax de face", "胸部正面",
+         "Rentgen klatki piersiowej", "Рентгенография органов грудной клетки", "흉부"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("keyword", ["StudyDescription", "SeriesDescription", "ProtocolName"])
+    def test_a_description_tells_the_chest_in_the_language_of_the_room(self, keyword: str, text: str) -> None:
+        described = {keyword: text, "SpecificCharacterSet": "ISO_IR 192"}
+        assert notes(BodyPartExamined=MISSING, **described) == ()
+
+    @pytest.mark.parametrize("text", ["Knee AP", "Rx columna toracica", "Becken", "Abdomen erect", "Локоть"])
+    def test_a_description_of_another_part_is_not_analysed(self, text: str) -> None:
+        described = {"SeriesDescription": text, "SpecificCharacterSet": "ISO_IR 192"}
+        assert reason(BodyPartExamined=MISSING, **described) is Reason.BODY_PART
+
+    def test_the_coded_region_counts_where_the_body_part_is_missing(self) -> None:
+        assert assess(BodyPartExamined=MISSING, AnatomicRegionSequence=coded("51185008", "Chest")) == ()
+        assert reason(BodyPartExamined=MISSING, AnatomicRegionSequence=coded("122495006", "Thoracic spine")) is (
+            Reason.BODY_PART
+        )
+
+    def test_a_room_that_calls_everything_chest_is_contradicted_by_the_series(self) -> None:
+        assert reason(SeriesDescription="Knee lateral") is Reason.BODY_PART
+
+    def test_a_study_of_several_parts_does_not_contradict_a_film_of_the_chest(self) -> None:
+        assert assess(StudyDescription="Trauma: pelvis and knee") == ()
+
+    def test_a_description_that_names_two_parts_says_nothing(self) -> None:
+        assert notes(BodyPartExamined=MISSING, SeriesDescription="Chest and abdomen") == (Note.BODY_PART_MISSING,)
+
+
+class TestView:
+    @pytest.mark.parametrize("view", ["PA", "AP", "ap", "AP SUPINE", "AP_PORTABLE", "PORTABLE", "P.A."])
+    def test_a_frontal_view_is_analysed(self, view: str) -> None:
+        assert assess(ViewPosition=view) == ()
+
+    @pytest.mark.parametrize(
+        "view",
+        ["LL", "RL", "LAT", "LATERAL", "LLO", "RLO", "RAO", "LAO", "RLD", "LLD", "AP DECUBITUS", "PA OBLIQUE",
+         "LORDOTIC", "PA LAT", "XYZ", "?"],
+    )  # fmt: skip
+    def test_a_stated_view_that_is_not_frontal_is_not_analysed(self, view: str) -> None:
+        assert reason(ViewPosition=view) is Reason.VIEW
+
+    def test_the_view_is_named_in_the_detail(self) -> None:
+        assert assess(ViewPosition="LL") == NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
+
+    @pytest.mark.parametrize("view", [MISSING, "", "UNKNOWN", "ERECT", "CHEST"])
+    def test_an_unstated_view_is_analysed_with_a_note(self, view: str | None) -> None:
+        assert notes(ViewPosition=view) == (Note.VIEW_MISSING,)
+
+    @pytest.mark.parametrize("text", ["view: PA", "Chest AP supine", "Thorax p.a.", "thorax face", "Bedside chest"])
+    def test_the_description_of_the_series_can_tell_a_frontal_view(self, text: str) -> None:
+        assert notes(ViewPosition=MISSING, SeriesDescription=text) == ()
+
+    @pytest.mark.parametrize("text", ["Chest LAT", "Thorax profil", "Thorax seitl.", "portable lateral", "Chest obl."])
+    @pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName", "StudyDescription"])
+    def test_a_description_of_another_view_is_not_analysed(self, keyword: str, text: str) -> None:
+        assert reason(ViewPosition=MISSING, **{keyword: text}) is Reason.VIEW
+
+    def test_the_name_of_a_study_does_not_prove_the_view_of_one_of_its_images(self) -> None:
+        assert notes(ViewPosition=MISSING, StudyDescription="CHEST PA") == (Note.VIEW_MISSING,)
+
+    def test_a_series_of_both_views_says_nothing_of_one_image(self) -> None:
+        assert notes(ViewPosition=MISSING, SeriesDescription="Chest PA and lateral") == (Note.VIEW_MISSING,)
+        assert assess(ViewPosition="PA", SeriesDescription="Chest lateral") == ()
+
+    def test_the_coded_view_counts_beside_the_view_position(self) -> None:
+        assert assess(ViewPosition=MISSING, ViewCodeSequence=coded("272479007", "postero-anterior")) == ()
+        assert assess(ViewPosition=MISSING, ViewCodeSequence=coded("R-10214", "postero-anterior")) == ()
+        assert reason(ViewPosition="PA", ViewCodeSequence=coded("399173006", "left lateral")) is Reason.VIEW
+
+    def test_rows_that_run_from_front_to_back_are_a_lateral_film(self) -> None:
+        assert reason(ViewPosition=MISSING, PatientOrientation=["A", "F"]) is Reason.VIEW
+        assert notes(ViewPosition=MISSING, PatientOrientation=["L", "F"]) == (Note.VIEW_MISSING,)
+
+
+class TestPatientAge:
+    @pytest.mark.parametrize("age", ["017Y", "017", "17", "6", "215M", "900W", "030D", "000Y"])
+    def test_a_child_is_not_analysed(self, age: str) -> None:
+        assert assess(PatientAge=age) == NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge")
+
+    @pytest.mark.parametrize("age", ["018Y", "18", "032", "110Y", "216M", "064y", "64 Y"])
+    def test_an_adult_is_analysed(self, age: str) -> None:
+        assert assess(PatientAge=age) == ()
+
+    @pytest.mark.parametrize(
+        ("born", "expected"), [("20060103", Reason.PATIENT_AGE), ("20060102", None), ("2006.01.03", Reason.PATIENT_AGE)]
+    )
+    def test_without_an_age_the_birthday_decides_to_the_day(self, born: str, expected: Reason | None) -> None:
+        assert reason(PatientAge=MISSING, PatientBirthDate=born, StudyDate="20240102") is expected
+
+    @pytest.mark.parametrize("age", [MISSING, "", "adult", "Y"])
+    def test_a_missing_age_is_analysed_with_a_note(self, age: str | None) -> None:
+        assert notes(PatientAge=age) == (Note.AGE_MISSING,)
+
+    @pytest.mark.parametrize("age", ["148Y", "413"])
+    def test_an_implausible_age_is_analysed_with_a_note(self, age: str) -> None:
+        assert notes(PatientAge=age) == (Note.AGE_IMPLAUSIBLE,)
+
+    def test_an_implausible_age_does_not_hide_a_childs_birth_date(self) -> None:
+        assert reason(PatientAge="148Y", PatientBirthDate="20200101") is Reason.PATIENT_AGE
+
+    def test_a_birth_date_after_the_study_is_implausible(self) -> None:
+        assert notes(PatientAge=MISSING, PatientBirthDate="20250101") == (Note.AGE_IMPLAUSIBLE,)
+
+    def test_the_youngest_age_analysed_is_a_setting(self) -> None:
+        assert assess_header(radiograph(PatientAge="006Y"), AnalysisSettings(minimum_age=0)) == ()
+
+
+class TestPicture:
+    @pytest.mark.parametrize("photometric", ["PALETTE COLOR", "HSV"])
+    def test_a_palette_is_colour(self, photometric: str) -> None:
+        assert reason(PhotometricInterpretation=photometric) is Reason.COLOUR
+
+    def test_three_samples_are_left_for_the_pixels_to_decide(self) -> None:
+        assert assess(PhotometricInterpretation="RGB", SamplesPerPixel=3) == ()
+        assert reason(PhotometricInterpretation="RGB", SamplesPerPixel=4) is Reason.COLOUR
+
+    @pytest.mark.parametrize("rows", [16, 255, 8193, 60000])
+    def test_an_image_out_of_bounds_is_not_analysed(self, rows: int) -> None:
+        assert assess(Rows=rows) == NotAnalysed(reason=Reason.IMAGE_SIZE, detail=f"Rows {rows}")
+
+    def test_an_image_without_rows_has_no_readable_header(self) -> None:
+        assert reason(Rows=MISSING) is Reason.UNREADABLE_HEADER
+
+    def test_burned_in_annotation_is_noted(self) -> None:
+        assert notes(BurnedInAnnotation="YES") == (Note.BURNED_IN_ANNOTATION,)
+
+
+def test_the_first_rule_that_applies_gives_the_reason() -> None:
+    wrong: dict[str, Any] = {"Modality": "CT", "BodyPartExamined": "HAND", "ViewPosition": "LL", "PatientAge": "005Y"}
+    cured = {"Modality": "DX", "BodyPartExamined": "CHEST", "ViewPosition": "PA", "PatientAge": "050Y"}
+    given_reasons = []
+    for keyword, value in cured.items():
+        given_reasons.append(reason(**wrong))
+        wrong[keyword] = value
+    assert given_reasons == [Reason.MODALITY, Reason.BODY_PART, Reason.VIEW, Reason.PATIENT_AGE]
+
+
+def test_several_notes_come_in_a_fixed_order() -> None:
+    outcome = notes(ViewPosition=MISSING, BodyPartExamined=MISSING, PatientAge=MISSING, BurnedInAnnotation="YES")
+    assert outcome == (Note.BODY_PART_MISSING, Note.VIEW_MISSING, Note.AGE_MISSING, Note.BURNED_IN_ANNOTATION)
+
+
+@pytest.mark.parametrize("value", ["DOE^JANE", "DOE JANE", "4711", "DOE.JANE", "DÖE", "A" * 40])
+@pytest.mark.parametrize("keyword", ["Modality", "BodyPartExamined", "ViewPosition"])
+def test_a_value_that_might_be_patient_data_is_not_repeated(keyword: str, value: str) -> None:
+    outcome = assess(**{keyword: value, "SpecificCharacterSet": "ISO_IR 192"})
+    assert isinstance(outcome, NotAnalysed)
+    assert outcome.detail == keyword
+
+
+_KEYWORDS = [
+    "AcquisitionDate", "AcquisitionDeviceProcessingDescription", "AnatomicRegionSequence", "BodyPartExamined",
+    "BurnedInAnnotation", "Columns", "Manufacturer", "ManufacturerModelName", "Modality", "NumberOfFrames",
+    "PatientAge", "PatientBirthDate", "PatientBreedDescription", "PatientOrientation", "PatientSexNeutered",
+    "PatientSpeciesCodeSequence", "PatientSpeciesDescription", "PhotometricInterpretation", "PresentationIntentType",
+    "ProtocolName", "Rows", "SOPClassUID", "SamplesPerPixel", "SeriesDate", "SeriesDescription",
+    "SpecificCharacterSet", "StudyDate", "StudyDescription", "ViewCodeSequence", "ViewPosition",
+]  # fmt: skip
+_VRS = ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "IS", "LO", "LT", "OB", "OW", "PN", "SH", "SQ", "SS", "ST",
+        "TM", "UI", "UL", "UN", "US", "UT", "ZZ"]  # fmt: skip
+_values: st.SearchStrategy[Any] = st.one_of(
+    st.none(), st.text(), st.integers(), st.floats(), st.binary(), st.lists(st.text(), max_size=3), st.just(Sequence())
+)
+
+
+@st.composite
+def raw_elements(draw: st.DrawFn) -> RawDataElement:
+    value = draw(st.binary(max_size=40))
+    tag = BaseTag(Tag(draw(st.sampled_from(_KEYWORDS))))
+    implicit, little = draw(st.booleans()), draw(st.booleans())
+    return RawDataElement(tag, draw(st.sampled_from(_VRS)), len(value), value, 0, implicit, little)
+
+
+@settings(max_examples=300, deadline=None)
+@given(elements=st.lists(raw_elements(), max_size=6))
+def test_no_header_of_arbitrary_bytes_raises(elements: list[RawDataElement]) -> None:
+    stop_value_validation()
+    header = radiograph()
+    for element in elements:
+        header[element.tag] = element
+    assert isinstance(assess_header(header, AnalysisSettings(), US), (tuple, NotAnalysed))
+
+
+@settings(max_examples=200, deadline=None)
+@given(values=st.dictionaries(st.sampled_from(_KEYWORDS), st.tuples(st.sampled_from(_VRS[:-1]), _values), max_size=6))
+def test_no_header_of_arbitrary_values_raises(values: dict[str, tuple[str, Any]]) -> None:
+    stop_value_validation()
+    header = radiograph()
+    for keyword, (vr, value) in values.items():
+        element = DataElement(Tag(keyword), "UN", b"")
+        element.VR, element._value = vr, value
+        header._dict[element.tag] = element  # past the checks of `Dataset.__setitem__`
+    assert isinstance(assess_header(header, AnalysisSettings(), US), (tuple, NotAnalysed))
