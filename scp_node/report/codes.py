@@ -1,0 +1,119 @@
+"""Every coded concept of our reports, once, with the table of the standard that it comes from.
+
+Plain values, not imports from `pydicom.sr.codedict`: a pinned release cannot change what we say, and a test compares
+each with that dictionary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from scp_node.domain import Completion, Verdict
+
+
+class Concept(NamedTuple):
+    """A coded concept: Code Value, Coding Scheme Designator, Code Meaning (PS3.3 Section 8)."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+# PS3.16 TID 1500 Measurement Report
+IMAGING_MEASUREMENT_REPORT = Concept("126000", "DCM", "Imaging Measurement Report")  # CID 7021
+PROCEDURE_REPORTED = Concept("121058", "DCM", "Procedure reported")
+IMAGING_PROCEDURE = Concept("363679005", "SCT", "Imaging procedure")  # CID 100: what we say without a procedure code
+IMAGING_MEASUREMENTS = Concept("126010", "DCM", "Imaging Measurements")
+QUALITATIVE_EVALUATIONS = Concept("C0034375", "UMLS", "Qualitative Evaluations")
+COMMENT = Concept("121106", "DCM", "Comment")
+CONCLUSION = Concept("121077", "DCM", "Conclusion")
+
+# TID 1204 Language of Content Item and Descendants
+LANGUAGE = Concept("121049", "DCM", "Language of Content Item and Descendants")
+ENGLISH = Concept("en-US", "RFC5646", "English (United States)")  # CID 5000
+
+# TID 1002 Observer Context, TID 1004 Device Observer Identifying Attributes
+OBSERVER_TYPE = Concept("121005", "DCM", "Observer Type")
+DEVICE = Concept("121007", "DCM", "Device")  # CID 270
+DEVICE_OBSERVER_UID = Concept("121012", "DCM", "Device Observer UID")
+DEVICE_OBSERVER_NAME = Concept("121013", "DCM", "Device Observer Name")
+DEVICE_OBSERVER_MANUFACTURER = Concept("121014", "DCM", "Device Observer Manufacturer")
+DEVICE_OBSERVER_MODEL_NAME = Concept("121015", "DCM", "Device Observer Model Name")
+DEVICE_OBSERVER_SERIAL_NUMBER = Concept("121016", "DCM", "Device Observer Serial Number")
+
+# TID 1600 Image Library, TID 1602 and TID 1603 its entries
+IMAGE_LIBRARY = Concept("111028", "DCM", "Image Library")
+IMAGE_LIBRARY_GROUP = Concept("126200", "DCM", "Image Library Group")
+SOURCE = Concept("260753009", "SCT", "Source")
+MODALITY = Concept("121139", "DCM", "Modality")
+STUDY_DATE = Concept("111060", "DCM", "Study Date")
+IMAGE_VIEW = Concept("111031", "DCM", "Image View")
+PIXEL_DATA_ROWS = Concept("110910", "DCM", "Pixel Data Rows")
+PIXEL_DATA_COLUMNS = Concept("110911", "DCM", "Pixel Data Columns")
+PATIENT_ORIENTATION_ROW = Concept("111044", "DCM", "Patient Orientation Row")
+PATIENT_ORIENTATION_COLUMN = Concept("111043", "DCM", "Patient Orientation Column")
+HORIZONTAL_PIXEL_SPACING = Concept("111026", "DCM", "Horizontal Pixel Spacing")
+VERTICAL_PIXEL_SPACING = Concept("111066", "DCM", "Vertical Pixel Spacing")
+
+# TID 1501 Measurement and Qualitative Evaluation Group, TID 300 Measurement, TID 320 Image or Spatial Coordinates
+MEASUREMENT_GROUP = Concept("125007", "DCM", "Measurement Group")
+TRACKING_IDENTIFIER = Concept("112039", "DCM", "Tracking Identifier")
+TRACKING_UNIQUE_IDENTIFIER = Concept("112040", "DCM", "Tracking Unique Identifier")
+FINDING = Concept("121071", "DCM", "Finding")
+FINDING_SITE = Concept("363698007", "SCT", "Finding Site")
+PROBABILITY = Concept("122157", "DCM", "Probability")
+SOURCE_OF_MEASUREMENT = Concept("121112", "DCM", "Source of Measurement")
+SUMMARY_OF_DETECTIONS = Concept("111064", "DCM", "Summary of Detections")
+
+# What is looked for, and where. (233604007, SCT) is in no context group of the standard: Finding is open there.
+PNEUMONIA = Concept("233604007", "SCT", "Pneumonia")
+LUNG = Concept("39607008", "SCT", "Lung")
+
+# TID 4019 Algorithm Identification
+ALGORITHM_NAME = Concept("111001", "DCM", "Algorithm Name")
+ALGORITHM_VERSION = Concept("111003", "DCM", "Algorithm Version")
+ALGORITHM_PARAMETERS = Concept("111002", "DCM", "Algorithm Parameters")
+ALGORITHM_MANUFACTURER = Concept("122405", "DCM", "Algorithm Manufacturer")
+
+# CID 240 Present-Absent-Undetermined
+VERDICTS: Mapping[Verdict, Concept] = {
+    Verdict.PRESENT: Concept("52101004", "SCT", "Present"),
+    Verdict.NOT_DETECTED: Concept("272519000", "SCT", "Absent"),
+}
+
+# CID 6042 Status of Results
+PARTIALLY_SUCCEEDED = Concept("111223", "DCM", "Partially Succeeded")
+COMPLETIONS: Mapping[Completion, Concept] = {
+    Completion.SUCCEEDED: Concept("111222", "DCM", "Succeeded"),
+    Completion.FAILED: Concept("111224", "DCM", "Failed"),
+    Completion.NOT_ATTEMPTED: Concept("111225", "DCM", "Not Attempted"),
+}
+
+# CID 42 Numeric Value Qualifier: why a measurement has no value
+QUALIFIERS: Mapping[Completion, Concept] = {
+    Completion.FAILED: Concept("114006", "DCM", "Measurement failure"),
+    Completion.NOT_ATTEMPTED: Concept("114007", "DCM", "Measurement not attempted"),
+}
+
+# CID 29 Acquisition Modality, by Modality (0008,0060)
+MODALITIES: Mapping[str, Concept] = {
+    "CR": Concept("CR", "DCM", "Computed Radiography"),
+    "DX": Concept("DX", "DCM", "Digital Radiography"),
+}
+
+# CID 4010 DX View, by View Position (0018,5101)
+VIEWS: Mapping[str, Concept] = {
+    "PA": Concept("272479007", "SCT", "postero-anterior"),
+    "AP": Concept("399348003", "SCT", "antero-posterior"),
+    "LL": Concept("399173006", "SCT", "left lateral"),
+    "RL": Concept("399198007", "SCT", "right lateral"),
+}
+
+# Units, UCUM
+PERCENT = Concept("%", "UCUM", "Percent")
+PIXELS = Concept("{pixels}", "UCUM", "Pixels")
+MILLIMETER = Concept("mm", "UCUM", "mm")
+
+# CID 7005 Contributing Equipment Purpose of Reference
+ACQUISITION_EQUIPMENT = Concept("109101", "DCM", "Acquisition Equipment")

@@ -1,0 +1,147 @@
+"""The header of a received image, read so that nothing in it can stop or leak.
+
+A peer controls these bytes. pydicom's own conversion raises on some wrong values and prints others, the patient's
+among them, in warnings; here the raw bytes of the few attributes that a report needs are decoded by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import UID
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
+
+from scp_node.domain import ReportedImage
+
+UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 Section 7.1.1
+PADDING = " \0"
+
+
+class UnreportableHeader(ValueError):  # noqa: N818  # the outcome, in the words of the report
+    """A header that cannot carry a report: unreadable, or without an identifier that every report needs.
+
+    The message is one of a few and holds nothing of the patient.
+    """
+
+    def __init__(self, why: str, sop_instance_uid: str) -> None:
+        super().__init__(why)
+        self.sop_instance_uid = sop_instance_uid
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """Reads attributes of a received dataset, or of an item in it, by keyword."""
+
+    dataset: Dataset
+    encodings: Sequence[str]  # Python's names for its Specific Character Set
+
+    def text(self, keyword: str) -> str:
+        """Return the value as it is declared to be encoded, without padding; empty where it is absent."""
+        tag = Tag(keyword)
+        value = self._bytes(tag)
+        if not value:
+            return ""
+        decoded = _decode(value, self.encodings, PN_DELIMS if dictionary_VR(tag) == "PN" else TEXT_VR_DELIMS)
+        return decoded.rstrip(PADDING)
+
+    def texts(self, keyword: str) -> list[str]:
+        """Return each of the values."""
+        value = self.text(keyword)
+        return [part.strip(PADDING) for part in value.split("\\")] if value else []
+
+    def unsigned_short(self, keyword: str) -> int:
+        """Return the value of a US attribute; 0 where it is absent."""
+        element = self.dataset.get_item(Tag(keyword))
+        if not isinstance(element, RawDataElement) or not element.value or len(element.value) < 2:
+            return 0
+        return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big")
+
+    def items(self, keyword: str) -> list[Attributes]:
+        """Return the items of a sequence; none where it is absent or cannot be read."""
+        tag = Tag(keyword)
+        if tag not in self.dataset:
+            return []
+        try:
+            found = self.dataset[tag].value
+        except Exception:  # noqa: BLE001  # a third-party parser over a peer's bytes raises whatever it meets
+            return []
+        return [_attributes(item, self.encodings) for item in found or () if isinstance(item, Dataset)]
+
+    def _bytes(self, tag: BaseTag) -> bytes:
+        element = self.dataset.get_item(tag)
+        return element.value or b"" if isinstance(element, RawDataElement) else b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceImage:
+    """An image as a report refers to it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    attributes: Attributes
+
+
+def read_source(image: ReportedImage) -> SourceImage:
+    """Return the image that `image.header` describes.
+
+    Raises:
+        UnreportableHeader: it cannot be decoded, or lacks an identifier.
+    """
+    attributes = _attributes(_parse(image), ())
+    identifiers = {}
+    for keyword in ("SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        identifiers[keyword] = attributes.text(keyword)
+        if not identifiers[keyword]:
+            raise UnreportableHeader(f"header has no {keyword}", image.sop_instance_uid)
+    return SourceImage(
+        sop_class_uid=identifiers["SOPClassUID"],
+        sop_instance_uid=image.sop_instance_uid,
+        series_instance_uid=identifiers["SeriesInstanceUID"],
+        study_instance_uid=identifiers["StudyInstanceUID"],
+        attributes=attributes,
+    )
+
+
+def _parse(image: ReportedImage) -> Dataset:
+    syntax = UID(image.transfer_syntax)
+    try:
+        # every compressed syntax has its header in Explicit VR Little Endian (PS3.5 Annex A.4)
+        parsed = read_dataset(BytesIO(image.header), syntax.is_implicit_VR, syntax.is_little_endian)
+    except Exception:  # noqa: BLE001  # a third-party parser over a peer's bytes raises whatever it meets
+        raise UnreportableHeader("header cannot be decoded", image.sop_instance_uid) from None
+    if any(_is_cut(element) for element in parsed.values()):
+        raise UnreportableHeader("header is cut off", image.sop_instance_uid)
+    return parsed
+
+
+def _is_cut(element: object) -> bool:
+    # the parser takes what is left as the value when the stream ends inside it: half a name would pass for a name
+    return (
+        isinstance(element, RawDataElement)
+        and element.length != UNDEFINED_LENGTH
+        and len(element.value or b"") != element.length
+    )
+
+
+def _attributes(dataset: Dataset, inherited: Sequence[str]) -> Attributes:
+    declared = dataset.get_item(Tag("SpecificCharacterSet"))
+    if not isinstance(declared, RawDataElement):
+        return Attributes(dataset, inherited or convert_encodings(None))
+    terms = (declared.value or b"").decode("ascii", errors="replace").split("\\")
+    return Attributes(dataset, convert_encodings([term.strip(PADDING) for term in terms]))
+
+
+def _decode(value: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
+    decoded = decode_bytes(value, encodings, delimiters)
+    # wrongly declared: keep each byte as one character rather than lose it
+    return value.decode("latin-1") if "\ufffd" in decoded else decoded

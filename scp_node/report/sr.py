@@ -1,0 +1,207 @@
+"""The report of a study: one DICOM Structured Report (PS3.16 TID 1500), from values to bytes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
+
+from scp_node.domain import BuiltReport, Completion, Finding, ModelIdentity, PreviousReport, ReportedImage
+from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.report.attributes import dataset, put
+from scp_node.report.content import content
+from scp_node.report.header import (
+    LONGEST_LO,
+    acquisition_equipment,
+    local_time,
+    patient_and_study,
+    referenced_requests,
+)
+from scp_node.report.measurements import completion
+from scp_node.report.site import Site
+from scp_node.report.source import SourceImage, read_source
+from scp_node.report.uids import derived_uid, digest
+from scp_node.report.wording import percent
+
+SOP_CLASS_UID = Comprehensive3DSRStorage  # the same bytes serve two more classes: see `sop_class`
+
+
+def build_report(
+    *,
+    study_images: Sequence[ReportedImage],
+    model: ModelIdentity,
+    site: Site,
+    previous: PreviousReport | None,
+    at: datetime,
+) -> BuiltReport:
+    """Return the report of these images of one study; equal arguments give equal bytes.
+
+    Patient and study are the first image's. `at` is an aware time.
+
+    Raises:
+        UnreportableHeader: the header of an image cannot carry a report.
+        ValueError: no image, images of several studies, a probability that is none, or a time without a zone.
+    """
+    if not study_images or at.tzinfo is None:
+        raise ValueError("a report needs an image and a time with its zone")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of a source's character set
+        return _build(study_images, model, site, previous, at)
+
+
+def warm_up() -> None:
+    """Build one report and throw it away: what pydicom loads at first use is then loaded."""
+    header = BytesIO()
+    source = dataset(
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", SeriesInstanceUID="1.2", StudyInstanceUID="1.2", PatientName="A"
+    )
+    dcmwrite(header, source, implicit_vr=False, little_endian=True)
+    image = ReportedImage(
+        sop_instance_uid="1.2.3",
+        header=header.getvalue(),
+        transfer_syntax=ExplicitVRLittleEndian,
+        outcome=Finding(probability=0.5, logit=0.0, threshold=0.5),
+    )
+    model = ModelIdentity(name="", version="", digest="", status="research", threshold=0.5, calibration="none")
+    site = Site(
+        installation="",
+        ae_title="",
+        manufacturer="",
+        model_name="",
+        software_version="",
+        series_number=1,
+        series_description="",
+        time_zone=UTC,
+    )
+    build_report(study_images=[image], model=model, site=site, previous=None, at=datetime(2000, 1, 1, tzinfo=UTC))
+
+
+def _build(
+    images: Sequence[ReportedImage], model: ModelIdentity, site: Site, previous: PreviousReport | None, at: datetime
+) -> BuiltReport:
+    sources = [read_source(image) for image in images]
+    first = sources[0]
+    if any(source.study_instance_uid != first.study_instance_uid for source in sources):
+        raise ValueError("a report is of one study")
+    content_digest = _content_digest(first.study_instance_uid, images, model)
+    version = previous.version + 1 if previous else 1
+    # the version is in the key: a third version that says what the first said is another object
+    instance_uid = derived_uid("report", site.installation, content_digest, str(version))
+    series_uid = derived_uid("report series", site.installation, first.study_instance_uid, model.digest)
+    report = patient_and_study(first)
+    for keyword, value in {
+        **_series_and_equipment(site, model, first, series_uid),
+        **_document(images, sources, previous, instance_uid, local_time(at, first, site.time_zone)),
+        "InstanceNumber": version,
+    }.items():
+        put(report, keyword, value)
+    report.update(content(images, sources, model, site))
+    return BuiltReport(
+        study_uid=first.study_instance_uid,
+        sop_class_uid=SOP_CLASS_UID,
+        sop_instance_uid=instance_uid,
+        series_instance_uid=series_uid,
+        content_digest=content_digest,
+        file=_file(report),
+    )
+
+
+def _content_digest(study_uid: str, images: Sequence[ReportedImage], model: ModelIdentity) -> str:
+    # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
+    # UID, and the archive would keep the first of the two without a word.
+    results = sorted([image.sop_instance_uid, *_result(image)] for image in images)
+    operation = [model.digest, model.status, model.calibration, repr(model.threshold)]
+    return digest(["report", study_uid, results, operation])
+
+
+def _result(image: ReportedImage) -> list[str]:
+    outcome = image.outcome
+    if not isinstance(outcome, Finding):
+        return [outcome.reason.completion.value, outcome.reason.value]
+    shown = percent(outcome.probability, outcome.threshold)
+    return [outcome.verdict.value, shown, repr(outcome.threshold), *(note.value for note in outcome.notes)]
+
+
+def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage, series_uid: str) -> dict[str, Any]:
+    # a series' attributes are those of all its instances: the model's version stands here, a report's is its number
+    return {
+        "Modality": "SR",
+        "SeriesInstanceUID": series_uid,
+        "SeriesNumber": site.series_number,
+        "SeriesDescription": f"{site.series_description} {model.version}"[:LONGEST_LO],
+        "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
+        "Manufacturer": site.manufacturer,
+        "ManufacturerModelName": site.model_name,
+        "DeviceSerialNumber": site.installation,
+        "SoftwareVersions": [site.software_version[:LONGEST_LO], model.bundle[:LONGEST_LO]],
+        "ContributingEquipmentSequence": acquisition_equipment(source),
+    }
+
+
+def _document(
+    images: Sequence[ReportedImage],
+    sources: Sequence[SourceImage],
+    previous: PreviousReport | None,
+    instance_uid: str,
+    at: datetime,
+) -> dict[str, Any]:
+    failed = any(completion(image.outcome) is Completion.FAILED for image in images)
+    day, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S")
+    attributes: dict[str, Any] = {
+        "SOPClassUID": SOP_CLASS_UID,
+        "SOPInstanceUID": instance_uid,
+        "InstanceCreationDate": day,
+        "InstanceCreationTime": time,
+        "ContentDate": day,
+        "ContentTime": time,
+        "CompletionFlag": "PARTIAL" if failed else "COMPLETE",
+        "VerificationFlag": "UNVERIFIED",
+        "PreliminaryFlag": "PRELIMINARY",
+        "PerformedProcedureCodeSequence": [],
+        "CurrentRequestedProcedureEvidenceSequence": [_evidence(sources)],
+    }
+    if requests := referenced_requests(sources[0]):
+        attributes["ReferencedRequestSequence"] = requests
+    if previous:
+        attributes["PredecessorDocumentsSequence"] = [_predecessor(previous, sources[0].study_instance_uid)]
+    return attributes
+
+
+def _evidence(sources: Sequence[SourceImage]) -> Dataset:
+    by_series: dict[str, dict[str, str]] = {}
+    for source in sources:
+        by_series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = source.sop_class_uid
+    series = [_referenced_series(series_uid, instances) for series_uid, instances in by_series.items()]
+    return dataset(StudyInstanceUID=sources[0].study_instance_uid, ReferencedSeriesSequence=series)
+
+
+def _predecessor(previous: PreviousReport, study_uid: str) -> Dataset:
+    series = _referenced_series(previous.series_instance_uid, {previous.sop_instance_uid: previous.sop_class_uid})
+    return dataset(StudyInstanceUID=study_uid, ReferencedSeriesSequence=[series])
+
+
+def _referenced_series(series_uid: str, instances: dict[str, str]) -> Dataset:
+    references = [
+        dataset(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
+        for sop_instance_uid, sop_class_uid in instances.items()
+    ]
+    return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=references)
+
+
+def _file(report: Dataset) -> bytes:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = report.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    report.file_meta = meta
+    buffer = BytesIO()
+    dcmwrite(buffer, report, enforce_file_format=True)
+    return buffer.getvalue()

@@ -1,0 +1,107 @@
+"""What a report says in words, and the number in it: never more, never less, than the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+
+from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Verdict
+
+DEMONSTRATION = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE. "
+UNVERIFIED = "AI result, not verified by a physician."
+RESEARCH = "Research use only."
+UNCALIBRATED = "The probability is an uncalibrated score."
+SHORT_LENGTH = 24  # characters that OHIF 3.12 draws beside an image before it cuts
+
+_MOST_DECIMALS = 13  # "99." and 13 digits fill a DS (PS3.5 Table 6.2-1: 16 characters)
+
+
+def percent(probability: float, threshold: float) -> str:
+    """Return the probability in percent, with the fewest decimals (1 at least) that stay on its side of `threshold`.
+
+    0.4996 at a threshold of 0.5 is "49.96": as "50.0" it would contradict "not detected".
+
+    Raises:
+        ValueError: one of the two is not a number from 0 to 1.
+    """
+    exact, limit = _exact_percent("probability", probability), _exact_percent("threshold", threshold)
+    present = exact >= limit
+    for decimals in range(1, _MOST_DECIMALS):
+        shown = _rounded(exact, decimals, ROUND_HALF_EVEN)
+        if (shown >= limit) == present:
+            return f"{shown:f}"
+    return f"{_rounded(exact, _MOST_DECIMALS, ROUND_CEILING if present else ROUND_FLOOR):f}"
+
+
+def percent_exactly(fraction: float) -> str:
+    """Return a threshold in percent as it is applied: all its digits, no trailing zeros.
+
+    Raises:
+        ValueError: it is not a number from 0 to 1.
+    """
+    return f"{_exact_percent('threshold', fraction).normalize():f}"
+
+
+def short_comment(outcome: Outcome) -> str:
+    """Return the outcome in at most `SHORT_LENGTH` characters: viewers draw it on the image."""
+    match outcome:
+        case Finding(verdict=Verdict.PRESENT):
+            return "AI: pneumonia PRESENT"
+        case Finding():
+            return "AI: not detected"
+        case NotAnalysed():
+            return "AI: NOT ANALYSED"
+
+
+def image_sentence(outcome: Outcome, model: ModelIdentity) -> str:
+    """Return the outcome of one image in words."""
+    body = _result(outcome, model) if isinstance(outcome, Finding) else f"NOT ANALYSED: {outcome.reason.sentence}."
+    return _prefix(model) + body
+
+
+def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity) -> str:
+    """Return the conclusion over all images of a study in words: the leading finding, then what it does not cover."""
+    missing = [outcome for outcome in outcomes if isinstance(outcome, NotAnalysed)]
+    reasons = "; ".join(dict.fromkeys(outcome.reason.sentence for outcome in missing))
+    leading = leading_finding(outcomes)
+    if leading is None:
+        return f"{_prefix(model)}NOT ANALYSED: {reasons}."
+    body = _result(leading, model)
+    if missing:
+        body += f" {len(missing)} of {len(outcomes)} images NOT ANALYSED: {reasons}."
+    return _prefix(model) + body
+
+
+def leading_finding(outcomes: Sequence[Outcome]) -> Finding | None:
+    """Return the finding that stands for the study: the highest, and one above its threshold before any below."""
+    findings = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
+    return max(findings, key=lambda f: (f.verdict is Verdict.PRESENT, f.probability), default=None)
+
+
+def _result(finding: Finding, model: ModelIdentity) -> str:
+    said = "PRESENT" if finding.verdict is Verdict.PRESENT else "not detected at this operating point"
+    probability = percent(finding.probability, finding.threshold)
+    sentences = [
+        f"Pneumonia: {said} (probability {probability} %, threshold {percent_exactly(finding.threshold)} %).",
+        UNVERIFIED,
+    ]
+    if model.status != "cleared":
+        sentences.append(RESEARCH)
+    if model.calibration == "none":
+        sentences.append(UNCALIBRATED)
+    return " ".join([*sentences, *(note.sentence for note in finding.notes)])
+
+
+def _prefix(model: ModelIdentity) -> str:
+    return DEMONSTRATION if model.status == "demonstration" else ""
+
+
+def _exact_percent(name: str, fraction: float) -> Decimal:
+    if not (math.isfinite(fraction) and 0 <= fraction <= 1):
+        raise ValueError(f"a {name} is a number from 0 to 1, not {fraction}")
+    return Decimal(repr(float(fraction))) * 100
+
+
+def _rounded(exact: Decimal, decimals: int, rounding: str) -> Decimal:
+    return exact.quantize(Decimal(1).scaleb(-decimals), rounding=rounding)
