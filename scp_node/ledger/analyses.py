@@ -86,11 +86,6 @@ class Analyses:
         outcome = NotAnalysed(reason=Reason.INFERENCE, detail=error)
         self.record([Analysed(task=task, outcome=outcome, started_at=now) for task in spent], model)
 
-    def renew(self, claims: Sequence[Claim]) -> int:
-        """Lengthen the leases that are still ours; return how many those are."""
-        with self._transactions.writing() as (connection, now):
-            return queue.renew(connection, claims, lease=self._policy.lease, at=now)
-
 
 def open_report(connection: Connection, policy: Policy, study_uid: str, now: datetime) -> None:
     """Make sure that the study is looked at for a report once it is quiet."""

@@ -79,10 +79,12 @@ class Deliveries:
             _set_destination(connection, task.destination, now, failures=0, paused_until=None, detail="")
         return True
 
-    def retry(self, task: DeliveryTask, *, status: int | None, detail: str, pause: timedelta) -> None:
-        """Note a failed try that is worth another one after `pause`."""
+    def retry(
+        self, task: DeliveryTask, *, status: int | None, detail: str, pause: timedelta, keep_attempt: bool = False
+    ) -> None:
+        """Note a failed try that is worth another one after `pause`; with `keep_attempt` it is not counted."""
         with self._transactions.writing() as (connection, now):
-            if queue.delay(connection, task.claim, due=now + pause, error=detail):
+            if queue.delay(connection, task.claim, due=now + pause, error=detail, keep_attempt=keep_attempt):
                 _note(connection, task, now, state="waiting", dimse_status=status, detail=detail)
                 _record(connection, now, "delivery-delayed", task, status=status, detail=detail)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, false, func, or_, select, update
@@ -22,6 +23,11 @@ class Upkeep:
         """Work on `transactions` by `policy`."""
         self._transactions = transactions
         self._policy = policy
+
+    def renew(self, claims: Sequence[Claim]) -> int:
+        """Lengthen the leases that are still ours; return how many those are."""
+        with self._transactions.writing() as (connection, now):
+            return queue.renew(connection, claims, lease=self._policy.lease, at=now)
 
     def sweep(self, model: ModelIdentity | None = None) -> None:
         """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.

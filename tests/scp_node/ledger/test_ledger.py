@@ -94,7 +94,7 @@ def test_a_renewed_lease_is_kept(node: Node) -> None:
     [task] = node.ledger.analyses.claim(owner="w", limit=1)
     for _ in range(5):
         node.clock.advance(seconds=10)
-        assert node.ledger.analyses.renew([task.claim]) == 1
+        assert node.ledger.upkeep.renew([task.claim]) == 1
         node.ledger.upkeep.sweep(MODEL)
     assert node.ledger.analyses.claim(owner="other", limit=1) == []
 

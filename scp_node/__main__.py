@@ -1,0 +1,5 @@
+"""`python -m scp_node` is `scp-node`."""
+
+from scp_node.cli import main
+
+main()

@@ -1,0 +1,258 @@
+"""The composition root: settings become an engine, a spool, a ledger, a model and the roles that use them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scp_node import __version__
+from scp_node.domain import BuiltReport, ModelIdentity, utc_now
+from scp_node.identity import installation_id
+from scp_node.ledger import Ledger, Policy, StudySnapshot, check_revision, create_ledger_engine, upgrade
+from scp_node.polling import poll
+from scp_node.settings import DestinationSettings, Settings, SettingsError, is_loopback
+from scp_node.spool import Spool
+from scp_node.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
+
+if TYPE_CHECKING:
+    from scp_node.worker import Build
+
+log = logging.getLogger(__name__)
+
+ROLES = ("listener", "worker", "sender")
+SPOOL_FOLDER = "spool"
+_STOP_GRACE_SECONDS = 20.0
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Return the ledger of these settings; its schema must be there.
+
+    Raises:
+        LedgerError: the database cannot be reached, or its schema is not this program's.
+    """
+    engine = create_ledger_engine(settings.database_url)
+    check_revision(engine)
+    policy = Policy(
+        quiet=timedelta(seconds=settings.study.quiet_seconds),
+        lease=_lease(settings),
+        max_attempts=settings.inference.max_attempts,
+    )
+    return Ledger(engine, policy)
+
+
+def upgrade_database(settings: Settings) -> None:
+    """Bring the schema up to date.
+
+    Raises:
+        LedgerError: the database cannot be reached, or is newer than this program.
+    """
+    engine = create_ledger_engine(settings.database_url)
+    try:
+        upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Return the spool of these settings.
+
+    Raises:
+        SpoolError: its folder cannot be made.
+    """
+    return Spool(settings.node.data_dir / SPOOL_FOLDER, low_water_bytes=settings.listen.low_water_mib * 2**20)
+
+
+def serve(settings: Settings, config: Path | None, role: str, *, supervised: bool = False) -> int:
+    """Run all roles under a supervisor, or one role in this process; return the exit status."""
+    stop = _stop_on_signals()
+    if supervised:
+        stop_when_orphaned(stop)
+    if role == "all":
+        return _serve_all(settings, config, stop)
+    _RUN[role](settings, stop)
+    return 0
+
+
+def _serve_all(settings: Settings, config: Path | None, stop: threading.Event) -> int:
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    installation_id(settings.node.data_dir)
+    if settings.database.upgrade_at_start:
+        upgrade_database(settings)
+    check_demonstration(settings)
+    base = [sys.executable, "-m", "scp_node", "serve", SUPERVISED]
+    if config:
+        base += ["--config", str(config)]
+    log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
+    status = Supervisor({role: [*base, "--role", role] for role in ROLES}).run(stop)
+    log.info("node stopped")
+    return status
+
+
+def check_demonstration(settings: Settings) -> None:
+    """Refuse to send reports of a demonstration model into a clinical network unless that is acknowledged.
+
+    Raises:
+        SettingsError: a destination is not on this machine and nobody acknowledged what the model is.
+        BundleError: the bundle is missing or damaged.
+    """
+    from scp_node.model import identify  # noqa: PLC0415 - roles that have no model must not need one
+
+    identity = identify(settings.inference)
+    outside = [entry.name for entry in settings.destinations if not is_loopback(entry.host)]
+    if identity.status == "demonstration" and outside and not settings.inference.acknowledge_demonstration:
+        raise SettingsError(
+            f"inference.acknowledge_demonstration: {identity.bundle} is a demonstration model, not for clinical use, and "
+            f"destination {', '.join(outside)} is not on this machine; set it to true to send reports there all the same"
+        )
+
+
+def _stop_on_signals() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _lease(settings: Settings) -> timedelta:
+    return timedelta(seconds=settings.inference.lease_seconds)
+
+
+def _owner(role: str) -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{role}:{uuid.uuid4().hex[:8]}"
+
+
+# -- roles --------------------------------------------------------------------------------------------------------
+
+
+def _run_listener(settings: Settings, stop: threading.Event) -> None:
+    from scp_node.listener import Listener  # noqa: PLC0415 - each role loads only what it needs
+    from scp_node.registrar import Registrar  # noqa: PLC0415
+
+    spool = open_spool(settings)
+    spool.sweep()
+    registrar = Registrar(open_ledger(settings), spool)
+    listener = Listener(settings, spool, on_received=registrar.received, on_rejected=registrar.rejected)
+    registered = threading.Event()
+    thread = threading.Thread(target=registrar.run, args=(registered,), name="registrar")
+    listener.start()
+    thread.start()
+    host, port = listener.address
+    log.info("listening ae_title=%s host=%s port=%d", settings.node.ae_title, host, port)
+    stop.wait()
+    listener.stop(_STOP_GRACE_SECONDS)
+    registered.set()
+    thread.join()
+
+
+def _run_worker(settings: Settings, stop: threading.Event) -> None:
+    from scp_node.analysis import DecoderPool  # noqa: PLC0415
+    from scp_node.leases import LeaseKeeper  # noqa: PLC0415
+    from scp_node.model import ServedModel  # noqa: PLC0415
+    from scp_node.report import warm_up  # noqa: PLC0415
+    from scp_node.worker import Analyser, Reporter  # noqa: PLC0415
+
+    ledger = open_ledger(settings)
+    model = ServedModel.open(settings.inference)
+    warm_up()
+    with ExitStack() as stack:
+        leases = LeaseKeeper(ledger, _lease(settings)).start()
+        stack.callback(leases.close)
+        decoder = stack.enter_context(DecoderPool(settings.analysis))
+        analyser = Analyser(
+            ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
+            network=model, batch_size=settings.inference.batch_size, owner=_owner("worker"),
+        )  # fmt: skip
+        reporter = Reporter(
+            ledger=ledger, leases=leases, model=model.identity, build=_builder(settings, model.identity),
+            destinations=lambda snapshot: route(settings, snapshot), owner=_owner("reporter"),
+        )  # fmt: skip
+        log.info("analysing bundle=%s backend=%s device=%s", model.identity.bundle, model.backend, model.device)
+        _run_threads(stop, {"analyse": analyser.step, "report": reporter.step})
+
+
+def _run_sender(settings: Settings, stop: threading.Event) -> None:
+    from scp_node.delivery import StorageScu  # noqa: PLC0415
+    from scp_node.leases import LeaseKeeper  # noqa: PLC0415
+    from scp_node.report import with_sop_class  # noqa: PLC0415
+    from scp_node.sender import Sender  # noqa: PLC0415
+
+    ledger = open_ledger(settings)
+    with ExitStack() as stack:
+        leases = LeaseKeeper(ledger, _lease(settings)).start()
+        stack.callback(leases.close)
+
+        def open_sender(destination: DestinationSettings) -> Callable[[], bool]:
+            scu = StorageScu(
+                destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
+                settings=settings.delivery, recast=with_sop_class,
+            )  # fmt: skip
+            stack.callback(scu.close)
+            return Sender(
+                name=destination.name, scu=scu, ledger=ledger, leases=leases, settings=settings.delivery,
+                owner=_owner(f"sender:{destination.name}"),
+            ).step  # fmt: skip
+
+        _run_threads(stop, {f"deliver:{entry.name}": open_sender(entry) for entry in settings.destinations})
+
+
+def _run_threads(stop: threading.Event, steps: dict[str, Callable[[], bool]]) -> None:
+    threads = [
+        threading.Thread(target=poll, args=(step, stop), kwargs={"name": name}, name=name)
+        for name, step in steps.items()
+    ]
+    for thread in threads:
+        thread.start()
+    stop.wait()
+    for thread in threads:
+        thread.join()
+
+
+def _builder(settings: Settings, model: ModelIdentity) -> Build:
+    from scp_node.report import Site, build_report  # noqa: PLC0415 - only the worker loads highdicom
+
+    site = Site(
+        installation=str(installation_id(settings.node.data_dir)),
+        ae_title=settings.node.ae_title,
+        manufacturer=settings.node.manufacturer,
+        model_name=settings.node.model_name,
+        software_version=__version__,
+        series_number=settings.report.series_number,
+        series_description=settings.report.series_description,
+    )
+
+    def build(snapshot: StudySnapshot) -> BuiltReport:
+        return build_report(
+            study_images=snapshot.images, model=model, site=site, previous=snapshot.previous, at=utc_now()
+        )
+
+    return build
+
+
+def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:
+    """Return the names of the destinations that get the report of this study."""
+    reply_to = settings.routing.reply_to
+    if isinstance(reply_to, list):
+        return list(reply_to)
+    if reply_to == "all":
+        return [entry.name for entry in settings.destinations]
+    names = [entry.name for entry in settings.destinations if entry.ae_title in snapshot.calling_aes]
+    if not names:
+        log.warning("no destination has the AE title that sent the study calling_ae=%s", sorted(snapshot.calling_aes))
+    return names
+
+
+_RUN: dict[str, Callable[[Settings, threading.Event], None]] = {
+    "listener": _run_listener,
+    "worker": _run_worker,
+    "sender": _run_sender,
+}

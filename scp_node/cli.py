@@ -1,0 +1,246 @@
+"""The command `scp-node`: thin, every command calls into the node."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from scp_node import __version__, app
+from scp_node.ledger import AuditQuery, LedgerError
+from scp_node.ledger.audit import DELIVERY_STATES, STATES
+from scp_node.logs import configure_logging
+from scp_node.settings import Settings, SettingsError, commented_toml, load_settings
+from scp_node.spool import SpoolError
+
+cli = typer.Typer(
+    name="scp-node",
+    help="DICOM node that reads chest X-rays and returns Structured Reports. Research use only: not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_cli = typer.Typer(help="The model bundle that the node serves.", no_args_is_help=True)
+db_cli = typer.Typer(help="The database.", no_args_is_help=True)
+cli.add_typer(model_cli, name="model")
+cli.add_typer(db_cli, name="db")
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False),
+]
+out = Console(soft_wrap=True)
+
+
+class Role(StrEnum):
+    """What `serve` runs."""
+
+    ALL = "all"
+    LISTENER = "listener"
+    WORKER = "worker"
+    SENDER = "sender"
+
+
+class Format(StrEnum):
+    """How `audit` prints."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+def main() -> None:
+    """Run the command line; known problems end with one line and exit status 2."""
+    from scp_node.problems import KNOWN_PROBLEMS  # noqa: PLC0415
+
+    try:
+        cli()
+    except KNOWN_PROBLEMS as error:
+        print(f"scp-node: {error}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
+        raise SystemExit(2) from None
+
+
+def _settings(config: Path | None) -> Settings:
+    settings = load_settings(config)
+    configure_logging(settings.log)
+    return settings
+
+
+@cli.callback(invoke_without_command=True)
+def _version(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False
+) -> None:
+    if version:
+        out.print(f"scp-node {__version__}")
+        raise typer.Exit
+
+
+@cli.command()
+def serve(
+    config: ConfigOption = None,
+    role: Annotated[Role, typer.Option(help="Run one role only: for several hosts on one PostgreSQL.")] = Role.ALL,
+    *,
+    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
+) -> None:
+    """Run the node."""
+    raise SystemExit(app.serve(_settings(config), config, role.value, supervised=supervised))
+
+
+@cli.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="File to write.")] = Path("scp_node.toml"),
+    *,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+) -> None:
+    """Write a commented settings file."""
+    if file.exists() and not force:
+        raise SettingsError(f"{file} is there already; --force overwrites it")
+    file.write_text(commented_toml(), encoding="utf-8")
+    out.print(f"{file} written: every setting with its default")
+
+
+@cli.command()
+def doctor(config: ConfigOption = None) -> None:
+    """Check settings, folder, database, model and destinations, and say what to do about each problem."""
+    from scp_node.doctor import examine  # noqa: PLC0415
+
+    checks = examine(load_settings(config))
+    for check in checks:
+        mark = "[green]ok     [/green]" if check.good else "[red]PROBLEM[/red]"
+        out.print(f"{mark} {check.name}: {check.message}", highlight=False)
+    raise SystemExit(0 if all(check.good for check in checks) else 1)
+
+
+@cli.command()
+def health(config: ConfigOption = None) -> None:
+    """Exit with 0 when the running node answers a C-ECHO, else with 1: for container health checks."""
+    from scp_node.doctor import answers_echo  # noqa: PLC0415
+
+    settings = load_settings(config)
+    good = answers_echo(settings)
+    out.print("healthy" if good else "no answer to C-ECHO")
+    raise SystemExit(0 if good else 1)
+
+
+@cli.command()
+def audit(
+    config: ConfigOption = None,
+    since: Annotated[str | None, typer.Option(help="Received at or after this ISO 8601 instant.")] = None,
+    until: Annotated[str | None, typer.Option(help="Received before this ISO 8601 instant.")] = None,
+    study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
+    accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help=f"One of {', '.join((*STATES, *DELIVERY_STATES))}.", show_default=False)
+    ] = None,
+    format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
+) -> None:
+    """Show what was received, what the model said of it, and where the report went."""
+    from scp_node.tables import print_audit  # noqa: PLC0415
+
+    if state is not None and state not in (*STATES, *DELIVERY_STATES):
+        raise SettingsError(f"--state: one of {', '.join((*STATES, *DELIVERY_STATES))}")
+    query = AuditQuery(
+        since=_instant("--since", since), until=_instant("--until", until), study_uid=study, accession=accession,
+        state=state,
+    )  # fmt: skip
+    ledger = app.open_ledger(_settings(config))
+    print_audit(ledger.audit.instances(query), format_.value, out)
+
+
+def _instant(option: str, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(value)
+    except ValueError:
+        raise SettingsError(f"{option}: give an ISO 8601 date or time, such as 2026-03-01T08:00+01:00") from None
+    return (instant if instant.tzinfo else instant.astimezone()).astimezone(UTC)
+
+
+@cli.command()
+def report(
+    study_uid: Annotated[str, typer.Argument(help="Study Instance UID.")],
+    config: ConfigOption = None,
+    version: Annotated[int | None, typer.Option(help="Which version; default: the newest.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the DICOM file here instead of showing it.")] = None,
+) -> None:
+    """Show or save the Structured Report of a study, byte for byte as it was sent."""
+    found = app.open_ledger(_settings(config)).reports.file(study_uid, version)
+    if found is None:
+        raise SettingsError(f"no report of study {study_uid}" + (f", version {version}" if version else ""))
+    number, uid, file = found
+    if save:
+        save.write_bytes(file)
+        out.print(f"version {number} ({uid}) written to {save}")
+        return
+    from scp_node.report.text import as_text  # noqa: PLC0415
+
+    out.print(f"Version {number}, SOP Instance UID {uid}\n{as_text(file)}", highlight=False, markup=False)
+
+
+@cli.command()
+def send(
+    files: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
+    to: Annotated[str, typer.Option(help="HOST:PORT of the Storage SCP.")],
+    called: Annotated[str, typer.Option(help="Its AE title.")] = "PNEUMONIA",
+    calling: Annotated[str, typer.Option(help="Our AE title.")] = "SCP-NODE-SEND",
+) -> None:
+    """Send DICOM files by C-STORE: a test sender."""
+    from scp_node.tables import send_with_progress  # noqa: PLC0415
+
+    raise SystemExit(send_with_progress(files, to, called, calling, out))
+
+
+@cli.command()
+def requeue(
+    selector: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[ID]", help="Work id, SOP Instance UID of an image or report, or Study Instance UID.",
+        ),
+    ] = None,
+    config: ConfigOption = None,
+    *,
+    dead: Annotated[bool, typer.Option("--dead", help="Put back everything that was given up.")] = False,
+    discard: Annotated[bool, typer.Option("--discard", help="Close what ID names for good instead.")] = False,
+) -> None:  # fmt: skip
+    """Put work back that was given up: failed images, undeliverable reports."""
+    if dead == (selector is not None) or (discard and selector is None):
+        raise SettingsError("requeue: give an ID, or --dead for everything that was given up")
+    upkeep = app.open_ledger(_settings(config)).upkeep
+    number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
+    out.print(f"{number} {'discarded' if discard else 'put back'}")
+
+
+@model_cli.command("show")
+def model_show(config: ConfigOption = None) -> None:
+    """Show the model's identity, intended use and figures."""
+    from scp_node.model import describe  # noqa: PLC0415
+
+    out.print_json(json.dumps(describe(_settings(config).inference)))
+
+
+@model_cli.command("verify")
+def model_verify(config: ConfigOption = None) -> None:
+    """Check every file of the bundle, and the network's answers to its golden inputs."""
+    from scp_node.model import ServedModel  # noqa: PLC0415
+
+    model = ServedModel.open(_settings(config).inference)
+    out.print(f"{model.identity.bundle}: files match {model.identity.digest}", highlight=False)
+    out.print(f"golden inputs give the recorded logits on {model.backend} ({model.device})", highlight=False)
+
+
+@db_cli.command("upgrade")
+def db_upgrade(config: ConfigOption = None) -> None:
+    """Bring the schema up to date."""
+    app.upgrade_database(_settings(config))
+    out.print("database is up to date")
+
+

@@ -1,0 +1,114 @@
+"""Looks for what would keep a node from working, and says what to do about it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pneumonia_model.bundle import BundleError
+
+from scp_node import app
+from scp_node.delivery import StorageScu
+from scp_node.ledger import LedgerError
+from scp_node.model import ServedModel
+from scp_node.report import with_sop_class
+from scp_node.settings import DestinationSettings, Settings, SettingsError
+from scp_node.spool import SpoolError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    good: bool
+    message: str
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Return one check for each part that a node needs."""
+    return list(_checks(settings))
+
+
+def _checks(settings: Settings) -> Iterator[Check]:
+    yield _try("data folder", lambda: _data_folder(settings))
+    yield _try("database", lambda: _database(settings))
+    yield _try("model", lambda: _model(settings))
+    yield _try("demonstration", lambda: _demonstration(settings))
+    yield _listener(settings)
+    if not settings.destinations:
+        yield Check(name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])")
+    for destination in settings.destinations:
+        yield _destination(settings, destination)
+
+
+def _try(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name=name, good=True, message=look())
+    except (SettingsError, LedgerError, SpoolError, BundleError, OSError, ValueError) as error:
+        return Check(name=name, good=False, message=str(error))
+
+
+def _data_folder(settings: Settings) -> str:
+    spool = app.open_spool(settings)
+    free = shutil.disk_usage(settings.node.data_dir).free // 2**20
+    if not spool.has_space():
+        raise SpoolError(
+            f"{settings.node.data_dir}: {free} MiB free, stores are refused below listen.low_water_mib = "
+            f"{settings.listen.low_water_mib}"
+        )
+    return f"{settings.node.data_dir.resolve()}, {free} MiB free"
+
+
+def _database(settings: Settings) -> str:
+    counts = app.open_ledger(settings).upkeep.counts()
+    dead = sum(states.get("dead", 0) for states in counts.values())
+    return f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
+
+
+def _model(settings: Settings) -> str:
+    model = ServedModel.open(settings.inference)
+    return f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}; golden inputs agree"
+
+
+def _demonstration(settings: Settings) -> str:
+    app.check_demonstration(settings)
+    return "the model may send to all destinations"
+
+
+def _listener(settings: Settings) -> Check:
+    where = f"{settings.node.ae_title} at {settings.listen.host}:{settings.listen.port}"
+    if answers_echo(settings):
+        return Check(name="listener", good=True, message=f"{where} answers C-ECHO")
+    return Check(name="listener", good=True, message=f"{where} does not answer: the node is not running")
+
+
+def answers_echo(settings: Settings) -> bool:
+    """Return whether the running node answers a C-ECHO."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen.host, settings.listen.host)  # noqa: S104 - a test
+    ourselves = DestinationSettings(
+        name="self", ae_title=settings.node.ae_title, host=host, port=settings.listen.port
+    )
+    return _echo(settings, ourselves)
+
+
+def _destination(settings: Settings, destination: DestinationSettings) -> Check:
+    good = _echo(settings, destination)
+    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    message = f"{where} answers C-ECHO" if good else (
+        f"{where} does not answer C-ECHO: is it running, is the port open, and does it know our AE title "
+        f"{settings.node.ae_title}?"
+    )  # fmt: skip
+    return Check(name=f"destination {destination.name}", good=good, message=message)
+
+
+def _echo(settings: Settings, destination: DestinationSettings) -> bool:
+    scu = StorageScu(
+        destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
+        settings=settings.delivery, recast=with_sop_class,
+    )  # fmt: skip
+    try:
+        return scu.echo()
+    finally:
+        scu.close()

@@ -1,0 +1,61 @@
+"""Keeps the leases of claimed work alive while it is being done."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from scp_node.ledger import Claim, Ledger
+
+log = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """One thread that renews every held lease at a third of its length."""
+
+    def __init__(self, ledger: Ledger, lease: timedelta) -> None:
+        """Renew in `ledger`; call `start` before the first `hold`."""
+        self._ledger = ledger
+        self._period = lease.total_seconds() / 3
+        self._held: dict[int, Claim] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+
+    def start(self) -> LeaseKeeper:
+        """Start renewing."""
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stop renewing: what is still held runs out."""
+        self._stop.set()
+        self._thread.join()
+
+    @contextmanager
+    def hold(self, claims: Sequence[Claim]) -> Iterator[None]:
+        """Keep `claims` alive until the block ends."""
+        with self._lock:
+            self._held.update((claim.id, claim) for claim in claims)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for claim in claims:
+                    self._held.pop(claim.id, None)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._period):
+            with self._lock:
+                claims = list(self._held.values())
+            if not claims:
+                continue
+            try:
+                self._ledger.upkeep.renew(claims)
+            except SQLAlchemyError as error:
+                log.warning("leases not renewed count=%d error=%s", len(claims), type(error).__name__)

@@ -1,0 +1,37 @@
+"""The loop of every role: do a step, and wait a little longer each time there was nothing to do."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+SHORTEST_PAUSE = 0.02  # seconds
+LONGEST_PAUSE = 0.25
+LONGEST_PAUSE_AFTER_ERROR = 15.0
+
+
+def poll(step: Callable[[], bool], stop: threading.Event, *, name: str) -> None:
+    """Call `step` until `stop` is set; a step returns whether there was something to do.
+
+    This is the one place that catches everything: a step that raises is logged and tried again, later each time.
+    What it had claimed comes back when its lease ends.
+    """
+    idle, failed = SHORTEST_PAUSE, SHORTEST_PAUSE
+    while not stop.is_set():
+        try:
+            busy = step()
+        except Exception:
+            log.exception("step failed step=%s", name)
+            stop.wait(failed)
+            failed = min(2 * failed, LONGEST_PAUSE_AFTER_ERROR)
+            continue
+        failed = SHORTEST_PAUSE
+        if busy:
+            idle = SHORTEST_PAUSE
+            continue
+        stop.wait(idle * random.uniform(0.75, 1.25))  # noqa: S311 - spreads pollers, guards nothing
+        idle = min(1.5 * idle, LONGEST_PAUSE)

@@ -1,0 +1,154 @@
+"""The listener's second thread: enters into the ledger what the spool holds.
+
+The spool is the truth and the ledger follows it. A store is answered when its file is safe; this thread writes the
+rows soon after, many in one commit. While the database is away it waits, and what it could not keep in memory it finds
+again among the files.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from itertools import islice
+
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from scp_node.domain import Clock, ReceivedInstance, utc_now
+from scp_node.ledger import Ledger
+from scp_node.listener import RejectedInstance
+from scp_node.spool import Spool, SpoolError
+
+log = logging.getLogger(__name__)
+
+BATCH = 64  # instances in one commit: sixteen cost about what one costs
+REMEMBERED = 10_000  # instances that wait in memory; more are found again in the spool
+RESCAN_SECONDS = 300.0
+RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first one at all
+LONGEST_PAUSE = 15.0  # seconds between two tries while the database is away
+_SCAN_CHUNK = 1_000
+
+
+class Registrar:
+    """Takes received and rejected instances from the listener, without ever making it wait."""
+
+    def __init__(self, ledger: Ledger, spool: Spool, *, clock: Clock = utc_now) -> None:
+        """Enter what `spool` holds into `ledger`."""
+        self._ledger = ledger
+        self._spool = spool
+        self._clock = clock
+        self._arrivals: queue.Queue[ReceivedInstance | RejectedInstance] = queue.Queue(REMEMBERED)
+        self._overflowed = threading.Event()
+        self._unreadable: set[str] = set()
+
+    def received(self, instance: ReceivedInstance) -> None:
+        """Note an instance whose file is safe; never blocks."""
+        self._remember(instance)
+
+    def rejected(self, instance: RejectedInstance) -> None:
+        """Note a store that was refused; never blocks."""
+        self._remember(instance)
+
+    def _remember(self, arrival: ReceivedInstance | RejectedInstance) -> None:
+        try:
+            self._arrivals.put_nowait(arrival)
+        except queue.Full:
+            self._overflowed.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Register until `stop` is set and everything that arrived before is entered, or the database stays away."""
+        self._patiently(stop, lambda: self.scan(first=True))
+        next_scan = time.monotonic() + RESCAN_SECONDS
+        while not (stop.is_set() and self._arrivals.empty()):
+            batch = self._next_batch(wait=0.0 if stop.is_set() else 0.25)
+            if batch and not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
+                return
+            if self._overflowed.is_set() or time.monotonic() > next_scan:
+                self._overflowed.clear()
+                self._patiently(stop, self.scan)
+                next_scan = time.monotonic() + RESCAN_SECONDS
+
+    def _patiently(self, stop: threading.Event, step: Callable[[], object]) -> bool:
+        """Repeat `step` while the database is away; False when told to stop meanwhile: the files stay."""
+        pause = 0.25
+        while True:
+            try:
+                step()
+            except (SQLAlchemyError, SpoolError, OSError) as error:
+                log.warning("registration delayed error=%s", type(error).__name__)
+                if stop.wait(pause):
+                    return False
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                return True
+
+    def _next_batch(self, *, wait: float) -> list[ReceivedInstance | RejectedInstance]:
+        try:
+            batch = [self._arrivals.get(timeout=wait) if wait else self._arrivals.get_nowait()]
+            while len(batch) < BATCH:
+                batch.append(self._arrivals.get_nowait())
+        except queue.Empty:
+            pass
+        return batch if "batch" in locals() else []
+
+    def _enter(self, batch: list[ReceivedInstance | RejectedInstance]) -> None:
+        self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])
+        for arrival in batch:
+            if isinstance(arrival, RejectedInstance):
+                self._ledger.intake.record_rejected(
+                    sop_instance_uid=arrival.sop_instance_uid, calling_ae=arrival.calling_ae, peer=arrival.peer,
+                    status=arrival.status, reason=arrival.reason, at=arrival.at,
+                )  # fmt: skip
+
+    def _register(self, received: list[ReceivedInstance]) -> None:
+        """Enter these instances; one that the database cannot take does not hold up the others."""
+        if not received:
+            return
+        try:
+            registration = self._ledger.intake.register(received)
+        except OperationalError:
+            raise
+        except SQLAlchemyError as error:
+            if len(received) == 1:
+                self._give_up(received[0].spool_path, type(error).__name__)
+                return
+            for instance in received:
+                self._register([instance])
+            return
+        for path in registration.duplicates:
+            self._spool.remove(path)
+        for uid in registration.conflicts:
+            log.error("instance conflicts with an earlier one of the same UID sop_instance_uid=%s", uid)
+
+    def scan(self, *, first: bool = False) -> int:
+        """Register files that have no row, and return how many that were."""
+        since = None if first else (self._clock() - RESCAN_DAYS).date()
+        found = 0
+        for chunk in _chunks(self._spool.paths(since)):
+            missing = [path for path in self._ledger.intake.unregistered(chunk) if path not in self._unreadable]
+            for start in range(0, len(missing), BATCH):
+                instances = [self._read(path) for path in missing[start : start + BATCH]]
+                self._register([instance for instance in instances if instance])
+            found += len(missing)
+        if found:
+            log.info("registered files without a row count=%d", found)
+        return found
+
+    def _read(self, path: str) -> ReceivedInstance | None:
+        try:
+            return self._spool.read(path)
+        except SpoolError as error:
+            self._give_up(path, str(error))
+            return None
+
+    def _give_up(self, path: str, why: str) -> None:
+        self._unreadable.add(path)
+        log.error("file cannot be registered, it stays in the spool path=%s reason=%s", path, why)
+
+
+def _chunks(paths: Iterator[str]) -> Iterator[list[str]]:
+    while chunk := list(islice(paths, _SCAN_CHUNK)):
+        yield chunk

@@ -1,0 +1,102 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from scp_node.delivery import send_files
+from scp_node.settings import SettingsError
+
+_COLUMNS = ("received_at", "accession", "sop_instance_uid", "state", "verdict", "probability", "threshold", "reason",
+            "bundle", "report_version")  # fmt: skip
+
+
+def print_audit(rows: Iterable[dict[str, Any]], style: str, console: Console) -> None:
+    """Print audit rows as a table, as CSV, or as JSON: one object a line."""
+    if style == "json":
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+    elif style == "csv":
+        _print_csv(rows)
+    else:
+        _print_table(rows, console)
+
+
+def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        flat = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()}
+        if writer is None:
+            writer = csv.DictWriter(sys.stdout, fieldnames=list(flat))
+            writer.writeheader()
+        writer.writerow({name: _harmless(value) for name, value in flat.items()})
+
+
+def _harmless(value: Any) -> Any:
+    """Keep a spreadsheet from running text of a peer as a formula."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "@", "\t", "\r"} else value
+
+
+def _print_table(rows: Iterable[dict[str, Any]], console: Console) -> None:
+    table = Table(*(name.replace("_", " ") for name in _COLUMNS), "deliveries")
+    for row in rows:
+        cells = [_cell(name, row[name]) for name in _COLUMNS]
+        sent = ", ".join(f"{entry['destination']}: {entry['state']} {entry['status'] or ''}" for entry in row["deliveries"])
+        table.add_row(*cells, sent.strip())
+    console.print(table)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name == "received_at":
+        return str(value)[:19]
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def dicom_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files, and those below the folders, in order of their names.
+
+    Raises:
+        SettingsError: a path does not exist.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise SettingsError(f"{path}: no such file or folder")
+        found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return found
+
+
+def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str, console: Console) -> int:  # noqa: PLR0917
+    """Send the files with a progress bar; return 0 when all were taken.
+
+    Raises:
+        SettingsError: `to` is not HOST:PORT, or a path does not exist.
+    """
+    host, _, port = to.rpartition(":")
+    if not host or not port.isdecimal():
+        raise SettingsError("--to: give HOST:PORT, such as 127.0.0.1:11112")
+    files = dicom_files(paths)
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("send", total=len(files))
+        results = send_files(
+            files, host=host, port=int(port), called_ae=called, calling_ae=calling,
+            on_progress=lambda *_: progress.advance(task),
+        )  # fmt: skip
+    refused = [(path, status) for path, status in results if status != 0]
+    for path, status in refused:
+        reason = "not sent" if status is None else f"status 0x{status:04X}"
+        console.print(f"{path}: {reason}", highlight=False)
+    console.print(f"{len(results) - len(refused)} of {len(files)} sent to {called} at {to}", highlight=False)
+    return 1 if refused else 0

@@ -1,0 +1,200 @@
+"""The worker's two loops: images are analysed in batches, and quiet studies are reported.
+
+Claim, pure step, complete: what goes wrong in a step is either an outcome of the image (`NotAnalysed`) or an exception
+that puts the whole batch back.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scp_node.analysis import Prepared, conclude
+from scp_node.domain import BuiltReport, Clock, ModelIdentity, NotAnalysed, Outcome, Priority, utc_now
+from scp_node.leases import LeaseKeeper
+from scp_node.ledger import Analysed, AnalysisTask, Ledger, ReportTask, StudyPending, StudySnapshot
+from scp_node.report import UnreportableHeader
+
+log = logging.getLogger(__name__)
+
+TOP_UP_SECONDS = 0.05  # a batch that is not full waits this long, once, for more images
+OLDEST_FIRST_EVERY = 8  # one claim in so many ignores priority, so that routine images never starve
+PENDING_PAUSE = timedelta(seconds=0.25)  # until a study whose images are still analysed is looked at again
+RETRY_PAUSE = timedelta(seconds=5)
+
+
+class Decoder(Protocol):
+    """Turns stored files into inputs of the network, or into the reason why not."""
+
+    def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
+        """Return one outcome for each path, in order."""
+
+
+class Network(Protocol):
+    """The model as the worker sees it."""
+
+    identity: ModelIdentity
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits, shape (n,), of inputs of shape (n, 224, 224) in [0, 1]."""
+
+    def probability(self, logit: float) -> float:
+        """Return the calibrated probability, 0..1, NaN for a logit that is not finite."""
+
+
+class Analyser:
+    """Analyses what waits, one batch a step."""
+
+    def __init__(
+        self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
+        batch_size: int, owner: str, clock: Clock = utc_now,
+    ) -> None:  # fmt: skip
+        """Analyse files of `spool_folder` and write the outcomes to `ledger`."""
+        self._ledger = ledger
+        self._leases = leases
+        self._folder = spool_folder
+        self._decoder = decoder
+        self._network = network
+        self._batch_size = batch_size
+        self._owner = owner
+        self._clock = clock
+        self._claims = 0
+
+    def step(self) -> bool:
+        """Analyse one batch; return whether there was one."""
+        self._ledger.upkeep.sweep(self._network.identity)
+        tasks = self._claim()
+        if not tasks:
+            return False
+        with self._leases.hold([task.claim for task in tasks]):
+            try:
+                analysed = self._analyse(tasks)
+            except Exception as error:
+                # Decoders answer with outcomes, so this is the network or the machine: out of memory, a lost device.
+                log.exception("batch failed count=%d", len(tasks))
+                self._ledger.analyses.retry(
+                    tasks, self._network.identity, pause=RETRY_PAUSE, error=type(error).__name__
+                )
+                return True
+            kept = self._ledger.analyses.record(analysed, self._network.identity)
+        for item in analysed:
+            _log_outcome(item)
+        if kept < len(tasks):
+            log.warning("claims lost count=%d", len(tasks) - kept)
+        return True
+
+    def _claim(self) -> list[AnalysisTask]:
+        self._claims += 1
+        oldest_first = self._claims % OLDEST_FIRST_EVERY == 0
+        tasks = self._ledger.analyses.claim(owner=self._owner, limit=self._batch_size, oldest_first=oldest_first)
+        urgent = any(task.claim.priority == Priority.STAT for task in tasks)
+        if 0 < len(tasks) < self._batch_size and len(tasks) > 1 and not urgent:
+            time.sleep(TOP_UP_SECONDS)
+            tasks += self._ledger.analyses.claim(owner=self._owner, limit=self._batch_size - len(tasks))
+        return tasks
+
+    def _analyse(self, tasks: Sequence[AnalysisTask]) -> list[Analysed]:
+        started_at, began = self._clock(), time.monotonic()
+        prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
+        decoded = time.monotonic()
+        outcomes = self._infer(prepared)
+        timings = {
+            "batch": float(len(tasks)),
+            "decode_seconds": round(decoded - began, 4),
+            "inference_seconds": round(time.monotonic() - decoded, 4),
+        }
+        return [
+            Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
+            for task, outcome in zip(tasks, outcomes, strict=True)
+        ]
+
+    def _infer(self, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
+        ready = [item for item in prepared if isinstance(item, Prepared)]
+        logits = self._network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0)
+        if len(logits) != len(ready):
+            raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
+        values = iter(logits.tolist())
+        return [
+            item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared
+        ]
+
+    def _conclude(self, item: Prepared, logit: float) -> Outcome:
+        threshold = self._network.identity.threshold
+        return conclude(item, logit=logit, probability=self._network.probability(logit), threshold=threshold)
+
+
+class Build(Protocol):
+    """Builds the report of a study."""
+
+    def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
+        """Return the serialised report.
+
+        Raises:
+            UnreportableHeader: no report can be made of the study's headers.
+        """
+
+
+class Reporter:
+    """Reports studies that are quiet, one a step."""
+
+    def __init__(
+        self, *, ledger: Ledger, leases: LeaseKeeper, model: ModelIdentity, build: Build,
+        destinations: Callable[[StudySnapshot], list[str]], owner: str,
+    ) -> None:  # fmt: skip
+        """Build reports with `build` and open their deliveries to what `destinations` names."""
+        self._ledger = ledger
+        self._leases = leases
+        self._model = model
+        self._build = build
+        self._destinations = destinations
+        self._owner = owner
+
+    def step(self) -> bool:
+        """Report one study; return whether there was one."""
+        task = self._ledger.reports.claim(owner=self._owner)
+        if task is None:
+            return False
+        with self._leases.hold([task.claim]):
+            try:
+                self._report(task)
+            except UnreportableHeader as error:
+                log.error("study cannot be reported study_uid=%s reason=%s", task.study_uid, error)  # noqa: TRY400 - no bug
+                self._ledger.reports.fail(task, str(error))
+            except Exception as error:
+                log.exception("report failed study_uid=%s", task.study_uid)
+                self._ledger.reports.retry(task, pause=RETRY_PAUSE, error=type(error).__name__)
+        return True
+
+    def _report(self, task: ReportTask) -> None:
+        snapshot = self._ledger.reports.snapshot(task.study_uid, self._model)
+        if isinstance(snapshot, StudyPending):
+            self._ledger.reports.postpone(task, PENDING_PAUSE)
+            return
+        built = self._build(snapshot)
+        if built.content_digest == snapshot.previous_content_digest:
+            self._ledger.reports.complete_unchanged(task)
+            return
+        names = self._destinations(snapshot)
+        if self._ledger.reports.save(task, snapshot, built, self._model, names):
+            log.info(
+                "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
+                task.study_uid, built.sop_instance_uid, len(snapshot.images), ",".join(names) or "none",
+            )  # fmt: skip
+
+
+def _log_outcome(item: Analysed) -> None:
+    outcome = item.outcome
+    if isinstance(outcome, NotAnalysed):
+        log.info("not analysed sop_instance_uid=%s reason=%s", item.task.sop_instance_uid, outcome.reason)
+    else:
+        log.info(
+            "analysed sop_instance_uid=%s verdict=%s probability=%.3f",
+            item.task.sop_instance_uid, outcome.verdict, outcome.probability,
+        )  # fmt: skip
