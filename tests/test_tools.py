@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import tools
 from tests.conftest import DATA_VARIABLE
 from tests.waiting import wait_until
 
@@ -86,3 +87,8 @@ def test_absent_clinical_data_is_said_and_skipped_even_in_ci(tmp_path: Path, rep
 def test_clinical_data_is_found_where_the_variable_says(tmp_path: Path, repository: Path) -> None:
     run = run_pytest(CLINICAL_DATA, tmp_path, repository, **{DATA_VARIABLE: str(tmp_path)})
     assert "1 passed" in run.stdout
+
+
+def test_the_packages_of_missing_tools_are_given_for_the_installer() -> None:
+    packages = {"sh": "dash", "no-such-program": "a-package", "nor-this-one": "a-package"}
+    assert tools.missing_packages(packages) == ["a-package"]

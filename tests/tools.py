@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,16 +16,20 @@ _FILES = {
     "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     "pixelmed": Path("/usr/share/java/pixelmed.jar"),
 }
-_PACKAGES = {  # Debian's names, for the sentence that says what to install
+PACKAGES: Mapping[str, str] = {  # tool -> Debian's name for what brings it
     "Orthanc": "orthanc",
+    "dcmdump": "dcmtk",
     "dcmsend": "dcmtk",
+    "dsrdump": "dcmtk",
     "echoscu": "dcmtk",
     "initdb": "postgresql",
     "java": "default-jre-headless",
+    "orthanc-dicomweb": "orthanc-dicomweb",
     "pixelmed": "libpixelmed-java",
     "postgres": "postgresql",
     "storescp": "dcmtk",
     "storescu": "dcmtk",
+    "strace": "strace",
 }
 
 
@@ -42,7 +47,7 @@ def require(tool: str) -> Path:
     """Return where `tool` is; else skip the running test with the reason, or fail it with CI=true."""
     if found := find(tool):
         return found
-    reason = f"{tool} is not installed (Debian package {_PACKAGES.get(tool, tool)})"
+    reason = f"{tool} is not installed (Debian package {PACKAGES.get(tool, tool)})"
     if is_ci():
         pytest.fail(f"{reason}; with CI=true no test may be skipped for a missing tool", pytrace=False)
     pytest.skip(reason)
@@ -51,3 +56,12 @@ def require(tool: str) -> Path:
 def is_ci() -> bool:
     """Return whether this is a run that must not skip."""
     return os.environ.get("CI", "").lower() == "true"
+
+
+def missing_packages(packages: Mapping[str, str] = PACKAGES) -> list[str]:
+    """Return the Debian packages of the tools that are not installed."""
+    return sorted({package for tool, package in packages.items() if not find(tool)})
+
+
+if __name__ == "__main__":
+    sys.stdout.write(" ".join(missing_packages()))

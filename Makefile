@@ -1,0 +1,80 @@
+# Everything a developer or a CI does: `make help` lists it. Nothing but Python 3.11 and make has to be there first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python)
+PIP_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt $(PIP_ARGS)
+EDITABLE := --no-build-isolation --editable
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup setup-dev tools run demo check test format bench wheel constraints clean distclean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo "PYTHON=python3.12 takes another Python, PIP_ARGS=... goes to every pip install."
+
+setup: $(VENV)/.light  ## Make .venv with the node alone: no torch, about 0.5 GB
+
+setup-dev: $(VENV)/.full  ## Add training, PostgreSQL and the developer's tools: torch, about 6 GB
+
+run: $(VENV)/.light  ## Start the node on its defaults: port 11112, this machine only, data in var/
+	$(BIN)/scp-node serve
+
+demo: $(VENV)/.light  ## Send a chest X-ray through a node and show the report that comes back
+	$(BIN)/python -m scp_node.demo
+
+test: check tools  ## Run the gate and every test
+	$(BIN)/pytest
+
+check: $(VENV)/.full  ## Run the gate without the tests: ruff, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.full  ## Measure throughput and latency on this machine
+	$(BIN)/python -m tests.bench
+
+tools: $(VENV)/.full  ## Install the external programs that tests drive (Debian, as root; else tests skip)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/install_tools.sh
+
+wheel: $(VENV)/.full  ## Build dist/*.whl
+	$(BIN)/python -m build --wheel --no-isolation
+
+# The newest torch need not be one that every index has: it is chosen here, by hand.
+constraints: TORCH := torch==2.14.1 torchvision==0.29.1
+constraints:  ## Write constraints.txt anew, with the newest versions that pyproject.toml allows
+	rm -rf $(VENV)-constraints
+	$(PYTHON) -m venv $(VENV)-constraints
+	$(VENV)-constraints/bin/pip install --quiet $(PIP_ARGS) setuptools
+	$(VENV)-constraints/bin/pip install --quiet $(PIP_ARGS) --no-build-isolation '.[dev,gpu,training,postgres]' $(TORCH)
+	sed -n '/^#/p' constraints.txt > constraints.new
+	$(VENV)-constraints/bin/pip freeze --all --exclude pip --exclude scp-node >> constraints.new
+	mv constraints.new constraints.txt
+	rm -rf $(VENV)-constraints
+
+clean:  ## Remove what was built and every cache; .venv and the data in var/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find scp_node model training tests -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean  ## Remove .venv too
+	rm -rf $(VENV) $(VENV)-constraints
+
+# setuptools first and no build isolation: the build takes the version of constraints.txt too.
+$(VENV)/.light: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
+	$(PIP) setuptools
+	$(PIP) $(EDITABLE) .
+	@touch $@
+
+$(VENV)/.full: $(VENV)/.light
+	$(PIP) $(EDITABLE) '.[dev,training,postgres]'
+	@touch $@
