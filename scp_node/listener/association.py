@@ -1,0 +1,191 @@
+"""Associations that we accept, and the server that accepts them, on pynetdicom's private seams.
+
+What differs, and why: supported contexts are shared, not copied for every association (150 ms with pynetdicom's own
+list); only established associations count against the limit, so that silent connections lock nobody out; every request
+is answered by the node, so that no exception of a service class decides a status.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from typing import Any, Final, Protocol, cast
+
+from pynetdicom import __version__ as pynetdicom_version
+from pynetdicom.acse import ACSE
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dul import DULServiceProvider
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.timer import Timer
+from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+
+from scp_node.listener.policy import Rejection
+from scp_node.listener.upper_layer import NodeDIMSE, NodeDUL, NodeSocket
+
+LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
+SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
+
+_SEAMS: Final[dict[type, tuple[str, ...]]] = {
+    ACSE: ("_negotiate_as_acceptor", "send_reject"),
+    Association: ("_run_reactor", "_serve_request", "run_reactor", "set_socket"),
+    AssociationServer: ("active_associations", "get_request", "server_close", "verify_request"),
+    AssociationSocket: ("_shutdown_socket", "ready", "recv"),
+    DIMSEMessage: ("decode_msg", "message_to_primitive"),
+    DIMSEServiceProvider: ("get_msg", "receive_primitive"),
+    DULServiceProvider: ("_is_transport_event", "_process_recv_primitive", "kill_dul", "run_reactor", "send_pdu"),
+    RequestHandler: ("_create_association",),
+    Timer: ("expired", "remaining", "start", "stop"),
+}
+
+log = logging.getLogger(__name__)
+
+
+class UnsupportedPynetdicomError(RuntimeError):
+    """The installed pynetdicom lacks what the listener builds on."""
+
+
+def require_seams() -> None:
+    """Check that the methods which the listener overrides are there.
+
+    Raises:
+        UnsupportedPynetdicomError: one is missing.
+    """
+    for owner, names in _SEAMS.items():
+        for name in names:
+            if not hasattr(owner, name):
+                raise UnsupportedPynetdicomError(
+                    f"pynetdicom {pynetdicom_version} has no {owner.__name__}.{name}: install pynetdicom>=3.0.4,<3.1"
+                )
+
+
+class Services(Protocol):
+    """What the node decides about associations and requests."""
+
+    def admit(self, association: NodeAssociation) -> Rejection | None:
+        """Return why the peer may not have this association, or None."""
+
+    def serve(self, association: NodeAssociation, message: Any, context: PresentationContext) -> bool:
+        """Answer a request; return False if it is none that can be answered."""
+
+
+class NodeServer(AssociationServer):
+    """The listening socket and its associations."""
+
+    request_queue_size = LISTEN_BACKLOG
+
+    def __init__(
+        self,
+        ae: ApplicationEntity,
+        address: tuple[str, int],
+        contexts: list[PresentationContext],
+        services: Services,
+        *,
+        largest_dataset: int,
+    ) -> None:
+        self.services = services
+        self.largest_dataset = largest_dataset  # bytes
+        self.closing = False
+        super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection; responses are small and must not wait for each other."""
+        connection, address = super().get_request()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - as in the base class
+        """Return whether there are threads left for another connection."""
+        return len(self.active_associations) < self.ae.maximum_associations
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as in the base class
+        """Log what went wrong with a new connection; the server goes on."""
+        log.exception("connection failed")
+
+    def established(self) -> list[NodeAssociation]:
+        """Return the associations whose negotiation is over."""
+        return [association for association in self.associations() if association.is_established]
+
+    def associations(self) -> list[NodeAssociation]:
+        """Return all associations, also those being negotiated."""
+        return cast("list[NodeAssociation]", self.active_associations)
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        self.closing = True
+        super(AssociationServer, self).shutdown()  # pynetdicom's own wants to be in its AE's list
+        self.server_close()
+
+
+class NodeAssociation(Association):
+    """An association that we accepted."""
+
+    def __init__(self, server: NodeServer) -> None:
+        super().__init__(server.ae, "acceptor")
+        self.node_server = server
+        self._server = server
+        activity = threading.Event()
+        self.acse = _NodeACSE(self)
+        self.dul = NodeDUL(self, activity)
+        self.dimse = NodeDIMSE(self, activity, largest_dataset=server.largest_dataset)
+        self.acse_timeout = server.ae.acse_timeout  # these two set the timers of the new upper layer
+        self.network_timeout = server.ae.network_timeout
+        self.name = "AcceptorThread"  # by which pynetdicom finds it
+
+    @property
+    def busy(self) -> bool:
+        """Whether a message is on its way in or not yet answered."""
+        return cast("NodeDIMSE", self.dimse).busy
+
+    def run_reactor(self) -> None:
+        """Serve the association; what cannot be served ends in an A-ABORT."""
+        try:
+            super().run_reactor()
+        except Exception:  # a bug must not leave the peer waiting
+            log.exception("association failed")
+            self.abort()
+
+    def _run_reactor(self) -> None:
+        super()._run_reactor()
+        self.dul.join(timeout=1)  # the connection is closed next: the last PDU goes out first
+
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        try:
+            context = self._accepted_cx.get(context_id)
+            if context is None or not self.node_server.services.serve(self, msg, context):
+                log.warning("association aborted reason='request cannot be served' request=%s", type(msg).__name__)
+                self.abort()
+        finally:
+            self.dimse.msg_queue.task_done()
+        if self.node_server.closing:
+            self.abort()
+
+
+class _NodeACSE(ACSE):
+    """Asks the node who may associate; an exception there ends the association."""
+
+    def _negotiate_as_acceptor(self) -> None:
+        association = cast("NodeAssociation", self.assoc)
+        if rejection := association.node_server.services.admit(association):
+            self.send_reject(rejection.result, rejection.source, rejection.diagnostic)
+            association.kill()
+        else:
+            super()._negotiate_as_acceptor()
+
+
+class _RequestHandler(RequestHandler):
+    def _create_association(self) -> Association:
+        server = cast("NodeServer", self.server)
+        association = NodeAssociation(server)
+        association.set_socket(NodeSocket(association, client_socket=cast("socket.socket", self.request)))
+        association.acceptor.maximum_length = server.ae.maximum_pdu_size
+        association.acceptor.ae_title = server.ae_title
+        association.acceptor.address_info = self.local
+        association.acceptor.implementation_class_uid = server.ae.implementation_class_uid
+        association.acceptor.implementation_version_name = server.ae.implementation_version_name
+        association.acceptor.supported_contexts = server.contexts
+        association.requestor.address_info = self.remote
+        return association

@@ -1,0 +1,181 @@
+"""What a C-STORE request is answered (PS3.4 Table B.2-1): values in, status out; nothing here knows a socket."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import Final
+
+from scp_node.domain import Clock, Priority, ReceivedInstance
+from scp_node.encoding import DamagedError
+from scp_node.listener.contexts import STORAGE_CLASSES
+from scp_node.listener.text import escaped
+from scp_node.received import Inspected, Origin, inspect, is_uid
+from scp_node.spool import Spool, SpoolError
+
+HIGH: Final = 0x0001  # C-STORE Priority, PS3.7 Table 9.3-1
+
+log = logging.getLogger(__name__)
+
+
+class StoreStatus(IntEnum):
+    """The statuses that the node gives."""
+
+    SUCCESS = 0x0000
+    INVALID_SOP_INSTANCE = 0x0117  # PS3.7 section 9.1.1.1.9
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1: a later try may succeed
+    DATASET_DOES_NOT_MATCH = 0xA900
+    CANNOT_UNDERSTAND = 0xC000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """One C-STORE request: the command, the presentation context and the association it came in."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    abstract_syntax: str
+    transfer_syntax: str
+    priority: int
+    dataset: memoryview | None  # None: larger than allowed, and thrown away
+    calling_ae: str
+    called_ae: str
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreAnswer:
+    """What goes back to the sender."""
+
+    status: StoreStatus
+    comment: str = ""  # Error Comment (0000,0902): ASCII, at most 64 characters, nothing of the patient's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedInstance:
+    """One C-STORE request that was not accepted, as the audit records it."""
+
+    sop_instance_uid: str  # escaped unless it is a UID
+    calling_ae: str  # escaped
+    peer: str
+    status: int
+    reason: str
+    at: datetime
+
+
+class _Refusal(Exception):  # noqa: N818 - control flow of this module, not an error of ours
+    def __init__(self, status: StoreStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class StoreService:
+    """Checks and spools what arrives; safe for many threads."""
+
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        stat_calling_ae: Collection[str],
+        on_received: Callable[[ReceivedInstance], None],
+        on_rejected: Callable[[RejectedInstance], None],
+        clock: Clock,
+    ) -> None:
+        self._spool = spool
+        self._stat_calling_ae = frozenset(stat_calling_ae)
+        self._on_received = on_received
+        self._on_rejected = on_rejected
+        self._clock = clock
+
+    def store(self, request: StoreRequest) -> StoreAnswer:
+        """Return the answer to a request; Success means that the file survives a power cut."""
+        try:
+            received = self._accept(request)
+        except _Refusal as refusal:
+            return self._refuse(request, refusal.status, refusal.reason)
+        except Exception:  # our own bug must neither lose the image nor be taken for the sender's: let it come again
+            log.exception("store failed sop_instance_uid=%s", escaped(request.sop_instance_uid))
+            return self._refuse(request, StoreStatus.OUT_OF_RESOURCES, "internal error")
+        log.info(
+            "instance received sop_instance_uid=%s status=0x%04X size=%d calling_ae=%s peer=%s",
+            received.sop_instance_uid,
+            StoreStatus.SUCCESS,
+            received.size,
+            escaped(received.calling_ae),
+            received.peer,
+        )
+        self._tell_received(received)
+        return StoreAnswer(status=StoreStatus.SUCCESS)
+
+    def _accept(self, request: StoreRequest) -> ReceivedInstance:
+        _check_command(request)
+        if request.dataset is None:
+            raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "instance is larger than the node allows")
+        try:
+            inspected = inspect(request.dataset, request.transfer_syntax)
+        except DamagedError as error:
+            raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, str(error)) from error
+        if inspected.sop_class_uid != request.sop_class_uid:
+            raise _Refusal(StoreStatus.DATASET_DOES_NOT_MATCH, "SOP Class UID differs between command and dataset")
+        if inspected.sop_instance_uid != request.sop_instance_uid:
+            raise _Refusal(StoreStatus.DATASET_DOES_NOT_MATCH, "SOP Instance UID differs between command and dataset")
+        try:
+            return self._spool.write(request.dataset, inspected, self._origin(request, inspected))
+        except SpoolError as error:
+            log.exception("spool failed sop_instance_uid=%s", inspected.sop_instance_uid)
+            raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "no space to store the instance") from error
+
+    def _origin(self, request: StoreRequest, inspected: Inspected) -> Origin:
+        priority = min(inspected.priority, Priority.HIGH if request.priority == HIGH else Priority.ROUTINE)
+        if request.calling_ae in self._stat_calling_ae:
+            priority = Priority.STAT
+        return Origin(
+            calling_ae=request.calling_ae,
+            called_ae=request.called_ae,
+            peer=request.peer,
+            transfer_syntax=request.transfer_syntax,
+            priority=priority,
+        )
+
+    def _refuse(self, request: StoreRequest, status: StoreStatus, reason: str) -> StoreAnswer:
+        rejected = RejectedInstance(
+            sop_instance_uid=escaped(request.sop_instance_uid),
+            calling_ae=escaped(request.calling_ae),
+            peer=request.peer,
+            status=int(status),
+            reason=reason,
+            at=self._clock(),
+        )
+        log.warning(
+            "instance refused sop_instance_uid=%s status=0x%04X reason=%r calling_ae=%s peer=%s",
+            rejected.sop_instance_uid,
+            rejected.status,
+            rejected.reason,
+            rejected.calling_ae,
+            rejected.peer,
+        )
+        try:
+            self._on_rejected(rejected)
+        except Exception:  # an audit that cannot be written changes no answer
+            log.exception("audit of a refusal failed sop_instance_uid=%s", rejected.sop_instance_uid)
+        return StoreAnswer(status=status, comment=reason[:64])
+
+    def _tell_received(self, received: ReceivedInstance) -> None:
+        try:
+            self._on_received(received)
+        except Exception:  # the file is safe and is registered later: the store has not failed
+            log.exception("registration failed sop_instance_uid=%s", received.sop_instance_uid)
+
+
+def _check_command(request: StoreRequest) -> None:
+    if not is_uid(request.sop_instance_uid):
+        raise _Refusal(StoreStatus.INVALID_SOP_INSTANCE, "SOP Instance UID of the command is malformed")
+    if request.sop_class_uid not in STORAGE_CLASSES:
+        raise _Refusal(StoreStatus.SOP_CLASS_NOT_SUPPORTED, "SOP class is not served")
+    if request.sop_class_uid != request.abstract_syntax:
+        raise _Refusal(StoreStatus.DATASET_DOES_NOT_MATCH, "SOP class is not the presentation context's")
