@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 
 from pydicom import config
@@ -19,9 +22,15 @@ class UnreadableAttributeError(ValueError):
     """The attribute is there, but its value cannot be understood; the message is its keyword."""
 
 
-def stop_value_validation() -> None:
-    """Make pydicom read values as they are, for the whole process: its warnings would print the patient's values."""
-    config.settings.reading_validation_mode = config.IGNORE
+@contextmanager
+def undisturbed_reading() -> Iterator[None]:
+    """Read values as they are, and say nothing about them: pydicom's warnings would print the patient's values.
+
+    Changes the state of the process while it lasts: not for a process in which other threads use pydicom.
+    """
+    with config.disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def code(header: Dataset, keyword: str) -> str:

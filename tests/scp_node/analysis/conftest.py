@@ -7,17 +7,13 @@ from collections.abc import Iterator
 import pytest
 from pydicom import config
 
-from scp_node.analysis.attributes import stop_value_validation
 from scp_node.settings import AnalysisSettings
 
 
 @pytest.fixture(autouse=True)
 def _values_as_they_are() -> Iterator[None]:
-    before = config.settings.reading_validation_mode, config.settings.writing_validation_mode
-    stop_value_validation()
-    config.settings.writing_validation_mode = config.IGNORE  # tests write headers that nobody should write
-    yield
-    config.settings.reading_validation_mode, config.settings.writing_validation_mode = before
+    with config.disable_value_validation():  # also lets tests write headers that nobody should write
+        yield
 
 
 @pytest.fixture(scope="session")

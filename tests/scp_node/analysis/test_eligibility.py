@@ -12,7 +12,6 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
-from scp_node.analysis.attributes import stop_value_validation
 from scp_node.analysis.eligibility import Equipment, assess_header
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
@@ -295,7 +294,6 @@ def raw_elements(draw: st.DrawFn) -> RawDataElement:
 @settings(max_examples=300, deadline=None)
 @given(elements=st.lists(raw_elements(), max_size=6))
 def test_no_header_of_arbitrary_bytes_raises(elements: list[RawDataElement]) -> None:
-    stop_value_validation()
     header = radiograph()
     for element in elements:
         header[element.tag] = element
@@ -305,7 +303,6 @@ def test_no_header_of_arbitrary_bytes_raises(elements: list[RawDataElement]) -> 
 @settings(max_examples=200, deadline=None)
 @given(values=st.dictionaries(st.sampled_from(_KEYWORDS), st.tuples(st.sampled_from(_VRS[:-1]), _values), max_size=6))
 def test_no_header_of_arbitrary_values_raises(values: dict[str, tuple[str, Any]]) -> None:
-    stop_value_validation()
     header = radiograph()
     for keyword, (vr, value) in values.items():
         element = DataElement(Tag(keyword), "UN", b"")

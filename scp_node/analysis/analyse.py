@@ -1,0 +1,74 @@
+"""The analysis of one image, but for the network itself: from file to input, and from output to finding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset
+
+from scp_node.analysis.attributes import undisturbed_reading
+from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.pixels import Prepared, prepare
+from scp_node.domain import Finding, NotAnalysed, Note, Reason
+from scp_node.settings import AnalysisSettings
+
+
+def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:
+    """Return the network's input from a DICOM file, or why the image gets no score.
+
+    Not for a process in which other threads use pydicom: see `undisturbed_reading`. The node calls it through a
+    `DecoderPool`, which also survives what a decoder may do.
+    """
+    with undisturbed_reading():
+        try:
+            image = dcmread(path)
+        except OSError as error:
+            return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
+        except Exception:  # noqa: BLE001 - pydicom raises what the bytes provoke; every one means no dataset
+            return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="not a DICOM file")
+        return analyse(image, rules, own)
+
+
+def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:
+    """Return the network's input from a dataset, or why the image gets no score."""
+    noted = assess_header(image, rules, own)
+    if isinstance(noted, NotAnalysed):
+        return noted
+    prepared = prepare(image)
+    if isinstance(prepared, Prepared):
+        return replace(prepared, notes=tuple(note for note in Note if note in {*noted, *prepared.notes}))
+    if prepared.reason is Reason.NOT_AN_IMAGE and _is_cut(image):
+        return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="ends before the pixel data")
+    return prepared
+
+
+def conclude(prepared: Prepared, *, logit: float, probability: float, threshold: float) -> Finding | NotAnalysed:
+    """Return the finding, or that the network gave no usable value: NaN and the like never become a verdict."""
+    logit, probability, threshold = float(logit), float(probability), float(threshold)
+    usable = math.isfinite(logit) and 0 <= probability <= 1 and 0 <= threshold <= 1  # false for NaN
+    if not usable:
+        return NotAnalysed(reason=Reason.INFERENCE, detail="logit, probability or threshold out of range")
+    return Finding(
+        probability=probability,
+        logit=logit,
+        threshold=threshold,
+        notes=prepared.notes,
+        input_stats=prepared.input_stats,
+    )
+
+
+def _is_cut(image: Dataset) -> bool:
+    """Return whether an element is shorter than it says: pydicom reads a cut file as far as it goes."""
+    return any(
+        isinstance(element, RawDataElement)
+        and element.length != _UNDEFINED
+        and len(element.value or b"") < element.length
+        for element in image.elements()
+    )
+
+
+_UNDEFINED = 0xFFFFFFFF  # PS3.5 7.1.1

@@ -1,0 +1,141 @@
+"""From pixel data to the network's input, refusing pictures that no radiograph looks like.
+
+A decoder given a damaged stream often paints something and reports success; the picture itself has to be looked at.
+Every limit lies between the most extreme of 9,782 real chest films (RSNA, NIH, Kermany, Hannover) and what damage makes
+of a film: cut streams, zeroed tails, swapped bytes, noise. Both are given with it. A stream with a few wrong bytes in
+its middle stays within all of them: that takes a checksum of the sender's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pneumonia_model.decoding import PixelDefect
+from pneumonia_model.preprocessing import UnreadablePixels, input_from_display, to_display
+from pydicom.dataset import Dataset
+
+from scp_node.domain import NotAnalysed, Note, Reason
+
+LEAST_CONTRAST: Final = 0.10  # films from 0.28
+LARGEST_DARKEST: Final = 0.85  # films up to 0.65; a cut stream that became black, from 0.95
+LARGEST_BRIGHTEST: Final = 0.85  # films up to 0.13
+LARGEST_ONE_GREY: Final = 0.35  # films up to 0.18; half a film painted over, 0.50
+LARGEST_FLAT_ROWS: Final = 0.10  # films up to 0.03; a tenth of a film painted over, 0.10
+LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 0.50
+LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
+
+_MEMORY_DETAIL: Final = "decoder stopped: memory"
+_SAME_GREY = 2  # display values that count as one: lossy compression ripples
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """An image ready for the network."""
+
+    inputs: NDArray[np.float32]  # shape (224, 224), values in [0, 1], air dark
+    notes: tuple[Note, ...] = ()
+    input_stats: Mapping[str, float] = field(default_factory=dict)  # see `describe`
+
+
+def prepare(image: Dataset) -> Prepared | NotAnalysed:
+    """Return the network's input, or why the picture cannot be one. The header has been assessed before."""
+    try:
+        display = to_display(image)
+    except UnreadablePixels as unreadable:
+        return _refuse(unreadable)
+    if display.min() == display.max():
+        return NotAnalysed(reason=Reason.EMPTY_PIXELS, detail="all pixels have one value")
+    inputs = input_from_display(display)
+    stats = describe(display, inputs)
+    if strange := implausible(stats):
+        return NotAnalysed(reason=Reason.IMPLAUSIBLE_PIXELS, detail=strange)
+    notes = (Note.COLOUR_CONVERTED,) if image.get("SamplesPerPixel") == 3 else ()
+    return Prepared(inputs=inputs, notes=notes, input_stats=stats)
+
+
+def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[str, float]:
+    """Return what a picture looks like, in few numbers: kept with each result, to see the input drift.
+
+    `mean`, `std`: of the inputs. `contrast`: between the darkest and the brightest 0.5 % of the pixels.
+    `darkest`, `brightest`: share of pixels at either end of what occurs. `one_grey`: largest share of one grey between
+    the ends. `flat_rows`: share of rows of one such grey. `blank_end`: share of rows at the lower end that are of one
+    grey each. `smoothness`: correlation of neighbours in the inputs.
+    `sharpness`: root mean square difference of neighbours in the inputs. All but `smoothness` in [0, 1].
+    """
+    shares = _histogram(display)
+    low, high = np.flatnonzero(shares)[[0, -1]]
+    occurring_low, occurring_high = np.searchsorted(np.cumsum(shares), (0.005, 0.995))
+    stats = {
+        "mean": inputs.mean(),
+        "std": inputs.std(),
+        "contrast": (occurring_high - occurring_low) / 255,
+        "darkest": shares[: low + _SAME_GREY + 1].sum(),
+        "brightest": shares[max(high - _SAME_GREY, 0) :].sum(),
+        "one_grey": shares[low + _SAME_GREY + 1 : max(high - _SAME_GREY, 0)].max(initial=0),
+        **_blank_rows(display, low, high),
+        "smoothness": _smoothness(inputs),
+        "sharpness": _sharpness(inputs),
+    }
+    return {name: float(value) for name, value in stats.items()}
+
+
+def implausible(stats: Mapping[str, float]) -> str:
+    """Return which of the numbers no radiograph has, empty where all are plausible."""
+    checks = {
+        "contrast": stats["contrast"] < LEAST_CONTRAST,
+        "darkest": stats["darkest"] > LARGEST_DARKEST,
+        "brightest": stats["brightest"] > LARGEST_BRIGHTEST,
+        "one_grey": stats["one_grey"] > LARGEST_ONE_GREY,
+        "flat_rows": stats["flat_rows"] > LARGEST_FLAT_ROWS,
+        "blank_end": stats["blank_end"] > LARGEST_BLANK_END,
+        "smoothness": stats["smoothness"] < LEAST_SMOOTHNESS,
+    }
+    return ", ".join(f"{name} {stats[name]:.2f}" for name, failed in checks.items() if failed)
+
+
+_REASONS: Mapping[PixelDefect, Reason] = {
+    PixelDefect.MISSING: Reason.NOT_AN_IMAGE,
+    PixelDefect.NOT_ONE_FRAME: Reason.MULTI_FRAME,
+    PixelDefect.COLOUR: Reason.COLOUR,
+}
+
+
+def _refuse(unreadable: UnreadablePixels) -> NotAnalysed:
+    if isinstance(unreadable.__cause__, MemoryError):
+        return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail=_MEMORY_DETAIL)
+    reason = _REASONS.get(unreadable.defect, Reason.UNREADABLE_PIXELS)
+    return NotAnalysed(reason=reason, detail=str(unreadable.defect))
+
+
+def _histogram(display: NDArray[np.uint8]) -> NDArray[np.float64]:
+    counts = cv2.calcHist([display], [0], None, [256], [0, 256])  # numpy's bincount would need 8 bytes a pixel
+    return counts.ravel().astype(np.float64) / display.size
+
+
+def _blank_rows(display: NDArray[np.uint8], low: int, high: int) -> dict[str, float]:
+    darkest, brightest = display.min(axis=1), display.max(axis=1)
+    between_the_ends = (darkest > low + _SAME_GREY) & (brightest < high - _SAME_GREY)  # black borders are usual
+    filled = np.flatnonzero(brightest - darkest > _SAME_GREY)
+    last = filled[-1] if filled.size else -1
+    return {
+        "flat_rows": float(np.mean(between_the_ends & (darkest == brightest))),
+        "blank_end": float(1 - (last + 1) / len(display)),
+    }
+
+
+def _smoothness(inputs: NDArray[np.float32]) -> float:
+    deviations = inputs - inputs.mean()
+    variance = float(np.mean(deviations**2)) or 1.0
+    across = np.mean(deviations[:, 1:] * deviations[:, :-1])
+    down = np.mean(deviations[1:] * deviations[:-1])
+    return float(across + down) / 2 / variance
+
+
+def _sharpness(inputs: NDArray[np.float32]) -> float:
+    across, down = np.diff(inputs, axis=1), np.diff(inputs, axis=0)
+    return float(np.sqrt(np.mean(across**2) + np.mean(down**2)))
