@@ -1,0 +1,283 @@
+"""The rules of the source tree that no single module can keep: what is shipped, who imports whom, what `make` does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+PACKAGES = {  # import name -> folder
+    "scp_node": "scp_node",
+    "pneumonia_model": "model/pneumonia_model",
+    "pneumonia_training": "training/pneumonia_training",
+}
+HEAVY = {"torch", "torchvision", "onnxruntime", "highdicom", "cv2", "pandas", "matplotlib"}
+BAD_IMPORTS = {  # contract -> a file and the line that breaks it
+    "The layers of the node": ("scp_node/domain.py", "import scp_node.settings"),
+    "The model stands alone": ("model/pneumonia_model/planted.py", "import scp_node.domain"),
+    "The node never needs training": ("scp_node/delivery/planted.py", "import pneumonia_training"),
+    "Analysis and report are pure: no sockets, no SQL": ("scp_node/analysis/planted.py", "import sqlalchemy"),
+    "The listener stays light": ("scp_node/listener/planted.py", "import torch"),
+}
+PROMISED_TARGETS = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
+# Hosts of registries, and folders that exist on one developer's machine only.
+PRIVATE = re.compile(
+    r"pypi\.org|pythonhosted\.org|registry\.npmjs|deb\.debian\.org|download\.pytorch|(?:extra-)?index-url"
+    r"|(?<![\w.$/{}-])/(?:home|Users|root|work|mnt)/\w"
+)
+
+
+@pytest.fixture(scope="module")
+def pyproject(repository: Path) -> dict[str, Any]:
+    return tomllib.loads((repository / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def source(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built and linted, to build in and to break."""
+    copy = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(repository / name, copy)
+    for folder in PACKAGES.values():
+        shutil.copytree(repository / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[PurePosixPath]:
+    """The files inside the wheel, built without a network."""
+    output = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), cwd=source)
+    [file] = output.iterdir()
+    with ZipFile(file) as archive:
+        return [PurePosixPath(name) for name in archive.namelist()]
+
+
+def run(*command: str, cwd: Path, expect: int = 0, **environment: str) -> str:
+    """Run a command, check its exit status, and return what it wrote."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout
+    return done.stdout
+
+
+def sources(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file() and path.suffix in {".py", ".toml", ".mako", ".typed"})
+
+
+# What is shipped
+
+
+def test_the_wheel_has_our_three_packages_and_nothing_else(wheel: list[PurePosixPath]) -> None:
+    top_level = {file.parts[0] for file in wheel}
+    assert {name for name in top_level if not name.endswith(".dist-info")} == set(PACKAGES)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_wheel_has_every_source_file_of_the_package(package: str, wheel: list[PurePosixPath], source: Path) -> None:
+    folder = source / PACKAGES[package]
+    expected = {PurePosixPath(package, file.relative_to(folder).as_posix()) for file in sources(folder)}
+    assert expected - set(wheel) == set()
+
+
+def test_the_wheel_says_that_it_is_typed_and_has_the_licence(wheel: list[PurePosixPath]) -> None:
+    assert {PurePosixPath(package, "py.typed") for package in PACKAGES} <= set(wheel)
+    assert any(file.name == "LICENSE" for file in wheel)
+
+
+# Who imports whom
+
+
+def imported_with(statement: str, repository: Path) -> set[str]:
+    """Return which heavy modules a fresh interpreter has loaded after the statement."""
+    code = f"import sys\n{statement}\nprint(' '.join(m for m in sys.modules if '.' not in m))"
+    return HEAVY & set(run(sys.executable, "-c", code, cwd=repository).split())
+
+
+@pytest.mark.parametrize("module", ["scp_node", "scp_node.cli", "scp_node.listener", "scp_node.ledger"])
+def test_importing_it_loads_no_network_and_no_report_library(module: str, repository: Path) -> None:
+    assert imported_with(f"import {module}", repository) == set()
+
+
+def test_a_heavy_import_would_be_seen(repository: Path) -> None:
+    assert "highdicom" in imported_with("import scp_node, highdicom", repository)
+
+
+def lint_imports(source: Path, *, expect: int) -> str:
+    return run(
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+        "--no-cache",
+        cwd=source,
+        expect=expect,
+        PYTHONPATH=os.pathsep.join(map(str, (source, source / "model", source / "training"))),
+        COLUMNS="200",
+    )
+
+
+def test_the_import_contracts_hold(source: Path) -> None:
+    assert "0 broken" in lint_imports(source, expect=0)
+
+
+@pytest.mark.parametrize("contract", BAD_IMPORTS)
+def test_a_planted_bad_import_breaks_its_contract(contract: str, source: Path) -> None:
+    name, line = BAD_IMPORTS[contract]
+    file = source / name
+    before = file.read_bytes() if file.exists() else None
+    with file.open("a") as text:
+        text.write(f"\n{line}\n")
+    try:
+        assert f"{contract} BROKEN" in lint_imports(source, expect=1)
+    finally:
+        file.unlink() if before is None else file.write_bytes(before)
+
+
+def test_every_import_contract_has_a_planted_bad_import(pyproject: dict[str, Any]) -> None:
+    contracts = {contract["name"] for contract in pyproject["tool"]["importlinter"]["contracts"]}
+    assert contracts == set(BAD_IMPORTS)
+
+
+# What the gate lets pass
+
+
+def ignores_without_reason(pyproject_text: str) -> list[str]:
+    """Return the lines of ruff's `ignore` lists that name a rule and give no reason."""
+    tables = re.split(r"^\[", pyproject_text, flags=re.MULTILINE)
+    lines = [
+        line.strip()
+        for table in tables
+        if table.startswith("tool.ruff")
+        for block in re.findall(r"^(?:ignore|\".*\") = \[\n(.*?)^\]", table, flags=re.MULTILINE | re.DOTALL)
+        for line in block.splitlines()
+    ]
+    assert lines, "no list of ignored rules was found"
+    return [line for line in lines if not re.fullmatch(r'(?:"[A-Z]+\d*", ?)+\s*#\s*\w.{9,}', line)]
+
+
+def test_every_ignored_rule_has_its_reason(repository: Path) -> None:
+    assert ignores_without_reason((repository / "pyproject.toml").read_text()) == []
+
+
+def test_an_ignored_rule_without_a_reason_would_be_seen() -> None:
+    planted = '[tool.ruff.lint]\nignore = [\n    "D401",  # noun phrases in places\n    "S101",\n]\n'
+    assert ignores_without_reason(planted) == ['"S101",']
+
+
+def test_the_gate_covers_every_python_file(pyproject: dict[str, Any], tracked: list[Path], repository: Path) -> None:
+    roots = [repository / folder for folder in pyproject["tool"]["mypy"]["files"]]
+    outside = [file for file in tracked if file.suffix == ".py" and not any(file.is_relative_to(r) for r in roots)]
+    assert outside == []
+    assert "exclude" not in pyproject["tool"]["ruff"]
+    assert "exclude" not in pyproject["tool"]["mypy"]
+
+
+# What is installed
+
+
+def test_every_dependency_is_pinned_inside_the_range_that_we_promise(
+    pyproject: dict[str, Any], repository: Path
+) -> None:
+    pins = constraints(repository)
+    project = pyproject["project"]
+    declared = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    for requirement in map(Requirement, declared):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
+
+
+def test_the_tests_run_on_the_pinned_versions(repository: Path) -> None:
+    found = {name: installed(name) for name in constraints(repository)}
+    assert {name: at for name, at in found.items() if at not in (None, constraints(repository)[name])} == {}
+
+
+def constraints(repository: Path) -> dict[str, str]:
+    lines = (repository / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if not line.startswith("#")]
+    return {canonicalize_name(name): exact for name, exact in pairs}
+
+
+def installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+# What `make` and the repository promise
+
+
+def test_make_has_the_promised_targets_and_explains_each(repository: Path) -> None:
+    listed = re.findall(r"^ +make ([a-z-]+) +\S", run("make", cwd=repository), flags=re.MULTILINE)
+    declared = re.findall(r"^([a-z-]+):", (repository / "Makefile").read_text(), flags=re.MULTILINE)
+    assert set(PROMISED_TARGETS) <= set(listed)
+    assert set(declared) == set(listed)
+
+
+@pytest.mark.parametrize("target", sorted(PROMISED_TARGETS))
+def test_make_knows_what_to_do_for(target: str, repository: Path) -> None:
+    run("make", "--dry-run", target, cwd=repository)
+
+
+def test_starting_the_node_installs_no_torch(repository: Path) -> None:
+    everything = run("make", "--dry-run", "--always-make", "run", cwd=repository)
+    assert "scp-node serve" in everything
+    assert "training" not in everything
+
+
+def test_make_test_runs_the_whole_gate(repository: Path) -> None:
+    everything = run("make", "--dry-run", "test", cwd=repository)
+    steps = ["ruff check", "ruff format --check", "mypy", "lint-imports", "pytest"]
+    places = [everything.find(f"bin/{step}\n") for step in steps]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+def test_ci_runs_make_test_and_nothing_else(repository: Path) -> None:
+    lines = (repository / ".ci" / "run").read_text().splitlines()
+    assert lines == ["#!/bin/sh", "set -eu", 'cd "$(dirname "$0")/.."', "make test"]
+
+
+@pytest.fixture(scope="module")
+def tracked(repository: Path) -> list[Path]:
+    """The files that git knows."""
+    if not (repository / ".git").exists():
+        pytest.skip("this is not a git work tree")
+    names = run("git", "ls-files", "-z", cwd=repository).split("\0")
+    return [repository / name for name in names if name and (repository / name).is_file()]
+
+
+def private_names(file: Path) -> list[str]:
+    content = file.read_bytes()
+    return [] if b"\0" in content else PRIVATE.findall(content.decode(errors="replace"))
+
+
+def test_no_file_names_a_registry_or_a_folder_of_one_machine(tracked: list[Path]) -> None:
+    found = {str(file): names for file in tracked if (names := private_names(file))}
+    assert found == {}
+
+
+@pytest.mark.parametrize("text", ["/ho" + "me/alex/node", 'DATA = "/wo' + 'rk/data"', "https://pypi" + ".org/simple"])
+def test_a_private_name_would_be_seen(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "planted.txt"
+    file.write_text(text)
+    assert private_names(file) != []
