@@ -1,0 +1,215 @@
+"""Start a node and a PACS, send a folder of X-rays, and show what comes back and how fast."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from scp_node.delivery import send_files
+from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs
+from scp_node.demo.phantom import phantom_image
+from scp_node.doctor import answers_echo
+from scp_node.settings import Settings
+from scp_node.tables import dicom_files
+
+QUIET_SECONDS = 1.0
+_START_SECONDS = 60.0
+_PATIENCE_SECONDS = 90.0  # without a new report
+_PROBABILITY, _COMMENT = "122157", "121106"  # PS3.16 Annex D
+
+console = Console()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One study that was sent."""
+
+    patient: str
+    view: str
+    at: float  # monotonic second of its last C-STORE response
+
+
+def main() -> int:
+    """Run the demonstration; return 0 when every study got its report."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("images", nargs="?", type=Path, help="folder of DICOM files; default: synthetic phantoms")
+    parser.add_argument("--keep", action="store_true", help="leave node and PACS running until Enter is pressed")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="scp-node-demo-") as folder:
+        return _demonstrate(Path(folder), arguments.images, keep=arguments.keep)
+
+
+def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
+    files = _images(images) if images else _phantoms(folder / "phantoms")
+    pacs = open_pacs(folder / "pacs")
+    settings = _settings(folder, pacs)
+    node = subprocess.Popen([sys.executable, "-m", "scp_node", "serve"], env=_environment(settings))  # noqa: S603 - ours
+    try:
+        _wait_for_node(node, settings)
+        console.print(
+            f"node {settings.node.ae_title} on port {settings.listen.port}, PACS: {pacs.name}", highlight=False
+        )
+        sent, refused = _send(files, settings)
+        reports = _collect(pacs, sent)
+        _show(sent, reports, refused, pacs)
+        if keep:
+            console.input("Node and PACS are running. Press Enter to stop. ")
+    finally:
+        node.terminate()
+        node.wait()
+        pacs.close()
+    return 0 if sent and set(sent) <= set(reports) else 1
+
+
+def _images(folder: Path) -> list[Path]:
+    files = [file for file in dicom_files([folder]) if _is_dicom(file)]
+    console.print(f"{len(files)} DICOM files of {folder}", highlight=False)
+    return files
+
+
+def _is_dicom(file: Path) -> bool:
+    try:
+        return "SOPInstanceUID" in dcmread(file, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+    except (InvalidDicomError, OSError):
+        return False
+
+
+def _phantoms(folder: Path) -> list[Path]:
+    folder.mkdir()
+    files = []
+    for number in range(6):
+        view = "LL" if number == 5 else ("AP" if number % 2 else "PA")
+        image = phantom_image(number, opacity=number % 2 == 1, view=view)
+        file = folder / f"synthetic-phantom-{number}.dcm"
+        image.save_as(file, enforce_file_format=True)
+        files.append(file)
+    console.print(
+        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing. Your own films: make demo IMAGES=folder"
+    )
+    return files
+
+
+def _settings(folder: Path, pacs: Pacs) -> Settings:
+    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs.port}
+    return Settings.model_validate(
+        {
+            "node": {"data_dir": str(folder / "node")},
+            "listen": {"port": free_port()},
+            "destinations": [destination],
+            "study": {"quiet_seconds": QUIET_SECONDS},
+            "log": {"level": "WARNING"},
+        }
+    )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    changed = settings.model_dump(mode="json", exclude_unset=True)
+    variables: dict[str, str] = {}
+    for section, value in changed.items():
+        if isinstance(value, Mapping):
+            variables |= {f"SCP_NODE_{section}__{key}".upper(): str(option) for key, option in value.items()}
+        else:
+            variables[f"SCP_NODE_{section}".upper()] = json.dumps(value)
+    return {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE_")} | variables
+
+
+def _wait_for_node(node: subprocess.Popen[bytes], settings: Settings) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not answers_echo(settings):
+        if node.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit("the node does not start")
+        time.sleep(0.1)
+
+
+def _send(files: Sequence[Path], settings: Settings) -> tuple[dict[str, Sent], list[tuple[Path, int | None]]]:
+    sent: dict[str, Sent] = {}
+
+    def note(path: Path, status: int | None) -> None:
+        progress.advance(task)
+        if status == 0:
+            image = dcmread(path, stop_before_pixels=True)
+            patient, view = str(image.get("PatientID", "")), str(image.get("ViewPosition", "")) or "-"
+            sent[image.StudyInstanceUID] = Sent(patient=patient, view=view, at=time.monotonic())
+
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("send", total=len(files))
+        results = send_files(
+            files, host=settings.listen.host, port=settings.listen.port, called_ae=settings.node.ae_title,
+            calling_ae="DEMO", on_progress=note,
+        )  # fmt: skip
+    return sent, [(path, status) for path, status in results if status != 0]
+
+
+def _collect(pacs: Pacs, sent: Mapping[str, Sent]) -> dict[str, tuple[float, Dataset]]:
+    reports: dict[str, tuple[float, Dataset]] = {}
+    last = time.monotonic()
+    columns = (TextColumn("reports in the PACS"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("reports", total=len(sent))
+        while set(reports) < set(sent) and time.monotonic() - last < _PATIENCE_SECONDS:
+            for arrived, report in pacs.new_reports():
+                reports[report.StudyInstanceUID] = (arrived, report)
+                last = arrived
+            progress.update(task, completed=len(reports))
+            time.sleep(0.01)
+    return reports
+
+
+def _show(
+    sent: Mapping[str, Sent],
+    reports: Mapping[str, tuple[float, Dataset]],
+    refused: Sequence[tuple[Path, int | None]],
+    pacs: Pacs,
+) -> None:
+    table = Table("patient", "view", "verdict", "probability", "SOP Instance UID of the report", "ms to PACS")
+    for study, study_sent in sent.items():
+        arrived, report = reports.get(study, (None, None))
+        if report is None or arrived is None:
+            table.add_row(study_sent.patient, study_sent.view, "no report", "", "", "")
+            continue
+        verdict, probability = _texts(report, _COMMENT), _texts(report, _PROBABILITY)
+        milliseconds = f"{1000 * (arrived - study_sent.at):.0f}"
+        table.add_row(
+            study_sent.patient, study_sent.view, verdict[0] if verdict else "", ", ".join(probability),
+            report.SOPInstanceUID, milliseconds,
+        )  # fmt: skip
+    console.print(table)
+    for path, status in refused:
+        console.print(f"refused: {path.name} {'not sent' if status is None else f'0x{status:04X}'}", highlight=False)
+    console.print(
+        f"ms to PACS: from the last C-STORE response, with {QUIET_SECONDS:g} s in which the study stays quiet"
+    )
+    console.print(f"See the reports: {pacs.look}", highlight=False)
+    console.print("AI results of a research node, not verified by a physician. Not a medical device.")
+
+
+def _texts(item: Dataset, code: str) -> list[str]:
+    """Return text and numbers of all content items with this concept, in order."""
+    found = []
+    for child in item.get("ContentSequence", []):
+        name = child.get("ConceptNameCodeSequence")
+        if name and name[0].get("CodeValue") == code:
+            measured = child.get("MeasuredValueSequence")
+            value = f"{measured[0].NumericValue} %" if measured else child.get("TextValue", "")
+            found += [value] if value else []
+        found += _texts(child, code)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The PACS of the demonstration: a real Orthanc where it is installed, else a small Storage SCP of our own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydicom import Dataset, dcmread
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification  # type: ignore[attr-defined]
+
+AE_TITLE = "PACS"
+_LOOPBACK = "127.0.0.1"
+_START_SECONDS = 20.0
+
+
+class Pacs(Protocol):
+    """Where the reports arrive."""
+
+    name: str
+    port: int
+    look: str  # where a person sees what arrived
+
+    def new_reports(self) -> list[tuple[float, Dataset]]:
+        """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
+
+    def close(self) -> None:
+        """Stop."""
+
+
+def open_pacs(folder: Path) -> Pacs:
+    """Start a PACS that keeps its data below `folder`."""
+    program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
+    return OrthancPacs(Path(program), folder) if program else StoragePacs(folder)
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.create_server((_LOOPBACK, 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+class OrthancPacs:
+    """Orthanc, watched through its REST API."""
+
+    name = "Orthanc"
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        """Start it and wait until it answers.
+
+        Raises:
+            RuntimeError: it does not start; its log says why.
+        """
+        self.port, self._http = free_port(), free_port()
+        self.look = f"http://{_LOOPBACK}:{self._http}/app/explorer.html"
+        self._seen = 0
+        folder.mkdir(parents=True)
+        config = folder / "orthanc.json"
+        config.write_text(json.dumps(self._settings(folder), indent=2), encoding="utf-8")
+        self._log = (folder / "orthanc.log").open("wb")
+        self._process = subprocess.Popen([program, config], stdout=self._log, stderr=self._log)  # noqa: S603 - found above
+        self._wait()
+
+    def _settings(self, folder: Path) -> dict[str, Any]:
+        return {
+            "Name": "Demonstration PACS",
+            "DicomAet": AE_TITLE,
+            "DicomPort": self.port,
+            "DicomAlwaysAllowStore": True,
+            "HttpPort": self._http,
+            "RemoteAccessAllowed": False,
+            "AuthenticationEnabled": False,
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "Plugins": [],
+        }
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self._get("/system")
+            except OSError:
+                time.sleep(0.1)
+            else:
+                return
+        self.close()
+        raise RuntimeError(f"Orthanc does not start, see {self._log.name}")
+
+    def _get(self, path: str) -> bytes:
+        with urllib.request.urlopen(f"http://{_LOOPBACK}:{self._http}{path}", timeout=10) as answer:  # noqa: S310 - ours
+            body: bytes = answer.read()
+        return body
+
+    def new_reports(self) -> list[tuple[float, Dataset]]:
+        """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
+        changes = json.loads(self._get(f"/changes?since={self._seen}&limit=1000"))
+        arrived = time.monotonic()
+        self._seen = changes["Last"]
+        ids = [change["ID"] for change in changes["Changes"] if change["ChangeType"] == "NewInstance"]
+        found = [dcmread(BytesIO(self._get(f"/instances/{identifier}/file"))) for identifier in ids]
+        return [(arrived, dataset) for dataset in found if dataset.Modality == "SR"]
+
+    def close(self) -> None:
+        """Stop."""
+        self._process.kill()
+        self._process.wait()
+        self._log.close()
+
+
+class StoragePacs:
+    """A Storage SCP that keeps reports as files."""
+
+    name = "a small Storage SCP (Orthanc is not installed)"
+
+    def __init__(self, folder: Path) -> None:
+        """Start it."""
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._arrived: list[tuple[float, Dataset]] = []
+        ae = AE(ae_title=AE_TITLE)
+        ae.add_supported_context(Verification)
+        ae.add_supported_context(Comprehensive3DSRStorage)
+        self._server = ae.start_server((_LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._on_c_store)])
+        self.port = self._server.server_address[1]
+        self.look = f"dsrdump {folder}/*.dcm"
+
+    def _on_c_store(self, event: Any) -> int:
+        file = self._folder / f"{len(self._arrived):04d}.dcm"
+        file.write_bytes(event.encoded_dataset())
+        self._arrived.append((time.monotonic(), dcmread(file)))
+        return 0x0000
+
+    def new_reports(self) -> list[tuple[float, Dataset]]:
+        """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
+        arrived, self._arrived = self._arrived, []
+        return arrived
+
+    def close(self) -> None:
+        """Stop."""
+        self._server.shutdown()

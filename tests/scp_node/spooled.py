@@ -1,0 +1,32 @@
+"""Puts datasets into a spool as the listener does."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+from pydicom import Dataset, dcmwrite
+from pydicom.uid import ExplicitVRLittleEndian
+
+from scp_node.domain import Priority, ReceivedInstance
+from scp_node.received import Origin, inspect
+from scp_node.spool import Spool
+
+
+def encoded(image: Dataset) -> memoryview:
+    """Return the dataset as Explicit VR Little Endian bytes, without file meta."""
+    buffer = BytesIO()
+    dcmwrite(buffer, image, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    data = buffer.getvalue()
+    return memoryview(data)
+
+
+def spooled(spool: Spool, image: Dataset, *, calling_ae: str = "CR1") -> ReceivedInstance:
+    """Write `image` to the spool and return it as received."""
+    bare = Dataset()
+    bare.update({element.tag: element for element in image})
+    data = encoded(bare)
+    origin = Origin(
+        calling_ae=calling_ae, called_ae="PNEUMONIA", peer="127.0.0.1", transfer_syntax=ExplicitVRLittleEndian,
+        priority=Priority.ROUTINE,
+    )  # fmt: skip
+    return spool.write(data, inspect(data, ExplicitVRLittleEndian), origin)

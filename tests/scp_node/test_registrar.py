@@ -1,0 +1,134 @@
+"""The registrar: what the spool holds gets its rows, whatever happens in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from scp_node.demo.phantom import phantom_image
+from scp_node.domain import utc_now
+from scp_node.ledger import AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
+from scp_node.listener import RejectedInstance
+from scp_node.registrar import Registrar
+from scp_node.spool import Spool
+from tests.scp_node.spooled import spooled
+from tests.waiting import wait_until
+
+POLICY = Policy(quiet=timedelta(seconds=10), lease=timedelta(seconds=15), max_attempts=3)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool", low_water_bytes=0)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Ledger:
+    return Ledger(engine, POLICY)
+
+
+@contextmanager
+def running(registrar: Registrar) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=registrar.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def states(ledger: Ledger) -> list[str]:
+    return [row["state"] for row in ledger.audit.instances(AuditQuery())]
+
+
+def test_files_that_were_stored_while_the_registrar_was_dead_get_their_rows_at_start(
+    spool: Spool, ledger: Ledger
+) -> None:
+    for seed in range(3):
+        spooled(spool, phantom_image(seed, opacity=False))
+    with running(Registrar(ledger, spool)):
+        wait_until(lambda: len(states(ledger)) == 3)
+
+
+def test_an_instance_is_registered_as_it_arrives_and_again_only_once(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    with running(registrar):
+        received = spooled(spool, phantom_image(1, opacity=False))
+        registrar.received(received)
+        registrar.received(received)
+        wait_until(lambda: states(ledger))
+    assert registrar.scan(first=True) == 0
+    assert states(ledger) == ["received"]
+
+
+def test_a_resent_image_leaves_one_row_and_one_file(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    with running(registrar):
+        for _ in range(5):
+            registrar.received(spooled(spool, phantom_image(1, opacity=False)))
+        wait_until(lambda: states(ledger) and len(list(spool.paths())) == 1)
+    assert states(ledger) == ["received"]
+
+
+def test_the_same_uid_with_other_pixels_keeps_both_files_and_says_conflict(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    other = phantom_image(2, opacity=True)
+    other.SOPInstanceUID = phantom_image(1, opacity=False).SOPInstanceUID
+    with running(registrar):
+        registrar.received(spooled(spool, phantom_image(1, opacity=False)))
+        registrar.received(spooled(spool, other))
+        wait_until(lambda: len(states(ledger)) == 2)
+    assert states(ledger) == ["received", "conflict"]
+    assert len(list(spool.paths())) == 2
+
+
+def test_while_the_database_is_away_nothing_is_lost_and_afterwards_all_is_registered(
+    spool: Spool, ledger: Ledger, engine: Engine
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE instance RENAME TO hidden"))
+    registrar = Registrar(ledger, spool)
+    with running(registrar):
+        for seed in range(3):
+            registrar.received(spooled(spool, phantom_image(seed, opacity=False)))
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE hidden RENAME TO instance"))
+        wait_until(lambda: len(states(ledger)) == 3)
+
+
+def test_a_file_that_is_no_dicom_does_not_hold_up_the_others(tmp_path: Path, spool: Spool, ledger: Ledger) -> None:
+    broken = spooled(spool, phantom_image(1, opacity=False))
+    (tmp_path / "spool" / broken.spool_path).write_bytes(b"no DICOM")
+    spooled(spool, phantom_image(2, opacity=False))
+    with running(Registrar(ledger, spool)):
+        wait_until(lambda: states(ledger))
+    assert states(ledger) == ["received"]
+    assert len(list(spool.paths())) == 2
+
+
+def test_a_refused_store_is_recorded(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    refused = RejectedInstance(
+        sop_instance_uid="1.2.3", calling_ae="CR1", peer="127.0.0.1", status=0xC000, reason="cut off", at=utc_now()
+    )
+    with running(registrar):
+        registrar.rejected(refused)
+        wait_until(lambda: states(ledger))
+    assert states(ledger) == ["rejected"]
