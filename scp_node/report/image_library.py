@@ -14,7 +14,7 @@ from scp_node.report import codes
 from scp_node.report.attributes import put
 from scp_node.report.codes import Concept
 from scp_node.report.content_items import CONTAINS, HAS_ACQ_CONTEXT, code, container, date, image, number, text
-from scp_node.report.header import valid_date
+from scp_node.report.mending import valid_date
 from scp_node.report.source import Attributes, SourceImage
 
 

@@ -17,13 +17,13 @@ from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VER
 from scp_node.report.attributes import dataset, put
 from scp_node.report.content import content
 from scp_node.report.header import (
-    LONGEST_LO,
     acquisition_equipment,
     local_time,
     patient_and_study,
     referenced_requests,
 )
 from scp_node.report.measurements import completion
+from scp_node.report.mending import long_string
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
@@ -51,7 +51,7 @@ def build_report(
     if not study_images or at.tzinfo is None:
         raise ValueError("a report needs an image and a time with its zone")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, of a source's character set
+        warnings.simplefilter("ignore")  # pydicom's, about the source, must not become errors that lose a report
         return _build(study_images, model, site, previous, at)
 
 
@@ -130,18 +130,20 @@ def _result(image: ReportedImage) -> list[str]:
 
 def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage, series_uid: str) -> dict[str, Any]:
     # a series' attributes are those of all its instances: the model's version stands here, a report's is its number
-    return {
+    attributes: dict[str, Any] = {
         "Modality": "SR",
         "SeriesInstanceUID": series_uid,
         "SeriesNumber": site.series_number,
-        "SeriesDescription": f"{site.series_description} {model.version}"[:LONGEST_LO],
+        "SeriesDescription": long_string(f"{site.series_description} {model.version}"),
         "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
         "Manufacturer": site.manufacturer,
         "ManufacturerModelName": site.model_name,
         "DeviceSerialNumber": site.installation,
-        "SoftwareVersions": [site.software_version[:LONGEST_LO], model.bundle[:LONGEST_LO]],
-        "ContributingEquipmentSequence": acquisition_equipment(source),
+        "SoftwareVersions": [long_string(site.software_version), long_string(model.bundle)],
     }
+    if equipment := acquisition_equipment(source):
+        attributes["ContributingEquipmentSequence"] = equipment
+    return attributes
 
 
 def _document(
