@@ -16,6 +16,8 @@ from scp_node.analysis.pixels import Prepared, prepare
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
+_UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 7.1.1
+
 
 def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:
     """Return the network's input from a DICOM file, or why the image gets no score.
@@ -26,11 +28,18 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
     with undisturbed_reading():
         try:
             image = dcmread(path)
+            header = image or dcmread(path, stop_before_pixels=True)
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
         except Exception:  # noqa: BLE001 - pydicom raises what the bytes provoke; every one means no dataset
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="not a DICOM file")
-        return analyse(image, rules, own)
+        if image:
+            return analyse(image, rules, own)
+        # pydicom gives up the whole dataset where encapsulated pixel data has no end
+        noted = assess_header(header, rules, own)
+        if isinstance(noted, NotAnalysed):
+            return noted
+        return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="file ends within the pixel data")
 
 
 def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:
@@ -63,12 +72,5 @@ def conclude(prepared: Prepared, *, logit: float, probability: float, threshold:
 
 def _is_cut(image: Dataset) -> bool:
     """Return whether an element is shorter than it says: pydicom reads a cut file as far as it goes."""
-    return any(
-        isinstance(element, RawDataElement)
-        and element.length != _UNDEFINED
-        and len(element.value or b"") < element.length
-        for element in image.elements()
-    )
-
-
-_UNDEFINED = 0xFFFFFFFF  # PS3.5 7.1.1
+    raw = (element for element in image.elements() if isinstance(element, RawDataElement))
+    return any(len(e.value or b"") < e.length != _UNDEFINED_LENGTH for e in raw)
