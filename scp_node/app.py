@@ -111,8 +111,8 @@ def check_demonstration(settings: Settings) -> None:
     outside = [entry.name for entry in settings.destinations if not is_loopback(entry.host)]
     if identity.status == "demonstration" and outside and not settings.inference.acknowledge_demonstration:
         raise SettingsError(
-            f"inference.acknowledge_demonstration: {identity.bundle} is a demonstration model, not for clinical use, and "
-            f"destination {', '.join(outside)} is not on this machine; set it to true to send reports there all the same"
+            f"inference.acknowledge_demonstration: {identity.bundle} is a demonstration model, not for clinical use, "
+            f"and destination {', '.join(outside)} is not on this machine; set it to true to send reports there anyway"
         )
 
 

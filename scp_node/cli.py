@@ -11,14 +11,12 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from scp_node import __version__, app
-from scp_node.ledger import AuditQuery, LedgerError
+from scp_node.ledger import AuditQuery
 from scp_node.ledger.audit import DELIVERY_STATES, STATES
 from scp_node.logs import configure_logging
 from scp_node.settings import Settings, SettingsError, commented_toml, load_settings
-from scp_node.spool import SpoolError
 
 cli = typer.Typer(
     name="scp-node",
@@ -34,7 +32,9 @@ cli.add_typer(db_cli, name="db")
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False),
+    typer.Option(
+        "--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False
+    ),
 ]
 out = Console(soft_wrap=True)
 
@@ -242,5 +242,3 @@ def db_upgrade(config: ConfigOption = None) -> None:
     """Bring the schema up to date."""
     app.upgrade_database(_settings(config))
     out.print("database is up to date")
-
-

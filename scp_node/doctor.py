@@ -38,7 +38,9 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
     if not settings.destinations:
-        yield Check(name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])")
+        yield Check(
+            name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])"
+        )
     for destination in settings.destinations:
         yield _destination(settings, destination)
 
@@ -87,9 +89,7 @@ def _listener(settings: Settings) -> Check:
 def answers_echo(settings: Settings) -> bool:
     """Return whether the running node answers a C-ECHO."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen.host, settings.listen.host)  # noqa: S104 - a test
-    ourselves = DestinationSettings(
-        name="self", ae_title=settings.node.ae_title, host=host, port=settings.listen.port
-    )
+    ourselves = DestinationSettings(name="self", ae_title=settings.node.ae_title, host=host, port=settings.listen.port)
     return _echo(settings, ourselves)
 
 

@@ -1,7 +1,7 @@
 """Log lines: a stable phrase, then key=value; as text for people or one JSON object a line.
 
-No line may hold a patient's name, ID or birth date. The libraries underneath quote values of datasets in their warnings,
-so those are silenced here.
+No line may hold a patient's name, ID or birth date. The libraries underneath quote values of datasets in their
+warnings, so those are silenced here.
 """
 
 from __future__ import annotations

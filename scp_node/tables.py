@@ -50,7 +50,9 @@ def _print_table(rows: Iterable[dict[str, Any]], console: Console) -> None:
     table = Table(*(name.replace("_", " ") for name in _COLUMNS), "deliveries")
     for row in rows:
         cells = [_cell(name, row[name]) for name in _COLUMNS]
-        sent = ", ".join(f"{entry['destination']}: {entry['state']} {entry['status'] or ''}" for entry in row["deliveries"])
+        sent = ", ".join(
+            f"{entry['destination']}: {entry['state']} {entry['status'] or ''}" for entry in row["deliveries"]
+        )
         table.add_row(*cells, sent.strip())
     console.print(table)
 
@@ -77,7 +79,7 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str, console: Console) -> int:  # noqa: PLR0917
+def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str, console: Console) -> int:
     """Send the files with a progress bar; return 0 when all were taken.
 
     Raises:

@@ -121,9 +121,7 @@ class Analyser:
         if len(logits) != len(ready):
             raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
         values = iter(logits.tolist())
-        return [
-            item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared
-        ]
+        return [item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared]
 
     def _conclude(self, item: Prepared, logit: float) -> Outcome:
         threshold = self._network.identity.threshold

@@ -57,7 +57,7 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
     files = _images(images) if images else _phantoms(folder / "phantoms")
     pacs = open_pacs(folder / "pacs")
     settings = _settings(folder, pacs)
-    node = subprocess.Popen([sys.executable, "-m", "scp_node", "serve"], env=_environment(settings))  # noqa: S603 - ours
+    node = subprocess.Popen([sys.executable, "-m", "scp_node", "serve"], env=_environment(settings))
     try:
         _wait_for_node(node, settings)
         console.print(
@@ -98,7 +98,8 @@ def _phantoms(folder: Path) -> list[Path]:
         image.save_as(file, enforce_file_format=True)
         files.append(file)
     console.print(
-        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing. Your own films: make demo IMAGES=folder"
+        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing. "
+        "Your own films: make demo IMAGES=folder"
     )
     return files
 

@@ -47,7 +47,7 @@ def _ellipse(
 
 
 def phantom_image(seed: int, *, opacity: bool, view: str = "PA") -> Dataset:
-    """Return a Computed Radiography image of a phantom, ready to be saved or sent; equal arguments give equal images."""
+    """Return a Computed Radiography image of a phantom, ready to be saved; equal arguments give equal images."""
     pixels = phantom_pixels(seed, opacity=opacity)
     image = Dataset()
     image.SOPClassUID = ComputedRadiographyImageStorage

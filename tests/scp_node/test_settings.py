@@ -74,7 +74,7 @@ def test_lists_come_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="absent.toml: cannot be read"):
+    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read"):
         load_settings(tmp_path / "absent.toml")
 
 

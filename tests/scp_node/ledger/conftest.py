@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
-from scp_node.ledger import Analysed, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
+from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
 
 MODEL = ModelIdentity(
     name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"
@@ -90,8 +90,6 @@ class Node:
         return snapshot if saved else None
 
     def audit(self) -> list[dict[str, Any]]:
-        from scp_node.ledger import AuditQuery
-
         return list(self.ledger.audit.instances(AuditQuery()))
 
     def rows(self, statement: str) -> list[Any]:

@@ -41,7 +41,8 @@ def test_a_schema_of_a_newer_program_is_not_touched(engine: Engine) -> None:
 def test_sqlite_keeps_every_commit_through_a_power_cut(tmp_path: Path) -> None:
     engine = create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
     with engine.connect() as connection:
-        pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")}
+        names = ("journal_mode", "synchronous")
+        pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
     engine.dispose()
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
 
