@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -24,13 +25,18 @@ class UnreadableAttributeError(ValueError):
 
 @contextmanager
 def undisturbed_reading() -> Iterator[None]:
-    """Read values as they are, and say nothing about them: pydicom's warnings would print the patient's values.
+    """Read values as they are, and say nothing about them: pydicom's warnings print the patient's values, and log them.
 
     Changes the state of the process while it lasts: not for a process in which other threads use pydicom.
     """
-    with config.disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    log = logging.getLogger("pydicom")
+    silent, log.disabled = log.disabled, True
+    try:
+        with config.disable_value_validation(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = silent
 
 
 def code(header: Dataset, keyword: str) -> str:
