@@ -1,0 +1,151 @@
+"""Read the headers of compressed streams and walk them to their end, without decoding.
+
+A decoder given half a film paints the rest in one grey and reports success. These checks refuse what is provably not
+whole: a stream that stops before its end marker, holds a marker that cannot stand there, or holds a run of zero bytes
+that codes more samples than the image has.
+"""
+
+import re
+import struct
+from dataclasses import dataclass
+
+
+class DamagedCodestream(Exception):  # noqa: N818 - a finding about the stream, always translated by the caller
+    """The compressed stream is not whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codestream:
+    """What a compressed image says about itself."""
+
+    rows: int
+    columns: int
+    samples: int
+    precision: int
+
+
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # ISO 10918-1 B.1.1.3, ISO 14495-1
+_FRAME_HEADERS = {_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_LS}
+# DHT, DNL, DQT, DRI, APPn, COM, and JPEG-LS's LSE: segments that only need to be stepped over
+_SKIPPED = {0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8}
+_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # neither a stuffed byte nor a restart marker
+_NEXT_MARKER_JPEG_LS = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)  # ISO 14495-1 9.1: a stuffed bit is 0
+
+
+def read_jpeg(stream: bytes) -> Codestream:
+    """Return the frame header of a JPEG or JPEG-LS stream that was walked to its end marker.
+
+    Raises:
+        DamagedCodestream: a marker is missing, out of place, or the stream codes more than one image's samples.
+    """
+    if stream[:2] != bytes((0xFF, _SOI)):
+        raise DamagedCodestream("no start of image")
+    header: Codestream | None = None
+    process, position = 0, 2
+    while True:
+        marker, start, end = _segment(stream, position)
+        if marker == _EOI:
+            break
+        if marker in _FRAME_HEADERS and header is None:
+            header, process = _frame_header(stream[start:end]), marker
+        elif marker == _SOS and header is not None:
+            end = _end_of_scan(stream, end, process)
+        elif marker not in _SKIPPED:
+            raise DamagedCodestream("marker out of place")
+        position = end
+    if header is None or stream[end:].strip(b"\0\xff"):
+        raise DamagedCodestream("no frame, or data after the end of image")
+    _refuse_impossible_run(stream, header, process)
+    return header
+
+
+def _segment(stream: bytes, position: int) -> tuple[int, int, int]:
+    """Return a marker, and where the content of its segment starts and ends."""
+    if stream[position : position + 1] != b"\xff":
+        raise DamagedCodestream("no marker where one is due")
+    while stream[position : position + 1] == b"\xff":  # ISO 10918-1 B.1.1.2: fill bytes may precede a marker
+        position += 1
+    if position >= len(stream):
+        raise DamagedCodestream("ends before the end of image")
+    marker = stream[position]
+    start = position + 1
+    if marker == _EOI:
+        return marker, start, start
+    if start + 2 > len(stream):
+        raise DamagedCodestream("ends within a segment")
+    length = int.from_bytes(stream[start : start + 2])
+    if length < 2 or start + length > len(stream):
+        raise DamagedCodestream("ends within a segment")
+    return marker, start + 2, start + length
+
+
+def _frame_header(content: bytes) -> Codestream:
+    if len(content) < 6:
+        raise DamagedCodestream("frame header too short")
+    precision, rows, columns, samples = struct.unpack_from(">BHHB", content)
+    return Codestream(rows=rows, columns=columns, samples=samples, precision=precision)
+
+
+def _end_of_scan(stream: bytes, start: int, process: int) -> int:
+    pattern = _NEXT_MARKER_JPEG_LS if process == _SOF_JPEG_LS else _NEXT_MARKER
+    following = pattern.search(stream, start)
+    if following is None:
+        raise DamagedCodestream("no end of image")
+    return following.start()
+
+
+def _refuse_impossible_run(stream: bytes, header: Codestream, process: int) -> None:
+    """Refuse zero bytes that would code more than the whole image: the mark of a zeroed tail with its end put back.
+
+    A code has one bit at least. A block of 8 x 8 samples needs two (its mean and its end), a lossless sample one.
+    """
+    if process == _SOF_JPEG_LS:
+        return
+    if process == _SOF_LOSSLESS:
+        shortest = header.rows * header.columns * header.samples // 8
+    else:
+        shortest = -(-header.rows // 8) * -(-header.columns // 8) * header.samples // 4
+    slack = 64  # the longest run that tables and headers hold
+    if bytes(shortest + slack) in stream:
+        raise DamagedCodestream("zero bytes that code more than the image")
+
+
+_J2K_SOC_SIZ, _J2K_SOT, _J2K_EOC = b"\xff\x4f\xff\x51", 0xFF90, b"\xff\xd9"  # ISO 15444-1 Table A.2
+_J2K_SIZ_BYTES = 47  # up to and including the first component
+
+
+def read_jpeg2000(stream: bytes) -> Codestream:
+    """Return the image size of a JPEG 2000 codestream whose tile-parts were followed to its end marker.
+
+    Raises:
+        DamagedCodestream: the stream does not start with its size, or its tile-parts do not lead to its end.
+    """
+    if not stream.startswith(_J2K_SOC_SIZ) or len(stream) < _J2K_SIZ_BYTES:
+        raise DamagedCodestream("no image size at the start")
+    width, height, left, top = struct.unpack_from(">4I", stream, 8)
+    samples, depth, *steps = struct.unpack_from(">HBBB", stream, 40)
+    if steps != [1, 1]:
+        raise DamagedCodestream("subsampled component")
+    _follow_tile_parts(stream.rstrip(b"\0"))
+    return Codestream(rows=height - top, columns=width - left, samples=samples, precision=(depth & 0x7F) + 1)
+
+
+def _follow_tile_parts(stream: bytes) -> None:
+    position, tile_parts = 2, 0
+    while stream[position:] != _J2K_EOC:
+        if position + 10 > len(stream):
+            raise DamagedCodestream("ends before the end of codestream")
+        marker, length, _, tile_part_bytes = struct.unpack_from(">HHHI", stream, position)
+        if marker == _J2K_SOT:
+            tile_parts += 1
+            step = tile_part_bytes or len(stream) - len(_J2K_EOC) - position  # A.4.2: 0 means up to the end
+        elif tile_parts == 0 and marker >= 0xFF50:
+            step = 2 + length
+        else:
+            raise DamagedCodestream("no marker where one is due")
+        if step < 4:
+            raise DamagedCodestream("segment of no length")
+        position += step
+    if tile_parts == 0:
+        raise DamagedCodestream("no tile")
