@@ -1,0 +1,48 @@
+"""What a C-STORE response means for a report, and how long to wait before the next try."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+_DELIVERED: Final = frozenset(
+    {
+        0x0000,  # Success
+        0xB000,  # Coercion of data elements, PS3.4 Table B.2-1: stored
+        0xB006,  # Elements discarded: stored
+        0xB007,  # Data Set does not match SOP Class: stored
+    }
+)
+_PASSING_FAILURES: Final = frozenset({0x0110, 0x0213})  # processing failure, resource limitation, PS3.7 section C.5
+_LARGEST_EXPONENT: Final = 40  # beyond it any pause is longer than any cap
+
+
+class Disposition(StrEnum):
+    """What became of a report that was sent."""
+
+    DELIVERED = "delivered"  # the destination has it
+    RETRY = "retry"  # a later try may succeed
+    PERMANENT = "permanent"  # the destination said no for good
+
+
+def classify(status: int | None) -> Disposition:
+    """Return what a C-STORE status means; None is no response at all."""
+    if status is None:
+        return Disposition.RETRY
+    if status in _DELIVERED:
+        return Disposition.DELIVERED
+    is_refused = status >> 8 == 0xA9 or status >> 12 == 0xC  # does not match SOP class, cannot understand
+    is_failure = status >> 8 in (0x01, 0x02) and status not in _PASSING_FAILURES  # PS3.7 section C.5
+    return Disposition.PERMANENT if is_refused or is_failure else Disposition.RETRY
+
+
+def pause_before(attempt: int, *, first: timedelta, cap: timedelta, random: Random) -> timedelta:
+    """Return the pause before the try that follows number `attempt`: doubled each time, and spread.
+
+    It lies between half and all of the doubled pause, so that many reports do not come back to a PACS in one moment.
+    """
+    doubled = first.total_seconds() * 2.0 ** min(max(attempt - 1, 0), _LARGEST_EXPONENT)
+    longest = min(doubled, cap.total_seconds())
+    return timedelta(seconds=random.uniform(longest / 2, longest))

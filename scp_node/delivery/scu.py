@@ -1,0 +1,169 @@
+"""The Storage SCU that takes reports to one destination."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.uid import UID
+from pynetdicom.dsutils import encode
+
+from scp_node.delivery.association import (
+    VERIFICATION,
+    Accepted,
+    AssociationError,
+    ConnectionLostError,
+    RequestedAssociation,
+)
+from scp_node.delivery.disposition import Disposition, classify
+from scp_node.part10 import decode_head
+from scp_node.settings import DeliverySettings, DestinationSettings
+
+_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
+_IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
+_SYNTAXES: Final = (_EXPLICIT_VR_LITTLE_ENDIAN, _IMPLICIT_VR_LITTLE_ENDIAN)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendResult:
+    """What became of one report."""
+
+    disposition: Disposition
+    status: int | None  # of the C-STORE response; None: there was none
+    sop_class_uid: str  # in which it was sent; empty: it was not sent
+    detail: str  # for the audit: no text of the peer, nothing of the patient's
+
+
+class StorageScu:
+    """Sends reports to one destination over an association that is kept while there is work; for one thread."""
+
+    def __init__(
+        self,
+        destination: DestinationSettings,
+        *,
+        calling_ae: str,
+        sop_classes: Sequence[str],
+        settings: DeliverySettings,
+        recast: Callable[[bytes, str], bytes],
+    ) -> None:
+        """Offer `sop_classes`, best first; `recast` returns a report file as another of them."""
+        self._destination = destination
+        self._calling_ae = calling_ae
+        self._sop_classes = tuple(sop_classes)
+        self._settings = settings
+        self._recast = recast
+        self._association: RequestedAssociation | None = None
+        self._used_at = 0.0  # monotonic
+
+    def send(self, file: bytes) -> SendResult:
+        """Send one report, a DICOM file; never raises for network reasons."""
+        was_open = self._drop_if_stale()
+        try:
+            return self._send(file)
+        except ConnectionLostError as error:
+            self.abort()
+            if not was_open:
+                return _not_sent(error)
+        except AssociationError as error:
+            self.abort()
+            return _not_sent(error)
+        try:  # the peer had left the association that we kept: the same bytes again on a new one
+            return self._send(file)
+        except AssociationError as error:
+            self.abort()
+            return _not_sent(error)
+
+    def echo(self) -> bool:
+        """Return whether the destination answers a C-ECHO with Success."""
+        self._drop_if_stale()
+        try:
+            status = self._open().echo(seconds=self._settings.send_seconds)
+        except AssociationError as error:
+            log.info("no answer to C-ECHO destination=%s reason=%r", self._destination.name, str(error))
+            self.abort()
+            return False
+        self._used_at = time.monotonic()
+        return status == 0
+
+    def close_if_idle(self) -> None:
+        """Release the association when it was not used for a while."""
+        if self._association and time.monotonic() - self._used_at >= self._settings.keep_open_seconds:
+            self.close()
+
+    def close(self) -> None:
+        """Release the association, if there is one."""
+        if self._association:
+            self._association.release()
+            self._association = None
+
+    def abort(self) -> None:
+        """End the association at once, if there is one."""
+        if self._association:
+            self._association.abort()
+            self._association = None
+
+    def _send(self, file: bytes) -> SendResult:
+        association = self._open()
+        context = next((found for uid in self._sop_classes if (found := association.context_for(uid))), None)
+        if context is None:
+            self.close()
+            return SendResult(
+                disposition=Disposition.PERMANENT, status=None, sop_class_uid="", detail="no SOP class is accepted"
+            )
+        dataset, sop_instance_uid = self._encoded(file, context)
+        status = association.store(dataset, sop_instance_uid, context, seconds=self._settings.send_seconds)
+        self._used_at = time.monotonic()
+        disposition = classify(status)
+        return SendResult(
+            disposition=disposition,
+            status=status,
+            sop_class_uid=context.abstract_syntax,
+            detail="" if disposition is Disposition.DELIVERED else f"status 0x{status:04X}",
+        )
+
+    def _encoded(self, file: bytes, context: Accepted) -> tuple[bytes, str]:
+        head = decode_head(memoryview(file))
+        if head.sop_class_uid != context.abstract_syntax:
+            file = self._recast(file, context.abstract_syntax)
+            head = decode_head(memoryview(file))
+        if head.transfer_syntax != context.transfer_syntax:
+            return _transcoded(file, context.transfer_syntax), head.sop_instance_uid
+        return file[head.offset :], head.sop_instance_uid
+
+    def _open(self) -> RequestedAssociation:
+        if self._association is None:
+            self._association = RequestedAssociation.request(
+                self._destination.host,
+                self._destination.port,
+                calling_ae=self._calling_ae,
+                called_ae=self._destination.ae_title,
+                contexts=[(uid, list(_SYNTAXES)) for uid in self._sop_classes] + [(VERIFICATION, list(_SYNTAXES))],
+                seconds=self._settings.connect_seconds,
+            )
+        return self._association
+
+    def _drop_if_stale(self) -> bool:
+        """Return whether an association is open that looks alive."""
+        if self._association and self._association.is_stale():
+            self.abort()
+        return self._association is not None
+
+
+def _not_sent(error: AssociationError) -> SendResult:
+    disposition = Disposition.PERMANENT if error.is_permanent else Disposition.RETRY
+    return SendResult(disposition=disposition, status=None, sop_class_uid="", detail=str(error))
+
+
+def _transcoded(file: bytes, transfer_syntax: str) -> bytes:
+    """Return the dataset of an uncompressed file in another uncompressed transfer syntax."""
+    encoded = encode(dcmread(BytesIO(file)), UID(transfer_syntax).is_implicit_VR, is_little_endian=True)
+    if encoded is None:
+        raise ValueError("report cannot be encoded in the transfer syntax of the destination")
+    return encoded
