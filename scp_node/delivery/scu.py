@@ -13,13 +13,8 @@ from pydicom import dcmread
 from pydicom.uid import UID
 from pynetdicom.dsutils import encode
 
-from scp_node.delivery.association import (
-    VERIFICATION,
-    Accepted,
-    AssociationError,
-    ConnectionLostError,
-    RequestedAssociation,
-)
+from scp_node.delivery.association import VERIFICATION, Accepted, RequestedAssociation
+from scp_node.delivery.connection import AssociationError, ConnectionLostError
 from scp_node.delivery.disposition import Disposition, classify
 from scp_node.part10 import decode_head
 from scp_node.settings import DeliverySettings, DestinationSettings

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from scp_node.delivery.association import MAXIMUM_CONTEXTS, AssociationError, RequestedAssociation
+from scp_node.delivery.association import MAXIMUM_CONTEXTS, RequestedAssociation
+from scp_node.delivery.connection import AssociationError
 from scp_node.encoding import DamagedError
 from scp_node.part10 import FileHead, decode_head
 from scp_node.received import is_uid

@@ -1,0 +1,158 @@
+"""A connection to a peer that speaks the upper layer protocol (PS3.8), with a deadline on every wait."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import struct
+import time
+from typing import Any, Final, Self
+
+from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
+
+ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = 2, 3, 4, 5, 6, 7  # PDU types, PS3.8 section 9.3
+LARGEST_PDU: Final = 1 << 20  # bytes; more is no DICOM peer
+
+
+class AssociationError(Exception):
+    """The association could not be opened, or is over; the message holds no text of the peer."""
+
+    is_permanent = False
+
+
+class RejectedPermanentlyError(AssociationError):
+    """The peer will not have us: A-ASSOCIATE-RJ, result 1."""
+
+    is_permanent = True
+
+
+class ConnectionLostError(AssociationError):
+    """The peer closed, aborted or released the association."""
+
+
+class Connection:
+    """PDUs out and in; every deadline is an instant of the monotonic clock."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Take over a connected socket."""
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connection
+
+    @classmethod
+    def open(cls, host: str, port: int, *, seconds: float) -> Self:
+        """Connect within `seconds`; looking a name up is in the hands of the system.
+
+        Raises:
+            AssociationError: the peer cannot be reached.
+        """
+        try:
+            return cls(socket.create_connection((host, port), timeout=seconds))
+        except OSError as error:
+            raise AssociationError(f"no connection: {_reason(error)}") from error
+
+    def send(self, pdu: bytes, deadline: float) -> None:
+        """Send one PDU.
+
+        Raises:
+            AssociationError: the peer does not read, or is gone.
+        """
+        try:
+            self._socket.settimeout(_left(deadline))
+            self._socket.sendall(pdu)  # the time-out is for all of it
+        except TimeoutError as error:
+            raise AssociationError("peer does not read in time") from error
+        except OSError as error:
+            raise ConnectionLostError(f"connection lost: {_reason(error)}") from error
+
+    def receive(self, deadline: float) -> tuple[int, bytes]:
+        """Return the type and the bytes of the next PDU.
+
+        Raises:
+            AssociationError: it does not come in time, or the peer ends the association.
+        """
+        header = self._read(6, deadline)
+        kind, length = struct.unpack(">BxL", header)
+        if length > LARGEST_PDU:
+            raise ConnectionLostError("PDU is longer than allowed")
+        pdu = header + self._read(length, deadline)
+        if kind == ABORT:
+            raise ConnectionLostError("peer aborted the association")
+        if kind == RELEASE_RQ:
+            self.send(A_RELEASE_RP().encode(), deadline)
+            raise ConnectionLostError("peer released the association")
+        return kind, pdu
+
+    def has_input(self) -> bool:
+        """Return whether the peer has sent something, or closed."""
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def abort(self) -> None:
+        """Tell the peer that it is over, if it still listens, and close the connection."""
+        abort = A_ABORT_RQ()
+        abort.source = 0  # the service user, PS3.8 Table 9-26
+        abort.reason_diagnostic = 0
+        with contextlib.suppress(OSError):
+            self._socket.settimeout(0)
+            self._socket.send(abort.encode())
+        self.close()
+
+    def _read(self, size: int, deadline: float) -> bytes:
+        data = bytearray()
+        try:
+            while len(data) < size:
+                self._acknowledge_quickly()
+                self._socket.settimeout(_left(deadline))
+                if not (part := self._socket.recv(size - len(data))):
+                    raise ConnectionLostError("peer closed the connection")
+                data += part
+        except TimeoutError as error:
+            raise AssociationError("peer does not answer in time") from error
+        except OSError as error:
+            raise ConnectionLostError(f"connection lost: {_reason(error)}") from error
+        return bytes(data)
+
+    def _acknowledge_quickly(self) -> None:
+        # A peer with Nagle's algorithm holds half a response back until we acknowledge the other half: 40 ms each time
+        if hasattr(socket, "TCP_QUICKACK"):  # Linux; falls back by itself, so it is said before each read
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+
+def decoded(kind: Any, pdu: bytes) -> Any:
+    """Return the PDU as an instance of pynetdicom's class `kind`.
+
+    Raises:
+        ConnectionLostError: it is malformed.
+    """
+    instance = kind()
+    guarded(instance.decode, pdu)
+    return instance
+
+
+def guarded(step: Any, *arguments: Any) -> Any:
+    """Return what a step of pynetdicom returns for input of a peer.
+
+    Raises:
+        ConnectionLostError: the input is malformed.
+    """
+    try:
+        return step(*arguments)
+    except Exception as error:  # pynetdicom raises what comes, for whatever a peer may send
+        raise ConnectionLostError(f"malformed PDU: {type(error).__name__}") from error
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("deadline has passed")
+    return left
+
+
+def _reason(error: OSError) -> str:
+    return "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__
