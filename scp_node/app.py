@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from scp_node.spool import Spool
 from scp_node.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 
 if TYPE_CHECKING:
+    from scp_node.listener import Listener
     from scp_node.worker import Build
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ log = logging.getLogger(__name__)
 ROLES = ("listener", "worker", "sender")
 SPOOL_FOLDER = "spool"
 _STOP_GRACE_SECONDS = 20.0
+_PORT_PATIENCE_SECONDS = 10.0
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -142,16 +145,33 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
     spool.sweep()
     registrar = Registrar(open_ledger(settings), spool)
     listener = Listener(settings, spool, on_received=registrar.received, on_rejected=registrar.rejected)
+    _start_patiently(listener, stop)
     registered = threading.Event()
     thread = threading.Thread(target=registrar.run, args=(registered,), name="registrar")
-    listener.start()
     thread.start()
-    host, port = listener.address
-    log.info("listening ae_title=%s host=%s port=%d", settings.node.ae_title, host, port)
     stop.wait()
     listener.stop(_STOP_GRACE_SECONDS)
     registered.set()
     thread.join()
+
+
+def _start_patiently(listener: Listener, stop: threading.Event) -> None:
+    """Open the port; after a kill the process that had it may need a moment to go.
+
+    Raises:
+        ListenError: it stays taken.
+    """
+    from scp_node.listener import ListenError  # noqa: PLC0415
+
+    deadline = time.monotonic() + _PORT_PATIENCE_SECONDS
+    while True:
+        try:
+            listener.start()
+        except ListenError:
+            if time.monotonic() > deadline or stop.wait(0.2):
+                raise
+        else:
+            return
 
 
 def _run_worker(settings: Settings, stop: threading.Event) -> None:

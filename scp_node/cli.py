@@ -121,7 +121,7 @@ def doctor(config: ConfigOption = None) -> None:
 @cli.command()
 def health(config: ConfigOption = None) -> None:
     """Exit with 0 when the running node answers a C-ECHO, else with 1: for container health checks."""
-    from scp_node.doctor import answers_echo  # noqa: PLC0415
+    from scp_node.echo import answers_echo  # noqa: PLC0415
 
     settings = load_settings(config)
     good = answers_echo(settings)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pneumonia_model.bundle import BundleError
 
 from scp_node import app
-from scp_node.delivery import StorageScu
+from scp_node.echo import answers_echo, echo
 from scp_node.ledger import LedgerError
 from scp_node.model import ServedModel
-from scp_node.report import with_sop_class
 from scp_node.settings import DestinationSettings, Settings, SettingsError
 from scp_node.spool import SpoolError
 
@@ -86,29 +85,11 @@ def _listener(settings: Settings) -> Check:
     return Check(name="listener", good=True, message=f"{where} does not answer: the node is not running")
 
 
-def answers_echo(settings: Settings) -> bool:
-    """Return whether the running node answers a C-ECHO."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen.host, settings.listen.host)  # noqa: S104 - a test
-    ourselves = DestinationSettings(name="self", ae_title=settings.node.ae_title, host=host, port=settings.listen.port)
-    return _echo(settings, ourselves)
-
-
 def _destination(settings: Settings, destination: DestinationSettings) -> Check:
-    good = _echo(settings, destination)
+    good = echo(settings, destination)
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     message = f"{where} answers C-ECHO" if good else (
         f"{where} does not answer C-ECHO: is it running, is the port open, and does it know our AE title "
         f"{settings.node.ae_title}?"
     )  # fmt: skip
     return Check(name=f"destination {destination.name}", good=good, message=message)
-
-
-def _echo(settings: Settings, destination: DestinationSettings) -> bool:
-    scu = StorageScu(
-        destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
-        settings=settings.delivery, recast=with_sop_class,
-    )  # fmt: skip
-    try:
-        return scu.echo()
-    finally:
-        scu.close()

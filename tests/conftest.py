@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from scp_node.demo import pacs as demo
+from tests import node as running
 from tests import servers
 from tests.tools import require
 
@@ -149,3 +151,30 @@ def postgres(postgres_server: servers.Postgres) -> Iterator[str]:
     """The SQLAlchemy URL of an empty PostgreSQL database."""
     with postgres_server.database() as url:
         yield url
+
+
+@pytest.fixture
+def start_node(tmp_path: Path) -> Iterator[Callable[..., running.Node]]:
+    """Start a node with settings of your own; it is killed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def start(**changes: Any) -> running.Node:
+            node = running.Node(tmp_path, changes).start()
+            stack.callback(node.end)
+            return node
+
+        yield start
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[demo.StoragePacs]:
+    """A small PACS that takes Comprehensive 3D SR."""
+    pacs = demo.StoragePacs(tmp_path / "pacs")
+    yield pacs
+    pacs.close()
+
+
+@pytest.fixture
+def node(start_node: Callable[..., running.Node], pacs: demo.StoragePacs) -> running.Node:
+    """A running node that reports to `pacs`."""
+    return start_node(destinations=[running.destination(pacs.port)])

@@ -22,7 +22,7 @@ from rich.table import Table
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs
 from scp_node.demo.phantom import phantom_image
-from scp_node.doctor import answers_echo
+from scp_node.echo import answers_echo
 from scp_node.settings import Settings
 from scp_node.tables import dicom_files
 

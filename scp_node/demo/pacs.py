@@ -122,15 +122,16 @@ class StoragePacs:
 
     name = "a small Storage SCP (Orthanc is not installed)"
 
-    def __init__(self, folder: Path) -> None:
-        """Start it."""
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        """Start it on `port`, or a free one."""
         folder.mkdir(parents=True)
         self._folder = folder
         self._arrived: list[tuple[float, Dataset]] = []
         ae = AE(ae_title=AE_TITLE)
         ae.add_supported_context(Verification)
         ae.add_supported_context(Comprehensive3DSRStorage)
-        self._server = ae.start_server((_LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._on_c_store)])
+        handlers = [(evt.EVT_C_STORE, self._on_c_store)]
+        self._server: Any = ae.start_server((_LOOPBACK, port), block=False, evt_handlers=handlers)
         self.port = self._server.server_address[1]
         self.look = f"dsrdump {folder}/*.dcm"
 

@@ -1,0 +1,119 @@
+"""Trials that take minutes: run them by hand, `python -m tests.chaos.trials kills` or `outage`.
+
+What is counted is counted from outside: what the sender was told, and what the PACS holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+from scp_node.demo.pacs import StoragePacs
+from tests.node import Node, destination, radiograph
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+
+def main() -> int:
+    """Run the named trial; return 0 when its promise held."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trial", choices=["kills", "outage"])
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=120, help="length of the outage")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
+    arguments = parser.parse_args()
+    say(f"seed {arguments.seed}")
+    with tempfile.TemporaryDirectory(prefix="scp-node-trial-") as folder:
+        if arguments.trial == "kills":
+            return kills(Path(folder), arguments.images, arguments.kills, random.Random(arguments.seed))  # noqa: S311 - a trial
+        return outage(Path(folder), arguments.images, arguments.seconds)
+
+
+def say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def kills(folder: Path, images: int, number: int, randomness: random.Random) -> int:
+    """Kill the whole node while images are sent: what was acknowledged ends in exactly one report."""
+    pacs = StoragePacs(folder / "pacs")
+    node = Node(folder, {"destinations": [destination(pacs.port)]}).start()
+    acknowledged: Counter[str] = Counter()
+    attempts = Counter[str]()
+    sending = threading.Thread(target=_send_all, args=(node, images, acknowledged, attempts))
+    sending.start()
+    for kill in range(number):
+        goal = (kill + 1) * images // (number + 1)
+        wait_until(lambda goal=goal: len(acknowledged) >= goal or not sending.is_alive(), 300)  # type: ignore[misc]
+        time.sleep(randomness.uniform(0, 0.5))
+        node.kill()
+        say(f"kill {kill + 1}: {len(acknowledged)} acknowledged")
+        node.start()
+    sending.join()
+    node.run_until_idle(len(acknowledged), timeout=300)
+    reports = Counter(report.StudyInstanceUID for report in _distinct(pacs))
+    node.stop()
+    pacs.close()
+    lost = [study for study in acknowledged if reports[study] == 0]
+    doubled = [study for study, count in reports.items() if count > 1]
+    say(
+        f"{number} kills, {images} images, {sum(attempts.values())} sends: {len(acknowledged)} acknowledged, "
+        f"{len(reports)} studies reported, {len(lost)} lost, {len(doubled)} with two reports"
+    )
+    return 1 if lost or doubled or len(acknowledged) != images else 0
+
+
+def _send_all(node: Node, images: int, acknowledged: Counter[str], attempts: Counter[str]) -> None:
+    """Send each image in an association of its own until it is acknowledged, as a PACS does."""
+    for seed in range(images):
+        image = radiograph(seed)
+        study = image.StudyInstanceUID
+        while not acknowledged[study]:
+            attempts[study] += 1
+            if node.send(image) == [0x0000]:
+                acknowledged[study] += 1
+            else:
+                time.sleep(0.1)
+
+
+def _distinct(pacs: StoragePacs) -> list[object]:
+    """Return what the PACS holds: the same instance sent twice is one, as in any archive."""
+    return list({report.SOPInstanceUID: report for _, report in pacs.new_reports()}.values())
+
+
+def outage(folder: Path, images: int, seconds: float) -> int:
+    """Take the PACS away while images are sent: all reports arrive once it is back."""
+    port = free_port()
+    node = Node(folder, {"destinations": [destination(port)], "delivery": {}}).start()
+    began = time.monotonic()
+    for seed in range(images):
+        if node.send(radiograph(seed)) != [0x0000]:
+            say(f"image {seed} was not acknowledged")
+            return 1
+    left = seconds - (time.monotonic() - began)
+    say(f"{images} images acknowledged with the PACS down; waiting {max(0.0, left):.0f} s more")
+    time.sleep(max(0.0, left))
+    back = time.monotonic()
+    pacs = StoragePacs(folder / "pacs", port=port)
+    node.run_until_idle(images, timeout=1_200)
+    arrivals = pacs.new_reports()
+    node.stop()
+    pacs.close()
+    studies = Counter(report.StudyInstanceUID for _, report in arrivals)
+    first, last = (min(at for at, _ in arrivals) - back, max(at for at, _ in arrivals) - back)
+    say(
+        f"PACS down for {back - began:.0f} s: {len(studies)} of {images} studies delivered, "
+        f"{sum(studies.values()) - len(studies)} sent twice, first after {first:.1f} s, last after {last:.1f} s"
+    )
+    return 0 if len(studies) == images == sum(studies.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

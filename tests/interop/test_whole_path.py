@@ -1,0 +1,76 @@
+"""Real films, sent by DCMTK's storescu, answered into a real Orthanc, read by the tools of others."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Send
+from tests.node import Node, destination, radiograph
+from tests.servers import Orthanc
+from tests.tools import require
+
+pytestmark = [pytest.mark.needs("storescu"), pytest.mark.needs("Orthanc")]
+
+
+@pytest.fixture
+def node(start_node: Callable[..., Node], orthanc: Orthanc) -> Node:
+    return start_node(destinations=[destination(orthanc.port, ae_title=orthanc.ae_title)])
+
+
+def check(file: Path, tool: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([require(tool), str(file)], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.needs("dsrdump")
+@pytest.mark.needs("dciodvfy")
+def test_real_films_come_back_as_valid_reports_in_a_real_pacs(
+    node: Node, orthanc: Orthanc, storescu: Send, shared_data: Path, tmp_path: Path
+) -> None:
+    films = sorted((shared_data / "dicom" / "rsna_original").glob("*.dcm"))[:4]
+    done = storescu(films, "-R", "-xy", port=node.settings.listen.port)
+    assert done.returncode == 0, done.stdout + done.stderr
+    orthanc.wait_until(lambda pacs: len(pacs.instances()) >= len(films), 60)
+    rows = node.run_until_idle(len(films))
+    reports = orthanc.reports()
+    assert {row["report_uid"] for row in rows} == {report.SOPInstanceUID for report in reports}
+    assert {row["state"] for row in rows} <= {"analysed", "not-analysed"}
+    for report in reports:
+        file = tmp_path / f"{report.SOPInstanceUID}.dcm"
+        report.save_as(file, enforce_file_format=True)
+        verified = check(file, "dciodvfy")
+        assert "Error" not in verified.stdout + verified.stderr
+        assert "Imaging Measurement Report" in check(file, "dsrdump").stdout
+
+
+def test_a_second_send_of_the_same_film_leaves_one_report_in_the_pacs(node: Node, orthanc: Orthanc) -> None:
+    for _ in range(3):
+        assert node.send(radiograph()) == [0]
+        node.run_until_idle(1)
+    assert len(orthanc.reports()) == 1
+
+
+def test_a_destination_that_refuses_the_first_sr_class_gets_the_next_one(
+    start_node: Callable[..., Node],
+    start_storescp: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    profile = tmp_path / "storescp.cfg"
+    profile.write_text(
+        "[[TransferSyntaxes]]\n[Any]\nTransferSyntax1 = LittleEndianExplicit\nTransferSyntax2 = LittleEndianImplicit\n"
+        "[[PresentationContexts]]\n[Plain]\nPresentationContext1 = VerificationSOPClass\\Any\n"
+        "PresentationContext2 = EnhancedSRStorage\\Any\n"
+        "[[Profiles]]\n[Default]\nPresentationContexts = Plain\n"
+    )
+    archive = start_storescp("-xf", str(profile), "Default")
+    node = start_node(destinations=[destination(archive.port, ae_title=archive.ae_title)])
+    node.send(radiograph())
+    [row] = node.run_until_idle(1)
+    assert [sent["sop_class_uid"] for sent in row["deliveries"]] == ["1.2.840.10008.5.1.4.1.1.88.22"]
+    [report] = archive.datasets()
+    assert report.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.22"
+    assert report.SOPInstanceUID == row["report_uid"]

@@ -1,0 +1,155 @@
+"""A whole node in its own processes, on real sockets, with a PACS to report to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+
+from scp_node import app
+from scp_node.delivery import send_files
+from scp_node.demo.phantom import phantom_image
+from scp_node.echo import answers_echo
+from scp_node.ledger import AuditQuery, Ledger
+from scp_node.settings import Settings
+from tests.servers import free_port
+from tests.waiting import wait_until
+
+OPEN = {"ready", "leased", "delayed"}
+
+
+@dataclass
+class Node:
+    """One node: its settings, its processes, and what an administrator does with it."""
+
+    folder: Path
+    changes: dict[str, Any]
+    process: subprocess.Popen[bytes] | None = None
+    sent: int = 0
+    settings: Settings = field(init=False)
+
+    def __post_init__(self) -> None:
+        base: dict[str, Any] = {
+            "node": {"data_dir": str(self.folder / "var")},
+            "listen": {"port": free_port(), "low_water_mib": 0},
+            "study": {"quiet_seconds": 0},
+            "inference": {"lease_seconds": 3},
+            "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5},
+            "log": {"level": "INFO"},
+        }
+        self.settings = Settings.model_validate(_merged(base, self.changes))
+        self.config = self.folder / "scp_node.toml"
+        self.config.write_text(_toml(_merged(base, self.changes)))
+
+    def start(self, *, wait: bool = True) -> Node:
+        with (self.folder / "node.log").open("ab") as log:
+            command = [sys.executable, "-m", "scp_node", "serve", "--config", str(self.config)]
+            self.process = subprocess.Popen(command, stderr=log, start_new_session=True)
+        if wait:
+            wait_until(self.is_listening, 30, what=f"node listens, see its log:\n{self.log[-2000:]}")
+        return self
+
+    def is_listening(self) -> bool:
+        return answers_echo(self.settings)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "node.log").read_text()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+    def kill(self) -> None:
+        """End every process of the node by SIGKILL, as a power cut does."""
+        assert self.process is not None
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def send(self, *images: Dataset, calling: str = "MODALITY1") -> list[int | None]:
+        """Send images over one association and return the statuses."""
+        files = []
+        for image in images:
+            self.sent += 1
+            file = self.folder / f"sent-{self.sent}.dcm"
+            image.save_as(file, enforce_file_format=True)
+            files.append(file)
+        return self.send_files(files, calling=calling)
+
+    def send_files(self, files: Sequence[Path], *, calling: str = "MODALITY1") -> list[int | None]:
+        results = send_files(
+            files, host="127.0.0.1", port=self.settings.listen.port, called_ae=self.settings.node.ae_title,
+            calling_ae=calling, on_progress=lambda *_: None,
+        )  # fmt: skip
+        return [status for _, status in results]
+
+    @property
+    def ledger(self) -> Ledger:
+        return app.open_ledger(self.settings)
+
+    def audit(self) -> list[dict[str, Any]]:
+        return list(self.ledger.audit.instances(AuditQuery()))
+
+    def run_until_idle(self, images: int, timeout: float = 60) -> list[dict[str, Any]]:
+        """Wait until that many images are known and no work is left; return the audit."""
+        ledger = self.ledger
+
+        def idle() -> bool:
+            rows = list(ledger.audit.instances(AuditQuery()))
+            left = [state for states in ledger.upkeep.counts().values() for state in states if state in OPEN]
+            return len(rows) >= images and not left
+
+        wait_until(idle, timeout, what=f"idle; log:\n{self.log[-3000:]}")
+        return self.audit()
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in changes.items():
+        merged[name] = {**base.get(name, {}), **value} if isinstance(value, dict) else value
+    return merged
+
+
+def _toml(tree: dict[str, Any]) -> str:
+    lines = []
+    for name, value in tree.items():
+        for table in value if isinstance(value, list) else [value]:
+            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
+            lines += [f"{key} = {_value(option)}" for key, option in table.items()]
+    return "\n".join(lines)
+
+
+def _value(option: Any) -> str:
+    if isinstance(option, bool):
+        return str(option).lower()
+    return repr(option) if isinstance(option, (int, float, list)) else f'"{option}"'
+
+
+def destination(port: int, name: str = "pacs", ae_title: str = "PACS") -> dict[str, Any]:
+    return {"name": name, "ae_title": ae_title, "host": "127.0.0.1", "port": port}
+
+
+def radiograph(seed: int = 1, *, opacity: bool = False, **changes: Any) -> Dataset:
+    """Return a phantom with some attributes changed; None removes one."""
+    image = phantom_image(seed, opacity=opacity)
+    for keyword, value in changes.items():
+        if value is None:
+            delattr(image, keyword)
+        else:
+            setattr(image, keyword, value)
+    image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID
+    return image
