@@ -35,7 +35,7 @@ BAD_IMPORTS = {  # contract -> a file and the line that breaks it
 PROMISED_TARGETS = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
 # Hosts of registries, and folders that exist on one developer's machine only.
 PRIVATE = re.compile(
-    r"pypi\.org|pythonhosted\.org|registry\.npmjs|deb\.debian\.org|download\.pytorch|(?:extra-)?index-url"
+    r"pypi\.org|pythonhosted\.org|registry\.npmjs|deb\.debian\.org|download\.pytorch|index[-]url"
     r"|(?<![\w.$/{}-])/(?:home|Users|root|work|mnt)/\w"
 )
 
