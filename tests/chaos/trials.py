@@ -32,7 +32,7 @@ def main() -> int:
     say(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="scp-node-trial-") as folder:
         if arguments.trial == "kills":
-            return kills(Path(folder), arguments.images, arguments.kills, random.Random(arguments.seed))  # noqa: S311 - a trial
+            return kills(Path(folder), arguments.images, arguments.kills, random.Random(arguments.seed))
         return outage(Path(folder), arguments.images, arguments.seconds)
 
 

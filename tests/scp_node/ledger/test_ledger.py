@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from scp_node.domain import Finding, NotAnalysed, Priority, Reason
 from scp_node.ledger import Analysed, StudyPending, StudySnapshot
-from tests.scp_node.ledger.conftest import LEASE, MODEL, QUIET, Node, built_report
+from tests.scp_node.ledger_node import LEASE, MODEL, QUIET, Node, built_report
 
 
 def test_an_image_goes_from_received_to_delivered_and_the_audit_tells_all_of_it(node: Node) -> None:
