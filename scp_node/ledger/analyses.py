@@ -55,7 +55,10 @@ class Analyses:
                 oldest_first=oldest_first,
             )  # fmt: skip
             ids = [claim.ref_id for claim in claims]
-            rows = {row.id: row for row in connection.execute(select(instance).where(instance.c.id.in_(ids)))}
+            columns = select(
+                instance.c.id, instance.c.sop_instance_uid, instance.c.study_uid, instance.c.spool_path
+            )  # not the header
+            rows = {row.id: row for row in connection.execute(columns.where(instance.c.id.in_(ids)))}
         return [
             AnalysisTask(claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid,
                          study_uid=row.study_uid, spool_path=row.spool_path)

@@ -148,8 +148,9 @@ def _described(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any
             )
         )
     )
+    columns = [column for column in instance.c if column.name != "header"]
     described = []
-    for row in _rows(connection, select(instance).where(instance.c.id.in_(ids)).order_by(instance.c.id)):
+    for row in _rows(connection, select(*columns).where(instance.c.id.in_(ids)).order_by(instance.c.id)):
         found = results.get(row.id)
         sent = reports.get(found.id) if found else None
         described.append(

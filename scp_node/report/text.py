@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
@@ -28,22 +28,8 @@ def _meaning(sequence: Any) -> str:
 
 
 def _value(item: Dataset) -> str:
-    match item.get("ValueType"):
-        case "TEXT":
-            return str(item.get("TextValue", ""))
-        case "CODE":
-            return _meaning(item.get("ConceptCodeSequence"))
-        case "NUM":
-            return _number(item)
-        case "UIDREF":
-            return str(item.get("UID", ""))
-        case "IMAGE" | "COMPOSITE":
-            reference = item.get("ReferencedSOPSequence")
-            return str(reference[0].get("ReferencedSOPInstanceUID", "")) if reference else ""
-        case "SCOORD":
-            return str(item.get("GraphicType", ""))
-        case _:
-            return ""
+    show = _VALUES.get(str(item.get("ValueType")))
+    return show(item) if show else ""
 
 
 def _number(item: Dataset) -> str:
@@ -52,3 +38,19 @@ def _number(item: Dataset) -> str:
         return _meaning(item.get("NumericValueQualifierCodeSequence")) or "no value"
     unit = measured[0].get("MeasurementUnitsCodeSequence")
     return f"{measured[0].get('NumericValue')} {unit[0].get('CodeValue', '') if unit else ''}".strip()
+
+
+def _reference(item: Dataset) -> str:
+    references = item.get("ReferencedSOPSequence")
+    return str(references[0].get("ReferencedSOPInstanceUID", "")) if references else ""
+
+
+_VALUES: Mapping[str, Callable[[Dataset], str]] = {  # PS3.3 Table C.17.3-7
+    "TEXT": lambda item: str(item.get("TextValue", "")),
+    "CODE": lambda item: _meaning(item.get("ConceptCodeSequence")),
+    "NUM": _number,
+    "UIDREF": lambda item: str(item.get("UID", "")),
+    "IMAGE": _reference,
+    "COMPOSITE": _reference,
+    "SCOORD": lambda item: str(item.get("GraphicType", "")),
+}
