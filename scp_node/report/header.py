@@ -49,6 +49,7 @@ _SEQUENCES: Mapping[str, Callable[[Attributes], list[Dataset]]] = {
     "IssuerOfAccessionNumberSequence": lambda source: issuers(source, "IssuerOfAccessionNumberSequence"),
     "ProcedureCodeSequence": lambda source: codes(source, "ProcedureCodeSequence"),
 }
+_REQUEST = ("RequestedProcedureID", "AccessionNumber", "RequestedProcedureDescription")  # one at least names an order
 _EQUIPMENT: Mapping[str, Callable[[str], str]] = {
     "Manufacturer": long_string,
     "InstitutionName": long_string,
@@ -92,7 +93,8 @@ def procedures(source: SourceImage) -> list[Concept]:
 
 def referenced_requests(source: SourceImage) -> list[Dataset]:
     """Return the orders that the image was acquired for (PS3.3 Table C.17-2, Referenced Request Sequence)."""
-    return [_request(item, source) for item in source.attributes.items("RequestAttributesSequence")]
+    items = source.attributes.items("RequestAttributesSequence")
+    return [_request(item, source) for item in items if any(item.text(keyword) for keyword in _REQUEST)]
 
 
 def acquisition_equipment(source: SourceImage) -> list[Dataset]:

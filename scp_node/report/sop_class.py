@@ -9,16 +9,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 SOP_CLASSES: Final = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
-PREAMBLE_LENGTH: Final = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
-LONG_VALUE_VRS: Final = frozenset(
-    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
-)
 
+_PREAMBLE_LENGTH = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
+_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
 _MEDIA_STORAGE_SOP_CLASS_UID = (0x0002, 0x0002)
-_TRANSFER_SYNTAX_UID = (0x0002, 0x0010)
 _SOP_CLASS_UID = (0x0008, 0x0016)
 
 
@@ -31,11 +28,9 @@ def with_sop_class(file: bytes, sop_class_uid: str) -> bytes:
     if sop_class_uid not in SOP_CLASSES:
         raise ValueError(f"a report cannot be stored as SOP class {sop_class_uid}")
     places = _places(file)
-    if file[places[_TRANSFER_SYNTAX_UID]].rstrip(b"\0") != ExplicitVRLittleEndian.encode():
-        raise ValueError("the file is not in Explicit VR Little Endian")
     patched = bytearray(file)
     for tag in (_MEDIA_STORAGE_SOP_CLASS_UID, _SOP_CLASS_UID):
-        current = file[places[tag]]
+        current = file[places[tag]] if tag in places else b""
         if current.rstrip(b"\0").decode("ascii", errors="replace") not in SOP_CLASSES:
             raise ValueError("the file is not one of our reports")
         patched[places[tag]] = sop_class_uid.encode().ljust(len(current), b"\0")
@@ -43,20 +38,18 @@ def with_sop_class(file: bytes, sop_class_uid: str) -> bytes:
 
 
 def _places(file: bytes) -> dict[tuple[int, int], slice]:
-    """Return where the value of each element lies, from the start of the file to SOP Class UID."""
+    """Return where the value of each element lies, up to SOP Class UID; the file is in Explicit VR Little Endian."""
     places: dict[tuple[int, int], slice] = {}
-    position = PREAMBLE_LENGTH
+    position = _PREAMBLE_LENGTH
     try:
         while _SOP_CLASS_UID not in places:
             group, element, vr, length = struct.unpack_from("<HH2sH", file, position)
             position += 8
-            if vr in LONG_VALUE_VRS:  # PS3.5 Table 7.1-1
+            if vr in _LONG_VRS:  # PS3.5 Section 7.1.2: two bytes are reserved, four hold the length
                 (length,) = struct.unpack_from("<L", file, position)
                 position += 4
             places[group, element] = slice(position, position + length)
             position += length
     except struct.error:
         raise ValueError("the file is not one of our reports") from None
-    if not {_MEDIA_STORAGE_SOP_CLASS_UID, _TRANSFER_SYNTAX_UID} <= places.keys():
-        raise ValueError("the file is not one of our reports")
     return places

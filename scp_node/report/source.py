@@ -77,7 +77,9 @@ class Attributes:
 
     def _bytes(self, tag: BaseTag) -> bytes:
         element = self.dataset.get_item(tag)
-        return element.value or b"" if isinstance(element, RawDataElement) else b""
+        if not isinstance(element, RawDataElement) or _is_cut(element):
+            return b""
+        return element.value or b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
