@@ -156,6 +156,7 @@ class NodeDUL(DULServiceProvider):
         self.to_user_queue = _SignallingQueue(activity)
         self._idle_timer = MonotonicTimer(60)
         self.artim_timer = MonotonicTimer(30)
+        self._was_open = False
         self.daemon = True  # a connection does not keep the process
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -164,6 +165,14 @@ class NodeDUL(DULServiceProvider):
         """Queue a primitive and wake the thread for it."""
         super().send_pdu(primitive)
         self._rouse()
+
+    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - the base's
+        """Return the next primitive; None when there is none, none comes in time, or the connection is over."""
+        deadline = time.monotonic() + (timeout or 0)
+        primitive = super().receive_pdu(wait=False)
+        while wait and primitive is None and not self._is_over and (left := deadline - time.monotonic()) > 0:
+            primitive = super().receive_pdu(wait=True, timeout=min(left, WAIT_SECONDS))
+        return primitive
 
     def kill_dul(self) -> None:
         """End the thread."""
@@ -197,7 +206,12 @@ class NodeDUL(DULServiceProvider):
         with contextlib.suppress(OSError):  # the thread has ended
             self._wake.send(b"\0")
 
+    @property
+    def _is_over(self) -> bool:
+        return self._was_open and self.state_machine.current_state == "Sta1"
+
     def _is_transport_event(self) -> bool:
+        self._was_open = self._was_open or self.state_machine.current_state in _WAITING_STATES
         if self.state_machine.current_state not in _WAITING_STATES or not self.event_queue.empty():
             return super()._is_transport_event()
         if isinstance(self.socket, NodeSocket) and self.socket.wait(WAIT_SECONDS, self._woken):

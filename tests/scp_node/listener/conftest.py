@@ -1,0 +1,68 @@
+"""A listener on a free loopback port, with lists in place of the registrar."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scp_node.domain import ReceivedInstance
+from scp_node.listener import Listener, RejectedInstance
+from scp_node.settings import Settings
+from scp_node.spool import Spool
+from tests.scp_node.listener.peer import ASSOCIATE_AC, Peer
+
+
+@dataclass
+class Running:
+    """A listener that serves, and what it has told."""
+
+    listener: Listener
+    spool: Spool
+    received: list[ReceivedInstance] = field(default_factory=list)
+    rejected: list[RejectedInstance] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.listener.address
+
+    @property
+    def port(self) -> int:
+        return self.address[1]
+
+    def peer(self, **options: Any) -> Peer:
+        """Return an associated peer."""
+        peer = Peer(self.address)
+        assert peer.associate(**options)[0] == ASSOCIATE_AC
+        return peer
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start_listener(tmp_path: Path) -> Iterator[Start]:
+    """Start a listener; the arguments are the tables of the settings, and perhaps a spool."""
+    with contextlib.ExitStack() as stack:
+
+        def start(spool: Spool | None = None, *, listen: dict[str, Any] | None = None, **tables: Any) -> Running:
+            settings = Settings(listen={"port": 0, **(listen or {})}, **tables)
+            spool = spool or Spool(tmp_path / "spool", low_water_bytes=0)
+            received: list[ReceivedInstance] = []
+            rejected: list[RejectedInstance] = []
+            listener = Listener(settings, spool, on_received=received.append, on_rejected=rejected.append)
+            listener.start()
+            stack.callback(listener.stop, 2)
+            return Running(listener, spool, received, rejected)
+
+        yield start
+
+
+@pytest.fixture
+def running(start_listener: Start) -> Running:
+    """A listener with the default settings."""
+    return start_listener()

@@ -1,0 +1,215 @@
+"""A peer that speaks the upper layer protocol by hand, so that it can also speak it badly."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
+CLOSED: Final = 0  # in place of a PDU type: the connection is closed
+
+CR: Final = "1.2.840.10008.5.1.4.1.1.1"
+DX: Final = "1.2.840.10008.5.1.4.1.1.1.1"
+VERIFICATION: Final = "1.2.840.10008.1.1"
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
+IMPLICIT: Final = "1.2.840.10008.1.2"
+
+SOP_CLASS: Final = 0x0002
+COMMAND_FIELD: Final = 0x0100
+MESSAGE_ID: Final = 0x0110
+PRIORITY: Final = 0x0700
+DATASET_TYPE: Final = 0x0800
+STATUS: Final = 0x0900
+ERROR_COMMENT: Final = 0x0902
+SOP_INSTANCE: Final = 0x1000
+MISSING: Final = None  # as a command element: leave it out
+
+C_STORE_RQ: Final = 0x0001
+C_FIND_RQ: Final = 0x0020
+C_ECHO_RQ: Final = 0x0030
+NO_DATASET: Final = 0x0101
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A DIMSE response."""
+
+    status: int
+    elements: Mapping[int, bytes] = field(repr=False)
+
+    @property
+    def comment(self) -> str:
+        return self.elements.get(ERROR_COMMENT, b"").decode().strip()
+
+
+class Peer:
+    """One connection; a context manager."""
+
+    def __init__(self, address: tuple[str, int], *, source: str = "127.0.0.1") -> None:
+        self._socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.results: dict[int, int] = {}  # presentation context ID -> result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._socket.close()
+
+    def associate(
+        self,
+        contexts: Sequence[tuple[str, Sequence[str]]] = (
+            (DX, [EXPLICIT]),
+            (CR, [EXPLICIT]),
+            (VERIFICATION, [IMPLICIT]),
+        ),
+        *,
+        calling: str = "MODALITY1",
+        called: str = "PNEUMONIA",
+    ) -> tuple[int, bytes]:
+        """Request an association; contexts get the IDs 1, 3, 5; return type and payload of the answer."""
+        self.send(ASSOCIATE_RQ, associate_request(contexts, calling=calling, called=called))
+        kind, payload = self.receive()
+        if kind == ASSOCIATE_AC:
+            self.results = {item[0]: item[2] for type_, item in _items(payload[68:]) if type_ == 0x21}
+        return kind, payload
+
+    def store(
+        self,
+        dataset: bytes,
+        command: Mapping[int, object] | None = None,
+        *,
+        context: int = 1,
+        sop_class: str = DX,
+        sop_instance: str = "1.2.3",
+    ) -> Answer:
+        """Send a C-STORE and return the answer; `command` replaces elements of the usual one."""
+        self.send_store(dataset, command, context=context, sop_class=sop_class, sop_instance=sop_instance)
+        return self.answer()
+
+    def send_store(
+        self,
+        dataset: bytes,
+        command: Mapping[int, object] | None = None,
+        *,
+        context: int = 1,
+        sop_class: str = DX,
+        sop_instance: str = "1.2.3",
+    ) -> None:
+        """Send a C-STORE request."""
+        usual = {
+            SOP_CLASS: sop_class,
+            COMMAND_FIELD: C_STORE_RQ,
+            MESSAGE_ID: 7,
+            PRIORITY: 0,
+            DATASET_TYPE: 1,
+            SOP_INSTANCE: sop_instance,
+        }
+        self.send_pdv(context, encoded_command({**usual, **(command or {})}), is_command=True)
+        for start in range(0, max(len(dataset), 1), 100_000):
+            part = dataset[start : start + 100_000]
+            self.send_pdv(context, part, is_last=start + 100_000 >= len(dataset))
+
+    def echo(self, *, context: int = 5) -> Answer:
+        """Send a C-ECHO and return the answer."""
+        command = {SOP_CLASS: VERIFICATION, COMMAND_FIELD: C_ECHO_RQ, MESSAGE_ID: 8, DATASET_TYPE: NO_DATASET}
+        self.send_pdv(context, encoded_command(command), is_command=True)
+        return self.answer()
+
+    def send_pdv(self, context: int, data: bytes, *, is_command: bool = False, is_last: bool = True) -> None:
+        """Send one presentation data value in a PDU of its own."""
+        control = (1 if is_command else 0) | (2 if is_last else 0)
+        self.send(P_DATA, struct.pack(">LBB", len(data) + 2, context, control) + data)
+
+    def send(self, kind: int, payload: bytes) -> None:
+        """Send one PDU."""
+        self.send_raw(struct.pack(">BxL", kind, len(payload)) + payload)
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes."""
+        self._socket.sendall(data)
+
+    def receive(self) -> tuple[int, bytes]:
+        """Return type and payload of the next PDU; `CLOSED` at the end of the connection."""
+        try:
+            kind, length = struct.unpack(">BxL", self._read(6))
+            return kind, self._read(length)
+        except (EOFError, ConnectionError):
+            return CLOSED, b""
+
+    def answer(self) -> Answer:
+        """Return the next DIMSE response."""
+        kind, payload = self.receive()
+        assert kind == P_DATA, f"PDU type {kind} instead of a response"
+        elements = decoded_command(payload[6:])
+        return Answer(int.from_bytes(elements[STATUS], "little"), elements)
+
+    def is_closed(self) -> bool:
+        """Return whether the node has ended the association: A-ABORT or just closed."""
+        return self.receive()[0] in (ABORT, CLOSED)
+
+    def release(self) -> int:
+        """Ask for release and return the type of the answer."""
+        self.send(RELEASE_RQ, bytes(4))
+        return self.receive()[0]
+
+    def _read(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            if not (part := self._socket.recv(size - len(data))):
+                raise EOFError
+            data += part
+        return data
+
+
+def associate_request(contexts: Sequence[tuple[str, Sequence[str]]], *, calling: str, called: str) -> bytes:
+    """Return the payload of an A-ASSOCIATE-RQ, PS3.8 section 9.3.2."""
+    items = _item(0x10, b"1.2.840.10008.3.1.1.1")
+    for number, (abstract, transfer) in enumerate(contexts):
+        syntaxes = b"".join(_item(0x40, uid.encode()) for uid in transfer)
+        items += _item(0x20, bytes((2 * number + 1, 0, 0, 0)) + _item(0x30, abstract.encode()) + syntaxes)
+    items += _item(0x50, _item(0x51, struct.pack(">L", 65_536)) + _item(0x52, b"1.2.3.4"))
+    return struct.pack(">HH", 1, 0) + called.encode().ljust(16) + calling.encode().ljust(16) + bytes(32) + items
+
+
+def encoded_command(elements: Mapping[int, object]) -> bytes:
+    """Return a command set, PS3.7 section 6.3: text, numbers of 16 bits, or bytes as they are."""
+    encoded = b""
+    for number, value in sorted(elements.items()):
+        if value is not MISSING:
+            data = _encoded_value(value)
+            encoded += struct.pack("<HHL", 0, number, len(data)) + data
+    return encoded
+
+
+def decoded_command(data: bytes) -> dict[int, bytes]:
+    """Return the values of a command set."""
+    elements = {}
+    while data:
+        _, number, length = struct.unpack("<HHL", data[:8])
+        elements[number] = data[8 : 8 + length]
+        data = data[8 + length :]
+    return elements
+
+
+def _encoded_value(value: object) -> bytes:
+    if isinstance(value, int):
+        return struct.pack("<H", value)
+    data = value if isinstance(value, bytes) else str(value).encode()
+    return data + b"\0" * (len(data) % 2)
+
+
+def _item(kind: int, payload: bytes) -> bytes:
+    return struct.pack(">BxH", kind, len(payload)) + payload
+
+
+def _items(data: bytes) -> list[tuple[int, bytes]]:
+    items = []
+    while data:
+        kind, length = struct.unpack(">BxH", data[:4])
+        items.append((kind, data[4 : 4 + length]))
+        data = data[4 + length :]
+    return items

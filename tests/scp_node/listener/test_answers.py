@@ -1,0 +1,297 @@
+"""What a sender is answered, and what the node keeps."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from pathlib import Path
+
+import pytest
+
+from scp_node.domain import Priority, ReceivedInstance
+from scp_node.listener import Listener, RejectedInstance
+from scp_node.received import Inspected, Origin
+from scp_node.settings import Settings
+from scp_node.spool import Spool
+from tests.scp_node.listener import datasets
+from tests.scp_node.listener.conftest import Running, Start
+from tests.scp_node.listener.datasets import MISSING, encapsulated, radiograph, with_nested, without_pixels
+from tests.scp_node.listener.peer import (
+    ABORT,
+    C_FIND_RQ,
+    CLOSED,
+    COMMAND_FIELD,
+    CR,
+    DX,
+    IMPLICIT,
+    MESSAGE_ID,
+    PRIORITY,
+    RELEASE_RP,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    Peer,
+)
+
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+
+
+def test_a_radiograph_is_on_disk_and_described_when_success_is_said(running: Running) -> None:
+    data = radiograph()
+    with running.peer() as peer:
+        assert peer.store(data).status == 0x0000
+    [received] = running.received
+    assert list(running.spool.paths()) == [received.spool_path]
+    assert running.spool.read(received.spool_path) == received
+    assert received == ReceivedInstance(
+        sop_instance_uid="1.2.3",
+        sop_class_uid=DX,
+        study_uid=datasets.STUDY,
+        series_uid=datasets.SERIES,
+        accession="A-1",
+        patient_id="CANARY-ID",
+        calling_ae="MODALITY1",
+        called_ae="PNEUMONIA",
+        peer="127.0.0.1",
+        transfer_syntax="1.2.840.10008.1.2.1",
+        sha256=received.sha256,
+        size=len(data),
+        spool_path=received.spool_path,
+        header=without_pixels(data),
+        priority=Priority.ROUTINE,
+        received_at=received.received_at,
+    )
+
+
+def test_the_association_is_released_after_a_store(running: Running) -> None:
+    with running.peer() as peer:
+        peer.store(radiograph())
+        assert peer.release() == RELEASE_RP
+
+
+def test_an_implicit_vr_radiograph_is_stored(running: Running) -> None:
+    with running.peer(contexts=[(DX, [IMPLICIT])]) as peer:
+        assert peer.store(radiograph(implicit=True)).status == 0x0000
+    assert running.spool.read(running.received[0].spool_path) == running.received[0]
+
+
+def test_a_compressed_radiograph_is_stored(running: Running) -> None:
+    data = without_pixels(radiograph()) + encapsulated(b"\xff\xd8\xff\xd9")
+    with running.peer(contexts=[(DX, [JPEG_BASELINE])]) as peer:
+        assert peer.store(data).status == 0x0000
+    [received] = running.received
+    assert received.transfer_syntax == JPEG_BASELINE
+    assert running.spool.read(received.spool_path) == received
+
+
+def test_an_object_without_pixels_is_stored_for_the_record(running: Running) -> None:
+    with running.peer() as peer:
+        assert peer.store(without_pixels(radiograph())).status == 0x0000
+
+
+def test_forty_nested_sequences_are_stored(running: Running) -> None:
+    with running.peer() as peer:
+        assert peer.store(with_nested(40)).status == 0x0000
+
+
+@pytest.mark.parametrize(
+    "uid",
+    ["1" * 65, "", MISSING, "../../etc/passwd", "/absolute", "1..2", "1.2.x", "1.2\n.3", b"1.2.\xff"],
+    ids=["65 characters", "empty", "missing", "relative path", "absolute path", "dots", "letter", "newline", "bytes"],
+)
+def test_a_malformed_instance_uid_is_answered_0117_and_the_association_lives(running: Running, uid: object) -> None:
+    with running.peer() as peer:
+        assert peer.store(radiograph(), {SOP_INSTANCE: uid}).status == 0x0117
+        assert peer.store(radiograph()).status == 0x0000
+    [rejected] = running.rejected
+    assert rejected.status == 0x0117
+    assert rejected.sop_instance_uid.isprintable()
+    assert rejected.peer == "127.0.0.1"
+    assert len(list(running.spool.paths())) == 1
+
+
+def test_a_class_that_is_not_served_is_answered_0122(running: Running) -> None:
+    with running.peer() as peer:
+        assert peer.store(radiograph(), {SOP_CLASS: "1.2.840.10008.5.1.4.1.1.2"}).status == 0x0122
+
+
+@pytest.mark.parametrize(
+    ("data", "command", "context"),
+    [
+        (radiograph(), {SOP_CLASS: CR}, 1),
+        (radiograph(), {}, 3),
+        (radiograph(SOPClassUID=CR), {}, 1),
+        (radiograph(SOPInstanceUID="1.2.4"), {}, 1),
+    ],
+    ids=["class against context", "context against class", "class against dataset", "instance against dataset"],
+)
+def test_a_dataset_that_disagrees_with_its_command_is_answered_a900(
+    running: Running, data: bytes, command: dict[int, object], context: int
+) -> None:
+    with running.peer() as peer:
+        assert peer.store(data, command, context=context).status == 0xA900
+    assert not running.received
+    assert running.rejected[0].status == 0xA900
+
+
+def damaged() -> dict[str, bytes]:
+    sound = radiograph()
+    pixels = sound.index(b"\xe0\x7f\x10\x00")
+    return {
+        "empty": b"",
+        "random": bytes(range(256)),
+        "cut in a header": sound[: pixels + 5],
+        "cut in the pixels": sound[:-1],
+        "cut in a value": sound[:20],
+        "no study": radiograph(StudyInstanceUID=MISSING),
+        "no series": radiograph(SeriesInstanceUID=MISSING),
+        "no rows": radiograph(Rows=MISSING),
+        "malformed study": sound.replace(datasets.STUDY.encode(), b"1.2.x.1"),
+        "short pixels": radiograph(Rows=9),
+        "bomb": radiograph(Rows=65535, Columns=65535),
+        "many frames": radiograph(NumberOfFrames="2147483647"),
+        "malformed frames": radiograph(NumberOfFrames="1234").replace(b"IS\4\x001234", b"IS\4\x001E99"),
+        "pixels not encapsulated as declared": without_pixels(sound) + encapsulated(b"\xff\xd8"),
+        "element twice": without_pixels(sound) + sound,
+        "file meta in the dataset": b"\x02\x00\x16\x00AE\x02\x00XY" + sound,
+        "item outside": sound + b"\xfe\xff\x00\xe0" + bytes(4),
+        "sequences without end": datasets.nested(3)[:-8] + sound,
+        "too deep": with_nested(65),
+        "100,000 deep": with_nested(100_000),
+    }
+
+
+@pytest.mark.parametrize("what", damaged())
+def test_a_damaged_dataset_is_answered_c000_with_a_comment(running: Running, what: str) -> None:
+    with running.peer() as peer:
+        answer = peer.store(damaged()[what])
+        assert answer.status == 0xC000
+        assert 0 < len(answer.comment) <= 64
+        assert "CANARY" not in answer.comment.upper()
+        assert peer.store(radiograph()).status == 0x0000
+    assert [rejected.status for rejected in running.rejected] == [0xC000]
+    assert len(list(running.spool.paths())) == 1
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [encapsulated(), encapsulated(b"\xff\xd8\xff\xd9")[:-8], encapsulated(b"\xff\xd8\xff\xd9")[:-9]],
+    ids=["no fragment", "no delimiter", "cut fragment"],
+)
+def test_incomplete_fragments_are_answered_c000(running: Running, pixels: bytes) -> None:
+    with running.peer(contexts=[(DX, [JPEG_BASELINE])]) as peer:
+        assert peer.store(without_pixels(radiograph()) + pixels).status == 0xC000
+
+
+def test_an_instance_that_is_too_large_is_answered_a700_and_not_kept_in_memory(start_listener: Start) -> None:
+    running = start_listener(listen={"max_instance_mib": 1})
+    large = radiograph(Rows=800, Columns=800, PixelData=bytes(1_280_000))
+    with running.peer() as peer:
+        assert peer.store(large).status == 0xA700
+        assert peer.store(radiograph()).status == 0x0000
+    assert len(list(running.spool.paths())) == 1
+
+
+def test_an_endless_dataset_ends_the_association(start_listener: Start) -> None:
+    running = start_listener(listen={"max_instance_mib": 1})
+    with running.peer() as peer, pytest.raises((ConnectionError, TimeoutError)):  # noqa: PT012 - fails at some send
+        peer.send_store(bytes(100_000))
+        for _ in range(1_000):
+            peer.send_pdv(1, bytes(100_000), is_last=False)
+    with running.peer() as peer:
+        assert peer.echo().status == 0x0000
+
+
+class BrokenSpool(Spool):
+    def write(self, dataset: memoryview, inspected: Inspected, origin: Origin) -> ReceivedInstance:  # noqa: ARG002
+        raise ZeroDivisionError
+
+
+def test_a_bug_of_ours_is_answered_a700_and_logged(
+    start_listener: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = start_listener(BrokenSpool(tmp_path / "broken", low_water_bytes=0))
+    with running.peer() as peer:
+        assert peer.store(radiograph()).status == 0xA700
+    assert "store failed sop_instance_uid=1.2.3" in caplog.text
+
+
+def test_callbacks_that_fail_change_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: ReceivedInstance | RejectedInstance) -> None:
+        raise ZeroDivisionError
+
+    spool = Spool(tmp_path / "spool", low_water_bytes=0)
+    listener = Listener(Settings(listen={"port": 0}), spool, on_received=fail, on_rejected=fail)
+    listener.start()
+    try:
+        with Peer(listener.address) as peer:
+            peer.associate()
+            assert peer.store(radiograph()).status == 0x0000
+            assert peer.store(b"").status == 0xC000
+    finally:
+        listener.stop(1)
+    assert "registration failed" in caplog.text
+    assert "audit of a refusal failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("data", "command", "calling", "priority"),
+    [
+        (radiograph(), {}, "MODALITY1", Priority.ROUTINE),
+        (radiograph(), {PRIORITY: 1}, "MODALITY1", Priority.HIGH),
+        (radiograph(), {PRIORITY: 2}, "MODALITY1", Priority.ROUTINE),
+        (radiograph(RequestedProcedurePriority="HIGH"), {}, "MODALITY1", Priority.HIGH),
+        (radiograph(RequestedProcedurePriority="STAT"), {PRIORITY: 2}, "MODALITY1", Priority.STAT),
+        (radiograph(), {}, "EMERGENCY", Priority.STAT),
+        (radiograph(), {}, "emergency", Priority.ROUTINE),
+    ],
+)
+def test_priority_comes_from_the_command_the_dataset_and_the_sender(
+    start_listener: Start, data: bytes, command: dict[int, object], calling: str, priority: Priority
+) -> None:
+    running = start_listener(routing={"stat_calling_ae": ["EMERGENCY"]})
+    with running.peer(calling=calling) as peer:
+        assert peer.store(data, command).status == 0x0000
+    [received] = running.received
+    assert received.priority is priority
+    assert running.spool.read(received.spool_path).priority is priority
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {COMMAND_FIELD: C_FIND_RQ},
+        {COMMAND_FIELD: MISSING},
+        {COMMAND_FIELD: 0x7777},
+        {MESSAGE_ID: MISSING},
+        {PRIORITY: 99},
+    ],
+    ids=["C-FIND", "no command field", "unknown command", "no message ID", "unknown priority"],
+)
+def test_a_request_that_cannot_be_answered_ends_the_association_only(
+    running: Running, command: dict[int, object]
+) -> None:
+    with running.peer() as peer:
+        peer.send_store(radiograph(), command)
+        assert peer.receive()[0] in (ABORT, CLOSED)
+    with running.peer() as peer:
+        assert peer.store(radiograph()).status == 0x0000
+
+
+def test_a_message_in_a_context_that_was_not_negotiated_ends_the_association(running: Running) -> None:
+    with running.peer() as peer:
+        peer.send_store(radiograph(), context=99)
+        assert peer.is_closed()
+
+
+def test_no_patient_data_reaches_the_log(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    canary = radiograph(PatientBirthDate=MISSING) + b""
+    bad_date = b"\x10\x00\x30\x00DA\x0c\x00CANARY 1901 "
+    place = canary.index(struct.pack("<HH", 0x0020, 0x000D))
+    with running.peer() as peer:
+        assert peer.store(canary[:place] + bad_date + canary[place:]).status == 0x0000
+        assert peer.store(radiograph().replace(datasets.STUDY.encode(), b"CANARY1")).status == 0xC000
+        assert peer.store(radiograph(), {SOP_INSTANCE: "1.2.3\nERROR forged"}).status == 0x0117
+    assert "CANARY" not in caplog.text.upper()
+    assert "\nERROR forged" not in caplog.text
+    assert "instance received sop_instance_uid=1.2.3 status=0x0000" in caplog.text

@@ -1,0 +1,277 @@
+"""Who may associate, and what a hostile or broken peer can and cannot do."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pynetdicom.transport import RequestHandler
+
+from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
+from scp_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, accepted_contexts
+from scp_node.settings import Settings
+from scp_node.spool import Spool
+from tests.scp_node.listener.conftest import Running, Start
+from tests.scp_node.listener.datasets import radiograph
+from tests.scp_node.listener.peer import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RJ,
+    ASSOCIATE_RQ,
+    CLOSED,
+    COMMAND_FIELD,
+    DATASET_TYPE,
+    DX,
+    EXPLICIT,
+    IMPLICIT,
+    MESSAGE_ID,
+    P_DATA,
+    PRIORITY,
+    SOP_CLASS,
+    SOP_INSTANCE,
+    VERIFICATION,
+    Peer,
+    encoded_command,
+)
+from tests.waiting import wait_until
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+
+
+def rejection(running: Running, *, calling: str = "MODALITY1", called: str = "PNEUMONIA") -> tuple[int, ...]:
+    """Return result, source and diagnostic of the refusal."""
+    with Peer(running.address) as peer:
+        kind, payload = peer.associate(calling=calling, called=called)
+        assert kind == ASSOCIATE_RJ
+        return tuple(payload[1:4])
+
+
+def test_a_known_peer_gets_its_echo(running: Running) -> None:
+    with running.peer() as peer:
+        assert peer.echo().status == 0x0000
+
+
+def test_a_wrong_called_ae_title_is_rejected_for_good(running: Running) -> None:
+    assert rejection(running, called="OTHER") == (1, 1, 7)
+
+
+@pytest.mark.parametrize("calling", ["MODALITY2", "modality1"])
+def test_an_unknown_calling_ae_title_is_rejected_for_good(start_listener: Start, calling: str) -> None:
+    running = start_listener(peers=[{"ae_title": "MODALITY1", "address": "127.0.0.1"}])
+    assert rejection(running, calling=calling) == (1, 1, 3)
+    with running.peer(calling="MODALITY1"):
+        pass
+
+
+def test_a_known_ae_title_at_another_address_is_rejected_for_good(start_listener: Start) -> None:
+    running = start_listener(peers=[{"ae_title": "MODALITY1", "address": "127.0.0.2/32"}])
+    assert rejection(running) == (1, 1, 3)
+    with Peer(running.address, source="127.0.0.2") as peer:
+        assert peer.associate()[0] == ASSOCIATE_AC
+
+
+def test_an_association_beyond_the_limit_is_rejected_for_now(start_listener: Start) -> None:
+    running = start_listener(listen={"max_associations": 2})
+    with running.peer(), running.peer() as second:
+        assert rejection(running) == (2, 3, 2)
+        second.release()
+    with running.peer():
+        pass
+
+
+def test_a_full_disk_is_rejected_for_now(start_listener: Start, tmp_path: Path) -> None:
+    running = start_listener(Spool(tmp_path / "spool", low_water_bytes=1 << 60))
+    assert rejection(running) == (2, 3, 1)
+
+
+def test_contexts_are_accepted_by_the_table(running: Running) -> None:
+    contexts = [
+        (CT, [EXPLICIT]),
+        (DX, [DEFLATED]),
+        *((uid, [syntax]) for uid in STORAGE_CLASSES for syntax in TRANSFER_SYNTAXES),
+    ]
+    with running.peer(contexts=contexts) as peer:
+        assert peer.results == {1: 3, 3: 4, **{2 * number + 1: 0 for number in range(2, len(contexts))}}
+
+
+def test_what_loses_nothing_is_preferred_in_a_context_with_several_syntaxes(running: Running) -> None:
+    with Peer(running.address) as peer:
+        _, payload = peer.associate([(DX, [JPEG_BASELINE, IMPLICIT, EXPLICIT])])
+    assert payload.count(EXPLICIT.encode() + b"P") == 1  # the accepted syntax, before the User Information item (50H)
+
+
+def test_contexts_are_shared_by_all_associations(running: Running) -> None:
+    with running.peer(), running.peer():
+        server = running.listener._server
+        assert server is not None
+        first, second = (association.acceptor._contexts for association in server.established())
+        assert first is second is server.contexts
+    assert [str(context.abstract_syntax) for context in accepted_contexts()] == [VERIFICATION, *STORAGE_CLASSES]
+
+
+def test_a_taken_port_is_said_so(running: Running, tmp_path: Path) -> None:
+    settings = Settings(listen={"port": running.port})
+    listener = Listener(
+        settings, Spool(tmp_path / "other", low_water_bytes=0), on_received=list, on_rejected=list  # type: ignore[arg-type]
+    )  # fmt: skip
+    with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1 port {running.port}: Address already in use"):
+        listener.start()
+
+
+def test_a_pynetdicom_without_its_seams_is_refused(start_listener: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(RequestHandler, "_create_association")
+    with pytest.raises(UnsupportedPynetdicomError, match=r"RequestHandler\._create_association"):
+        start_listener()
+
+
+def test_the_listener_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, scp_node.listener; "
+        "print(sorted({'torch', 'onnxruntime', 'highdicom', 'cv2', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_two_hundred_silent_connections_lock_nobody_out(running: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(Peer(running.address))
+        with running.peer() as peer:
+            assert peer.echo().status == 0x0000
+
+
+def test_silent_connections_are_closed_after_the_acse_timeout(start_listener: Start) -> None:
+    running = start_listener(listen={"acse_timeout_seconds": 0.2})
+    with Peer(running.address) as peer:
+        assert peer.is_closed()
+
+
+def test_an_idle_association_is_closed_after_the_network_timeout(start_listener: Start) -> None:
+    running = start_listener(listen={"network_timeout_seconds": 0.2})
+    with running.peer() as peer:
+        assert peer.is_closed()
+
+
+@pytest.mark.parametrize("beginning", [b"\x01\x00\x00", b"\x01\x00\x00\x00\x01\x00only the beginning"])
+def test_a_pdu_that_does_not_go_on_is_cut_off(start_listener: Start, beginning: bytes) -> None:
+    running = start_listener(listen={"dimse_timeout_seconds": 0.2})
+    with Peer(running.address) as peer:
+        peer.send_raw(beginning)
+        assert peer.is_closed()
+
+
+def test_a_pdu_that_comes_in_drops_has_a_deadline(start_listener: Start) -> None:
+    running = start_listener(listen={"dimse_timeout_seconds": 0.5})
+    with Peer(running.address) as peer:
+        peer.send_raw(struct.pack(">BxL", ASSOCIATE_RQ, 10_000))
+        with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):
+            wait_until(lambda: peer.send_raw(b"x"), 5)  # one byte each few milliseconds keeps no recv waiting
+
+
+@pytest.mark.parametrize("kind", [ASSOCIATE_RQ, P_DATA, ABORT])
+def test_a_pdu_that_claims_four_gibibytes_is_cut_off_at_once(running: Running, kind: int) -> None:
+    with Peer(running.address) as peer:
+        peer.send_raw(struct.pack(">BxL", kind, 0xFFFF_FFFF))
+        assert peer.is_closed()
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [b"GET / HTTP/1.1\r\n\r\n", bytes(64), b"\xff" * 64, struct.pack(">BxL", ASSOCIATE_RQ, 4) + b"\0\0\0\0"],
+    ids=["HTTP", "zeros", "ones", "short request"],
+)
+def test_noise_closes_its_own_connection_only(running: Running, noise: bytes) -> None:
+    with Peer(running.address) as peer:
+        peer.send_raw(noise)
+        assert peer.is_closed()
+    with running.peer() as peer:
+        assert peer.echo().status == 0x0000
+
+
+@pytest.mark.parametrize("title", ["", "A\nB", "A\x1b[31mB", "A\\B"], ids=["empty", "newline", "escape", "backslash"])
+def test_an_ae_title_that_is_none_is_not_accepted(running: Running, title: str) -> None:
+    with Peer(running.address) as peer:
+        assert peer.associate(calling=title)[0] in (ASSOCIATE_RJ, ABORT, CLOSED)
+
+
+def test_garbage_inside_an_association_ends_it(running: Running) -> None:
+    with running.peer() as peer:
+        peer.send_pdv(1, b"no command set", is_command=True)
+        assert peer.is_closed()
+    with running.peer() as peer:
+        peer.send(P_DATA, struct.pack(">LB", 1, 1))  # a presentation data value without a control header
+        assert peer.is_closed()
+    with running.peer() as peer:
+        assert peer.echo().status == 0x0000
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 3_000:
+        pytest.skip(f"the hard limit of open files is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_descriptors_above_1024_are_served(running: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(socket.socket()) for _ in range(1_100)]
+        assert max(one.fileno() for one in held) > 1_024
+        with running.peer() as peer:
+            assert peer.store(radiograph()).status == 0x0000
+
+
+def test_stop_lets_a_running_store_finish_and_accepts_no_more(start_listener: Start) -> None:
+    running = start_listener()
+    data = radiograph()
+    with running.peer() as peer, running.peer() as idle:
+        peer.send_store(b"")
+        peer.answer()
+        peer.send_pdv(1, store_command(), is_command=True)
+        peer.send_pdv(1, data[:100], is_last=False)
+        server = running.listener._server
+        assert server is not None
+        wait_until(lambda: any(association.busy for association in server.associations()))
+        stopping = threading.Thread(target=running.listener.stop, args=(10,))
+        stopping.start()
+        assert idle.receive()[0] == ABORT
+        with pytest.raises(ConnectionError):
+            Peer(running.address)
+        peer.send_pdv(1, data[100:])
+        assert peer.answer().status == 0x0000
+        assert peer.receive()[0] == ABORT
+        stopping.join(5)
+        assert not stopping.is_alive()
+    assert len(list(running.spool.paths())) == 1
+
+
+def test_stop_aborts_a_store_that_outlasts_the_grace(start_listener: Start) -> None:
+    running = start_listener()
+    with running.peer() as peer:
+        peer.send_pdv(1, store_command(), is_command=True)
+        peer.send_pdv(1, b"\0" * 100, is_last=False)
+        server = running.listener._server
+        assert server is not None
+        wait_until(lambda: any(association.busy for association in server.associations()))
+        running.listener.stop(0.1)
+        assert peer.receive()[0] == ABORT
+    assert not list(running.spool.paths())
+
+
+def store_command() -> bytes:
+    elements = {SOP_CLASS: DX, COMMAND_FIELD: 1, MESSAGE_ID: 7, PRIORITY: 0, DATASET_TYPE: 1, SOP_INSTANCE: "1.2.3"}
+    return encoded_command(elements)
