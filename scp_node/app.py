@@ -26,6 +26,7 @@ from scp_node.spool import Spool
 from scp_node.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 
 if TYPE_CHECKING:
+    from scp_node.analysis import Equipment
     from scp_node.listener import Listener
     from scp_node.worker import Build
 
@@ -187,7 +188,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
     with ExitStack() as stack:
         leases = LeaseKeeper(ledger, _lease(settings)).start()
         stack.callback(leases.close)
-        decoder = stack.enter_context(DecoderPool(settings.analysis))
+        decoder = stack.enter_context(DecoderPool(settings.analysis, own=_equipment(settings)))
         analyser = Analyser(
             ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
             network=model, batch_size=settings.inference.batch_size, owner=_owner("worker"),
@@ -235,6 +236,13 @@ def _run_threads(stop: threading.Event, steps: dict[str, Callable[[], bool]]) ->
     stop.wait()
     for thread in threads:
         thread.join()
+
+
+def _equipment(settings: Settings) -> Equipment:
+    """Return how our own objects are signed, so that they are left alone when a PACS routes them back."""
+    from scp_node.analysis import Equipment  # noqa: PLC0415
+
+    return Equipment(manufacturer=settings.node.manufacturer, model_name=settings.node.model_name)
 
 
 def _builder(settings: Settings, model: ModelIdentity) -> Build:

@@ -113,8 +113,8 @@ def doctor(config: ConfigOption = None) -> None:
 
     checks = examine(load_settings(config))
     for check in checks:
-        mark = "[green]ok     [/green]" if check.good else "[red]PROBLEM[/red]"
-        out.print(f"{mark} {check.name}: {check.message}", highlight=False)
+        out.print("ok     " if check.good else "PROBLEM", style="green" if check.good else "red", end=" ")
+        out.print(f"{check.name}: {check.message}", highlight=False, markup=False)
     raise SystemExit(0 if all(check.good for check in checks) else 1)
 
 

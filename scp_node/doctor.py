@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pneumonia_model.backends import BackendError
 from pneumonia_model.bundle import BundleError
 
 from scp_node import app
@@ -47,7 +48,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
 def _try(name: str, look: Callable[[], str]) -> Check:
     try:
         return Check(name=name, good=True, message=look())
-    except (SettingsError, LedgerError, SpoolError, BundleError, OSError, ValueError) as error:
+    except (SettingsError, LedgerError, SpoolError, BundleError, BackendError, OSError, ValueError) as error:
         return Check(name=name, good=False, message=str(error))
 
 

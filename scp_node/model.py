@@ -30,6 +30,7 @@ class ServedModel:
 
         Raises:
             BundleError: a file is missing or altered, or the network does not answer as recorded.
+            BackendError: the runtime or device that was asked for is not there.
         """
         bundle = load_bundle(settings.bundle)
         backend = open_backend(bundle, settings.backend, settings.device, threads=settings.threads or None)
@@ -71,5 +72,5 @@ def _identity(bundle: Bundle) -> ModelIdentity:
         digest=bundle.digest,
         status=bundle.status,
         threshold=bundle.threshold,
-        calibration=str(bundle.calibration),
+        calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
     )

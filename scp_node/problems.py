@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pneumonia_model.backends import BackendError
 from pneumonia_model.bundle import BundleError
 
 from scp_node.ledger import LedgerError
@@ -9,4 +10,4 @@ from scp_node.listener import ListenError
 from scp_node.settings import SettingsError
 from scp_node.spool import SpoolError
 
-KNOWN_PROBLEMS = (SettingsError, LedgerError, SpoolError, ListenError, BundleError)
+KNOWN_PROBLEMS = (SettingsError, LedgerError, SpoolError, ListenError, BundleError, BackendError)

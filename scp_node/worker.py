@@ -74,21 +74,31 @@ class Analyser:
         if not tasks:
             return False
         with self._leases.hold([task.claim for task in tasks]):
-            try:
-                analysed = self._analyse(tasks)
-            except Exception as error:
-                # Decoders answer with outcomes, so this is the network or the machine: out of memory, a lost device.
-                log.exception("batch failed count=%d", len(tasks))
+            self._finish(tasks)
+        return True
+
+    def _finish(self, tasks: Sequence[AnalysisTask]) -> None:
+        """Analyse and record; where a batch fails as a whole its images are tried one by one, to find the one at fault.
+
+        Decoders answer with outcomes, so what fails here is the network or the machine: no memory, a lost device.
+        """
+        try:
+            analysed = self._analyse(tasks)
+        except Exception as error:
+            log.exception("analysis failed count=%d", len(tasks))
+            if len(tasks) == 1:
                 self._ledger.analyses.retry(
                     tasks, self._network.identity, pause=RETRY_PAUSE, error=type(error).__name__
                 )
-                return True
-            kept = self._ledger.analyses.record(analysed, self._network.identity)
+                return
+            for task in tasks:
+                self._finish([task])
+            return
+        kept = self._ledger.analyses.record(analysed, self._network.identity)
         for item in analysed:
             _log_outcome(item)
         if kept < len(tasks):
             log.warning("claims lost count=%d", len(tasks) - kept)
-        return True
 
     def _claim(self) -> list[AnalysisTask]:
         self._claims += 1

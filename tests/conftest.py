@@ -159,9 +159,9 @@ def start_node(tmp_path: Path) -> Iterator[Callable[..., running.Node]]:
     with contextlib.ExitStack() as stack:
 
         def start(**changes: Any) -> running.Node:
-            node = running.Node(tmp_path, changes).start()
+            node = running.Node(tmp_path, changes)
             stack.callback(node.end)
-            return node
+            return node.start()
 
         yield start
 

@@ -18,10 +18,11 @@ from scp_node.delivery import send_files
 from scp_node.demo.phantom import phantom_image
 from scp_node.echo import answers_echo
 from scp_node.ledger import AuditQuery, Ledger
-from scp_node.settings import Settings
+from scp_node.settings import InferenceSettings, Settings
 from tests.servers import free_port
 from tests.waiting import wait_until
 
+BUNDLE = Path(__file__).resolve().parent.parent / InferenceSettings().bundle
 OPEN = {"ready", "leased", "delayed"}
 
 
@@ -40,7 +41,7 @@ class Node:
             "node": {"data_dir": str(self.folder / "var")},
             "listen": {"port": free_port(), "low_water_mib": 0},
             "study": {"quiet_seconds": 0},
-            "inference": {"lease_seconds": 3},
+            "inference": {"lease_seconds": 3, "bundle": str(BUNDLE)},
             "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5},
             "log": {"level": "INFO"},
         }
@@ -48,12 +49,13 @@ class Node:
         self.config = self.folder / "scp_node.toml"
         self.config.write_text(_toml(_merged(base, self.changes)))
 
-    def start(self, *, wait: bool = True) -> Node:
+    def start(self) -> Node:
         with (self.folder / "node.log").open("ab") as log:
             command = [sys.executable, "-m", "scp_node", "serve", "--config", str(self.config)]
             self.process = subprocess.Popen(command, stderr=log, start_new_session=True)
-        if wait:
-            wait_until(self.is_listening, 30, what=f"node listens, see its log:\n{self.log[-2000:]}")
+        process = self.process
+        wait_until(lambda: self.is_listening() or process.poll() is not None, 60, what="node listens")
+        assert process.poll() is None, self.log
         return self
 
     def is_listening(self) -> bool:
@@ -142,7 +144,7 @@ def destination(port: int, name: str = "pacs", ae_title: str = "PACS") -> dict[s
     return {"name": name, "ae_title": ae_title, "host": "127.0.0.1", "port": port}
 
 
-def radiograph(seed: int = 1, *, opacity: bool = False, **changes: Any) -> Dataset:
+def radiograph(seed: int = 1, *, opacity: bool = False, **changes: str | None) -> Dataset:
     """Return a phantom with some attributes changed; None removes one."""
     image = phantom_image(seed, opacity=opacity)
     for keyword, value in changes.items():

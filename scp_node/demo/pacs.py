@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pydicom import Dataset, dcmread
 from pynetdicom import AE, evt
@@ -130,8 +130,8 @@ class StoragePacs:
         ae = AE(ae_title=AE_TITLE)
         ae.add_supported_context(Verification)
         ae.add_supported_context(Comprehensive3DSRStorage)
-        handlers = [(evt.EVT_C_STORE, self._on_c_store)]
-        self._server: Any = ae.start_server((_LOOPBACK, port), block=False, evt_handlers=handlers)
+        handlers: Any = [(evt.EVT_C_STORE, self._on_c_store)]
+        self._server = cast("Any", ae.start_server((_LOOPBACK, port), block=False, evt_handlers=handlers))
         self.port = self._server.server_address[1]
         self.look = f"dsrdump {folder}/*.dcm"
 

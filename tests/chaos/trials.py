@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from pydicom import Dataset
+
 from scp_node.demo.pacs import StoragePacs
 from tests.node import Node, destination, radiograph
 from tests.servers import free_port
@@ -83,7 +85,7 @@ def _send_all(node: Node, images: int, acknowledged: Counter[str], attempts: Cou
                 time.sleep(0.1)
 
 
-def _distinct(pacs: StoragePacs) -> list[object]:
+def _distinct(pacs: StoragePacs) -> list[Dataset]:
     """Return what the PACS holds: the same instance sent twice is one, as in any archive."""
     return list({report.SOPInstanceUID: report for _, report in pacs.new_reports()}.values())
 

@@ -86,6 +86,13 @@ def test_a_value_that_is_no_number_never_becomes_a_result(node: Node, value: flo
     assert node.audit()[0]["probability"] is None
 
 
+def test_one_image_that_breaks_the_network_does_not_take_its_batch_with_it(node: Node) -> None:
+    node.receive("1", "2", "3")
+    batch: list[float | Exception] = [2.0, RuntimeError(), 2.0]
+    analyser(node, Network(*batch, *batch)).step()
+    assert states(node) == [("analysed", None), ("received", None), ("analysed", None)]
+
+
 def test_a_network_that_fails_once_is_asked_again(node: Node) -> None:
     node.receive("1")
     worker = analyser(node, Network(MemoryError(), 2.0))
@@ -127,7 +134,7 @@ def ready_study(node: Node) -> None:
 
 def test_a_header_that_cannot_carry_a_report_ends_visibly(node: Node) -> None:
     ready_study(node)
-    assert reporter(node, UnreportableHeader("no Study Instance UID")).step()
+    assert reporter(node, UnreportableHeader("no Study Instance UID", "1.2.3.1")).step()
     assert node.ledger.upkeep.counts()["report"] == {"dead": 1}
     assert node.ledger.audit.events("1.2.3")[-1]["kind"] == "report-failed"
 

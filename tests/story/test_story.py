@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -65,7 +66,7 @@ def test_a_chest_film_goes_in_and_its_report_comes_back_and_a_row_stays(node: No
     ],
 )
 def test_an_image_outside_the_intended_use_is_reported_as_not_analysed_without_a_score(
-    node: Node, pacs: StoragePacs, changes: dict[str, str], reason: str
+    node: Node, pacs: StoragePacs, changes: dict[str, Any], reason: str
 ) -> None:
     node.send(radiograph(**changes))
     [report] = reports(pacs, 1)
