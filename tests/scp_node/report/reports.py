@@ -63,7 +63,7 @@ OUTCOMES: dict[str, Outcome] = {
 STUDY = "1.2.826.0.1.3680043.10.1.1"
 SERIES = "1.2.826.0.1.3680043.10.1.2"
 IMAGE = "1.2.826.0.1.3680043.10.1.3"
-_RADIOGRAPH: dict[str, Any] = {
+RADIOGRAPH: dict[str, Any] = {
     "SpecificCharacterSet": "ISO_IR 192",
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1",
     "SOPInstanceUID": IMAGE,
@@ -95,7 +95,7 @@ def radiograph(
     outcome: Outcome = POSITIVE, *, syntax: UID = ExplicitVRLittleEndian, **attributes: Any
 ) -> ReportedImage:
     """Return an adult's frontal chest film with its outcome; attributes by keyword, None leaves one out."""
-    present = {key: value for key, value in (_RADIOGRAPH | attributes).items() if value is not None}
+    present = {key: value for key, value in (RADIOGRAPH | attributes).items() if value is not None}
     buffer = BytesIO()
     dcmwrite(buffer, dataset(**present), implicit_vr=syntax.is_implicit_VR, little_endian=syntax.is_little_endian)
     return ReportedImage(
