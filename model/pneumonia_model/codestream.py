@@ -107,7 +107,7 @@ def _refuse_impossible_run(stream: bytes, header: Codestream, process: int) -> N
     else:
         shortest = -(-header.rows // 8) * -(-header.columns // 8) * header.samples // 4
     slack = 64  # the longest run that tables and headers hold
-    if bytes(shortest + slack) in stream:
+    if len(stream) > shortest + slack and bytes(shortest + slack) in stream:
         raise DamagedCodestream("zero bytes that code more than the image")
 
 

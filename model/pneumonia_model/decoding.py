@@ -125,30 +125,51 @@ def pixel_layout(image: Dataset) -> PixelLayout:
     )
 
 
-def decode(image: Dataset, layout: PixelLayout) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return the stored words, shape (rows, columns); of a colour image with three equal channels, one of them.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredWords:
+    """The container of each stored value, and which of its bits are the value.
 
-    Words are the unsigned container of each value: sign, unused bits and padding are the caller's to read.
+    Attributes:
+        words: shape (rows, columns).
+        bits: the value's own, sign included. Native words may carry anything in the others (once overlays); a lossy
+            stream may have more than BitsStored, and overshoot the stored range.
+        low_bit: number of the lowest of them.
+    """
+
+    words: NDArray[np.uint8] | NDArray[np.uint16]
+    bits: int
+    low_bit: int
+
+
+def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
+    """Return the stored words; of a colour image with three equal channels, one of them.
 
     Raises:
         UnreadablePixels: the pixel data is damaged, or does not match the layout, or is coloured.
     """
+    bits, low_bit = layout.bits_stored, layout.high_bit + 1 - layout.bits_stored
     if layout.encapsulated:
-        _check_encapsulated(image, layout)
+        stream = _check_encapsulated(image, layout)
+        bits = stream.precision if stream else bits
     else:
         _check_native_length(image, layout)
     try:
         decoded = _decode_checked(image, layout)
     except Exception as error:  # decoders raise what they like; each means that there are no pixels
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
-    return _words(decoded, layout)
+    return StoredWords(words=_words(decoded, layout), bits=bits, low_bit=low_bit)
 
 
 def _decode_checked(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
     if layout.transfer_syntax == uid.JPEGExtended12Bit and layout.bits_allocated == 16:
         return _decode_extended_jpeg(image, layout)
     array, _ = get_decoder(layout.transfer_syntax).as_array(
-        image, index=0, raw=layout.samples == 1, decoding_plugin=DECODERS.get(layout.transfer_syntax, "")
+        image,
+        index=0,
+        raw=layout.samples == 1,
+        decoding_plugin=DECODERS.get(layout.transfer_syntax, ""),
+        # Corrected, it would ignore HighBit, and wrap values round that overshoot the stored range.
+        correct_unused_bits=False,  # type: ignore[arg-type] # pydicom's annotation lacks Unpack
     )
     return array
 
@@ -172,8 +193,11 @@ def _check_native_length(image: Dataset, layout: PixelLayout) -> None:
         raise UnreadablePixels(PixelDefect.LENGTH)
 
 
-def _check_encapsulated(image: Dataset, layout: PixelLayout) -> None:
-    """Compare the stream's own header with the attributes, and its end with where it should end."""
+def _check_encapsulated(image: Dataset, layout: PixelLayout) -> Codestream | None:
+    """Return what the stream says of itself after comparing it with the attributes, and its end with where it ends.
+
+    None for RLE, which says nothing of its size: its decoder checks the length of each segment.
+    """
     if layout.high_bit != layout.bits_stored - 1:
         raise UnreadablePixels(PixelDefect.DEPTH)
     try:
@@ -183,11 +207,12 @@ def _check_encapsulated(image: Dataset, layout: PixelLayout) -> None:
         stream = _codestream(frame, layout.transfer_syntax)
     except (DamagedCodestream, ValueError, EOFError, IndexError) as error:
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
-    if stream is None:  # RLE has no sizes of its own; its decoder checks each segment's length
-        return
+    if stream is None:
+        return None
     declared = (layout.rows, layout.columns, layout.samples)
     if (stream.rows, stream.columns, stream.samples) != declared or stream.precision > layout.bits_allocated:
         raise UnreadablePixels(PixelDefect.MISMATCH)
+    return stream
 
 
 def _codestream(frame: bytes, syntax: UID) -> Codestream | None:

@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.multival import MultiValue
 from pydicom.pixels.processing import apply_modality_lut, apply_voi
 
-from pneumonia_model.decoding import PixelDefect, PixelLayout, UnreadablePixels, decode, pixel_layout
+from pneumonia_model.decoding import PixelDefect, PixelLayout, StoredWords, UnreadablePixels, decode, pixel_layout
 
 __all__ = ["INPUT_SIDE", "PREPROCESSING", "UnreadablePixels", "input_from_display", "to_display", "to_input"]
 
@@ -57,23 +57,21 @@ def to_display(image: Dataset) -> NDArray[np.uint8]:
         UnreadablePixels: the pixel data is missing, damaged, or not one grayscale frame.
     """
     layout = pixel_layout(image)
-    words = decode(image, layout)
+    stored = decode(image, layout)
     if layout.samples == 3:
-        return words.astype(np.uint8)
+        return stored.words.astype(np.uint8)
     try:
-        table = _display_table(image, layout, words)
+        table = _display_table(image, layout, stored)
     except UnreadablePixels:
         raise
     except Exception as error:  # pydicom raises what it likes over malformed attributes and LUTs
         raise UnreadablePixels(PixelDefect.DISPLAY) from error
-    return np.asarray(np.take(table, words))
+    return np.asarray(np.take(table, stored.words))
 
 
-def _display_table(
-    image: Dataset, layout: PixelLayout, words: NDArray[np.uint8] | NDArray[np.uint16]
-) -> NDArray[np.uint8]:
+def _display_table(image: Dataset, layout: PixelLayout, stored: StoredWords) -> NDArray[np.uint8]:
     """Return the display value of every word that the container can hold."""
-    values = _stored_values(layout, container_bits=8 * words.dtype.itemsize)
+    values = _stored_values(stored, layout)
     padding = _padding(image, values)
     modality = _modality(image, values)
     if image.get("VOILUTSequence"):
@@ -81,7 +79,7 @@ def _display_table(
     elif image.get("WindowCenter") is not None and image.get("WindowWidth") is not None:
         shown = _window(image, modality)
     else:
-        shown = _full_range(image, layout, modality, values, _occurring(words) & ~padding)
+        shown = _full_range(image, layout, modality, values, _occurring(stored.words) & ~padding)
     if not np.isfinite(shown).all():
         raise UnreadablePixels(PixelDefect.DISPLAY)
     if image.PhotometricInterpretation == "MONOCHROME1" or image.get("PresentationLUTShape") == "INVERSE":
@@ -90,20 +88,14 @@ def _display_table(
     return np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
 
 
-def _stored_values(layout: PixelLayout, *, container_bits: int) -> NDArray[np.int64]:
-    """Return the stored value of every word.
-
-    Native words may carry anything in their unused bits (once overlays): these are cut off. A decoder's output has no
-    unused bits but, after lossy compression, may overshoot the stored range: it is clipped, for a cut would wrap round.
-    """
-    words = np.arange(2**container_bits, dtype=np.int64)
-    bits = container_bits if layout.encapsulated else layout.bits_stored
-    if not layout.encapsulated:
-        words = (words >> (layout.high_bit + 1 - bits)) & (2**bits - 1)
+def _stored_values(stored: StoredWords, layout: PixelLayout) -> NDArray[np.int64]:
+    """Return the stored value of every word; one outside the stored range is clipped, for cut bits would wrap round."""
+    words = np.arange(1 << (8 * stored.words.dtype.itemsize), dtype=np.int64)
+    values = (words >> stored.low_bit) & ((1 << stored.bits) - 1)
     if layout.signed:
-        words = np.where(words >= 2 ** (bits - 1), words - 2**bits, words)
+        values = np.where(values >= 1 << (stored.bits - 1), values - (1 << stored.bits), values)
     lowest, highest = _stored_range(layout.bits_stored, signed=layout.signed)
-    return np.clip(words, lowest, highest)
+    return np.asarray(np.clip(values, lowest, highest), dtype=np.int64)
 
 
 def _stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
@@ -129,7 +121,7 @@ def _occurring(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool
 def _voi_lut(image: Dataset, modality: NDArray[np.float64]) -> NDArray[np.float64]:
     bits = int(image.VOILUTSequence[0].LUTDescriptor[2])  # PS3.3 C.11.2.1.1: bits of each entry
     looked_up: NDArray[np.float64] = apply_voi(np.rint(modality).astype(np.int64), image).astype(np.float64)
-    return looked_up / (2**bits - 1)
+    return looked_up / ((1 << bits) - 1)
 
 
 def _window(image: Dataset, modality: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -164,13 +156,13 @@ def _full_range(
     image with 12 bits in a declared 16 is not shown nearly black.
     """
     if image.get("ModalityLUTSequence"):
-        return modality / (2 ** int(image.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+        return modality / ((1 << int(image.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)
     present = values[occurring] if occurring.any() else values
     bits = min(8, layout.bits_stored)
     while bits < layout.bits_stored and not _holds(bits, present, signed=layout.signed):
         bits += 1
     ends = np.asarray(_stored_range(bits, signed=layout.signed), dtype=np.int64)
-    low, high = sorted(_modality(image, ends).tolist())
+    low, high = (float(end) for end in sorted(_modality(image, ends)))
     if not high > low:
         raise UnreadablePixels(PixelDefect.DISPLAY)
     return (modality - low) / (high - low)

@@ -1,0 +1,42 @@
+"""PyTorch: the runtime of a node with a GPU."""
+
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from pneumonia_model.backends import BackendError, Prediction, checked_inputs, checked_prediction
+from pneumonia_model.bundle import WEIGHTS, Bundle
+from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
+
+
+class TorchBackend:
+    """A bundle's weights in the network of `network.py`, in single precision everywhere.
+
+    Half precision and TF32 would be faster on a GPU and move logits by more than the bundle's tolerance.
+    """
+
+    name = "torch"
+
+    def __init__(self, bundle: Bundle, *, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
+        cuda = torch.cuda.is_available()
+        if device == "cuda" and not cuda:
+            raise BackendError("torch finds no CUDA device")
+        self.device = "cuda" if cuda and device != "cpu" else "cpu"
+        if self.device == "cuda":
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.benchmark = False
+        if threads is not None:
+            torch.set_num_threads(threads)
+        network = pneumonia_resnet18()
+        network.load_state_dict(load_file(bundle.path / WEIGHTS))
+        self._module = LogitAndMap(network).eval().to(self.device).to(memory_format=torch.channels_last)
+
+    def predict(self, inputs: NDArray[np.float32]) -> Prediction:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits, maps = self._module(torch.from_numpy(checked).to(self.device))
+        return checked_prediction(logits.cpu().numpy(), maps.cpu().numpy(), count=len(checked))

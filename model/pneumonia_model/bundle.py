@@ -1,0 +1,187 @@
+"""A released model: a folder whose every byte is accounted for, and the one identity that its results carry.
+
+This module needs nothing but the standard library and numpy, so that the parts of the node that only name the model
+never load a runtime.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pneumonia_model.backends import Backend
+
+MANIFEST: Final = "manifest.json"
+WEIGHTS: Final = "weights.safetensors"
+GRAPH: Final = "model.onnx"
+GOLDEN: Final = "golden.npy"
+SCHEMA: Final = 1
+
+GOLDEN_TOLERANCE: Final = 1e-4
+"""Largest difference in logit between a runtime and the released figures; measured differences are below 1e-5."""
+
+LEAST_PROBABILITY: Final = 1e-4
+"""Probabilities are kept this far from 0 and 1: no film is ever reported as certain."""
+
+STATUSES: Final = ("demonstration", "research", "cleared")
+
+
+class BundleError(Exception):
+    """The bundle is missing, damaged, or not one that this version can use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Platt's: the probability is the logistic function of `slope` x logit + `intercept`."""
+
+    slope: float
+    intercept: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A verified model.
+
+    Attributes:
+        digest: `sha256:` and 64 hexadecimal digits over the manifest, which holds the hash of every other file: the
+            model's identity.
+        threshold: the calibrated probability from which a film counts as positive.
+        manifest: the whole of `manifest.json`.
+    """
+
+    path: Path
+    name: str
+    version: str
+    status: str
+    digest: str
+    threshold: float
+    calibration: Calibration
+    manifest: Mapping[str, Any]
+
+    def probability(self, logit: float) -> float:
+        """Return the calibrated probability of pneumonia.
+
+        Raises:
+            ValueError: the logit is not finite.
+        """
+        if not math.isfinite(logit):
+            raise ValueError("logit is not finite")
+        exponent = self.calibration.slope * logit + self.calibration.intercept
+        probability = 1 / (1 + math.exp(-max(-100.0, min(100.0, exponent))))
+        return max(LEAST_PROBABILITY, min(1 - LEAST_PROBABILITY, probability))
+
+    def golden_inputs(self) -> NDArray[np.float32]:
+        """Return the synthetic inputs whose logits the manifest states, shape (n, 224, 224)."""
+        pictures = np.load(self.path / GOLDEN, allow_pickle=False)
+        return np.asarray(pictures, dtype=np.float32) / np.float32(255)
+
+    def golden_logits(self) -> NDArray[np.float64]:
+        return np.asarray(self.manifest["golden"]["logits"], dtype=np.float64)
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Return the bundle in a folder after reading and checking every file of it.
+
+    Raises:
+        BundleError: a file is missing or differs from its hash, or the manifest is not one of this schema.
+    """
+    manifest = _read_manifest(path / MANIFEST)
+    for name, expected in manifest["files"].items():
+        _check_file(path / name, expected)
+    try:
+        return _bundle(path, manifest)
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise BundleError(f"{path / MANIFEST}: not a manifest of schema {SCHEMA}: {error!r}") from error
+
+
+def verify_golden(bundle: Bundle, backend: "Backend") -> None:
+    """Compare the backend's logits of the golden inputs with those that the bundle was released with.
+
+    Raises:
+        BundleError: they differ by more than `GOLDEN_TOLERANCE`.
+    """
+    expected = bundle.golden_logits()
+    found = backend.predict(bundle.golden_inputs()).logits
+    if found.shape != expected.shape:
+        raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden logits")
+    worst = float(np.abs(found - expected).max())
+    if not worst <= GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"{bundle.path}: golden logits differ by {worst:.2g} on {backend.name} ({backend.device}), "
+            f"allowed are {GOLDEN_TOLERANCE:g}"
+        )
+
+
+def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a manifest with the digest over all that it says."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return {**content, "digest": f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"}
+
+
+def rendered(manifest: Mapping[str, Any]) -> bytes:
+    """Return a manifest as the one text that stands for it, so that no byte of the file is free."""
+    return (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256, 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
+    if manifest["schema"] != SCHEMA or not {WEIGHTS, GRAPH, GOLDEN} <= manifest["files"].keys():
+        raise ValueError("schema or files")
+    if manifest["status"] not in STATUSES:
+        raise ValueError("status")
+    points = {point["name"]: float(point["threshold"]) for point in manifest["operating_points"]}
+    threshold = points[manifest["default_operating_point"]]
+    calibration = manifest["calibration"]
+    platt = Calibration(slope=float(calibration["slope"]), intercept=float(calibration["intercept"]))
+    if calibration["method"] != "platt" or not 0 < threshold < 1 or not platt.slope > 0:
+        raise ValueError("calibration or threshold")
+    return Bundle(
+        path=path,
+        name=str(manifest["name"]),
+        version=str(manifest["version"]),
+        status=str(manifest["status"]),
+        digest=str(manifest["digest"]),
+        threshold=threshold,
+        calibration=platt,
+        manifest=MappingProxyType(manifest),
+    )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_bytes()
+        manifest = json.loads(text)
+        expected = seal(manifest)
+        names = [str(name) for name in manifest["files"]]
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{path}: not a manifest: {error!r}") from error
+    if manifest.get("digest") != expected["digest"] or text != rendered(expected):
+        raise BundleError(f"{path}: digest is {expected['digest']}, the manifest states {manifest.get('digest')}")
+    if any(Path(name).name != name for name in names):
+        raise BundleError(f"{path}: names a file outside the bundle")
+    return dict(manifest)
+
+
+def _check_file(path: Path, expected: str) -> None:
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise BundleError(f"{path}: sha256 is {found}, the manifest states {expected}")

@@ -1,0 +1,110 @@
+"""Radiographs made for the tests: a known picture, stored in every way that a modality may choose."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    RLELossless,
+)
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
+
+
+def picture(rows: int = 300, columns: int = 260) -> NDArray[np.uint8]:
+    """Return a picture that no symmetry maps on itself, with every grey from 0 to 255, air dark."""
+    y, x = np.mgrid[0:rows, 0:columns]
+    ramp = (x * 255 / (columns - 1) + 40 * np.sin(y / 17)).clip(0, 255)
+    ramp[: rows // 8, : columns // 3] = 0
+    return np.asarray(np.rint(ramp), dtype=np.uint8)
+
+
+def radiograph(pixels: Pixels, *, bits: int | None = None, **attributes: Any) -> Dataset:
+    """Return an uncompressed image of these stored values; attributes are added or replaced."""
+    image = Dataset()
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.Rows, image.Columns = pixels.shape[:2]
+    image.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
+    image.PhotometricInterpretation = "RGB" if pixels.ndim == 3 else "MONOCHROME2"
+    if pixels.ndim == 3:
+        image.PlanarConfiguration = 0
+    image.BitsAllocated = 8 * pixels.dtype.itemsize
+    image.BitsStored = bits or image.BitsAllocated
+    image.HighBit = image.BitsStored - 1
+    image.PixelRepresentation = int(pixels.dtype.kind == "i")
+    octets = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    image.PixelData = octets + b"\0" * (len(octets) % 2)
+    image["PixelData"].VR = "OB" if image.BitsAllocated == 8 else "OW"
+    for keyword, value in attributes.items():
+        setattr(image, keyword, value)
+    return image
+
+
+def big_endian(image: Dataset) -> Dataset:
+    """Return a 16-bit image in Explicit VR Big Endian."""
+    image.PixelData = np.frombuffer(image.PixelData, dtype="<u2").astype(">u2").tobytes()
+    image.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
+    return image
+
+
+def compressed(image: Dataset, stream: bytes, syntax: str) -> Dataset:
+    """Return the image with a compressed stream for its pixel data."""
+    image.PixelData = encapsulate([stream])
+    image["PixelData"].VR = "OB"
+    image["PixelData"].is_undefined_length = True
+    image.file_meta.TransferSyntaxUID = UID(syntax)
+    return image
+
+
+def jpeg_stream(pixels: NDArray[np.uint8], **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format="JPEG", **{"quality": 95, **options})
+    return file.getvalue()
+
+
+def jpeg(pixels: NDArray[np.uint8], **options: Any) -> Dataset:
+    """Return an image in JPEG Baseline; three channels are stored as YBR."""
+    image = radiograph(pixels)
+    if pixels.ndim == 3:
+        image.PhotometricInterpretation = "YBR_FULL_422"
+    return compressed(image, jpeg_stream(pixels, **options), JPEGBaseline8Bit)
+
+
+def jpeg2000(pixels: Pixels, *, bits: int | None = None) -> Dataset:
+    return _compressed_by(radiograph(pixels, bits=bits), JPEG2000Lossless, "pylibjpeg")
+
+
+def jpeg_ls(pixels: Pixels, *, bits: int | None = None) -> Dataset:
+    return _compressed_by(radiograph(pixels, bits=bits), JPEGLSLossless, "pyjpegls")
+
+
+def rle(pixels: Pixels, *, bits: int | None = None) -> Dataset:
+    return _compressed_by(radiograph(pixels, bits=bits), RLELossless, "pydicom")
+
+
+def _compressed_by(image: Dataset, syntax: str, plugin: str) -> Dataset:
+    image.SOPInstanceUID = "1.2.3"
+    image.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
+    return image
+
+
+def lookup_table(entries: NDArray[np.uint16], *, first: int, bits: int) -> Dataset:
+    """Return a Modality or VOI LUT item (PS3.3 C.11)."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(entries) % 65536, first, bits])
+    item.add_new("LUTData", "US", entries.tolist())
+    return item

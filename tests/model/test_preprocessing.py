@@ -1,0 +1,230 @@
+"""What a radiograph looks like to the network, however it was stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pneumonia_model.decoding import PixelDefect
+from pneumonia_model.preprocessing import UnreadablePixels, input_from_display, to_display, to_input
+from pydicom import Dataset
+from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
+
+from tests.model import images
+
+PICTURE = images.picture()
+
+
+def twelve_bits(picture: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Return the picture with 12 bits, every grey at the middle of those that are shown as it."""
+    return np.rint(picture / 255 * 4095).astype(np.uint16)
+
+
+def test_an_input_is_224_square_in_single_precision_between_0_and_1() -> None:
+    inputs = to_input(images.radiograph(PICTURE))
+    assert inputs.shape == (224, 224)
+    assert inputs.dtype == np.float32
+    assert inputs.min() == 0
+    assert inputs.max() <= 1
+
+
+def test_an_8_bit_film_is_shown_as_it_is() -> None:
+    assert np.array_equal(to_display(images.radiograph(PICTURE)), PICTURE)
+
+
+def test_a_film_of_224_square_reaches_the_network_unchanged() -> None:
+    square = images.picture(224, 224)
+    assert np.array_equal(to_input(images.radiograph(square)), square / np.float32(255))
+
+
+def test_reduction_averages_areas_so_that_no_fine_line_is_lost() -> None:
+    stripes = np.tile(np.array([0, 255], dtype=np.uint8), (448, 224))
+    assert np.allclose(to_input(images.radiograph(stripes)), 0.5, atol=1 / 255)
+
+
+def test_training_pictures_and_dicom_films_go_through_the_same_reduction() -> None:
+    assert np.array_equal(input_from_display(PICTURE), to_input(images.radiograph(PICTURE)))
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 15, 16])
+def test_more_bits_show_the_same_picture(bits: int) -> None:
+    stored = np.rint(PICTURE / 255 * (2**bits - 1)).astype(np.uint16)
+    assert np.array_equal(to_display(images.radiograph(stored, bits=bits)), PICTURE)
+
+
+def test_a_film_of_12_bits_that_declares_16_is_not_shown_nearly_black() -> None:
+    assert np.array_equal(to_display(images.radiograph(twelve_bits(PICTURE), bits=16)), PICTURE)
+
+
+def test_one_overexposed_pixel_does_not_darken_an_8_bit_film() -> None:
+    spotted = (PICTURE // 2).astype(np.uint8)
+    spotted[5, 5] = 255
+    assert np.array_equal(to_display(images.radiograph(spotted)), spotted)
+
+
+def test_monochrome1_is_inverted_so_that_air_is_dark() -> None:
+    negative = images.radiograph(255 - PICTURE, PhotometricInterpretation="MONOCHROME1")
+    assert np.array_equal(to_display(negative), PICTURE)
+
+
+def test_monochrome1_with_an_inverse_presentation_is_inverted_once() -> None:
+    negative = images.radiograph(255 - PICTURE, PhotometricInterpretation="MONOCHROME1", PresentationLUTShape="INVERSE")
+    assert np.array_equal(to_display(negative), PICTURE)
+
+
+def test_an_inverse_presentation_alone_inverts_too() -> None:
+    assert np.array_equal(to_display(images.radiograph(255 - PICTURE, PresentationLUTShape="INVERSE")), PICTURE)
+
+
+def test_signed_values_with_a_rescale_intercept_show_the_same_picture() -> None:
+    signed = (twelve_bits(PICTURE).astype(np.int32) - 2048).astype(np.int16)
+    image = images.radiograph(signed, bits=12, RescaleSlope=1, RescaleIntercept=2048)
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_a_falling_rescale_slope_turns_the_picture_round() -> None:
+    image = images.radiograph(4095 - twelve_bits(PICTURE), bits=12, RescaleSlope=-1, RescaleIntercept=4095)
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_what_stands_in_unused_bits_is_not_part_of_the_picture() -> None:
+    overlaid = twelve_bits(PICTURE) | np.uint16(0xA000)
+    assert np.array_equal(to_display(images.radiograph(overlaid, bits=12)), PICTURE)
+
+
+def test_values_at_the_top_of_their_words_are_found_by_the_high_bit() -> None:
+    raised = (twelve_bits(PICTURE) << 4).astype(np.uint16)
+    assert np.array_equal(to_display(images.radiograph(raised, bits=12, HighBit=15)), PICTURE)
+
+
+def test_a_big_endian_film_shows_the_same_picture() -> None:
+    image = images.big_endian(images.radiograph(twelve_bits(PICTURE), bits=12))
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_padding_becomes_air_in_either_photometric_interpretation() -> None:
+    padded = PICTURE.copy()
+    padded[:, :20] = 200
+    for photometric in ("MONOCHROME1", "MONOCHROME2"):
+        image = images.radiograph(padded, PhotometricInterpretation=photometric, PixelPaddingValue=200)
+        assert (to_display(image)[:, :20] == 0).all()
+
+
+def test_a_range_of_padding_values_becomes_air() -> None:
+    padded = np.full((300, 260), 128, dtype=np.uint8)
+    padded[:, :20] = np.arange(200, 220)
+    image = images.radiograph(padded, PixelPaddingValue=219, PixelPaddingRangeLimit=200)
+    shown = to_display(image)
+    assert (shown[:, :20] == 0).all()
+    assert (shown[:, 20:] == 128).all()
+
+
+def test_padding_does_not_stretch_the_range_of_an_image_without_a_window() -> None:
+    stored = np.where(PICTURE == 0, 65535, twelve_bits(PICTURE)).astype(np.uint16)
+    assert np.array_equal(to_display(images.radiograph(stored, bits=16, PixelPaddingValue=65535)), PICTURE)
+
+
+def test_the_first_of_several_windows_is_shown() -> None:
+    stored = twelve_bits(PICTURE)
+    one = images.radiograph(stored, bits=12, WindowCenter=2000, WindowWidth=1000)
+    two = images.radiograph(stored, bits=12, WindowCenter=[2000, 100], WindowWidth=[1000, 50])
+    assert np.array_equal(to_display(one), to_display(two))
+    assert not np.array_equal(to_display(one), PICTURE)
+
+
+def test_a_voi_lut_is_shown_rather_than_the_window_beside_it() -> None:
+    stored = twelve_bits(PICTURE)
+    gamma = np.rint(65535 * (np.arange(4096) / 4095) ** 2).astype(np.uint16)
+    image = images.radiograph(stored, bits=12, WindowCenter=100, WindowWidth=50)
+    image.VOILUTSequence = [images.lookup_table(gamma, first=0, bits=16)]
+    expected = np.rint(255 * (stored / 4095) ** 2)
+    assert np.abs(to_display(image) - expected).max() <= 1
+
+
+def reference_display(image: Dataset) -> NDArray[np.float64]:
+    """Return what pydicom's own functions show, 0 to 1."""
+    shown = apply_voi_lut(apply_modality_lut(image.pixel_array, image), image).astype(np.float64)
+    if image.get("VOILUTSequence"):
+        return np.asarray(shown / (2 ** image.VOILUTSequence[0].LUTDescriptor[2] - 1))
+    span = 2**image.BitsStored - 1
+    low = -(2 ** (image.BitsStored - 1)) if image.PixelRepresentation else 0
+    slope, intercept = float(image.get("RescaleSlope", 1)), float(image.get("RescaleIntercept", 0))
+    return np.asarray((shown - (low * slope + intercept)) / (span * slope))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bits=st.integers(9, 16),
+    signed=st.booleans(),
+    slope=st.sampled_from([0.5, 1.0, 2.0]),
+    intercept=st.sampled_from([-1024.0, 0.0, 100.0]),
+    function=st.sampled_from(["LINEAR", "LINEAR_EXACT", "SIGMOID"]),
+    share=st.tuples(st.floats(0.2, 0.8), st.floats(0.1, 1.5)),
+)
+def test_the_lookup_table_shows_what_pydicom_shows(
+    *, bits: int, signed: bool, slope: float, intercept: float, function: str, share: tuple[float, float]
+) -> None:
+    low = -(2 ** (bits - 1)) if signed else 0
+    stored = np.rint(low + PICTURE / 255 * (2**bits - 1)).astype(np.int16 if signed else np.uint16)
+    image = images.radiograph(stored, bits=bits, RescaleSlope=slope, RescaleIntercept=intercept)
+    image.WindowCenter = round(((low + share[0] * 2**bits) * slope) + intercept, 2)
+    image.WindowWidth = round(share[1] * 2**bits * slope, 2)
+    image.VOILUTFunction = function
+    # Two roundings to 8 bits of numbers that differ in their last digits: never more than one grey apart.
+    assert np.abs(to_display(image) - 255 * reference_display(image)).max() <= 0.5 + 1e-6
+
+
+def test_a_modality_lut_shows_what_pydicom_shows() -> None:
+    stored = twelve_bits(PICTURE)
+    image = images.radiograph(stored, bits=12, WindowCenter=30000, WindowWidth=50000)
+    curve = np.rint(65535 * np.sqrt(np.arange(4096) / 4095)).astype(np.uint16)
+    image.ModalityLUTSequence = [images.lookup_table(curve, first=0, bits=16)]
+    shown = apply_voi_lut(apply_modality_lut(image.pixel_array, image), image) / 65535
+    assert np.abs(to_display(image) - 255 * shown).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"WindowCenter": 100, "WindowWidth": 0},
+        {"WindowCenter": 100, "WindowWidth": -50},
+        {"WindowCenter": 100, "WindowWidth": 50, "VOILUTFunction": "CUBIC"},
+        {"RescaleSlope": 0, "RescaleIntercept": 0},
+        {"VOILUTSequence": [Dataset()]},
+        {"ModalityLUTSequence": [Dataset()]},
+    ],
+)
+def test_display_attributes_that_make_no_sense_are_refused_rather_than_guessed_at(
+    attributes: dict[str, Any],
+) -> None:
+    image = images.radiograph(twelve_bits(PICTURE), bits=12, **attributes)
+    with pytest.raises(UnreadablePixels) as refusal:
+        to_display(image)
+    assert refusal.value.defect is PixelDefect.DISPLAY
+
+
+def test_an_empty_window_counts_as_none() -> None:
+    image = images.radiograph(PICTURE, WindowCenter=None, WindowWidth=None)
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_a_screen_capture_with_equal_channels_is_shown_as_grey() -> None:
+    assert np.array_equal(to_display(images.radiograph(np.dstack([PICTURE] * 3))), PICTURE)
+
+
+def test_real_colour_is_refused() -> None:
+    tinted = np.dstack([PICTURE] * 3)
+    tinted[40, 40, 2] += 3
+    with pytest.raises(UnreadablePixels) as refusal:
+        to_display(images.radiograph(tinted))
+    assert refusal.value.defect is PixelDefect.COLOUR
+
+
+def test_the_interpolation_is_the_one_that_the_bundle_states() -> None:
+    reduced = cv2.resize(PICTURE, (224, 224), interpolation=cv2.INTER_AREA)
+    assert np.array_equal(np.rint(to_input(images.radiograph(PICTURE)) * 255), reduced)
