@@ -1,0 +1,1 @@
+"""Train, evaluate and release the model. The node never imports this package."""
