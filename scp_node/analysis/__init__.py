@@ -1,0 +1,18 @@
+"""Whether an image is within the intended use, and what the network gets to see of it."""
+
+from scp_node.analysis.analyse import analyse, analyse_file, conclude
+from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.isolation import DecoderPool, DecoderStartError
+from scp_node.analysis.pixels import Prepared, prepare
+
+__all__ = [
+    "DecoderPool",
+    "DecoderStartError",
+    "Equipment",
+    "Prepared",
+    "analyse",
+    "analyse_file",
+    "assess_header",
+    "conclude",
+    "prepare",
+]

@@ -24,6 +24,9 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
 
     Not for a process in which other threads use pydicom: see `undisturbed_reading`. The node calls it through a
     `DecoderPool`, which also survives what a decoder may do.
+
+    Raises:
+        MemoryError: the process may not have the memory that this image needs.
     """
     with undisturbed_reading():
         try:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.decoding import PixelDefect
-from pneumonia_model.preprocessing import UnreadablePixels, input_from_display, to_display
+from pneumonia_model.preprocessing import INPUT_SIDE, UnreadablePixels, input_from_display, to_display
 from pydicom.dataset import Dataset
 
 from scp_node.domain import NotAnalysed, Note, Reason
@@ -29,7 +29,8 @@ LARGEST_FLAT_ROWS: Final = 0.10  # films up to 0.03; a tenth of a film painted o
 LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 0.50
 LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
 
-_MEMORY_DETAIL: Final = "decoder stopped: memory"
+INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
+
 _SAME_GREY = 2  # display values that count as one: lossy compression ripples
 
 
@@ -43,7 +44,11 @@ class Prepared:
 
 
 def prepare(image: Dataset) -> Prepared | NotAnalysed:
-    """Return the network's input, or why the picture cannot be one. The header has been assessed before."""
+    """Return the network's input, or why the picture cannot be one. The header has been assessed before.
+
+    Raises:
+        MemoryError: the process may not have the memory that this image needs.
+    """
     try:
         display = to_display(image)
     except UnreadablePixels as unreadable:
@@ -107,7 +112,7 @@ _REASONS: Mapping[PixelDefect, Reason] = {
 
 def _refuse(unreadable: UnreadablePixels) -> NotAnalysed:
     if isinstance(unreadable.__cause__, MemoryError):
-        return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail=_MEMORY_DETAIL)
+        raise unreadable.__cause__
     reason = _REASONS.get(unreadable.defect, Reason.UNREADABLE_PIXELS)
     return NotAnalysed(reason=reason, detail=str(unreadable.defect))
 

@@ -1,0 +1,94 @@
+"""The program of a decoder process: reads one image after another, and may die of any of them.
+
+Started by `scp_node.analysis.isolation`. The first line of its input is a `Setup`, every further one a request. It ends
+with its input, and at once when the node is gone, even in the middle of an image.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+
+from scp_node.analysis.analyse import analyse_file
+from scp_node.analysis.eligibility import Equipment
+from scp_node.analysis.pixels import Prepared
+from scp_node.analysis.wire import OutOfMemory, Ready, Setup, decode_request, encode_reply
+from scp_node.domain import NotAnalysed
+from scp_node.settings import AnalysisSettings
+
+Analyse = Callable[[Path, AnalysisSettings, Equipment | None], Prepared | NotAnalysed]
+
+_MIB = 1024 * 1024
+
+
+def main(analyse: Analyse = analyse_file) -> None:
+    """Answer requests until there are no more; the argument of the program is the lifeline's descriptor."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the node ends us when it has our answer
+    end_with_parent(int(sys.argv[1]))
+    requests, replies = sys.stdin.buffer, _take_standard_output()
+    setup = Setup.decode(requests.readline())
+    cv2.setNumThreads(1)
+    _limit(setup.memory_mib)
+    _write(replies, encode_reply(0, Ready()))
+    _silence()
+    for line in requests:
+        request, path = decode_request(line)
+        try:
+            reply = encode_reply(request, analyse(path, setup.rules, setup.own))
+        except MemoryError:
+            reply = encode_reply(request, OutOfMemory())
+        _write(replies, reply)
+
+
+def end_with_parent(lifeline: int) -> None:
+    """Let the kernel end this process when the other end of the pipe `lifeline` closes: when its holder is dead.
+
+    A thread that waits for it would not run while a decoder holds the interpreter; PR_SET_PDEATHSIG would fire when the
+    thread ends that started us. Where a pipe cannot send signals (not Linux), the end of the input has to do.
+    """
+    if hasattr(os, "O_ASYNC"):
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # ends the process
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _take_standard_output() -> BinaryIO:
+    """Return our standard output, and make it the standard error for everybody else: C libraries print."""
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return replies
+
+
+def _limit(memory_mib: int) -> None:
+    """Let this process grow by so much, and write no file: neither a core dump nor anything else of a patient's."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    allowed = pages * resource.getpagesize() + memory_mib * _MIB
+    for limit, value in ((resource.RLIMIT_AS, allowed), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+        resource.setrlimit(limit, (value, value))
+
+
+def _silence() -> None:
+    """Drop what libraries print about an image; until here, it told why the process does not start."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+
+
+def _write(replies: BinaryIO, reply: bytes) -> None:
+    rest = memoryview(reply)
+    while rest:
+        rest = rest[replies.write(rest) :]
+
+
+if __name__ == "__main__":
+    main()
