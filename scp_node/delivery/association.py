@@ -161,6 +161,8 @@ class RequestedAssociation:
             raise ConnectionLostError("unexpected PDU instead of an answer to the association request")
         answer = guarded(decoded(A_ASSOCIATE_AC, pdu).to_primitive)
         by_id = {context.context_id: context for context in proposed}
+        if not any(result.context_id in by_id for result in answer.presentation_context_definition_results_list):
+            raise ConnectionLostError("answer names none of our contexts")
         self.accepted = [
             Accepted(result.context_id, str(by_id[result.context_id].abstract_syntax), str(result.transfer_syntax[0]))
             for result in answer.presentation_context_definition_results_list

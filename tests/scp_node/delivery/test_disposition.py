@@ -1,0 +1,63 @@
+"""What an answer means, and how long the node waits."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scp_node.delivery import Disposition, classify, pause_before
+
+SECONDS = st.floats(1, 86_400)
+
+
+@pytest.mark.parametrize(
+    ("status", "disposition"),
+    [
+        (0x0000, Disposition.DELIVERED),
+        (0xB000, Disposition.DELIVERED),
+        (0xB006, Disposition.DELIVERED),
+        (0xB007, Disposition.DELIVERED),
+        (None, Disposition.RETRY),
+        (0xA700, Disposition.RETRY),
+        (0xA7FF, Disposition.RETRY),
+        (0x0110, Disposition.RETRY),
+        (0x0213, Disposition.RETRY),
+        (0xB001, Disposition.RETRY),
+        (0xFE00, Disposition.RETRY),
+        (0xA900, Disposition.PERMANENT),
+        (0xA9FF, Disposition.PERMANENT),
+        (0xC000, Disposition.PERMANENT),
+        (0xCFFF, Disposition.PERMANENT),
+        (0x0117, Disposition.PERMANENT),
+        (0x0122, Disposition.PERMANENT),
+        (0x0124, Disposition.PERMANENT),
+        (0x0211, Disposition.PERMANENT),
+    ],
+)
+def test_a_status_is_classified(status: int | None, disposition: Disposition) -> None:
+    assert classify(status) is disposition
+
+
+@given(st.integers(0, 0xFFFF))
+def test_only_four_statuses_are_delivered(status: int) -> None:
+    assert (classify(status) is Disposition.DELIVERED) == (status in {0x0000, 0xB000, 0xB006, 0xB007})
+
+
+@given(st.integers(0, 10**6), SECONDS, SECONDS, st.randoms())
+def test_a_pause_is_never_longer_than_the_cap_nor_shorter_than_half(
+    attempt: int, first: float, cap: float, random: Random
+) -> None:
+    pause = pause_before(attempt, first=timedelta(seconds=first), cap=timedelta(seconds=cap), random=random)
+    assert min(first, cap) / 2 - 1e-6 <= pause.total_seconds() <= cap + 1e-6
+
+
+def test_a_pause_doubles_until_the_cap() -> None:
+    first, cap = timedelta(seconds=10), timedelta(seconds=900)
+    pauses = [pause_before(attempt, first=first, cap=cap, random=Random(1)) for attempt in range(1, 12)]
+    for attempt, pause in enumerate(pauses):
+        longest = min(10 * 2**attempt, 900)
+        assert longest / 2 <= pause.total_seconds() <= longest
