@@ -20,11 +20,18 @@ if [ ! -e $policy ]; then
     chmod +x $policy
 fi
 
+quietly() {
+    output=$("$@" 2>&1) || {
+        echo "$output"
+        exit 1
+    }
+}
+
 echo "apt-get install $missing"
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -qq
+quietly apt-get update
 # shellcheck disable=SC2086 # a list of packages
-apt-get install -qq --yes --no-install-recommends $missing >/dev/null
+quietly apt-get install --yes --no-install-recommends $missing
 
 for server in orthanc postgresql; do
     case " $missing " in

@@ -89,6 +89,18 @@ def test_clinical_data_is_found_where_the_variable_says(tmp_path: Path, reposito
     assert "1 passed" in run.stdout
 
 
+@pytest.mark.needs("storescp")
+def test_dcmtk_is_found_before_the_programs_of_the_same_name_in_an_active_virtual_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours = Path(sys.executable).parent
+    assert (ours / "storescp").exists(), "pynetdicom no longer installs one: this guard can go"
+    monkeypatch.setenv("PATH", os.pathsep.join([str(ours), *os.get_exec_path()]))
+    found = tools.find("storescp")
+    assert found
+    assert found.parent != ours
+
+
 def test_the_packages_of_missing_tools_are_given_for_the_installer() -> None:
     packages = {"sh": "dash", "no-such-program": "a-package", "nor-this-one": "a-package"}
     assert tools.missing_packages(packages) == ["a-package"]

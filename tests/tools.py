@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# Debian puts these outside PATH, or they are not programs at all.
-_FOLDERS = [Path(sys.executable).parent, Path("/usr/sbin"), Path("/usr/local/sbin")]
+_SYSTEM = ["/usr/sbin", "/usr/local/sbin"]  # Debian's servers are there, and not every user's PATH is
+_OURS = Path(sys.executable).parent  # the virtual environment's: dciodvfy comes with pip
 _FILES = {
     "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     "pixelmed": Path("/usr/share/java/pixelmed.jar"),
@@ -37,9 +37,11 @@ def find(tool: str) -> Path | None:
     """Return where `tool` is on this machine: a program, or a file that stands for one."""
     if tool in _FILES:
         return _FILES[tool] if _FILES[tool].exists() else None
-    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
-    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, [*_FOLDERS, *reversed(servers)])])
-    found = shutil.which(tool, path=path)
+    databases = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda folder: int(folder.parent.name))
+    path = [folder for folder in os.get_exec_path() if Path(folder) != _OURS]
+    # ours last: pynetdicom installs a storescp, storescu and echoscu of its own there, which are not DCMTK's
+    folders = [*path, *_SYSTEM, *map(str, reversed(databases)), str(_OURS)]
+    found = shutil.which(tool, path=os.pathsep.join(folders))
     return Path(found) if found else None
 
 
