@@ -30,9 +30,9 @@ def patient_id_qualifiers(attributes: Attributes) -> list[Dataset]:
 
 def other_patient_ids(attributes: Attributes) -> list[Dataset]:
     """Return Other Patient IDs Sequence (PS3.3 Table C.7-1), with what stands in its retired form (0010,1000) too."""
+    known = {"", *(item.text("PatientID") for item in attributes.items("OtherPatientIDsSequence"))}
+    retired = [patient_id for patient_id in attributes.texts("OtherPatientIDs") if patient_id not in known]
     items = _copies(attributes, "OtherPatientIDsSequence", _other_patient_id)
-    known = {item.PatientID for item in items}
-    retired = [patient_id for patient_id in attributes.texts("OtherPatientIDs") if patient_id not in {"", *known}]
     return [*items, *(dataset(PatientID=patient_id, TypeOfPatientID="TEXT") for patient_id in retired)]
 
 
@@ -47,7 +47,7 @@ def _present(attributes: Attributes, *keywords: str) -> dict[str, Any]:
 def _code(attributes: Attributes) -> Dataset | None:
     # longer codes stand in Long Code Value: too rare to be copied
     value, scheme, meaning = (attributes.text(k) for k in ("CodeValue", "CodingSchemeDesignator", "CodeMeaning"))
-    if not (0 < len(value) <= LONGEST_SH and 0 < len(scheme) <= LONGEST_SH and meaning):
+    if not (meaning and all(0 < len(part) <= LONGEST_SH and "\\" not in part for part in (value, scheme))):
         return None
     item = code_item(Concept(value, scheme, long_string(meaning)))
     if version := attributes.text("CodingSchemeVersion"):

@@ -15,7 +15,7 @@ from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.uid import UID
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
@@ -45,12 +45,11 @@ class Attributes:
 
     def text(self, keyword: str) -> str:
         """Return the value as it is declared to be encoded, without padding; empty where it is absent."""
-        tag = Tag(keyword)
-        value = self._bytes(tag)
-        if not value:
+        element = _raw(self.dataset, keyword)
+        if element is None or not element.value:
             return ""
-        decoded = _decode(value, self.encodings, PN_DELIMS if dictionary_VR(tag) == "PN" else TEXT_VR_DELIMS)
-        return decoded.rstrip(PADDING)
+        delimiters = PN_DELIMS if dictionary_VR(element.tag) == "PN" else TEXT_VR_DELIMS
+        return _decode(element.value, self.encodings, delimiters).rstrip(PADDING)
 
     def texts(self, keyword: str) -> list[str]:
         """Return each of the values."""
@@ -59,8 +58,8 @@ class Attributes:
 
     def unsigned_short(self, keyword: str) -> int:
         """Return the value of a US attribute; 0 where it is absent."""
-        element = self.dataset.get_item(Tag(keyword))
-        if not isinstance(element, RawDataElement) or not element.value or len(element.value) < 2:
+        element = _raw(self.dataset, keyword)
+        if element is None or element.value is None or len(element.value) < 2:
             return 0
         return int.from_bytes(element.value[:2], "little" if element.is_little_endian else "big")
 
@@ -74,12 +73,6 @@ class Attributes:
         except Exception:  # noqa: BLE001  # a third-party parser over a peer's bytes raises whatever it meets
             return []
         return [_attributes(item, self.encodings) for item in found or () if isinstance(item, Dataset)]
-
-    def _bytes(self, tag: BaseTag) -> bytes:
-        element = self.dataset.get_item(tag)
-        if not isinstance(element, RawDataElement) or _is_cut(element):
-            return b""
-        return element.value or b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +119,12 @@ def _parse(image: ReportedImage) -> Dataset:
     return parsed
 
 
+def _raw(dataset: Dataset, keyword: str) -> RawDataElement | None:
+    """Return the element as it was received; None where it is absent, a sequence, or cut off."""
+    element = dataset.get_item(Tag(keyword), keep_deferred=True)  # else pydicom converts the empty ones
+    return element if isinstance(element, RawDataElement) and not _is_cut(element) else None
+
+
 def _is_cut(element: object) -> bool:
     # the parser takes what is left as the value when the stream ends inside it: half a name would pass for a name
     return (
@@ -136,8 +135,8 @@ def _is_cut(element: object) -> bool:
 
 
 def _attributes(dataset: Dataset, inherited: Sequence[str]) -> Attributes:
-    declared = dataset.get_item(Tag("SpecificCharacterSet"))
-    if not isinstance(declared, RawDataElement):
+    declared = _raw(dataset, "SpecificCharacterSet")
+    if declared is None:
         return Attributes(dataset, inherited or convert_encodings(None))
     terms = (declared.value or b"").decode("ascii", errors="replace").split("\\")
     return Attributes(dataset, convert_encodings([term.strip(PADDING) for term in terms]))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from scp_node.domain import ReportedImage
 from scp_node.report import UnreportableHeader, codes
@@ -141,6 +144,7 @@ def test_the_sources_procedure_is_the_procedure_reported() -> None:
     [
         dataset(CodeValue="XR", CodingSchemeDesignator="99RIS"),
         dataset(CodeValue="XR", CodeMeaning="Chest"),
+        dataset(CodeValue="XR\\CT", CodingSchemeDesignator="99RIS", CodeMeaning="Chest"),
         dataset(CodeValue="longer than 16 characters", CodingSchemeDesignator="99RIS", CodeMeaning="Chest"),
         dataset(),
     ],
@@ -165,6 +169,12 @@ def test_the_order_is_the_one_that_the_image_was_made_for() -> None:
     assert request.StudyInstanceUID == report().StudyInstanceUID
     assert request.PlacerOrderNumberImagingServiceRequest == ""
     assert list(request.ReferencedStudySequence) == list(request.RequestedProcedureCodeSequence) == []
+
+
+def test_an_order_is_in_the_character_set_of_its_image() -> None:
+    order = dataset(RequestedProcedureID="RP1", RequestedProcedureDescription="Thorax für Fieber")
+    read = report(radiograph(SpecificCharacterSet="ISO_IR 100", RequestAttributesSequence=[order]))
+    assert read.ReferencedRequestSequence[0].RequestedProcedureDescription == "Thorax für Fieber"
 
 
 def test_without_an_order_no_order_is_named() -> None:
@@ -255,6 +265,28 @@ def test_sequences_nested_beyond_reason_cannot_stop_the_process() -> None:
 def test_an_unreadable_sequence_that_a_report_can_do_without_is_left_out(content: bytes) -> None:
     sequence = b"\x40\x00\x75\x02SQ\x00\x00\x08\x00\x00\x00" + content
     assert "ReferencedRequestSequence" not in report(_with_header(radiograph(), radiograph().header + sequence))
+
+
+@given(
+    damage=st.lists(
+        st.tuples(st.integers(0, 2_000), st.binary(max_size=12), st.integers(0, 12)), min_size=1, max_size=8
+    ),
+    implicit=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes, int]], *, implicit: bool) -> None:
+    order = dataset(RequestedProcedureID="RP1", IssuerOfAccessionNumberSequence=[dataset(UniversalEntityID="1.2")])
+    image = radiograph(
+        syntax=ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian,
+        OtherPatientIDsSequence=[dataset(PatientID="OTHER")],
+        ProcedureCodeSequence=[dataset(CodeValue="XR", CodingSchemeDesignator="99RIS", CodeMeaning="Chest")],
+        RequestAttributesSequence=[order],
+    )
+    header = bytearray(image.header)
+    for place, inserted, removed in damage:
+        header[place : place + removed] = inserted
+    with suppress(UnreportableHeader):
+        built(_with_header(image, bytes(header)))
 
 
 def test_nothing_of_the_patient_gets_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
