@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import queue
 import shutil
 import socket
 import subprocess
@@ -126,7 +128,8 @@ class StoragePacs:
         """Start it on `port`, or a free one."""
         folder.mkdir(parents=True)
         self._folder = folder
-        self._arrived: list[tuple[float, Dataset]] = []
+        self._arrived: queue.SimpleQueue[tuple[float, Dataset]] = queue.SimpleQueue()
+        self._numbers = itertools.count()
         ae = AE(ae_title=AE_TITLE)
         ae.add_supported_context(Verification)
         ae.add_supported_context(Comprehensive3DSRStorage)
@@ -136,15 +139,14 @@ class StoragePacs:
         self.look = f"dsrdump {folder}/*.dcm"
 
     def _on_c_store(self, event: Any) -> int:
-        file = self._folder / f"{len(self._arrived):04d}.dcm"
+        file = self._folder / f"{next(self._numbers):04d}.dcm"
         file.write_bytes(event.encoded_dataset())
-        self._arrived.append((time.monotonic(), dcmread(file)))
+        self._arrived.put((time.monotonic(), dcmread(file)))
         return 0x0000
 
     def new_reports(self) -> list[tuple[float, Dataset]]:
         """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
-        arrived, self._arrived = self._arrived, []
-        return arrived
+        return [self._arrived.get() for _ in range(self._arrived.qsize())]
 
     def close(self) -> None:
         """Stop."""
