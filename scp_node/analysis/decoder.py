@@ -27,6 +27,7 @@ from scp_node.settings import AnalysisSettings
 Analyse = Callable[[Path, AnalysisSettings, Equipment | None], Prepared | NotAnalysed]
 
 _MIB = 1024 * 1024
+_STATM = Path("/proc/self/statm")  # its first number is the size of our address space in pages
 
 
 def main(analyse: Analyse = analyse_file) -> None:
@@ -34,12 +35,12 @@ def main(analyse: Analyse = analyse_file) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the node ends us when it has our answer
     end_with_parent(int(sys.argv[1]))
-    requests, replies = sys.stdin.buffer, _take_standard_output()
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
     setup = Setup.decode(requests.readline())
     cv2.setNumThreads(1)
     _limit(setup.memory_mib)
-    _write(replies, encode_reply(0, Ready()))
     _silence()
+    _write(replies, encode_reply(0, Ready()))
     for line in requests:
         request, path = decode_request(line)
         try:
@@ -61,23 +62,18 @@ def end_with_parent(lifeline: int) -> None:
         fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def _take_standard_output() -> BinaryIO:
-    """Return our standard output, and make it the standard error for everybody else: C libraries print."""
-    replies = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    return replies
-
-
 def _limit(memory_mib: int) -> None:
     """Let this process grow by so much, and write no file: neither a core dump nor anything else of a patient's."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
-    allowed = pages * resource.getpagesize() + memory_mib * _MIB
-    for limit, value in ((resource.RLIMIT_AS, allowed), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
+    if _STATM.exists():  # Linux: elsewhere nothing tells our size, and the limit would not be kept
+        pages = int(_STATM.read_text(encoding="ascii").split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_mib * _MIB
+    for limit, value in limits.items():
         resource.setrlimit(limit, (value, value))
 
 
 def _silence() -> None:
-    """Drop what libraries print about an image; until here, it told why the process does not start."""
+    """Drop what libraries print about an image, on our standard output too; the errors of starting have been told."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)

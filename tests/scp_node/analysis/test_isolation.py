@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scp_node.analysis import DecoderPool, DecoderStartError, Equipment, Prepared, analyse_file
@@ -49,9 +50,8 @@ def pool() -> Iterator[DecoderPool]:
     """Two decoder processes that misbehave when asked to, with half a second for an image."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(CREDENTIALS, "postgresql://user:secret@host/db")
-        pool = DecoderPool(QUICK, processes=2, program=MISBEHAVING)
-    with pool:
-        yield pool
+        with DecoderPool(QUICK, processes=2, program=MISBEHAVING) as pool:
+            yield pool
 
 
 def stopped(why: str) -> NotAnalysed:
@@ -274,6 +274,13 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.parametrize("sizes", [(2**31, 0), (2, 2**31), (2, 4)])
+def test_a_decoder_cannot_make_the_node_wait_for_gigabytes(sizes: tuple[int, int]) -> None:
+    with pytest.raises(GarbledReplyError):
+        take_reply(bytearray(struct.pack("<III", 1, *sizes)))
+
+
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_no_bytes_of_a_decoder_are_taken_for_more_than_they_are(written: bytes) -> None:
     received = bytearray(written)
@@ -284,6 +291,7 @@ def test_no_bytes_of_a_decoder_are_taken_for_more_than_they_are(written: bytes) 
     assert reply is None
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(Reason), st.text(max_size=50), st.integers(1, 40))
 def test_a_reply_arrives_as_it_was_sent_however_it_is_cut(number: int, reason: Reason, detail: str, cut: int) -> None:
     sent = NotAnalysed(reason=reason, detail=detail)
