@@ -1,8 +1,10 @@
 """Associations that we accept, and the server that accepts them, on pynetdicom's private seams.
 
-What differs, and why: supported contexts are shared, not copied for every association (150 ms with pynetdicom's own
-list); only established associations count against the limit, so that silent connections lock nobody out; every request
-is answered by the node, so that no exception of a service class decides a status.
+What differs, and why:
+
+* supported contexts are shared, not copied for every association: 150 ms with pynetdicom's own list;
+* only associations that were let in count against the limit: silent connections lock nobody out;
+* every request is answered by the node: no exception of a service class decides a status.
 """
 
 from __future__ import annotations
@@ -105,9 +107,9 @@ class NodeServer(AssociationServer):
         """Log what went wrong with a new connection; the server goes on."""
         log.exception("connection failed")
 
-    def established(self) -> list[NodeAssociation]:
-        """Return the associations whose negotiation is over."""
-        return [association for association in self.associations() if association.is_established]
+    def admitted(self) -> int:
+        """Return how many associations were let in and are not over."""
+        return sum(association.admitted for association in self.associations())
 
     def associations(self) -> list[NodeAssociation]:
         """Return all associations, also those being negotiated."""
@@ -127,6 +129,7 @@ class NodeAssociation(Association):
         super().__init__(server.ae, "acceptor")
         self.node_server = server
         self._server = server
+        self.admitted = False
         activity = threading.Event()
         self.acse = _NodeACSE(self)
         self.dul = NodeDUL(self, activity)

@@ -60,6 +60,7 @@ class Listener:
             on_rejected=on_rejected,
             clock=clock,
         )
+        self._admission = threading.Lock()
         self._server: NodeServer | None = None
 
     @property
@@ -115,7 +116,9 @@ class Listener:
         """Return why the peer may not have this association, or None."""
         request: Any = association.requestor.primitive
         calling_ae, called_ae, peer = request.calling_ae_title, request.called_ae_title, association.requestor.address
-        rejection = self._refusal(calling_ae, called_ae, peer)
+        with self._admission:  # one at a time: the limit is exact
+            rejection = self._refusal(calling_ae, called_ae, peer)
+            association.admitted = rejection is None
         if rejection:
             log.warning(
                 "association refused calling_ae=%s called_ae=%s peer=%s reason=%r",
@@ -145,7 +148,7 @@ class Listener:
             return policy.CALLING_AE_NOT_RECOGNISED
         if self._server is None or self._server.closing or not self._spool.has_space():
             return policy.TEMPORARY_CONGESTION
-        if len(self._server.established()) >= self._settings.listen.max_associations:
+        if self._server.admitted() >= self._settings.listen.max_associations:
             return policy.LOCAL_LIMIT_EXCEEDED
         return None
 
