@@ -1,7 +1,8 @@
 """Whether an image is within the intended use, told from its header alone.
 
-The rules are asked in the order of `_RULES`; the first reason found is the one recorded. Where attributes contradict
-each other the image is outside: no score is better than one that should not exist.
+The rules are asked in the order of `_RULES`; the first reason found is the one recorded. Where coded attributes
+contradict each other the image is outside: no score is better than one that should not exist. What describes the
+study is believed only where nothing nearer to the image speaks.
 """
 
 from __future__ import annotations
@@ -176,11 +177,14 @@ def _view(question: _Question) -> _Answer:
     if _any_inside(coded):
         return None  # a series often holds both views under the description of its first image
     described = [(keyword, described_view(description(header, keyword))) for keyword in _SERIES_TEXTS]
-    study = ("StudyDescription", described_view(description(header, "StudyDescription")))
-    if outside := _first_outside([*described, study]):
+    if outside := _first_outside(described):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
-    # "CHEST PA" as the name of a study does not say that this image of it is the frontal one.
-    return None if _any_inside(described) else Note.VIEW_MISSING
+    if _any_inside(described):
+        return None
+    # "CHEST LAT" rules all images of a study out; "CHEST PA" does not say that this one is the frontal one.
+    if described_view(description(header, "StudyDescription")) is Statement.OUTSIDE:
+        return NotAnalysed(reason=Reason.VIEW, detail="StudyDescription")
+    return Note.VIEW_MISSING
 
 
 def _age(question: _Question) -> _Answer:

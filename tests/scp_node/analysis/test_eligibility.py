@@ -178,6 +178,10 @@ class TestView:
     def test_the_name_of_a_study_does_not_prove_the_view_of_one_of_its_images(self) -> None:
         assert notes(ViewPosition=MISSING, StudyDescription="CHEST PA") == (Note.VIEW_MISSING,)
 
+    def test_the_series_is_nearer_to_the_image_than_the_study(self) -> None:
+        assert assess(ViewPosition=MISSING, SeriesDescription="PA", StudyDescription="CHEST LAT") == ()
+        assert reason(ViewPosition=MISSING, SeriesDescription="LAT", StudyDescription="CHEST PA") is Reason.VIEW
+
     def test_a_series_of_both_views_says_nothing_of_one_image(self) -> None:
         assert notes(ViewPosition=MISSING, SeriesDescription="Chest PA and lateral") == (Note.VIEW_MISSING,)
         assert assess(ViewPosition="PA", SeriesDescription="Chest lateral") == ()
