@@ -25,7 +25,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
-from scp_node.listener.policy import Rejection
+from scp_node.listener.policy import Rejection, plain_address
 from scp_node.listener.upper_layer import NodeDIMSE, NodeDUL, NodeSocket
 
 LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
@@ -107,6 +107,9 @@ class NodeServer(AssociationServer):
         """Log what went wrong with a new connection; the server goes on."""
         log.exception("connection failed")
 
+    def service_actions(self) -> None:
+        """Do nothing between connections; pynetdicom's collects garbage here, with all threads waiting."""
+
     def admitted(self) -> int:
         """Return how many associations were let in and are not over."""
         return sum(association.admitted for association in self.associations())
@@ -137,6 +140,11 @@ class NodeAssociation(Association):
         self.acse_timeout = server.ae.acse_timeout  # these two set the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout
         self.name = "AcceptorThread"  # by which pynetdicom finds it
+
+    @property
+    def peer(self) -> str:
+        """The address of the sender."""
+        return plain_address(self.requestor.address)
 
     @property
     def busy(self) -> bool:

@@ -108,14 +108,14 @@ class Listener:
                     _abort(association)
             time.sleep(_POLL_SECONDS)
         for association in self._server.associations():
-            log.warning("association aborted reason='stopping' peer=%s", association.requestor.address)
+            log.warning("association aborted reason='stopping' peer=%s", association.peer)
             _abort(association).join(timeout=1)
         log.info("listener stopped")
 
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the peer may not have this association, or None."""
         request: Any = association.requestor.primitive
-        calling_ae, called_ae, peer = request.calling_ae_title, request.called_ae_title, association.requestor.address
+        calling_ae, called_ae, peer = request.calling_ae_title, request.called_ae_title, association.peer
         with self._admission:  # one at a time: the limit is exact
             rejection = self._refusal(calling_ae, called_ae, peer)
             association.admitted = rejection is None
@@ -196,7 +196,7 @@ def _store_request(association: NodeAssociation, message: Any, context: Presenta
         dataset=None if received.overflowed else received.getbuffer(),
         calling_ae=request.calling_ae_title,
         called_ae=request.called_ae_title,
-        peer=association.requestor.address,
+        peer=association.peer,
     )
 
 

@@ -50,8 +50,13 @@ class Peers:
         return any(title in (ANY_AE_TITLE, calling_ae) and address in network for title, network in self._allowed)
 
 
+def plain_address(peer: str) -> str:
+    """Return the address as people write it: without the IPv6 form that IPv4 peers have on a socket for both."""
+    return str(_address(peer))
+
+
 def _address(peer: str) -> _Address:
     address = ipaddress.ip_address(peer)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
-        return address.ipv4_mapped  # how an IPv4 peer looks on a socket that serves both
+        return address.ipv4_mapped
     return address

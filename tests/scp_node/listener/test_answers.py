@@ -12,7 +12,7 @@ from scp_node.domain import Priority, ReceivedInstance
 from scp_node.listener import Listener, RejectedInstance
 from scp_node.received import Inspected, Origin
 from scp_node.settings import Settings
-from scp_node.spool import Spool
+from scp_node.spool import Spool, SpoolFullError
 from tests.scp_node.listener import datasets
 from tests.scp_node.listener.conftest import Running, Start
 from tests.scp_node.listener.datasets import MISSING, encapsulated, radiograph, with_nested, without_pixels
@@ -199,6 +199,21 @@ def test_an_endless_dataset_ends_the_association(start_listener: Start) -> None:
             peer.send_pdv(1, bytes(100_000), is_last=False)
     with running.peer() as peer:
         assert peer.echo().status == 0x0000
+
+
+class FullSpool(Spool):
+    """A spool whose disk has become full since the association was opened."""
+
+    def _require_space(self, size: int) -> None:
+        raise SpoolFullError(f"no space for {size} bytes")
+
+
+def test_a_disk_that_is_full_is_answered_a700(start_listener: Start, tmp_path: Path) -> None:
+    running = start_listener(FullSpool(tmp_path / "full", low_water_bytes=0))
+    with running.peer() as peer:
+        answer = peer.store(radiograph())
+    assert (answer.status, answer.comment) == (0xA700, "no space to store the instance")
+    assert [rejected.status for rejected in running.rejected] == [0xA700]
 
 
 class BrokenSpool(Spool):

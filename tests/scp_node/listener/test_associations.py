@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,30 @@ def test_an_association_beyond_the_limit_is_rejected_for_now(start_listener: Sta
         assert rejection(running) == (2, 3, 2)
         second.release()
         wait_until(lambda: may_associate(running))
+
+
+def test_the_limit_holds_when_all_come_at_once(start_listener: Start) -> None:
+    running = start_listener(listen={"max_associations": 3})
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Peer(running.address)) for _ in range(20)]
+        with ThreadPoolExecutor(20) as pool:
+            answers = list(pool.map(lambda peer: peer.associate()[0], peers))
+    assert sorted(answers) == [ASSOCIATE_AC] * 3 + [ASSOCIATE_RJ] * 17
+
+
+def test_associations_that_are_over_leave_no_threads_and_no_descriptors(running: Running) -> None:
+    def held() -> tuple[int, int]:
+        return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = held()
+    for _ in range(20):
+        with running.peer() as peer:
+            peer.store(radiograph())
+            peer.release()
+        with running.peer():
+            pass
+        rejection(running, called="OTHER")
+    wait_until(lambda: held() <= before)
 
 
 def test_a_full_disk_is_rejected_for_now(start_listener: Start, tmp_path: Path) -> None:
