@@ -153,6 +153,15 @@ def test_a_planted_bad_import_breaks_its_contract(contract: str, source: Path) -
         file.unlink() if before is None else file.write_bytes(before)
 
 
+def test_a_module_without_a_place_in_the_layers_is_seen(source: Path) -> None:
+    planted = source / "scp_node" / "planted.py"
+    planted.touch()
+    try:
+        assert "scp_node.planted" in lint_imports(source, expect=1)
+    finally:
+        planted.unlink()
+
+
 def test_every_import_contract_has_a_planted_bad_import(pyproject: dict[str, Any]) -> None:
     contracts = {contract["name"] for contract in pyproject["tool"]["importlinter"]["contracts"]}
     assert contracts == set(BAD_IMPORTS)
