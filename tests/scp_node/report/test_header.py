@@ -267,14 +267,26 @@ def test_an_unreadable_sequence_that_a_report_can_do_without_is_left_out(content
     assert "ReferencedRequestSequence" not in report(_with_header(radiograph(), radiograph().header + sequence))
 
 
-@given(
-    damage=st.lists(
-        st.tuples(st.integers(0, 2_000), st.binary(max_size=12), st.integers(0, 12)), min_size=1, max_size=8
-    ),
-    implicit=st.booleans(),
-)
+def test_an_empty_value_of_an_unknown_kind_is_empty() -> None:
+    image = radiograph(AccessionNumber="")
+    header = image.header.replace(b"\x08\x00\x50\x00SH", b"\x08\x00\x50\x00ZZ")
+    assert header != image.header
+    assert report(_with_header(image, header)).AccessionNumber == ""
+
+
+def test_an_identifier_with_a_backslash_does_not_stop_the_report() -> None:
+    read = report(radiograph(OtherPatientIDsSequence=[dataset(PatientID="A\\B")], OtherPatientIDs=["C"]))
+    unaltered, retired = read.OtherPatientIDsSequence
+    assert list(unaltered.PatientID) == ["A", "B"]
+    assert retired.PatientID == "C"
+
+
+damages = st.tuples(st.integers(0, 2_000), st.binary(min_size=1, max_size=8), st.booleans())
+
+
+@given(damage=st.lists(damages, min_size=1, max_size=8), implicit=st.booleans())
 @settings(max_examples=150, deadline=None)
-def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes, int]], *, implicit: bool) -> None:
+def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes, bool]], *, implicit: bool) -> None:
     order = dataset(RequestedProcedureID="RP1", IssuerOfAccessionNumberSequence=[dataset(UniversalEntityID="1.2")])
     image = radiograph(
         syntax=ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian,
@@ -283,8 +295,8 @@ def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes
         RequestAttributesSequence=[order],
     )
     header = bytearray(image.header)
-    for place, inserted, removed in damage:
-        header[place : place + removed] = inserted
+    for place, found, overwrites in damage:
+        header[place : place + overwrites * len(found)] = found
     with suppress(UnreportableHeader):
         built(_with_header(image, bytes(header)))
 
