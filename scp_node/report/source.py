@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -23,6 +23,7 @@ from scp_node.domain import ReportedImage
 
 UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 Section 7.1.1
 PADDING = " \0"
+ENCODINGS = frozenset(python_encoding.values())  # of PS3.3 Section C.12.1.1.2, by Python's names
 
 
 class UnreportableHeader(ValueError):  # noqa: N818  # the outcome, in the words of the report
@@ -137,9 +138,11 @@ def _is_cut(element: object) -> bool:
 def _attributes(dataset: Dataset, inherited: Sequence[str]) -> Attributes:
     declared = _raw(dataset, "SpecificCharacterSet")
     if declared is None:
-        return Attributes(dataset, inherited or convert_encodings(None))
+        return Attributes(dataset, inherited or (default_encoding,))
     terms = (declared.value or b"").decode("ascii", errors="replace").split("\\")
-    return Attributes(dataset, convert_encodings([term.strip(PADDING) for term in terms]))
+    # pydicom mends what is misspelt, but takes any codec of Python for a character set, "hex" too
+    encodings = convert_encodings([term.strip(PADDING) for term in terms])
+    return Attributes(dataset, [each if each in ENCODINGS else default_encoding for each in encodings])
 
 
 def _decode(value: bytes, encodings: Sequence[str], delimiters: set[int]) -> str:
