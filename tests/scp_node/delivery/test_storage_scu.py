@@ -184,6 +184,14 @@ def test_a_kept_association_that_the_destination_left_is_replaced_without_a_fail
     assert scp.associations == 2
 
 
+def test_an_echo_after_the_destination_left_is_asked_anew(scp: Scp, open_scu: OpenScu) -> None:
+    scu = open_scu(scp.port)
+    assert scu.echo()
+    for association in scp.ae.active_associations:
+        association.abort()
+    assert scu.echo()
+
+
 def test_a_kept_association_that_breaks_during_the_store_is_tried_once_more(scp: Scp, open_scu: OpenScu) -> None:
     def abort_second(event: evt.Event) -> None:
         if len(scp.stored) == 1:
