@@ -24,7 +24,7 @@ from scp_node.listener.store import RejectedInstance, StoreRequest, StoreService
 from scp_node.listener.text import escaped
 from scp_node.listener.upper_layer import BoundedBuffer
 from scp_node.received import is_uid
-from scp_node.settings import Settings
+from scp_node.settings import Settings, is_loopback
 from scp_node.spool import Spool
 
 _MIB: Final = 1 << 20
@@ -144,7 +144,8 @@ class Listener:
     def _refusal(self, calling_ae: str, called_ae: str, peer: str) -> Rejection | None:
         if called_ae != self._settings.node.ae_title:
             return policy.CALLED_AE_NOT_RECOGNISED
-        if not self._peers.include(calling_ae, peer):
+        is_health_check = calling_ae == called_ae and is_loopback(peer)  # by C-ECHO; a C-STORE gets 0x0124
+        if not (self._peers.include(calling_ae, peer) or is_health_check):
             return policy.CALLING_AE_NOT_RECOGNISED
         if self._server is None or self._server.closing or not self._spool.has_space():
             return policy.TEMPORARY_CONGESTION
@@ -160,7 +161,9 @@ class Listener:
         association.dimse.send_msg(response, context.context_id or 0)
 
     def _store(self, association: NodeAssociation, message: Any, context: PresentationContext) -> None:
-        answer = self._service.store(_store_request(association, message, context))
+        request: Any = association.requestor.primitive
+        may_store = self._peers.include(request.calling_ae_title, association.peer)
+        answer = self._service.store(_store_request(association, message, context, may_store=may_store))
         response = C_STORE()
         response.MessageIDBeingRespondedTo = message.MessageID
         response.AffectedSOPClassUID = message.AffectedSOPClassUID
@@ -184,7 +187,9 @@ class Listener:
         return ae
 
 
-def _store_request(association: NodeAssociation, message: Any, context: PresentationContext) -> StoreRequest:
+def _store_request(
+    association: NodeAssociation, message: Any, context: PresentationContext, *, may_store: bool
+) -> StoreRequest:
     received: BoundedBuffer = message.DataSet
     request: Any = association.requestor.primitive
     return StoreRequest(
@@ -197,6 +202,7 @@ def _store_request(association: NodeAssociation, message: Any, context: Presenta
         calling_ae=request.calling_ae_title,
         called_ae=request.called_ae_title,
         peer=association.peer,
+        may_store=may_store,
     )
 
 

@@ -27,6 +27,7 @@ class StoreStatus(IntEnum):
     SUCCESS = 0x0000
     INVALID_SOP_INSTANCE = 0x0117  # PS3.7 section 9.1.1.1.9
     SOP_CLASS_NOT_SUPPORTED = 0x0122
+    NOT_AUTHORISED = 0x0124
     OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1: a later try may succeed
     DATASET_DOES_NOT_MATCH = 0xA900
     CANNOT_UNDERSTAND = 0xC000
@@ -45,6 +46,7 @@ class StoreRequest:
     calling_ae: str
     called_ae: str
     peer: str
+    may_store: bool  # False: the peer may only ask whether we are there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +175,8 @@ class StoreService:
 
 
 def _check_command(request: StoreRequest) -> None:
+    if not request.may_store:
+        raise _Refusal(StoreStatus.NOT_AUTHORISED, "peer may not store")
     if not is_uid(request.sop_instance_uid):
         raise _Refusal(StoreStatus.INVALID_SOP_INSTANCE, "SOP Instance UID of the command is malformed")
     if request.sop_class_uid not in STORAGE_CLASSES:

@@ -79,6 +79,14 @@ def test_an_unknown_calling_ae_title_is_rejected_for_good(start_listener: Start,
         pass
 
 
+def test_the_node_itself_may_ask_whether_it_is_there_and_may_not_store(start_listener: Start) -> None:
+    running = start_listener(peers=[{"ae_title": "MODALITY1", "address": "127.0.0.2/32"}])
+    with running.peer(calling="PNEUMONIA") as peer:
+        assert peer.echo().status == 0x0000
+        assert peer.store(radiograph()).status == 0x0124
+    assert not list(running.spool.paths())
+
+
 def test_a_known_ae_title_at_another_address_is_rejected_for_good(start_listener: Start) -> None:
     running = start_listener(peers=[{"ae_title": "MODALITY1", "address": "127.0.0.2/32"}])
     assert rejection(running) == (1, 1, 3)

@@ -1,0 +1,83 @@
+"""What the documents state is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from scp_node import implementation
+from scp_node.cli import cli
+from scp_node.ledger.audit import STATES
+from scp_node.listener import contexts, policy
+from scp_node.listener.store import StoreStatus
+from scp_node.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def statement(repository: Path) -> str:
+    return (repository / "CONFORMANCE.md").read_text(encoding="utf-8")
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    """Return the rows of the first table whose first line starts with `heading`, without its head."""
+    lines = text[text.index(f"| {heading}") :].splitlines()[2:]
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_sop_classes_are_those_that_are_accepted(statement: str) -> None:
+    assert {uid: name for name, uid in table(statement, "SOP class | UID")} == contexts.STORAGE_CLASSES
+
+
+def test_the_transfer_syntaxes_are_those_that_are_accepted_in_their_order(statement: str) -> None:
+    rows = [(uid, name) for name, uid in table(statement, "Transfer syntax | UID")]
+    assert rows == list(contexts.TRANSFER_SYNTAXES.items())
+
+
+def test_every_status_is_explained(statement: str) -> None:
+    assert [int(row[0], 16) for row in table(statement, "Status")] == sorted(StoreStatus)
+
+
+def test_every_rejection_is_listed_with_its_numbers(statement: str) -> None:
+    rejections = [value for value in vars(policy).values() if isinstance(value, policy.Rejection)]
+    told = {row[0]: row[1] for row in table(statement, "Situation")}
+    assert told == {r.reason: f"{r.result}, {r.source}, {r.diagnostic}" for r in rejections}
+
+
+def test_the_report_classes_are_the_default_setting(statement: str) -> None:
+    assert [uid for _, uid in table(statement, "SOP class, in this order")] == list(Settings().report.sop_classes)
+
+
+def test_the_implementation_is_named(statement: str) -> None:
+    assert f"`{implementation.IMPLEMENTATION_CLASS_UID}`" in statement
+    assert f"`{implementation.IMPLEMENTATION_VERSION_NAME}`" in statement
+
+
+def test_the_readme_explains_every_state_of_an_image(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    rows = table(readme, "state of an image")
+    assert {state for row in rows for state in re.findall(r"`([a-z-]+)`", row[0])} == set(STATES)
+
+
+def test_the_settings_that_the_readme_names_exist_with_those_defaults(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    named = {key: row[1] for row in table(readme, "setting |") for key in re.findall(r"`([a-z_]+\.[a-z_]+)`", row[0])}
+    assert len(named) > 5
+    for key in named:
+        section, _, name = key.partition(".")
+        assert hasattr(getattr(Settings(), section), name), key
+
+
+def test_the_commands_that_the_readme_names_exist(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    commands = set(typer.main.get_group(cli).commands)
+    named = set(re.findall(r"`?scp-node ([a-z]+)", readme))
+    assert named
+    assert named <= commands
