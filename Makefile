@@ -23,8 +23,8 @@ setup-dev: $(VENV)/.full  ## Add training, PostgreSQL and the developer's tools:
 run: $(VENV)/.light  ## Start the node on its defaults: port 11112, this machine only, data in var/
 	$(BIN)/scp-node serve
 
-demo: $(VENV)/.light  ## Send a chest X-ray through a node and show the report that comes back
-	$(BIN)/python -m scp_node.demo
+demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for your own, KEEP=1 to look around
+	$(BIN)/python -m scp_node.demo $(IMAGES) $(if $(KEEP),--keep)
 
 test: check tools  ## Run the gate and every test
 	$(BIN)/pytest

@@ -86,13 +86,14 @@ class Registrar:
                 return True
 
     def _next_batch(self, *, wait: float) -> list[ReceivedInstance | RejectedInstance]:
+        batch: list[ReceivedInstance | RejectedInstance] = []
         try:
-            batch = [self._arrivals.get(timeout=wait) if wait else self._arrivals.get_nowait()]
+            batch.append(self._arrivals.get(timeout=wait) if wait else self._arrivals.get_nowait())
             while len(batch) < BATCH:
                 batch.append(self._arrivals.get_nowait())
-        except queue.Empty:
+        except queue.Empty:  # that is all there is
             pass
-        return batch if "batch" in locals() else []
+        return batch
 
     def _enter(self, batch: list[ReceivedInstance | RejectedInstance]) -> None:
         self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])
