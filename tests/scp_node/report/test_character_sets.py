@@ -8,7 +8,7 @@ import pytest
 from pydicom import dcmread
 
 from scp_node.domain import ReportedImage
-from tests.scp_node.report.reports import LATERAL, radiograph, report, stored
+from tests.scp_node.report.reports import LATERAL, radiograph, report, stored, unvalidated
 
 NAMES = {
     "name_ar.dcm": "قباني^لنزار",
@@ -69,6 +69,10 @@ def test_a_name_in_latin_that_is_declared_as_unicode_is_not_lost() -> None:
 @pytest.mark.parametrize("declared", ["ISO-IR 100", "ISO_IR 999", "NONSENSE", "hex", "ISO_IR 192\\ISO 2022 IR 87"])
 def test_a_misspelt_character_set_does_not_lose_the_report(declared: str) -> None:
     assert str(report(_with_name(declared, "Müller^Jörg".encode("latin-1"))).PatientName) == "Müller^Jörg"
+
+
+def test_a_codec_of_python_is_no_character_set() -> None:
+    assert unvalidated(report(_with_name("hex", b"Doe\x1bJohn")), "PatientName") == "Doe\x1bJohn"
 
 
 @pytest.mark.parametrize(("file", "name"), NAMES.items())

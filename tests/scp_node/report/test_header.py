@@ -234,6 +234,11 @@ def test_a_compressed_source_has_its_header_in_explicit_little_endian() -> None:
     assert built(compressed) == built(plain)
 
 
+def test_a_study_uid_with_characters_that_no_uid_has_is_reported_as_it_is() -> None:
+    odd = "1.2\x1f\x00.3"
+    assert unvalidated(report(radiograph(StudyInstanceUID=odd)), "StudyInstanceUID").rstrip("\0") == odd
+
+
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"])
 def test_an_image_without_an_identifier_cannot_be_reported(keyword: str) -> None:
     with pytest.raises(UnreportableHeader, match=f"header has no {keyword}") as caught:
