@@ -136,6 +136,9 @@ class InferenceSettings(Section):
     bundle: Path = Field(
         Path("model/bundles/pneumonia-resnet18-0.1.0"), description="Folder of the model bundle to serve."
     )
+    operating_point: str = Field(
+        "", description="Name of one of the bundle's operating points (`scp-node model show`). Empty: its default."
+    )
     backend: Literal["auto", "onnxruntime", "torch"] = Field(
         "auto", description='"auto" is torch where CUDA works, else onnxruntime.'
     )
