@@ -197,7 +197,7 @@ class ReceivedInstance:
     transfer_syntax: str
     sha256: str  # hexadecimal, over the dataset as received (without file meta)
     size: int  # bytes of the dataset
-    spool_path: str  # relative to the data folder
+    spool_path: str  # relative to the folder of the spool
     header: bytes  # the dataset up to (0028,xxxx) pixel data, in `transfer_syntax`
     priority: Priority
     received_at: datetime

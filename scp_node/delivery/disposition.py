@@ -10,6 +10,7 @@ from typing import Final
 _DELIVERED: Final = frozenset(
     {
         0x0000,  # Success
+        0x0111,  # Duplicate SOP Instance, PS3.7 section C.5.7: it has our bytes, since a report's UID stands for them
         0xB000,  # Coercion of data elements, PS3.4 Table B.2-1: stored
         0xB006,  # Elements discarded: stored
         0xB007,  # Data Set does not match SOP Class: stored

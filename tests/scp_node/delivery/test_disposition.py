@@ -21,6 +21,7 @@ SECONDS = st.floats(1, 86_400)
         (0xB000, Disposition.DELIVERED),
         (0xB006, Disposition.DELIVERED),
         (0xB007, Disposition.DELIVERED),
+        (0x0111, Disposition.DELIVERED),
         (None, Disposition.RETRY),
         (0xA700, Disposition.RETRY),
         (0xA7FF, Disposition.RETRY),
@@ -44,7 +45,7 @@ def test_a_status_is_classified(status: int | None, disposition: Disposition) ->
 
 @given(st.integers(0, 0xFFFF))
 def test_only_four_statuses_are_delivered(status: int) -> None:
-    assert (classify(status) is Disposition.DELIVERED) == (status in {0x0000, 0xB000, 0xB006, 0xB007})
+    assert (classify(status) is Disposition.DELIVERED) == (status in {0x0000, 0x0111, 0xB000, 0xB006, 0xB007})
 
 
 @given(st.integers(0, 10**6), SECONDS, SECONDS, st.randoms())
