@@ -10,6 +10,7 @@ from pneumonia_model.backends import open_backend
 from pneumonia_model.bundle import load_bundle
 
 from pneumonia_training import prepare as preparation
+from pneumonia_training.card import update_file
 from pneumonia_training.evaluate import chosen_in, predict, trivial_baselines
 from pneumonia_training.evaluate import evaluate as figures_of
 from pneumonia_training.export import Release
@@ -89,6 +90,15 @@ def evaluate(
         baselines = trivial_baselines(prepared, split, split.test)
         figures = figures_of(prepared.films.iloc[split.test], logits, chosen_in(loaded), baselines=baselines)
     typer.echo(json.dumps(figures, indent=2))
+
+
+@app.command()
+def card(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    path: Annotated[Path, typer.Argument(help="Model card to renew.")] = Path("model/MODEL_CARD.md"),
+) -> None:
+    """Write a bundle's figures into its model card."""
+    update_file(path, bundle)
 
 
 def main() -> None:

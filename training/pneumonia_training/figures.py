@@ -11,7 +11,7 @@ Scores = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 Figure = Callable[[Scores, Labels], float]
 
-REPLICATES: Final = 2000
+REPLICATES: Final = 1000
 ECE_BINS: Final = 10
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_model.bundle import Bundle
-from pneumonia_model.preprocessing import INPUT_SIDE
+from pneumonia_model.preprocessing import INPUT_SIDE, PREPROCESSING
 
 __all__ = ["Backend", "BackendError", "Prediction", "open_backend"]
 
@@ -58,8 +58,10 @@ def open_backend(
     """Load a bundle's network; "auto" is PyTorch where CUDA works, else ONNX Runtime on the CPU.
 
     Raises:
-        BackendError: the runtime is not installed or the device is not there.
+        BackendError: the runtime is not installed, the device is not there, or the bundle wants other preprocessing.
     """
+    if bundle.manifest["preprocessing"] != PREPROCESSING:
+        raise BackendError(f"{bundle.path}: made for other preprocessing than this version's: {PREPROCESSING}")
     if backend == "auto":
         cuda = device != "cpu" and find_spec("torch") is not None and _cuda_driver_present()
         backend = "torch" if cuda and _torch_finds_cuda() else "onnxruntime"
