@@ -178,7 +178,8 @@ class StoreScp(Server):
         self.received.mkdir(exist_ok=True)
 
     def command(self) -> Sequence[str | Path]:
-        options = ["-v", "-aet", self.ae_title, "+xa", "+uf", "-od", str(self.received), *self.arguments]
+        accepted = [] if "-xf" in self.arguments else ["+xa"]  # every syntax, unless a profile says which
+        options = ["-v", "-aet", self.ae_title, *accepted, "+uf", "-od", str(self.received), *self.arguments]
         return [require("storescp"), *options, str(self.port)]
 
     def is_ready(self) -> bool:
