@@ -246,7 +246,7 @@ def _equipment(settings: Settings) -> Equipment:
 
 
 def _builder(settings: Settings, model: ModelIdentity) -> Build:
-    from scp_node.report import Site, build_report  # noqa: PLC0415 - only the worker loads highdicom
+    from scp_node.report import Site, build_report  # noqa: PLC0415 - as above
 
     site = Site(
         installation=str(installation_id(settings.node.data_dir)),

@@ -16,7 +16,7 @@ from scp_node import __version__, app
 from scp_node.ledger import AuditQuery
 from scp_node.ledger.audit import DELIVERY_STATES, STATES
 from scp_node.logs import configure_logging
-from scp_node.settings import Settings, SettingsError, commented_toml, load_settings
+from scp_node.settings import DEFAULT_FILE, Settings, SettingsError, commented_toml, load_settings
 
 cli = typer.Typer(
     name="scp-node",
@@ -95,15 +95,17 @@ def serve(
 
 @cli.command()
 def init(
-    file: Annotated[Path, typer.Argument(help="File to write.")] = Path("scp_node.toml"),
+    file: Annotated[Path | None, typer.Argument(help="File to write. Default: ./scp_node.toml.")] = None,
+    config: ConfigOption = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a commented settings file."""
-    if file.exists() and not force:
-        raise SettingsError(f"{file} is there already; --force overwrites it")
-    file.write_text(commented_toml(), encoding="utf-8")
-    out.print(f"{file} written: every setting with its default")
+    """Write a commented settings file: to FILE, else to --config."""
+    path = file or config or DEFAULT_FILE
+    if path.exists() and not force:
+        raise SettingsError(f"{path} is there already; --force overwrites it")
+    path.write_text(commented_toml(), encoding="utf-8")
+    out.print(f"{path} written: every setting with its default", highlight=False)
 
 
 @cli.command()
@@ -188,14 +190,17 @@ def report(
 @cli.command()
 def send(
     files: Annotated[list[Path], typer.Argument(help="DICOM files, or folders of them.")],
-    to: Annotated[str, typer.Option(help="HOST:PORT of the Storage SCP.")],
-    called: Annotated[str, typer.Option(help="Its AE title.")] = "PNEUMONIA",
+    config: ConfigOption = None,
+    to: Annotated[str | None, typer.Option(help="HOST:PORT of the Storage SCP. Default: this node's own.")] = None,
+    called: Annotated[str | None, typer.Option(help="Its AE title. Default: this node's own.")] = None,
     calling: Annotated[str, typer.Option(help="Our AE title.")] = "SCP-NODE-SEND",
 ) -> None:
     """Send DICOM files by C-STORE: a test sender."""
     from scp_node.tables import send_with_progress  # noqa: PLC0415
 
-    raise SystemExit(send_with_progress(files, to, called, calling, out))
+    settings = _settings(config)
+    target = to or f"{settings.listen.host}:{settings.listen.port}"
+    raise SystemExit(send_with_progress(files, target, called or settings.node.ae_title, calling, out))
 
 
 @cli.command()

@@ -54,7 +54,8 @@ def read_jpeg(stream: bytes) -> Codestream:
         elif marker not in _SKIPPED:
             raise DamagedCodestream("marker out of place")
         position = end
-    if header is None or stream[end:].strip(b"\0\xff"):
+    behind = stream[end:].rstrip(b"\0")  # one byte of any value is how some encoders fill up to an even length (PS3.5 A.4)
+    if header is None or (len(behind) > 1 and behind.strip(b"\xff")):
         raise DamagedCodestream("no frame, or data after the end of image")
     _refuse_impossible_run(stream, header, process)
     return header
@@ -127,7 +128,10 @@ def read_jpeg2000(stream: bytes) -> Codestream:
     samples, depth, *steps = struct.unpack_from(">HBBB", stream, 40)
     if steps != [1, 1]:
         raise DamagedCodestream("subsampled component")
-    _follow_tile_parts(stream.rstrip(b"\0"))
+    whole = stream.rstrip(b"\0")
+    if whole[-3:-1] == _J2K_EOC:  # one byte more, to an even length (PS3.5 A.4)
+        whole = whole[:-1]
+    _follow_tile_parts(whole)
     return Codestream(rows=height - top, columns=width - left, samples=samples, precision=(depth & 0x7F) + 1)
 
 

@@ -136,6 +136,19 @@ def test_the_same_stream_uncut_is_read(store: Callable[..., Dataset]) -> None:
 
 
 @pytest.mark.parametrize("store", STREAMS.values(), ids=STREAMS.keys())
+@pytest.mark.parametrize("fill", [b"\xff", b"\x5a"])
+def test_one_byte_that_fills_up_to_an_even_length_does_no_harm_and_more_do(
+    store: Callable[..., Dataset], fill: bytes
+) -> None:
+    image = store(PICTURE)
+    stream = get_frame(image.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    image.PixelData = encapsulate([stream + fill])
+    assert to_display(image).shape == PICTURE.shape
+    image.PixelData = encapsulate([stream + 4 * b"\x5a"])
+    assert defect(image) is PixelDefect.DAMAGED
+
+
+@pytest.mark.parametrize("store", STREAMS.values(), ids=STREAMS.keys())
 @pytest.mark.parametrize("keyword", ["Rows", "Columns"])
 def test_a_stream_of_another_size_than_the_attributes_is_refused(store: Callable[..., Dataset], keyword: str) -> None:
     image = store(PICTURE)

@@ -228,3 +228,14 @@ def test_real_colour_is_refused() -> None:
 def test_the_interpolation_is_the_one_that_the_bundle_states() -> None:
     reduced = cv2.resize(PICTURE, (224, 224), interpolation=cv2.INTER_AREA)
     assert np.array_equal(np.rint(to_input(images.radiograph(PICTURE)) * 255), reduced)
+
+
+@pytest.mark.parametrize("bits", [9, 10, 12, 14, 16])
+@pytest.mark.parametrize("inverted", [False, True])
+def test_a_film_shifted_up_into_more_bits_is_the_same_picture(bits: int, inverted: bool) -> None:
+    stored = images.picture().astype(np.uint16) << (bits - 8)
+    photometric = "MONOCHROME2"
+    if inverted:
+        stored, photometric = (1 << bits) - 1 - stored, "MONOCHROME1"
+    film = images.radiograph(stored, bits=bits, PhotometricInterpretation=photometric)
+    assert np.array_equal(to_display(film), images.picture())

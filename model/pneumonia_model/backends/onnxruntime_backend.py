@@ -30,5 +30,12 @@ class OnnxRuntimeBackend:
 
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
         checked = checked_inputs(inputs)
-        logits, maps = self._session.run(["logits", "maps"], {"inputs": checked})
+        # One by one on a CPU: it gains nothing from a batch, and a film's answer is then the same to the last bit
+        # whatever other films came with it.
+        size = 1 if self.device == "cpu" else len(checked)
+        parts = [
+            self._session.run(["logits", "maps"], {"inputs": checked[start : start + size]})
+            for start in range(0, len(checked), size)
+        ]
+        logits, maps = (np.concatenate(part) for part in zip(*parts, strict=True))
         return checked_prediction(logits, maps, count=len(checked))

@@ -1,0 +1,66 @@
+"""The command line: every command says what it did, or in one line what is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from scp_node.cli import cli
+from scp_node.settings import load_settings
+
+
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scp_node", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+
+
+def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path: Path) -> None:
+    assert run("init", cwd=tmp_path).returncode == 0
+    assert load_settings(tmp_path / "scp_node.toml").listen.port == 11112
+    again = run("init", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (2, "scp-node: scp_node.toml is there already; --force overwrites it\n")
+    assert run("init", "--force", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--config", "absent.toml"], "absent.toml: cannot be read"),
+        (["audit"], "schema is at nothing, not 0001: run `scp-node db upgrade`"),
+        (["audit", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
+        (["audit", "--state", "done"], "--state: one of received"),
+        (["requeue"], "requeue: give an ID, or --dead"),
+        (["report", "1.2.3"], "scp-node db upgrade"),
+        (["send", "absent.dcm", "--to", "127.0.0.1:1"], "absent.dcm: no such file or folder"),
+        (["send", ".", "--to", "nowhere"], "--to: give HOST:PORT"),
+        (["model", "verify"], "manifest.json"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_status_2(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_schema_is_made_by_its_command_and_then_the_audit_is_empty(tmp_path: Path) -> None:
+    assert run("db", "upgrade", cwd=tmp_path).returncode == 0
+    assert run("audit", "--format", "json", cwd=tmp_path).stdout == ""
+    missing = run("report", "1.2.3", cwd=tmp_path)
+    assert (missing.returncode, missing.stderr) == (2, "scp-node: no report of study 1.2.3\n")
+
+
+def test_every_command_takes_a_settings_file() -> None:
+    group = typer.main.get_group(cli)
+    for name, command in group.commands.items():
+        for part in getattr(command, "commands", {name: command}).values():
+            assert "config" in [parameter.name for parameter in part.params], name
+
+
+def test_a_node_that_is_not_there_is_not_healthy(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text("[listen]\nport = 1\n")
+    assert run("health", cwd=tmp_path).returncode == 1
