@@ -54,7 +54,7 @@ def read_jpeg(stream: bytes) -> Codestream:
         elif marker not in _SKIPPED:
             raise DamagedCodestream("marker out of place")
         position = end
-    behind = stream[end:].rstrip(b"\0")  # one byte of any value is how some encoders fill up to an even length (PS3.5 A.4)
+    behind = stream[end:].rstrip(b"\0")  # some encoders fill up to an even length with another byte than zero
     if header is None or (len(behind) > 1 and behind.strip(b"\xff")):
         raise DamagedCodestream("no frame, or data after the end of image")
     _refuse_impossible_run(stream, header, process)

@@ -153,8 +153,8 @@ def _full_range(
     """Return the values over the range of the fewest bits, 8 or more, that hold those which occur.
 
     Neither the brightest nor the darkest pixel sets the contrast, as in a stretch from minimum to maximum, and an
-    image with 12 bits in a declared 16 is not shown nearly black. More than 8 bits are cut to their upper 8: a film that
-    was shifted up into more bits is then shown as the very same picture.
+    image with 12 bits in a declared 16 is not shown nearly black. More than 8 bits are cut to their upper 8: a film
+    that was shifted up into more bits is then shown as the very same picture.
     """
     if image.get("ModalityLUTSequence"):
         return modality / ((1 << int(image.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)
