@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -202,6 +203,39 @@ def test_the_gate_covers_every_python_file(pyproject: dict[str, Any], tracked: l
 
 
 # What is installed
+
+
+EXTRAS_OF = {  # folder -> the extras that may be installed where its code runs
+    "scp_node": {"postgres"},
+    "model/pneumonia_model": {"gpu"},
+    "training/pneumonia_training": {"training"},
+    "tests": {"dev", "postgres", "training"},
+}
+
+
+@pytest.mark.parametrize("folder", EXTRAS_OF)
+def test_every_imported_package_is_a_declared_dependency(
+    folder: str, pyproject: dict[str, Any], repository: Path
+) -> None:
+    project = pyproject["project"]
+    declared = [
+        *project["dependencies"],
+        *chain(*(project["optional-dependencies"][name] for name in EXTRAS_OF[folder])),
+    ]
+    distributions = packages_distributions()
+    names = {canonicalize_name(Requirement(one).name) for one in declared}
+    imported = set(chain.from_iterable(map(imports, (repository / folder).rglob("*.py"))))
+    foreign = imported - sys.stdlib_module_names - set(PACKAGES) - {"tests"}
+    assert {name for name in foreign if not names & set(map(canonicalize_name, distributions[name]))} == set()
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Yield the top-level name of every import, the late ones inside functions too."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
 
 
 def test_every_dependency_is_pinned_inside_the_range_that_we_promise(

@@ -15,6 +15,11 @@ from scp_node.settings import Settings, load_settings
 from tests.docker.files import Dockerfile, build_context, is_pinned
 
 TARGETS = ["cpu", "gpu"]
+WITHOUT_DECODER = """
+from pneumonia_model.decoding import DECODERS
+from pydicom.pixels import get_decoder
+print([syntax.name for syntax, plugin in DECODERS.items() if plugin not in get_decoder(syntax).available_plugins])
+"""
 FOLDER_OF_DATA = "/var/lib/scp-node"
 
 
@@ -129,6 +134,7 @@ def test_the_install_step_gives_a_node_that_runs_without_torch(
         check=True,
     )
     assert "scp-node 0.1.0" in output(app / "bin" / "scp-node", "--version", cwd=tmp_path)
+    assert output(app / "bin" / "python", "-c", WITHOUT_DECODER, cwd=tmp_path) == "[]\n"
     installed = output(app / "bin" / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
     assert "torch" not in installed
     assert "psycopg==" in installed
