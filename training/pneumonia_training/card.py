@@ -14,14 +14,6 @@ END: Final = "<!-- end of figures -->"
 def figures_section(metrics: Mapping[str, Any]) -> str:
     """Return the tables of one `metrics.json` as Markdown."""
     test, split = metrics["test"], metrics["split"]
-    discrimination = [
-        ("**this model**", test["films"], test["positive"], test["auc"]),
-        *((name, test["films"], test["positive"], auc) for name, auc in test["baselines"].items()),
-        *(
-            (f"this model, {name}", row["films"], row["positive"], row["auc"])
-            for name, row in test["subgroups"].items()
-        ),
-    ]
     sides = ", ".join(
         "{0} {films} films of {patients} patients ({positive} positive)".format(name, **split[name])
         for name in ("train", "validation", "test")
@@ -31,8 +23,16 @@ def figures_section(metrics: Mapping[str, Any]) -> str:
         [
             f"Split by {split['by']}, recipe `{split['recipe']}`: {sides}. In brackets: 95 % intervals, by patient.",
             _table(
-                ("AUC of", "films", "positive", "AUC"),
-                [(name, films, positive, _figure(auc)) for name, films, positive, auc in discrimination],
+                (
+                    "AUC among",
+                    "films",
+                    "positive",
+                    *("**this model**" if name == "model" else name for name in test["auc"]),
+                ),
+                [
+                    (name, group["films"], group["positive"], *(_figure(row[name]) for row in test["auc"].values()))
+                    for name, group in test["groups"].items()
+                ],
             ),
             _table(
                 ("operating point", "threshold", "accuracy", "precision", "recall", "specificity", "TN FP / FN TP"),

@@ -62,27 +62,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return every figure over these films, each as [value, low, high] with a 95 % interval by patient."""
     labels = films["label"].to_numpy() == 1
-    groups = films["group"].to_numpy(dtype=np.str_)
+    patients = films["group"].to_numpy(dtype=np.str_)
     probabilities = chosen.probabilities(logits)
 
     def estimate(figure: Figure, scores: NDArray[np.float64], rows: NDArray[np.bool_] | None = None) -> Any:
         keep = np.ones(len(films), dtype=np.bool_) if rows is None else rows
-        return bootstrap(figure, scores[keep], labels[keep], groups[keep]).as_list()
+        return bootstrap(figure, scores[keep], labels[keep], patients[keep]).as_list()
 
+    groups_of_films = _groups(films, labels)
     return {
-        "films": len(films),
-        "positive": int(labels.sum()),
-        "patients": len(set(groups)),
-        "auc": estimate(auc, logits),
-        "subgroups": {
-            name: {
-                "films": int(rows.sum()),
-                "positive": int(labels[rows].sum()),
-                "auc": estimate(auc, logits, rows),
-            }
-            for name, rows in _subgroups(films, labels).items()
+        "patients": len(set(patients)),
+        "groups": {
+            name: {"films": int(rows.sum()), "positive": int(labels[rows].sum())}
+            for name, rows in groups_of_films.items()
         },
-        "baselines": {name: estimate(auc, scores) for name, scores in baselines.items()},
+        "auc": {
+            scorer: {name: estimate(auc, scores, rows) for name, rows in groups_of_films.items()}
+            for scorer, scores in {"model": logits, **baselines}.items()
+        },
         "calibration_error": {
             "before": estimate(calibration_error, logistic(logits)),
             "after": estimate(calibration_error, probabilities),
@@ -99,11 +96,12 @@ def evaluate(
     }
 
 
-def _subgroups(films: pd.DataFrame, labels: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
+def _groups(films: pd.DataFrame, labels: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
     def rows(column: str, value: str) -> NDArray[np.bool_]:
         return np.asarray(films[column] == value, dtype=np.bool_)
 
     return {
+        "all": np.ones(len(films), dtype=np.bool_),
         "view AP": rows("view", "AP"),
         "view PA": rows("view", "PA"),
         "against Normal": labels | rows("negative_class", "Normal"),

@@ -91,7 +91,7 @@ def export(checkpoint: Path, prepared: Prepared, recipe: Recipe, release: Releas
     manifest = _manifest(folder, release, golden, chosen) | {
         "default_operating_point": DEFAULT_POINT,
         "operating_points": figures["test"]["operating_points"],
-        "auc": figures["test"]["auc"],
+        "auc": figures["test"]["auc"]["model"]["all"],
         "training": {"commit": release.commit, "data": prepared.digest, "recipe": _plain(asdict(recipe))},
         "reference": _reference(prepared, split, chosen.probabilities(validation)),
     }
