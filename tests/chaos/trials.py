@@ -1,4 +1,4 @@
-"""Trials that take minutes: run them by hand, `python -m tests.chaos.trials kills` or `outage`.
+"""Trials that take minutes: run them by hand, `python -m tests.chaos.trials kills`, `outage` or `latency FOLDER`.
 
 What is counted is counted from outside: what the sender was told, and what the PACS holds.
 """
@@ -18,14 +18,15 @@ from pydicom import Dataset
 
 from scp_node.demo.pacs import StoragePacs
 from tests.node import Node, destination, radiograph
-from tests.servers import free_port
+from tests.servers import Orthanc, free_port, run_tool
 from tests.waiting import wait_until
 
 
 def main() -> int:
     """Run the named trial; return 0 when its promise held."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("trial", choices=["kills", "outage"])
+    parser.add_argument("trial", choices=["kills", "outage", "latency"])
+    parser.add_argument("folder", nargs="?", type=Path, help="of DICOM files, for latency")
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=120, help="length of the outage")
@@ -35,7 +36,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="scp-node-trial-") as folder:
         if arguments.trial == "kills":
             return kills(Path(folder), arguments.images, arguments.kills, random.Random(arguments.seed))
-        return outage(Path(folder), arguments.images, arguments.seconds)
+        if arguments.trial == "outage":
+            return outage(Path(folder), arguments.images, arguments.seconds)
+        return latency(Path(folder), sorted(arguments.folder.rglob("*.dcm"))[: arguments.images])
 
 
 def say(line: str) -> None:
@@ -115,6 +118,41 @@ def outage(folder: Path, images: int, seconds: float) -> int:
         f"{sum(studies.values()) - len(studies)} sent twice, first after {first:.1f} s, last after {last:.1f} s"
     )
     return 0 if len(studies) == images == sum(studies.values()) else 1
+
+
+def latency(folder: Path, films: list[Path]) -> int:
+    """Send films one by one with storescu -R -xy to a node whose PACS is a real Orthanc; check what arrives there."""
+    (folder / "pacs").mkdir()
+    with Orthanc(folder / "pacs") as pacs:
+        node = Node(folder, {"destinations": [destination(pacs.port, ae_title=pacs.ae_title)]}).start()
+        milliseconds = []
+        for number, film in enumerate(films):
+            sent = run_tool(
+                "storescu", "-R", "-xy", "-aec", "PNEUMONIA", "127.0.0.1", node.settings.listen.port, film, timeout=60
+            )
+            answered = time.monotonic()
+            if sent.returncode:
+                say(f"{film.name} was refused: {sent.stdout}")
+            wait_until(lambda number=number: len(pacs.get("/instances")) > number, 60)  # type: ignore[misc]
+            milliseconds.append(1000 * (time.monotonic() - answered))
+        reports = pacs.reports()
+        errors = sum(_dciodvfy_errors(folder / f"{n}.dcm", report) for n, report in enumerate(reports))
+        rows = node.audit()
+        node.stop()
+    steady = sorted(milliseconds[1:])  # the first waits for the model to be loaded
+    delivered = [row for row in rows if row["deliveries"][0]["state"] == "delivered"]
+    say(
+        f"{len(films)} films, {len(reports)} reports in Orthanc, {errors} dciodvfy errors, {len(rows)} audit rows, "
+        f"{len(delivered)} delivered; ms from the C-STORE response to the report in Orthanc: "
+        f"p50 {steady[len(steady) // 2]:.0f}, p95 {steady[int(0.95 * len(steady))]:.0f}"
+    )
+    return 0 if len(films) == len(reports) == len(delivered) and not errors else 1
+
+
+def _dciodvfy_errors(file: Path, report: Dataset) -> int:
+    report.save_as(file, enforce_file_format=True)
+    done = run_tool("dciodvfy", file)
+    return done.stdout.count("Error")
 
 
 if __name__ == "__main__":
