@@ -1,0 +1,206 @@
+"""`make bench`: how long each stage takes, and the whole way. Medians of several runs; ratios within one run."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+from pneumonia_model.backends import open_backend
+from pneumonia_model.bundle import load_bundle
+from pydicom import dcmread
+from rich.console import Console
+from rich.table import Table
+
+from scp_node.analysis import Prepared, analyse_file
+from scp_node.app import upgrade_database
+from scp_node.delivery import send_files
+from scp_node.demo.pacs import StoragePacs
+from scp_node.domain import Finding, ReportedImage, utc_now
+from scp_node.ledger import Analysed, Ledger, Policy, create_ledger_engine, upgrade
+from scp_node.report import Site, build_report, warm_up
+from scp_node.settings import AnalysisSettings
+from scp_node.spool import Spool
+from tests.node import BUNDLE, Node, destination, radiograph
+from tests.scp_node.ledger_node import MODEL
+from tests.scp_node.ledger_node import Node as LedgerNode
+from tests.scp_node.spooled import spooled
+from tests.servers import StoreScp
+from tests.tools import find
+from tests.waiting import wait_until
+
+console = Console()
+
+
+def main() -> None:
+    """Run every part and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--images", type=int, default=100)
+    arguments = parser.parse_args()
+    table = Table("stage", "median", "range of the runs", title=f"{arguments.runs} runs, {_machine()}")
+    with tempfile.TemporaryDirectory(prefix="scp-node-bench-") as name:
+        folder = Path(name)
+        files = _films(folder, arguments.images)
+        for part in (_receive, _analyse, _report, _ledger, _whole_way):
+            for stage, unit, values in part(folder, files, arguments.runs):
+                low, high = min(values), max(values)
+                table.add_row(stage, f"{statistics.median(values):.4g} {unit}", f"{low:.4g} - {high:.4g}")
+    console.print(table)
+
+
+Rows = Iterator[tuple[str, str, list[float]]]
+
+
+def _machine() -> str:
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{len(model)} x {model[0].split(':')[1].strip()}" if model else "unknown processor"
+
+
+def _films(folder: Path, number: int) -> list[Path]:
+    files = []
+    for seed in range(number):
+        file = folder / f"film-{seed:04d}.dcm"
+        radiograph(seed, opacity=bool(seed % 2)).save_as(file, enforce_file_format=True)
+        files.append(file)
+    return files
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@contextmanager
+def _listener(folder: Path) -> Iterator[int]:
+    """Run the listener role alone."""
+    node = Node(folder, {"log": {"level": "ERROR"}})
+    node.settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    upgrade_database(node.settings)
+    command = [sys.executable, "-m", "scp_node", "serve", "--role", "listener", "--config", str(node.config)]
+    process = subprocess.Popen(command)
+    try:
+        wait_until(node.is_listening, 30)
+        yield node.settings.listen.port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _receive(folder: Path, files: list[Path], runs: int) -> Rows:
+    """Images a second over one association, durable, beside DCMTK's storescp, which does not fsync."""
+    ours: list[float] = []
+    theirs: list[float] = []
+    for run in range(runs):
+        base = folder / f"receive-{run}"
+        base.mkdir()
+        with _listener(base) as port:
+            ours.append(len(files) / _seconds(lambda port=port: _send(files, port, "PNEUMONIA")))  # type: ignore[misc]
+        if find("storescp"):
+            (base / "peer").mkdir()
+            with StoreScp(base / "peer") as peer:
+                theirs.append(len(files) / _seconds(lambda peer=peer: _send(files, peer.port, peer.ae_title)))  # type: ignore[misc]
+    yield "receive 512 kB films, fsynced, one association", "images/s", ours
+    if theirs:
+        yield "  the same to DCMTK storescp, not fsynced", "images/s", theirs
+        yield "  ratio ours / storescp", "", [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def _send(files: list[Path], port: int, called: str) -> None:
+    results = send_files(
+        files, host="127.0.0.1", port=port, called_ae=called, calling_ae="BENCH", on_progress=lambda *_: None
+    )
+    assert all(status == 0 for _, status in results), results
+
+
+def _analyse(_folder: Path, files: list[Path], runs: int) -> Rows:
+    """Milliseconds an image: header rules, decode and resize; then the forward pass."""
+    rules = AnalysisSettings()
+    prepared = [item for file in files[:16] if isinstance(item := analyse_file(file, rules), Prepared)]
+    yield (
+        "read, rules, decode, resize (512 x 512)",
+        "ms",
+        [1000 * _seconds(lambda: [analyse_file(file, rules) for file in files[:16]]) / 16 for _ in range(runs)],
+    )
+    bundle = load_bundle(BUNDLE)
+    inputs = np.stack([item.inputs for item in prepared])
+    for name in ("onnxruntime", "torch"):
+        backend = open_backend(bundle, name, "cpu")
+        backend.predict(inputs[:1])
+        for size in (1, 16):
+            times = [1000 * _seconds(lambda n=size, b=backend: b.predict(inputs[:n])) / size for _ in range(runs)]  # type: ignore[misc]
+            yield f"forward pass, {name} on the CPU, batch of {size}", "ms/image", times
+
+
+def _report(folder: Path, files: list[Path], runs: int) -> Rows:
+    """Milliseconds for one report, built and serialised."""
+    warm_up()
+    received = spooled(Spool(folder / "report", low_water_bytes=0), dcmread(files[0]))
+    reported = ReportedImage(
+        sop_instance_uid=received.sop_instance_uid,
+        header=received.header,
+        transfer_syntax=received.transfer_syntax,
+        outcome=Finding(probability=0.9, logit=2.2, threshold=0.5),
+    )
+    site = Site(installation="bench", ae_title="A", manufacturer="M", model_name="N", software_version="1",
+                series_number=1, series_description="S")  # fmt: skip
+
+    def build() -> None:
+        build_report(study_images=[reported], model=MODEL, site=site, previous=None, at=utc_now())
+
+    yield "build and serialise one report", "ms", [1000 * _seconds(build) for _ in range(3 * runs)]
+
+
+def _ledger(folder: Path, _files: list[Path], runs: int) -> Rows:
+    """Images a second through claim and result, in batches of 16, on SQLite."""
+    rates = []
+    for run in range(runs):
+        engine = create_ledger_engine(f"sqlite:///{folder / f'bench-{run}.sqlite3'}")
+        upgrade(engine)
+        ledger = Ledger(engine, Policy(quiet=timedelta(0), lease=timedelta(seconds=15), max_attempts=3))
+        template = LedgerNode(engine)
+        ledger.intake.register([template.instance(str(number), study=f"1.2.{number}") for number in range(512)])
+
+        def drain(ledger: Ledger = ledger) -> None:
+            while tasks := ledger.analyses.claim(owner="bench", limit=16):
+                finding = Finding(probability=0.9, logit=2.0, threshold=0.5)
+                ledger.analyses.record(
+                    [Analysed(task=task, outcome=finding, started_at=utc_now()) for task in tasks], MODEL
+                )
+
+        rates.append(512 / _seconds(drain))
+        engine.dispose()
+    yield "ledger: claim, result and report opened, SQLite", "images/s", rates
+
+
+def _whole_way(folder: Path, files: list[Path], runs: int) -> Rows:
+    """Milliseconds from the C-STORE response to the report in the PACS, quiet_seconds = 0, one study at a time."""
+    base = folder / "whole"
+    base.mkdir()
+    pacs = StoragePacs(base / "pacs")
+    node = Node(base, {"destinations": [destination(pacs.port)], "log": {"level": "ERROR"}}).start()
+    times = []
+    try:
+        for file in files[: 4 * runs]:
+            _send([file], node.settings.listen.port, "PNEUMONIA")
+            answered = time.monotonic()
+            [(arrived, _)] = wait_until(pacs.new_reports, 60)
+            times.append(1000 * (arrived - answered))
+    finally:
+        node.stop()
+        pacs.close()
+    yield "last C-STORE response to report in the PACS: p50", "ms", times[1:]
+    yield "  p95", "ms", [float(np.percentile(times[1:], 95))]
+
+
+if __name__ == "__main__":
+    main()
