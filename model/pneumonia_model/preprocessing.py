@@ -115,7 +115,9 @@ def _padding(image: Dataset, values: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _occurring(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool_]:
-    return np.bincount(words.ravel(), minlength=256**words.dtype.itemsize) > 0
+    seen = np.zeros(1 << (8 * words.dtype.itemsize), dtype=np.bool_)
+    seen[words] = True
+    return seen
 
 
 def _voi_lut(image: Dataset, modality: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,10 +18,15 @@ def figures_section(metrics: Mapping[str, Any]) -> str:
         "{0} {films} films of {patients} patients ({positive} positive)".format(name, **split[name])
         for name in ("train", "validation", "test")
     )
+    subsets = ", ".join(
+        f"{name} {subset['films']} ({subset['positive']} positive)"
+        for name, subset in split["train"]["subsets"].items()
+    )
     errors = test["calibration_error"]
     return "\n\n".join(
         [
-            f"Split by {split['by']}, recipe `{split['recipe']}`: {sides}. In brackets: 95 % intervals, by patient.",
+            f"Split by {split['by']}, recipe `{split['recipe']}`: {sides}.",
+            f"Trained on, by subset: {subsets}. In square brackets: 95 % intervals, by patient.",
             _table(
                 (
                     "AUC among",

@@ -65,10 +65,11 @@ def export(
     name: Annotated[str, typer.Option()] = "pneumonia-resnet18",
     version: Annotated[str, typer.Option()] = "0.1.0",
     commit: Annotated[str, typer.Option(help="Commit that the training ran at.")] = "unknown",
+    remarks: Annotated[str, typer.Option(help="Whatever of the training the recipe does not say.")] = "",
     bundles: Annotated[Path, typer.Option(help="Folder of bundles.")] = Path("model/bundles"),
 ) -> None:
     """Calibrate, measure and write a bundle; its status is always demonstration: only a person can raise it."""
-    release = Release(name=name, version=version, status="demonstration", commit=commit)
+    release = Release(name=name, version=version, status="demonstration", commit=commit, remarks=remarks)
     bundle = release_bundle(checkpoint, preparation.load_prepared(cache), read_recipe(recipe), release, bundles=bundles)
     typer.echo(f"{bundle.path} {bundle.digest}")
 

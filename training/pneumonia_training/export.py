@@ -57,6 +57,7 @@ class Release:
     version: str
     status: Literal["demonstration", "research", "cleared"]
     commit: str
+    remarks: str = ""  # whatever of the training the recipe does not say
 
 
 def export(checkpoint: Path, prepared: Prepared, recipe: Recipe, release: Release, *, bundles: Path) -> Bundle:
@@ -92,7 +93,12 @@ def export(checkpoint: Path, prepared: Prepared, recipe: Recipe, release: Releas
         "default_operating_point": DEFAULT_POINT,
         "operating_points": figures["test"]["operating_points"],
         "auc": figures["test"]["auc"]["model"]["all"],
-        "training": {"commit": release.commit, "data": prepared.digest, "recipe": _plain(asdict(recipe))},
+        "training": {
+            "commit": release.commit,
+            "data": prepared.digest,
+            "recipe": _plain(asdict(recipe)),
+            "remarks": release.remarks,
+        },
         "reference": _reference(prepared, split, chosen.probabilities(validation)),
     }
     _write_manifest(folder, manifest)
@@ -135,12 +141,17 @@ def _golden_logits(weights: dict[str, torch.Tensor]) -> list[float]:
 
 
 def _split_document(prepared: Prepared, split: Split, recipe: Recipe) -> dict[str, Any]:
-    def side(rows: NDArray[np.intp]) -> dict[str, int]:
+    def side(rows: NDArray[np.intp]) -> dict[str, Any]:
         films = prepared.films.iloc[rows]
+        subsets = films.groupby("subset")["label"].agg(["size", "sum"])
         return {
             "films": len(films),
             "positive": int(films["label"].sum()),
             "patients": int(films["group"].nunique()),
+            "subsets": {
+                str(name): {"films": int(size), "positive": int(positive)}
+                for name, size, positive in subsets.itertuples()
+            },
         }
 
     sides = {"train": split.train, "validation": split.validation, "test": split.test}
