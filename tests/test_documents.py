@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scp_node.ledger.audit import STATES
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
 from scp_node.settings import Settings
+from tests.node import BUNDLE
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,21 @@ def test_the_settings_that_the_readme_names_exist_with_those_defaults(repository
     for key in named:
         section, _, name = key.partition(".")
         assert hasattr(getattr(Settings(), section), name), key
+
+
+def test_the_figures_of_the_readme_are_the_bundle_s(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    figures = json.loads((BUNDLE / "metrics.json").read_text(encoding="utf-8"))["test"]
+    names = {"AP films": "view AP", "PA films": "view PA", "against Not Normal": "against No Lung Opacity / Not Normal"}
+    for name, model, view, thumbnail in table(readme, "AUC among"):
+        (value, low, high), *baselines = [auc[names.get(name, name)] for auc in figures["auc"].values()]
+        assert model == f"{value:.3f} [{low:.3f}-{high:.3f}]"
+        assert [view, thumbnail] == [f"{baseline[0]:.3f}" for baseline in baselines]
+    points = {f"`{point['name']}`": point for point in figures["operating_points"]}
+    for name, threshold, *rates in table(readme, "operating point |"):
+        point = points[name.removesuffix(" (default)")]
+        assert threshold == f"{point['threshold']:.3g}"
+        assert rates == [f"{point[rate][0]:.2f}" for rate in ("recall", "specificity", "precision")]
 
 
 def test_the_commands_that_the_readme_names_exist(repository: Path) -> None:
