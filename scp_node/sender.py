@@ -52,7 +52,7 @@ class Sender:
         state = self._ledger.deliveries.destination(self._name)
         if state.paused:
             if state.probe_due:
-                self._probe(state.failures)
+                self._probe()
             return False
         self._ledger.upkeep.sweep()
         task = self._ledger.deliveries.claim(self._name, owner=self._owner)
@@ -63,13 +63,13 @@ class Sender:
             self._conclude(task, self._scu.send(task.file))
         return True
 
-    def _probe(self, failures: int) -> None:
+    def _probe(self) -> None:
         if self._scu.echo():
             log.info("destination is back destination=%s", self._name)
             self._ledger.deliveries.destination_recovered(self._name)
         else:
-            pause = self._pause(failures)
-            self._ledger.deliveries.destination_failed(self._name, pause=pause, detail="no answer to C-ECHO")
+            probe = timedelta(seconds=self._settings.probe_seconds)
+            self._ledger.deliveries.destination_failed(self._name, pause=probe, detail="no answer to C-ECHO")
 
     def _conclude(self, task: DeliveryTask, result: SendResult) -> None:
         status = "none" if result.status is None else f"0x{result.status:04X}"
@@ -107,7 +107,8 @@ class Sender:
         failures = self._ledger.deliveries.destination(self._name).failures + 1
         pause = self._pause(failures)
         self._ledger.deliveries.retry(task, status=None, detail=result.detail, pause=pause, keep_attempt=True)
-        paused = pause if failures >= self._settings.breaker_failures else None
+        is_down = failures >= self._settings.breaker_failures
+        paused = timedelta(seconds=self._settings.probe_seconds) if is_down else None
         self._ledger.deliveries.destination_failed(self._name, pause=paused, detail=result.detail)
 
     def _pause(self, attempt: int) -> timedelta:

@@ -199,6 +199,7 @@ class DeliverySettings(Section):
     breaker_failures: int = Field(
         3, ge=1, le=100, description="Failures in a row after which a destination is paused and only probed by C-ECHO."
     )
+    probe_seconds: PositiveSeconds = Field(30.0, description="Pause between two such probes.")
 
 
 class LogSettings(Section):

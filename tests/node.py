@@ -42,7 +42,7 @@ class Node:
             "listen": {"port": free_port(), "low_water_mib": 0},
             "study": {"quiet_seconds": 0},
             "inference": {"lease_seconds": 3, "bundle": str(BUNDLE)},
-            "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5},
+            "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5},
             "log": {"level": "INFO"},
         }
         self.settings = Settings.model_validate(_merged(base, self.changes))

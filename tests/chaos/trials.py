@@ -12,11 +12,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from pydicom import Dataset
 
 from scp_node.demo.pacs import StoragePacs
+from scp_node.settings import DeliverySettings
 from tests.node import Node, destination, radiograph
 from tests.servers import Orthanc, free_port, run_tool
 from tests.waiting import wait_until
@@ -33,12 +36,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     arguments = parser.parse_args()
     say(f"seed {arguments.seed}")
-    with tempfile.TemporaryDirectory(prefix="scp-node-trial-") as folder:
+    with tempfile.TemporaryDirectory(prefix="scp-node-trial-") as folder, ExitStack() as stack:
         if arguments.trial == "kills":
-            return kills(Path(folder), arguments.images, arguments.kills, random.Random(arguments.seed))
+            return kills(Path(folder), stack, arguments.images, arguments.kills, random.Random(arguments.seed))
         if arguments.trial == "outage":
-            return outage(Path(folder), arguments.images, arguments.seconds)
-        return latency(Path(folder), sorted(arguments.folder.rglob("*.dcm"))[: arguments.images])
+            return outage(Path(folder), stack, arguments.images, arguments.seconds)
+        return latency(Path(folder), stack, sorted(arguments.folder.rglob("*.dcm"))[: arguments.images])
 
 
 def say(line: str) -> None:
@@ -46,10 +49,11 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def kills(folder: Path, images: int, number: int, randomness: random.Random) -> int:
+def kills(folder: Path, stack: ExitStack, images: int, number: int, randomness: random.Random) -> int:
     """Kill the whole node while images are sent: what was acknowledged ends in exactly one report."""
     pacs = StoragePacs(folder / "pacs")
-    node = Node(folder, {"destinations": [destination(pacs.port)]}).start()
+    stack.callback(pacs.close)
+    node = _node(folder, stack, {"destinations": [destination(pacs.port)]})
     acknowledged: Counter[str] = Counter()
     attempts = Counter[str]()
     sending = threading.Thread(target=_send_all, args=(node, images, acknowledged, attempts))
@@ -64,8 +68,6 @@ def kills(folder: Path, images: int, number: int, randomness: random.Random) -> 
     sending.join()
     node.run_until_idle(len(acknowledged), timeout=300)
     reports = Counter(report.StudyInstanceUID for report in _distinct(pacs))
-    node.stop()
-    pacs.close()
     lost = [study for study in acknowledged if reports[study] == 0]
     doubled = [study for study, count in reports.items() if count > 1]
     say(
@@ -73,6 +75,12 @@ def kills(folder: Path, images: int, number: int, randomness: random.Random) -> 
         f"{len(reports)} studies reported, {len(lost)} lost, {len(doubled)} with two reports"
     )
     return 1 if lost or doubled or len(acknowledged) != images else 0
+
+
+def _node(folder: Path, stack: ExitStack, changes: dict[str, Any]) -> Node:
+    node = Node(folder, changes)
+    stack.callback(node.end)
+    return node.start()
 
 
 def _send_all(node: Node, images: int, acknowledged: Counter[str], attempts: Counter[str]) -> None:
@@ -93,10 +101,11 @@ def _distinct(pacs: StoragePacs) -> list[Dataset]:
     return list({report.SOPInstanceUID: report for _, report in pacs.new_reports()}.values())
 
 
-def outage(folder: Path, images: int, seconds: float) -> int:
+def outage(folder: Path, stack: ExitStack, images: int, seconds: float) -> int:
     """Take the PACS away while images are sent: all reports arrive once it is back."""
     port = free_port()
-    node = Node(folder, {"destinations": [destination(port)], "delivery": {}}).start()
+    defaults = DeliverySettings().model_dump()  # the tests' own are quicker
+    node = _node(folder, stack, {"destinations": [destination(port)], "delivery": defaults})
     began = time.monotonic()
     for seed in range(images):
         if node.send(radiograph(seed)) != [0x0000]:
@@ -107,10 +116,9 @@ def outage(folder: Path, images: int, seconds: float) -> int:
     time.sleep(max(0.0, left))
     back = time.monotonic()
     pacs = StoragePacs(folder / "pacs", port=port)
+    stack.callback(pacs.close)
     node.run_until_idle(images, timeout=1_200)
     arrivals = pacs.new_reports()
-    node.stop()
-    pacs.close()
     studies = Counter(report.StudyInstanceUID for _, report in arrivals)
     first, last = (min(at for at, _ in arrivals) - back, max(at for at, _ in arrivals) - back)
     say(
@@ -120,11 +128,11 @@ def outage(folder: Path, images: int, seconds: float) -> int:
     return 0 if len(studies) == images == sum(studies.values()) else 1
 
 
-def latency(folder: Path, films: list[Path]) -> int:
+def latency(folder: Path, stack: ExitStack, films: list[Path]) -> int:
     """Send films one by one with storescu -R -xy to a node whose PACS is a real Orthanc; check what arrives there."""
     (folder / "pacs").mkdir()
     with Orthanc(folder / "pacs") as pacs:
-        node = Node(folder, {"destinations": [destination(pacs.port, ae_title=pacs.ae_title)]}).start()
+        node = _node(folder, stack, {"destinations": [destination(pacs.port, ae_title=pacs.ae_title)]})
         milliseconds = []
         for number, film in enumerate(films):
             sent = run_tool(
@@ -138,7 +146,6 @@ def latency(folder: Path, films: list[Path]) -> int:
         reports = pacs.reports()
         errors = sum(_dciodvfy_errors(folder / f"{n}.dcm", report) for n, report in enumerate(reports))
         rows = node.audit()
-        node.stop()
     steady = sorted(milliseconds[1:])  # the first waits for the model to be loaded
     delivered = [row for row in rows if row["deliveries"][0]["state"] == "delivered"]
     say(
