@@ -94,16 +94,13 @@ def test_the_node_and_orthanc_find_each_other(
     assert set(compose["services"]) == {"node", "orthanc"}
 
 
-def test_orthanc_may_send_to_the_node_and_the_health_check_may_echo(
+def test_orthanc_and_nobody_else_may_send_to_the_node(
     compose: dict[str, Any], orthanc_json: dict[str, Any], repository: Path
 ) -> None:
     settings = load_settings(repository / "docker" / "scp_node.toml")
     peers = {peer.ae_title: ipaddress.ip_network(peer.address) for peer in settings.peers}
     [network] = compose["networks"]["dicom"]["ipam"]["config"]
-    assert peers == {
-        orthanc_json["DicomAet"]: ipaddress.ip_network(network["subnet"]),
-        settings.node.ae_title: ipaddress.ip_network("127.0.0.1"),
-    }
+    assert peers == {orthanc_json["DicomAet"]: ipaddress.ip_network(network["subnet"])}
 
 
 def test_nobody_acknowledges_the_demonstration_model_for_the_user(repository: Path) -> None:
