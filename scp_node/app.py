@@ -188,7 +188,14 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
     with ExitStack() as stack:
         leases = LeaseKeeper(ledger, _lease(settings)).start()
         stack.callback(leases.close)
-        decoder = stack.enter_context(DecoderPool(settings.analysis, own=_equipment(settings)))
+        decoder = stack.enter_context(
+            DecoderPool(
+                settings.analysis,
+                processes=settings.analysis.decoder_processes,
+                memory_mib=settings.analysis.decoder_memory_mib,
+                own=_equipment(settings),
+            )
+        )
         analyser = Analyser(
             ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
             network=model, batch_size=settings.inference.batch_size, owner=_owner("worker"),

@@ -162,6 +162,10 @@ class AnalysisSettings(Section):
     minimum_age: int = Field(18, ge=0, le=150, description="Youngest patient analysed, years. A missing age passes.")
     minimum_pixels: int = Field(256, ge=32, le=8_192, description="Smallest side of an image, pixels.")
     maximum_pixels: int = Field(8_192, ge=256, le=8_192, description="Largest side of an image, pixels.")
+    decoder_processes: int = Field(2, ge=1, le=64, description="Images read at the same time, each in its own process.")
+    decoder_memory_mib: int = Field(
+        1_536, ge=512, description="By how much such a process may grow for one image, MiB; beyond it the image fails."
+    )
     decode_seconds: PositiveSeconds = Field(
         60.0, description="Longest time that reading one image may take before it fails."
     )

@@ -105,7 +105,7 @@ class Analyser:
         oldest_first = self._claims % OLDEST_FIRST_EVERY == 0
         tasks = self._ledger.analyses.claim(owner=self._owner, limit=self._batch_size, oldest_first=oldest_first)
         urgent = any(task.claim.priority == Priority.STAT for task in tasks)
-        if 0 < len(tasks) < self._batch_size and len(tasks) > 1 and not urgent:
+        if 1 < len(tasks) < self._batch_size and not urgent:  # more are probably coming; a lone image does not wait
             time.sleep(TOP_UP_SECONDS)
             tasks += self._ledger.analyses.claim(owner=self._owner, limit=self._batch_size - len(tasks))
         return tasks
