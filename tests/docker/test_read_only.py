@@ -70,7 +70,7 @@ def written(trace: list[str]) -> set[str]:
     """Return the paths that were opened for writing, made, renamed or removed."""
     found = set()
     for line in trace:
-        if "/__pycache__/" in line:  # Python goes on without: the image's own were made when it was built
+        if "/__pycache__" in line:  # Python goes on without: the image's own were made when it was built
             continue
         if opened := OPENED.search(line):
             found.add(opened["path"])
