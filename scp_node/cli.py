@@ -36,7 +36,7 @@ ConfigOption = Annotated[
         "--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False
     ),
 ]
-out = Console(soft_wrap=True)
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)  # a pipe has no width: keep UIDs whole
 
 
 class Role(StrEnum):

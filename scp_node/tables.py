@@ -5,19 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from scp_node.delivery import send_files
 from scp_node.settings import SettingsError
-
-_COLUMNS = ("received_at", "accession", "sop_instance_uid", "state", "verdict", "probability", "threshold", "reason",
-            "bundle", "report_version")  # fmt: skip
 
 
 def print_audit(rows: Iterable[dict[str, Any]], style: str, console: Console) -> None:
@@ -47,22 +45,28 @@ def _harmless(value: Any) -> Any:
 
 
 def _print_table(rows: Iterable[dict[str, Any]], console: Console) -> None:
-    table = Table(*(name.replace("_", " ") for name in _COLUMNS), "deliveries")
+    table = Table()
+    for name in ("received (UTC)", "accession", "SOP Instance UID", "outcome", "model", "report", "deliveries"):
+        table.add_column(name, overflow="fold")
     for row in rows:
-        cells = [_cell(name, row[name]) for name in _COLUMNS]
-        sent = ", ".join(
-            f"{entry['destination']}: {entry['state']} {entry['status'] or ''}" for entry in row["deliveries"]
+        sent = [f"{entry['destination']}: {entry['state']} {entry['status'] or ''}" for entry in row["deliveries"]]
+        table.add_row(
+            str(row["received_at"])[:19].replace("T", " "),
+            escape(row["accession"] or ""),
+            escape(row["sop_instance_uid"] or ""),
+            escape(_outcome(row)),
+            row["bundle"] or "",
+            f"version {row['report_version']}" if row["report_version"] else "",
+            "\n".join(line.strip() for line in sent),
         )
-        table.add_row(*cells, sent.strip())
-    console.print(table)
+    console.print(table, highlight=False)
 
 
-def _cell(name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if name == "received_at":
-        return str(value)[:19]
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+def _outcome(row: Mapping[str, Any]) -> str:
+    """Return an outcome as one phrase: "present, 0.632 at threshold 0.131", "not-analysed: view"."""
+    if row["probability"] is not None:
+        return f"{row['verdict']}, {row['probability']:.3f} at threshold {row['threshold']:.3g}"
+    return f"{row['state']}: {row['reason']}" if row["reason"] else str(row["state"])
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:

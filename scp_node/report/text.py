@@ -48,6 +48,7 @@ def _reference(item: Dataset) -> str:
 _VALUES: Mapping[str, Callable[[Dataset], str]] = {  # PS3.3 Table C.17.3-7
     "TEXT": lambda item: str(item.get("TextValue", "")),
     "CODE": lambda item: _meaning(item.get("ConceptCodeSequence")),
+    "DATE": lambda item: str(item.get("Date", "")),
     "NUM": _number,
     "UIDREF": lambda item: str(item.get("UID", "")),
     "IMAGE": _reference,
