@@ -31,7 +31,7 @@ class OnnxRuntimeBackend:
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
         checked = checked_inputs(inputs)
         # One by one on a CPU: a film's answer is then the same to the last bit whatever other films came with it. A
-        # batch of 16 would take 0.6 of the time (two cores) and move the seventh digit.
+        # batch of 16 would take 0.94 of the time (two idle cores; 0.6 where one is busy) and move the seventh digit.
         size = 1 if self.device == "cpu" else len(checked)
         parts = [
             self._session.run(["logits", "maps"], {"inputs": checked[start : start + size]})
