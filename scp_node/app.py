@@ -144,7 +144,8 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
 
     spool = open_spool(settings)
     spool.sweep()
-    registrar = Registrar(open_ledger(settings), spool)
+    ledger = open_ledger(settings)
+    registrar = Registrar(ledger, spool)
     listener = Listener(settings, spool, on_received=registrar.received, on_rejected=registrar.rejected)
     _start_patiently(listener, stop)
     registered = threading.Event()
@@ -154,6 +155,7 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
     listener.stop(_STOP_GRACE_SECONDS)
     registered.set()
     thread.join()
+    ledger.close()
 
 
 def _start_patiently(listener: Listener, stop: threading.Event) -> None:
@@ -186,6 +188,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
     model = ServedModel.open(settings.inference)
     warm_up()
     with ExitStack() as stack:
+        stack.callback(ledger.close)
         leases = LeaseKeeper(ledger, _lease(settings)).start()
         stack.callback(leases.close)
         decoder = stack.enter_context(
@@ -216,6 +219,7 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
 
     ledger = open_ledger(settings)
     with ExitStack() as stack:
+        stack.callback(ledger.close)
         leases = LeaseKeeper(ledger, _lease(settings)).start()
         stack.callback(leases.close)
 

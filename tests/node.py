@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,13 @@ class Node:
         self.config = self.folder / "scp_node.toml"
         self.config.write_text(_toml(_merged(base, self.changes)))
 
-    def start(self) -> Node:
+    def start(self, role: str = "all", *, wait: bool = True) -> Node:
         with (self.folder / "node.log").open("ab") as log:
-            command = [sys.executable, "-m", "scp_node", "serve", "--config", str(self.config)]
+            command = [sys.executable, "-m", "scp_node", "serve", "--config", str(self.config), "--role", role]
             self.process = subprocess.Popen(command, stderr=log, start_new_session=True)
         process = self.process
+        if not wait:
+            return self
         wait_until(lambda: self.is_listening() or process.poll() is not None, 60, what="node listens")
         assert process.poll() is None, self.log
         return self
@@ -77,7 +80,9 @@ class Node:
         self.process.wait(10)
 
     def end(self) -> None:
-        """Kill it if it still runs."""
+        """Kill it if it still runs, and close what looked into its database."""
+        if ledger := self.__dict__.pop("ledger", None):
+            ledger.close()
         if self.process is not None and self.process.poll() is None:
             self.kill()
 
@@ -98,7 +103,7 @@ class Node:
         )  # fmt: skip
         return [status for _, status in results]
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
         return app.open_ledger(self.settings)
 

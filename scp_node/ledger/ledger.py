@@ -23,6 +23,7 @@ class Ledger:
 
     def __init__(self, engine: Engine, policy: Policy, clock: Clock | None = None) -> None:
         """Use `clock`, or the clock that all hosts of this database share."""
+        self._engine = engine
         transactions = Transactions(engine, clock)
         self.intake = Intake(transactions, policy)
         self.analyses = Analyses(transactions, policy)
@@ -30,3 +31,7 @@ class Ledger:
         self.deliveries = Deliveries(transactions, policy)
         self.upkeep = Upkeep(transactions, policy)
         self.audit = Audit(transactions)
+
+    def close(self) -> None:
+        """Close the connections that are kept for reuse."""
+        self._engine.dispose()

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
 
+from scp_node import app
 from scp_node.demo.pacs import StoragePacs
 from scp_node.report.text import as_text
 from tests.node import Node, destination, radiograph
@@ -139,6 +141,23 @@ def test_what_was_acknowledged_before_a_kill_is_reported_once_after_the_restart(
     found = reports(pacs, 8)
     assert len({report.SOPInstanceUID for report in found}) == 8
     assert len(node.audit()) == 8
+
+
+@pytest.mark.needs("postgres")
+def test_the_roles_run_apart_on_one_postgresql(pacs: StoragePacs, postgres: str, tmp_path: Path) -> None:
+    tables = {"destinations": [destination(pacs.port)], "database": {"url": postgres}}
+    shared = Node(tmp_path, tables)
+    app.upgrade_database(shared.settings)
+    with ExitStack() as stack:
+        stack.callback(shared.end)
+        for role in ("worker", "sender", "listener"):
+            part = Node(tmp_path, {**tables, "listen": {"port": shared.settings.listen.port}})
+            stack.callback(part.end)
+            part.start(role, wait=role == "listener")
+        assert shared.send(*[radiograph(seed) for seed in range(3)]) == [0, 0, 0]
+        rows = shared.run_until_idle(3)
+    assert {row["deliveries"][0]["state"] for row in rows} == {"delivered"}
+    assert len(reports(pacs, 3)) == 3
 
 
 def test_a_stop_by_sigterm_ends_politely_and_quickly(node: Node) -> None:
