@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer.main
 
 from scp_node.cli import cli
 from scp_node.settings import load_settings
+from tests.node import BUNDLE
 
 
 def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -64,3 +66,25 @@ def test_every_command_takes_a_settings_file() -> None:
 def test_a_node_that_is_not_there_is_not_healthy(tmp_path: Path) -> None:
     (tmp_path / "scp_node.toml").write_text("[listen]\nport = 1\n")
     assert run("health", cwd=tmp_path).returncode == 1
+
+
+def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_acknowledged(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text(
+        f'[inference]\nbundle = "{BUNDLE}"\n[[destinations]]\nname = "pacs"\nae_title = "P"\nhost = "192.0.2.1"\n'
+    )
+    done = run("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "inference.acknowledge_demonstration" in done.stderr
+    assert "pacs" in done.stderr
+
+
+def test_one_flipped_byte_in_the_bundle_stops_the_start(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
+    weights = tmp_path / BUNDLE.name / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE.name}"\n')
+    done = run("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "weights.safetensors" in done.stderr
