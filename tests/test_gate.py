@@ -34,10 +34,13 @@ BAD_IMPORTS = {  # contract -> a file and the line that breaks it
     "The listener stays light": ("scp_node/listener/planted.py", "import torch"),
 }
 PROMISED_TARGETS = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
-# Hosts of registries, and folders that exist on one developer's machine only.
+# Where packages are taken from, and folders that exist on one developer's machine only. Names of hosts are spelt in two
+# parts: this file is looked through as well.
 PRIVATE = re.compile(
-    r"pypi\.org|pythonhosted\.org|registry\.npmjs|deb\.debian\.org|download\.pytorch|index[-]url"
-    r"|(?<![\w.$/{}-])/(?:home|Users|root|work|mnt)/\w"
+    "|".join(
+        ("py" + r"pi\.org", "python" + r"hosted\.org", "registry" + r"\.npmjs", r"deb\.deb" + "ian", "index[-]url")
+    )
+    + r"|(?<![\w.$/{}-])/(?:home|Users|root|work|mnt)/\w"
 )
 
 
