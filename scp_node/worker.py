@@ -166,6 +166,7 @@ class Reporter:
 
     def step(self) -> bool:
         """Report one study; return whether there was one."""
+        self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up studies that are quiet
         task = self._ledger.reports.claim(owner=self._owner)
         if task is None:
             return False
