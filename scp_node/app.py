@@ -81,6 +81,8 @@ def serve(settings: Settings, config: Path | None, role: str, *, supervised: boo
     stop = _stop_on_signals()
     if supervised:
         stop_when_orphaned(stop)
+    elif role != "listener":  # the supervisor has asked for its children; a role that runs by itself asks too
+        check_demonstration(settings)
     if role == "all":
         return _serve_all(settings, config, stop)
     _RUN[role](settings, stop)
@@ -92,7 +94,6 @@ def _serve_all(settings: Settings, config: Path | None, stop: threading.Event) -
     installation_id(settings.node.data_dir)
     if settings.database.upgrade_at_start:
         upgrade_database(settings)
-    check_demonstration(settings)
     base = [sys.executable, "-m", "scp_node", "serve", SUPERVISED]
     if config:
         base += ["--config", str(config)]
@@ -109,7 +110,7 @@ def check_demonstration(settings: Settings) -> None:
         SettingsError: a destination is not on this machine and nobody acknowledged what the model is.
         BundleError: the bundle is missing or damaged.
     """
-    from scp_node.model import identify  # noqa: PLC0415 - roles that have no model must not need one
+    from scp_node.model import identify  # noqa: PLC0415 - the listener must not need a model
 
     identity = identify(settings.inference)
     outside = [entry.name for entry in settings.destinations if not is_loopback(entry.host)]

@@ -94,8 +94,7 @@ def upgrade(engine: Engine) -> None:
     Raises:
         LedgerError: the database cannot be reached, or its schema is newer than this program.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    config = _migrations()
     try:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -113,9 +112,7 @@ def check_revision(engine: Engine) -> None:
     Raises:
         LedgerError: it is not, or the database cannot be reached.
     """
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
-    head = ScriptDirectory.from_config(config).get_current_head()
+    head = ScriptDirectory.from_config(_migrations()).get_current_head()
     try:
         with reading(engine).begin() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
@@ -123,6 +120,12 @@ def check_revision(engine: Engine) -> None:
         raise LedgerError(f"database: {_first_line(error)}") from error
     if current != head:
         raise LedgerError(f"database: schema is at {current or 'nothing'}, not {head}: run `scp-node db upgrade`")
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    return config
 
 
 def _refuse_newer(connection: Connection, scripts: ScriptDirectory) -> None:

@@ -68,11 +68,14 @@ def test_a_node_that_is_not_there_is_not_healthy(tmp_path: Path) -> None:
     assert run("health", cwd=tmp_path).returncode == 1
 
 
-def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_acknowledged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", ["all", "worker", "sender"])
+def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_acknowledged(
+    tmp_path: Path, role: str
+) -> None:
     (tmp_path / "scp_node.toml").write_text(
         f'[inference]\nbundle = "{BUNDLE}"\n[[destinations]]\nname = "pacs"\nae_title = "P"\nhost = "192.0.2.1"\n'
     )
-    done = run("serve", cwd=tmp_path)
+    done = run("serve", "--role", role, cwd=tmp_path)
     assert done.returncode == 2
     assert "inference.acknowledge_demonstration" in done.stderr
     assert "pacs" in done.stderr
