@@ -273,17 +273,6 @@ class Settings(BaseSettings):
         """Return the SQLAlchemy URL, SQLite in the data folder unless set."""
         return self.database.url or f"sqlite:///{self.node.data_dir / 'ledger.sqlite3'}"
 
-    def destination(self, name: str) -> DestinationSettings:
-        """Return the destination of that name.
-
-        Raises:
-            SettingsError: no destination has it (any more).
-        """
-        for destination in self.destinations:
-            if destination.name == name:
-                return destination
-        raise SettingsError(f"destinations: no entry is named {name}")
-
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach `host`."""
