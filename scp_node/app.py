@@ -202,13 +202,16 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
         )
         analyser = Analyser(
             ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
-            network=model, batch_size=settings.inference.batch_size, owner=_owner("worker"),
+            network=model, detector=model.detector, batch_size=settings.inference.batch_size, owner=_owner("worker"),
         )  # fmt: skip
         reporter = Reporter(
             ledger=ledger, leases=leases, model=model.identity, build=_builder(settings, model.identity),
             destinations=lambda snapshot: route(settings, snapshot), owner=_owner("reporter"),
         )  # fmt: skip
-        log.info("analysing bundle=%s backend=%s device=%s", model.identity.bundle, model.backend, model.device)
+        log.info(
+            "analysing bundle=%s backend=%s device=%s detector=%s",
+            model.identity.bundle, model.backend, model.device, "yes" if model.detector else "no",
+        )  # fmt: skip
         _run_threads(stop, {"analyse": analyser.step, "report": reporter.step})
 
 

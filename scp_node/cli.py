@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from scp_node import __version__, app
 from scp_node.ledger import AuditQuery
@@ -233,13 +235,30 @@ def model_show(config: ConfigOption = None) -> None:
 
 
 @model_cli.command("verify")
-def model_verify(config: ConfigOption = None) -> None:
-    """Check every file of the bundle, and the network's answers to its golden inputs."""
-    from scp_node.model import ServedModel  # noqa: PLC0415
+def model_verify(
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object instead of a table.")] = False,
+) -> None:
+    """Check the bundle piece by piece: files, digest, weights, preprocessing, and the network's answers.
 
-    model = ServedModel.open(_settings(config).inference)
-    out.print(f"{model.identity.bundle}: files match {model.identity.digest}", highlight=False)
-    out.print(f"golden inputs give the recorded logits on {model.backend} ({model.device})", highlight=False)
+    The network answers its golden inputs on every runtime that is installed, with 1, 2 and 4 threads. Exits with 1 when
+    a check fails, and names it.
+    """
+    from pneumonia_model.verification import verify  # noqa: PLC0415
+
+    inference = _settings(config).inference
+    verification = verify(inference.bundle, operating_point=inference.operating_point)
+    if as_json:
+        out.print_json(json.dumps(verification.document()))
+    else:
+        table = Table("check", "result", "found")
+        for check in verification.checks:
+            table.add_row(*(Text(text, overflow="fold") for text in (check.name, check.result, check.found)))
+        out.print(table, highlight=False)
+        failed = ", ".join(verification.failed)
+        out.print(f"FAILED: {failed}" if failed else "all checks passed", style="red" if failed else "green")
+    raise SystemExit(1 if verification.failed else 0)
 
 
 @db_cli.command("upgrade")

@@ -147,11 +147,23 @@ class ModelIdentity:
     calibration: str  # "none" or, say, "platt:slope=0.93,intercept=-1.2"
     input: str = "224x224 grayscale"
     manufacturer: str = ""
+    region_threshold: float | None = None  # score from which a region is reported; None for a model without a detector
 
     @property
     def bundle(self) -> str:
         """Return name and version as one word, as the bundle's folder is called."""
         return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """A box around an opacity: shares of the image's width and height, 0..1, from its upper left corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    score: float  # 0..1, the detector's own: not calibrated, no probability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +175,7 @@ class Finding:
     threshold: float  # 0..1
     notes: tuple[Note, ...] = ()
     input_stats: Mapping[str, float] = field(default_factory=dict)
+    regions: tuple[Region, ...] = ()  # of a positive image only, the surest first
 
     @property
     def verdict(self) -> Verdict:

@@ -8,40 +8,61 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.backends import Backend, open_backend
 from pneumonia_model.bundle import Bundle, load_bundle, verify_golden
+from pneumonia_model.regions import Detector, Regions, detector_threshold, has_detector, open_detector
 
-from scp_node.domain import ModelIdentity
+from scp_node.domain import ModelIdentity, Region
 from scp_node.settings import InferenceSettings, SettingsError
+
+_DIGITS = 6  # of a share of the image: a hundredth of a pixel and less
+
+
+class ServedDetector:
+    """A bundle's detector at the bundle's own threshold."""
+
+    def __init__(self, detector: Detector, threshold: float) -> None:
+        """Report what `detector` gives a score of `threshold` or more."""
+        self._detector = detector
+        self._threshold = threshold
+
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1], the surest first."""
+        return [_regions(found.above(self._threshold)) for found in self._detector.detect(inputs)]
 
 
 class ServedModel:
-    """An opened bundle whose network has answered its golden inputs as it should."""
+    """An opened bundle whose network, and detector where it has one, have answered as they should."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, identity: ModelIdentity) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, identity: ModelIdentity, detector: ServedDetector | None = None
+    ) -> None:
         """Serve `bundle` through `backend` as `identity`."""
         self._bundle = bundle
         self._backend = backend
         self.identity = identity
+        self.detector = detector
         self.backend = backend.name
         self.device = backend.device
 
     @classmethod
     def open(cls, settings: InferenceSettings) -> ServedModel:
-        """Load the bundle, open its network and check both.
+        """Load the bundle, open its network and detector, and check them.
 
         Raises:
-            BundleError: a file is missing or altered, or the network does not answer as recorded.
+            BundleError: a file is missing or altered, or the network or detector does not answer as recorded.
             SettingsError: the bundle has no such operating point.
-            BackendError: the runtime or device that was asked for is not there.
+            BackendError: the runtime or device that was asked for, or that the detector needs, is not there.
         """
         bundle = load_bundle(settings.bundle)
         identity = _identity(bundle, settings)
         backend = open_backend(bundle, settings.backend, settings.device, threads=settings.threads or None)
         verify_golden(bundle, backend)
-        return cls(bundle, backend, identity)
+        detector = open_detector(bundle, settings.device, threads=settings.threads or None)
+        served = None if detector is None else ServedDetector(detector, detector_threshold(bundle))
+        return cls(bundle, backend, identity, served)
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits, shape (n,), of inputs of shape (n, 224, 224) in [0, 1]."""
-        return self._backend.predict(inputs).logits
+        return self._backend.logits(inputs)
 
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1."""
@@ -76,7 +97,19 @@ def _identity(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
         status=bundle.status,
         threshold=_threshold(bundle, settings.operating_point),
         calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
+        region_threshold=detector_threshold(bundle) if has_detector(bundle) else None,
     )
+
+
+def _regions(found: Regions) -> tuple[Region, ...]:
+    """Return what was found as values of the node, without boxes that have no area."""
+    regions = (
+        Region(left=left, top=top, right=right, bottom=bottom, score=score)
+        for (left, top, right, bottom), score in zip(
+            found.boxes.round(_DIGITS).tolist(), found.scores.round(_DIGITS).tolist(), strict=True
+        )
+    )
+    return tuple(region for region in regions if region.right > region.left and region.bottom > region.top)
 
 
 def _threshold(bundle: Bundle, operating_point: str) -> float:

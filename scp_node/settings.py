@@ -134,7 +134,7 @@ class InferenceSettings(Section):
     """The model and where it runs."""
 
     bundle: Path = Field(
-        Path("model/bundles/pneumonia-resnet18-0.1.0"), description="Folder of the model bundle to serve."
+        Path("model/bundles/pneumonia-resnet18-0.2.0"), description="Folder of the model bundle to serve."
     )
     operating_point: str = Field(
         "", description="Name of one of the bundle's operating points (`scp-node model show`). Empty: its default."

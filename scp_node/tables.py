@@ -65,7 +65,8 @@ def _print_table(rows: Iterable[dict[str, Any]], console: Console) -> None:
 def _outcome(row: Mapping[str, Any]) -> str:
     """Return an outcome as one phrase: "present, 0.632 at threshold 0.131", "not-analysed: view"."""
     if row["probability"] is not None:
-        return f"{row['verdict']}, {row['probability']:.3f} at threshold {row['threshold']:.3g}"
+        regions = f", regions: {len(row['regions'])}" if row["regions"] else ""
+        return f"{row['verdict']}, {row['probability']:.3f} at threshold {row['threshold']:.3g}{regions}"
     return f"{row['state']}: {row['reason']}" if row["reason"] else str(row["state"])
 
 

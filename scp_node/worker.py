@@ -9,15 +9,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scp_node.analysis import Prepared, conclude
-from scp_node.domain import BuiltReport, Clock, ModelIdentity, NotAnalysed, Outcome, Priority, utc_now
+from scp_node.domain import (
+    BuiltReport,
+    Clock,
+    Finding,
+    ModelIdentity,
+    NotAnalysed,
+    Outcome,
+    Priority,
+    Region,
+    Verdict,
+    utc_now,
+)
 from scp_node.leases import LeaseKeeper
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, ReportTask, StudyPending, StudySnapshot
 from scp_node.report import UnreportableHeader
@@ -49,12 +61,19 @@ class Network(Protocol):
         """Return the calibrated probability, 0..1, NaN for a logit that is not finite."""
 
 
+class Detector(Protocol):
+    """What a model may have beside its network: where the opacities lie."""
+
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]."""
+
+
 class Analyser:
     """Analyses what waits, one batch a step."""
 
     def __init__(
         self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
-        batch_size: int, owner: str, clock: Clock = utc_now,
+        batch_size: int, owner: str, detector: Detector | None = None, clock: Clock = utc_now,
     ) -> None:  # fmt: skip
         """Analyse files of `spool_folder` and write the outcomes to `ledger`."""
         self._ledger = ledger
@@ -62,6 +81,7 @@ class Analyser:
         self._folder = spool_folder
         self._decoder = decoder
         self._network = network
+        self._detector = detector
         self._batch_size = batch_size
         self._owner = owner
         self._clock = clock
@@ -114,7 +134,7 @@ class Analyser:
         started_at, began = self._clock(), time.monotonic()
         prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
         decoded = time.monotonic()
-        outcomes = self._infer(prepared)
+        outcomes = self._located(prepared, self._infer(prepared))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -133,9 +153,22 @@ class Analyser:
         values = iter(logits.tolist())
         return [item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared]
 
+    def _located(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, the positive ones with their regions: in other images nothing is looked for."""
+        pairs = zip(prepared, outcomes, strict=True)
+        inputs = [item.inputs for item, outcome in pairs if isinstance(item, Prepared) and _is_positive(outcome)]
+        if self._detector is None or not inputs:
+            return outcomes
+        regions = iter(self._detector.regions(np.stack(inputs)))
+        return [replace(outcome, regions=next(regions)) if _is_positive(outcome) else outcome for outcome in outcomes]
+
     def _conclude(self, item: Prepared, logit: float) -> Outcome:
         threshold = self._network.identity.threshold
         return conclude(item, logit=logit, probability=self._network.probability(logit), threshold=threshold)
+
+
+def _is_positive(outcome: Outcome) -> TypeGuard[Finding]:
+    return isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT
 
 
 class Build(Protocol):

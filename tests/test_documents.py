@@ -85,6 +85,8 @@ def test_the_figures_of_the_readme_are_the_bundle_s(repository: Path) -> None:
         (value, low, high), *baselines = [auc[names.get(name, name)] for auc in figures["auc"].values()]
         assert model == f"{value:.3f} [{low:.3f}-{high:.3f}]"
         assert [view, thumbnail] == [f"{baseline[0]:.3f}" for baseline in baselines]
+    gain, low, high = figures["auc_difference"]["16 x 16 thumbnail, logistic regression"]["all"]
+    assert f"adds {gain:.3f} [{low:.3f}-{high:.3f}] to what a thumbnail says" in readme
     points = {f"`{point['name']}`": point for point in figures["operating_points"]}
     for name, threshold, *rates in table(readme, "operating point |"):
         point = points[name.removesuffix(" (default)")]

@@ -93,13 +93,10 @@ def load_bundle(path: Path) -> Bundle:
     Raises:
         BundleError: a file is missing or differs from its hash, or the manifest is not one of this schema.
     """
-    manifest = _read_manifest(path / MANIFEST)
+    manifest = read_manifest(path)
     for name, expected in manifest["files"].items():
-        _check_file(path / name, expected)
-    try:
-        return _bundle(path, manifest)
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
-        raise BundleError(f"{path / MANIFEST}: not a manifest of schema {SCHEMA}: {error!r}") from error
+        check_file(path / name, expected)
+    return understood(path, manifest)
 
 
 def verify_golden(bundle: Bundle, backend: "Backend") -> None:
@@ -108,16 +105,25 @@ def verify_golden(bundle: Bundle, backend: "Backend") -> None:
     Raises:
         BundleError: they differ by more than `GOLDEN_TOLERANCE`.
     """
-    expected = bundle.golden_logits()
-    found = backend.predict(bundle.golden_inputs()).logits
-    if found.shape != expected.shape:
-        raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden logits")
-    worst = float(np.abs(found - expected).max())
+    worst = golden_difference(bundle, backend)
     if not worst <= GOLDEN_TOLERANCE:
         raise BundleError(
             f"{bundle.path}: golden logits differ by {worst:.2g} on {backend.name} ({backend.device}), "
             f"allowed are {GOLDEN_TOLERANCE:g}"
         )
+
+
+def golden_difference(bundle: Bundle, backend: "Backend") -> float:
+    """Return by how much a backend's golden logits differ at most from the released ones.
+
+    Raises:
+        BundleError: the bundle has another number of inputs than of logits.
+    """
+    expected = bundle.golden_logits()
+    found = backend.logits(bundle.golden_inputs())
+    if found.shape != expected.shape:
+        raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden logits")
+    return float(np.abs(found - expected).max())
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,6 +142,55 @@ def file_sha256(path: Path) -> str:
     """Return a file's SHA-256, 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the manifest in a folder after checking the digest over it; of the other files nothing is read.
+
+    Raises:
+        BundleError: it is missing, altered, or names a file outside the folder.
+    """
+    file = path / MANIFEST
+    try:
+        text = file.read_bytes()
+        manifest = json.loads(text)
+        expected = seal(manifest)
+        names = [str(name) for name, _ in manifest["files"].items()]
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise BundleError(f"{file}: not a manifest: {error!r}") from error
+    if manifest.get("digest") != expected["digest"] or text != rendered(expected):
+        raise BundleError(f"{file}: digest is {expected['digest']}, the manifest states {manifest.get('digest')}")
+    if any(Path(name).name != name for name in names):
+        raise BundleError(f"{file}: names a file outside the bundle")
+    return dict(manifest)
+
+
+def check_file(path: Path, expected: str) -> None:
+    """Compare a file with its SHA-256.
+
+    Raises:
+        BundleError: it is missing or another one.
+    """
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise BundleError(f"{path}: sha256 is {found}, the manifest states {expected}")
+
+
+def understood(path: Path, manifest: dict[str, Any]) -> Bundle:
+    """Return what a manifest says, as a bundle.
+
+    Raises:
+        BundleError: it is not one of this schema.
+    """
+    try:
+        return _bundle(path, manifest)
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise BundleError(f"{path / MANIFEST}: not a manifest of schema {SCHEMA}: {error!r}") from error
 
 
 def _bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
@@ -159,29 +214,3 @@ def _bundle(path: Path, manifest: dict[str, Any]) -> Bundle:
         calibration=platt,
         manifest=MappingProxyType(manifest),
     )
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_bytes()
-        manifest = json.loads(text)
-        expected = seal(manifest)
-        names = [str(name) for name in manifest["files"]]
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise BundleError(f"{path}: not a manifest: {error!r}") from error
-    if manifest.get("digest") != expected["digest"] or text != rendered(expected):
-        raise BundleError(f"{path}: digest is {expected['digest']}, the manifest states {manifest.get('digest')}")
-    if any(Path(name).name != name for name in names):
-        raise BundleError(f"{path}: names a file outside the bundle")
-    return dict(manifest)
-
-
-def _check_file(path: Path, expected: str) -> None:
-    try:
-        found = file_sha256(path)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != expected:
-        raise BundleError(f"{path}: sha256 is {found}, the manifest states {expected}")

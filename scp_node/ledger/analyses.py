@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
@@ -135,6 +135,7 @@ def _columns(outcome: Outcome, model: ModelIdentity) -> dict[str, object]:
             "detail": "",
             "notes": [note.value for note in outcome.notes],
             "input_stats": dict(outcome.input_stats),
+            "regions": [asdict(region) for region in outcome.regions],
         }
     return {
         "outcome": outcome.reason.completion.value,
@@ -142,4 +143,5 @@ def _columns(outcome: Outcome, model: ModelIdentity) -> dict[str, object]:
         "detail": outcome.detail,
         "notes": [],
         "input_stats": {},
+        "regions": [],
     }

@@ -101,6 +101,7 @@ _EMPTY: dict[str, Any] = {
     "probability": None,
     "threshold": None,
     "verdict": None,
+    "regions": [],
     "bundle": None,
     "bundle_digest": None,
     "calibration": None,
@@ -207,7 +208,7 @@ def _waiting_part(row: Row[Any], *, analysing: bool) -> dict[str, Any]:
 
 
 def _result_part(row: Row[Any]) -> dict[str, Any]:
-    same = ("reason", "detail", "notes", "probability", "threshold", "verdict", "bundle", "bundle_digest",
+    same = ("reason", "detail", "notes", "probability", "threshold", "verdict", "regions", "bundle", "bundle_digest",
             "calibration", "timings")  # fmt: skip
     return {
         **{name: getattr(row, name) for name in same},

@@ -19,6 +19,7 @@ from scp_node.domain import (
     Outcome,
     PreviousReport,
     Reason,
+    Region,
     ReportedImage,
 )
 from scp_node.ledger import work as queue
@@ -171,8 +172,9 @@ def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity
     )
     columns = (
         result.c.id.label("result_id"), result.c.outcome, result.c.probability, result.c.logit, result.c.threshold,
-        result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, instance.c.sop_instance_uid,
-        instance.c.header, instance.c.transfer_syntax, instance.c.calling_ae, instance.c.priority,
+        result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions,
+        instance.c.sop_instance_uid, instance.c.header, instance.c.transfer_syntax, instance.c.calling_ae,
+        instance.c.priority,
     )  # fmt: skip
     statement = select(*columns).join(instance, instance.c.id == result.c.instance_id)
     return connection.execute(statement.where(result.c.id.in_(newest)).order_by(instance.c.id)).all()
@@ -195,6 +197,7 @@ def _outcome(row: Row[Any]) -> Outcome:
             threshold=row.threshold,
             notes=tuple(Note(note) for note in row.notes),
             input_stats=row.input_stats,
+            regions=tuple(Region(**region) for region in row.regions),
         )
     return NotAnalysed(reason=Reason(row.reason), detail=row.detail)
 

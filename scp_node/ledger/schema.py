@@ -114,6 +114,7 @@ result = Table(
     Column("detail", Text, nullable=False),
     Column("notes", JSON, nullable=False),
     Column("input_stats", JSON, nullable=False),
+    Column("regions", JSON, nullable=False, server_default="[]"),
     Column("timings", JSON, nullable=False),
     Column("started_at", UtcDateTime),
     Column("at", UtcDateTime, nullable=False),

@@ -64,6 +64,9 @@ FINDING = Concept("121071", "DCM", "Finding")
 FINDING_SITE = Concept("363698007", "SCT", "Finding Site")
 PROBABILITY = Concept("122157", "DCM", "Probability")
 SOURCE_OF_MEASUREMENT = Concept("121112", "DCM", "Source of Measurement")
+IMAGE_REGION = Concept("111030", "DCM", "Image Region")  # TID 1410 Planar ROI Measurements
+OPACITY = Concept("112001", "DCM", "Opacity")  # CID 6102
+CERTAINTY_OF_FINDING = Concept("111012", "DCM", "Certainty of Finding")  # a device's, 0 to 100 %
 SUMMARY_OF_DETECTIONS = Concept("111064", "DCM", "Summary of Detections")
 
 # What is looked for, and where. (233604007, SCT) is in no context group of the standard: Finding is open there.

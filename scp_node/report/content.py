@@ -21,6 +21,7 @@ from scp_node.report.content_items import (
 from scp_node.report.header import procedures
 from scp_node.report.image_library import image_library
 from scp_node.report.measurements import conclusion, measurement_group
+from scp_node.report.regions import region_groups
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage
 from scp_node.report.uids import derived_uid
@@ -37,6 +38,7 @@ def content(
         seen[source.sop_instance_uid] += 1
         tracking_uid = derived_uid("tracking", source.sop_instance_uid, codes.PNEUMONIA.value, occurrence)
         groups.append(measurement_group(source, image.outcome, model, tracking_uid))
+        groups += region_groups(source, image.outcome, model, occurrence)
     distinct = {source.sop_instance_uid: source for source in reversed(sources)}
     return container(
         None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydicom.dataset import Dataset
 
@@ -46,7 +46,7 @@ def measurement_group(source: SourceImage, outcome: Outcome, model: ModelIdentit
             uid_reference(HAS_OBS_CONTEXT, codes.TRACKING_UNIQUE_IDENTIFIER, tracking_uid),
             *_finding(outcome),
             code(HAS_CONCEPT_MOD, codes.FINDING_SITE, codes.LUNG),
-            *_algorithm(model, threshold),
+            *algorithm(model, _parameters(model, threshold)),
             _probability(source, outcome),
             text(CONTAINS, codes.COMMENT, short_comment(outcome)),
             text(CONTAINS, codes.CONCLUSION, image_sentence(outcome, model)),
@@ -79,18 +79,20 @@ def _finding(outcome: Outcome) -> list[Dataset]:
     return [code(CONTAINS, codes.FINDING, codes.PNEUMONIA)]
 
 
-def _algorithm(model: ModelIdentity, threshold: float) -> list[Dataset]:
-    parameters = {
-        "operating_threshold": repr(threshold),
-        "calibration": model.calibration,
-        "input": model.input,
-        "status": model.status,
-        "digest": model.digest,
-    }
+def _parameters(model: ModelIdentity, threshold: float) -> dict[str, str]:
+    parameters = {"operating_threshold": repr(threshold), "calibration": model.calibration}
+    if model.region_threshold is not None:  # regions were looked for, also where none follows
+        parameters["region_threshold"] = repr(model.region_threshold)
+    return parameters
+
+
+def algorithm(model: ModelIdentity, parameters: Mapping[str, str]) -> list[Dataset]:
+    """Return which model spoke, and how it was set (PS3.16 TID 4019)."""
+    stated = {**parameters, "input": model.input, "status": model.status, "digest": model.digest}
     items = [
         text(HAS_CONCEPT_MOD, codes.ALGORITHM_NAME, model.name),
         text(HAS_CONCEPT_MOD, codes.ALGORITHM_VERSION, f"{model.version}+{model.digest[:DIGEST_LENGTH]}"),
-        *(text(HAS_CONCEPT_MOD, codes.ALGORITHM_PARAMETERS, f"{key}={value}") for key, value in parameters.items()),
+        *(text(HAS_CONCEPT_MOD, codes.ALGORITHM_PARAMETERS, f"{key}={value}") for key, value in stated.items()),
     ]
     if model.manufacturer:
         items.append(text(HAS_CONCEPT_MOD, codes.ALGORITHM_MANUFACTURER, model.manufacturer))

@@ -24,6 +24,7 @@ from scp_node.report.header import (
 )
 from scp_node.report.measurements import completion
 from scp_node.report.mending import long_string
+from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
@@ -116,7 +117,7 @@ def _content_digest(study_uid: str, images: Sequence[ReportedImage], model: Mode
     # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
     # UID, and the archive would keep the first of the two without a word.
     results = sorted([image.sop_instance_uid, *_result(image)] for image in images)
-    operation = [model.digest, model.status, model.calibration, repr(model.threshold)]
+    operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
     return digest(["report", study_uid, results, operation])
 
 
@@ -125,7 +126,8 @@ def _result(image: ReportedImage) -> list[str]:
     if not isinstance(outcome, Finding):
         return [outcome.reason.completion.value, outcome.reason.value]
     shown = percent(outcome.probability, outcome.threshold)
-    return [outcome.verdict.value, shown, repr(outcome.threshold), *(note.value for note in outcome.notes)]
+    regions = [repr(region) for region in reported_regions(outcome)]
+    return [outcome.verdict.value, shown, repr(outcome.threshold), *(note.value for note in outcome.notes), *regions]
 
 
 def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage, series_uid: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,9 +16,9 @@ from scp_node.settings import load_settings
 from tests.node import BUNDLE
 
 
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scp_node", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
 
 
 def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path: Path) -> None:
@@ -32,14 +33,14 @@ def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path
     ("arguments", "told"),
     [
         (["serve", "--config", "absent.toml"], "absent.toml: cannot be read"),
-        (["audit"], "schema is at nothing, not 0001: run `scp-node db upgrade`"),
+        (["audit"], "schema is at nothing, not 0002: run `scp-node db upgrade`"),
         (["audit", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
         (["audit", "--state", "done"], "--state: one of received"),
         (["requeue"], "requeue: give an ID, or --dead"),
         (["report", "1.2.3"], "scp-node db upgrade"),
         (["send", "absent.dcm", "--to", "127.0.0.1:1"], "absent.dcm: no such file or folder"),
         (["send", ".", "--to", "nowhere"], "--to: give HOST:PORT"),
-        (["model", "verify"], "manifest.json"),
+        (["model", "show"], "manifest.json"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_status_2(tmp_path: Path, arguments: list[str], told: str) -> None:
@@ -47,6 +48,33 @@ def test_a_mistake_ends_with_one_line_and_status_2(tmp_path: Path, arguments: li
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_model_s_verification_names_what_it_checked_and_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE}"\n')
+    good = run("model", "verify", cwd=tmp_path, timeout=300)  # it takes seconds, and a minute where all cores are busy
+    assert good.returncode == 0, good.stdout
+    for name in ("manifest", "file weights.safetensors", "preprocessing", "golden logits, onnxruntime, 4 threads"):
+        assert name in good.stdout
+    assert good.stdout.endswith("all checks passed\n")
+
+    (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE}"\noperating_point = "best"\n')
+    bad = run("model", "verify", cwd=tmp_path)
+    assert bad.returncode == 1
+    assert bad.stdout.endswith("FAILED: operating point\n")
+    machine = run("model", "verify", "--json", cwd=tmp_path)
+    assert machine.returncode == 1
+    document = json.loads(machine.stdout)
+    assert (document["passed"], document["failed"]) == (False, ["operating point"])
+
+
+def test_the_verification_of_a_bundle_that_is_not_there_fails_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text('[inference]\nbundle = "nowhere"\n')
+    done = run("model", "verify", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    (failed,) = [check for check in json.loads(done.stdout)["checks"] if check["result"] == "failed"]
+    assert failed["name"] == "manifest"
+    assert "nowhere/manifest.json: cannot be read" in failed["found"]
 
 
 def test_the_schema_is_made_by_its_command_and_then_the_audit_is_empty(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scp_node.analysis import Prepared
-from scp_node.domain import BuiltReport, ModelIdentity, NotAnalysed, Reason
+from scp_node.domain import BuiltReport, ModelIdentity, NotAnalysed, Reason, Region
 from scp_node.leases import LeaseKeeper
 from scp_node.ledger import StudySnapshot
 from scp_node.report import UnreportableHeader
@@ -53,11 +53,11 @@ class Decoder:
         return [refused if path.name in self.refused else ready for path in paths]
 
 
-def analyser(node: Node, network: Network, *refused: str) -> Analyser:
+def analyser(node: Node, network: Network, *refused: str, detector: Detector | None = None) -> Analyser:
     leases = LeaseKeeper(node.ledger, LEASE)
     return Analyser(
         ledger=node.ledger, leases=leases, spool_folder=Path(), decoder=Decoder(*refused), network=network,
-        batch_size=16, owner="w", clock=node.clock,
+        batch_size=16, owner="w", detector=detector, clock=node.clock,
     )  # fmt: skip
 
 
@@ -111,6 +111,50 @@ def test_a_network_that_keeps_failing_ends_the_image_as_failed_after_three_tries
         node.clock.advance(seconds=6)
     assert states(node) == [("failed", "inference")]
     assert node.audit()[0]["detail"] == "MemoryError"
+
+
+class Detector:
+    """Finds one region in each film, further to the right in each."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.films = 0
+
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        if self.error:
+            raise self.error
+        found: list[tuple[Region, ...]] = []
+        for _ in inputs:
+            self.films += 1
+            left = self.films / 10
+            found.append((Region(left=left, top=0.25, right=0.5, bottom=0.75, score=0.4),))
+        return found
+
+
+def test_only_positive_images_are_searched_for_regions_and_each_keeps_its_own(node: Node) -> None:
+    node.receive("1", "2", "3", "4", "5")
+    detector = Detector()
+    analyser(node, Network(2.0, -2.0, float("nan"), 2.0), "2.dcm", detector=detector).step()
+    assert detector.films == 2
+    assert [[region["left"] for region in row["regions"]] for row in node.audit()] == [[0.1], [], [], [], [0.2]]
+    assert node.audit()[0]["regions"] == [{"left": 0.1, "top": 0.25, "right": 0.5, "bottom": 0.75, "score": 0.4}]
+
+
+def test_a_model_without_a_detector_leaves_no_regions(node: Node) -> None:
+    node.receive("1")
+    analyser(node, Network(2.0)).step()
+    assert node.audit()[0]["regions"] == []
+
+
+def test_an_image_whose_detector_fails_is_tried_again_never_reported_without_its_regions(node: Node) -> None:
+    node.receive("1")
+    worker = analyser(node, Network(2.0, 2.0, 2.0), detector=Detector(MemoryError()))
+    worker.step()
+    assert states(node) == [("received", None)]
+    for _ in range(2):
+        node.clock.advance(seconds=6)
+        worker.step()
+    assert states(node) == [("failed", "inference")]
 
 
 def reporter(node: Node, build: BuiltReport | Exception | None = None) -> Reporter:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pneumonia_model.bundle import rendered, seal
 from pydicom import Dataset, dcmread
 
 from scp_node import app
@@ -201,3 +202,31 @@ def _command(node: Node, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_bundle_with_a_detector_puts_its_boxes_into_ledger_and_report(
+    start_node: Callable[..., Node], pacs: StoragePacs, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch", reason="a detector runs on torch, which the light installation has not")
+    from tests.model.detectors import untrained_detector, with_detector  # noqa: PLC0415 - imports torch
+
+    bundle = with_detector(tmp_path / "bundle", untrained_detector())
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["operating_points"].append({"name": "low", "threshold": 0.035})  # between the two phantoms
+    (bundle / "manifest.json").write_bytes(rendered(seal(manifest)))
+    inference = {"bundle": str(bundle), "operating_point": "low"}
+    node = start_node(destinations=[destination(pacs.port)], inference=inference)
+    node.send(radiograph(6, opacity=True), radiograph(5))
+    told = {report.StudyInstanceUID: report for report in reports(pacs, 2)}
+    rows = {row["verdict"]: row for row in node.run_until_idle(2)}
+    assert rows.keys() == {"present", "not-detected"}
+    regions = rows["present"]["regions"]
+    assert regions
+    opacities = {verdict: _outlines(told[row["study_uid"]]) for verdict, row in rows.items()}
+    assert opacities == {"present": len(regions), "not-detected": 0}
+    assert not rows["not-detected"]["regions"]
+
+
+def _outlines(report: Dataset) -> int:
+    """Return how many regions of opacities a report draws."""
+    return sum(item.ValueType == "SCOORD" for item in items(report, "111030"))  # Image Region

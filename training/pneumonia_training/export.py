@@ -1,6 +1,7 @@
 """Release a trained network: weights, graph, golden inputs, figures and the manifest that seals them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -8,7 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pneumonia_model.backends import open_backend
+from pneumonia_model.backends import Backend, open_backend
 from pneumonia_model.bundle import (
     GOLDEN,
     GRAPH,
@@ -26,14 +27,28 @@ from pneumonia_model.network import ARCHITECTURE, LogitAndMap, pneumonia_resnet1
 from pneumonia_model.preprocessing import PREPROCESSING
 from safetensors.torch import save
 
+from pneumonia_training.calibration import Chosen, choose
+from pneumonia_training.checkpoint import network_weights
 from pneumonia_training.data import Split
-from pneumonia_training.evaluate import DEFAULT_POINT, Chosen, choose, evaluate, predict, trivial_baselines
-from pneumonia_training.fit import Recipe, released_weights, split_films
+from pneumonia_training.evaluate import measure_crossvalidation, measure_films, training_rows_like
+from pneumonia_training.external import measure_external, read_external
+from pneumonia_training.fit import split_films
 from pneumonia_training.golden import golden_pictures
 from pneumonia_training.graph import write_graph
+from pneumonia_training.originals import measure_originals
 from pneumonia_training.prepare import Prepared
+from pneumonia_training.probes import Part, predict
+from pneumonia_training.provenance import (
+    crossvalidation_document,
+    hold_out_document,
+    recorded_run,
+    trained_document,
+)
+from pneumonia_training.recipe import Recipe
+from pneumonia_training.record import plain
 
 METRICS: Final = "metrics.json"
+RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
 _QUANTILES: Final = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 ATTRIBUTIONS: Final = (
@@ -56,55 +71,138 @@ class Release:
     name: str
     version: str
     status: Literal["demonstration", "research", "cleared"]
-    commit: str
+    commit: str = ""  # that the training ran at; else the one that the run folder names
     remarks: str = ""  # whatever of the training the recipe does not say
+    attributions: tuple[str, ...] = ()  # of films beside RSNA's and NIH's
 
 
-def export(checkpoint: Path, prepared: Prepared, recipe: Recipe, release: Release, *, bundles: Path) -> Bundle:
-    """Write a bundle into `bundles`/<name>-<version> and return it, loaded and verified on ONNX Runtime."""
+class ExportError(Exception):
+    """These films or this recipe cannot make a bundle."""
+
+
+def export(
+    checkpoint: Path,
+    prepared: Prepared,
+    recipe: Recipe,
+    release: Release,
+    *,
+    bundles: Path,
+    crossvalidation: Path | None = None,
+    external: Sequence[Path] = (),
+    originals: Path | None = None,
+) -> Bundle:
+    """Write a bundle into `bundles`/<name>-<version> and return it, loaded and verified on both runtimes.
+
+    Without `crossvalidation` the recipe's split holds: calibration and operating points are chosen on its validation
+    films and measured on its test films. With it, the table of predictions that a cross-validation left, they are
+    chosen on all of these, and measured with calibration and thresholds of the other folds.
+
+    The checkpoint is of this package, or of any Lightning training of the same network; `external` are manifests of
+    films from elsewhere that the bundle is measured on, too; `originals` is one of training films in another form, for
+    which the cross-validation's networks have to be there (see `measure_originals`).
+
+    Raises:
+        CheckpointError: the checkpoint cannot be released, or was trained by another split.
+        ExportError: the recipe leaves no film to choose or to measure on.
+        CalibrationError: the films that are chosen on do not allow it.
+    """
+    split = split_films(prepared, recipe)
+    if crossvalidation is None and not (len(split.validation) and len(split.test)):
+        raise ExportError(f"recipe {recipe.name} holds out no validation or test films: give a cross-validation")
+    if originals and not crossvalidation:
+        raise ExportError("originals are scored by the networks of a cross-validation: give one")
+    run = recorded_run(checkpoint, prepared, split)
+    weights = network_weights(checkpoint)
     folder = bundles / f"{release.name}-{release.version}"
     folder.mkdir(parents=True, exist_ok=True)
-    weights = released_weights(checkpoint)
     (folder / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}))
     write_graph(folder)
     np.save(folder / GOLDEN, golden_pictures(), allow_pickle=False)
     golden = _golden_logits(weights)
 
     # A first manifest, with no more than the graph needs to be run by the node's own runtime.
+    (folder / METRICS).unlink(missing_ok=True)
     _write_manifest(folder, _manifest(folder, release, golden, Chosen(slope=1, intercept=0, thresholds={"half": 0.5})))
     backend = open_backend(load_bundle(folder), "onnxruntime", "cpu")
-    split = split_films(prepared, recipe)
-    labels = prepared.films["label"].to_numpy() == 1
-    validation = predict(backend, prepared.images[split.validation])
-    test = predict(backend, prepared.images[split.test])
-    chosen = choose(validation, labels[split.validation])
-    figures: dict[str, Any] = {
-        "data": prepared.digest,
-        "split": _split_document(prepared, split, recipe),
-        "test": evaluate(
-            prepared.films.iloc[split.test],
-            test,
-            chosen,
-            baselines=trivial_baselines(prepared, split, split.test),
-        ),
-    }
+    if crossvalidation is None:
+        evidence = _hold_out(prepared, recipe, split, backend)
+    else:
+        evidence = _crossvalidation(prepared, recipe, split, crossvalidation)
+    figures: dict[str, Any] = {"data": prepared.digest, "split": evidence.split, "test": evidence.test}
+    if external:
+        figures["external"] = {manifest.stem: _external(manifest, backend, evidence.chosen) for manifest in external}
+    if originals and crossvalidation:
+        figures["originals"] = measure_originals(prepared, recipe, crossvalidation, originals, evidence.chosen)
     (folder / METRICS).write_text(json.dumps(figures, indent=2) + "\n")
-    manifest = _manifest(folder, release, golden, chosen) | {
-        "default_operating_point": DEFAULT_POINT,
-        "operating_points": figures["test"]["operating_points"],
-        "auc": figures["test"]["auc"]["model"]["all"],
+    manifest = _manifest(folder, release, golden, evidence.chosen) | {
+        "operating_points": evidence.test["operating_points"],
+        "auc": evidence.test["auc"]["model"]["all"],
         "training": {
-            "commit": release.commit,
+            "commit": release.commit or ("unknown" if run is None else run["environment"]["commit"]),
             "data": prepared.digest,
-            "recipe": _plain(asdict(recipe)),
+            "recipe": plain(asdict(recipe)) if run is None else run["recipe"],
             "remarks": release.remarks,
+            "evaluation": evidence.split["kind"],
+            "recorded": run is not None,
         },
-        "reference": _reference(prepared, split, chosen.probabilities(validation)),
+        "reference": _reference(prepared.images, evidence.reference, evidence.probabilities),
     }
     _write_manifest(folder, manifest)
     bundle = load_bundle(folder)
-    verify_golden(bundle, open_backend(bundle, "onnxruntime", "cpu"))
+    for runtime in RUNTIMES:
+        verify_golden(bundle, open_backend(bundle, runtime, "cpu"))
     return bundle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Evidence:
+    """What a release is chosen and measured on.
+
+    Attributes:
+        test: figures, as `metrics.json` states them.
+        reference: rows of films as they come in practice.
+        probabilities: of films that the network has not trained on.
+    """
+
+    chosen: Chosen
+    split: dict[str, Any]
+    test: dict[str, Any]
+    reference: NDArray[np.intp]
+    probabilities: NDArray[np.float64]
+
+
+def _hold_out(prepared: Prepared, recipe: Recipe, split: Split, backend: Backend) -> _Evidence:
+    labels = prepared.films["label"].to_numpy()[split.validation] == 1
+    logits = predict(prepared.images, [Part(backend, split.validation)])
+    chosen = choose(logits, labels)
+    measured = measure_films(prepared, split.test, backend, chosen, train=training_rows_like(prepared, split))
+    return _Evidence(
+        chosen=chosen,
+        split=hold_out_document(prepared, recipe, split),
+        test=measured.figures,
+        reference=np.union1d(split.validation, split.test),
+        probabilities=chosen.probabilities(logits),
+    )
+
+
+def _crossvalidation(prepared: Prepared, recipe: Recipe, split: Split, predictions: Path) -> _Evidence:
+    measured = measure_crossvalidation(prepared, predictions)
+    logits = measured.scores.logits
+    chosen = choose(logits, measured.films["label"].to_numpy() == 1)
+    return _Evidence(
+        chosen=chosen,
+        split=trained_document(prepared, recipe, split)
+        | crossvalidation_document(prepared, measured.rows, folds=measured.folds),
+        test=measured.figures,
+        reference=measured.rows,
+        probabilities=chosen.probabilities(logits),
+    )
+
+
+def _external(manifest: Path, backend: Backend, chosen: Chosen) -> dict[str, Any]:
+    """Return an external set's figures without its files' names, which may be a site's own."""
+    document = measure_external(read_external(manifest), backend, chosen).document
+    return document | {"unreadable": len(document["unreadable"])}
 
 
 def _manifest(folder: Path, release: Release, golden: list[float], chosen: Chosen) -> dict[str, Any]:
@@ -122,7 +220,7 @@ def _manifest(folder: Path, release: Release, golden: list[float], chosen: Chose
         "operating_points": [{"name": name, "threshold": value} for name, value in chosen.thresholds.items()],
         "golden": {"logits": golden},
         "licence": "Apache-2.0",
-        "attributions": list(ATTRIBUTIONS),
+        "attributions": [*ATTRIBUTIONS, *release.attributions],
     }
 
 
@@ -140,39 +238,16 @@ def _golden_logits(weights: dict[str, torch.Tensor]) -> list[float]:
     return [round(float(logit), 7) for logit in logits]
 
 
-def _split_document(prepared: Prepared, split: Split, recipe: Recipe) -> dict[str, Any]:
-    def side(rows: NDArray[np.intp]) -> dict[str, Any]:
-        films = prepared.films.iloc[rows]
-        subsets = films.groupby("subset")["label"].agg(["size", "sum"])
-        return {
-            "films": len(films),
-            "positive": int(films["label"].sum()),
-            "patients": int(films["group"].nunique()),
-            "subsets": {
-                str(name): {"films": int(size), "positive": int(positive)}
-                for name, size, positive in subsets.itertuples()
-            },
-        }
-
-    sides = {"train": split.train, "validation": split.validation, "test": split.test}
-    return {"recipe": recipe.name, "by": "patient", **{name: side(rows) for name, rows in sides.items()}}
-
-
-def _reference(prepared: Prepared, split: Split, probabilities: NDArray[np.float64]) -> dict[str, Any]:
+def _reference(images: NDArray[np.uint8], rows: NDArray[np.intp], probabilities: NDArray[np.float64]) -> dict[str, Any]:
     """Return what inputs and probabilities look like on the natural sample: the yardstick for drift in service."""
-    inputs = prepared.images[np.concatenate([split.validation, split.test])].reshape(-1, prepared.images[0].size) / 255
+    moments = np.array([(film.mean(), film.std()) for film in (images[row] / 255 for row in rows)])
 
     def quantiles(values: NDArray[np.float64]) -> list[float]:
         return [round(float(value), 5) for value in np.quantile(values, _QUANTILES)]
 
     return {
         "quantiles": list(_QUANTILES),
-        "input_mean": quantiles(inputs.mean(axis=1)),
-        "input_std": quantiles(inputs.std(axis=1)),
+        "input_mean": quantiles(moments[:, 0]),
+        "input_std": quantiles(moments[:, 1]),
         "probability": quantiles(probabilities),
     }
-
-
-def _plain(value: Any) -> Any:
-    """Return tuples as lists, as JSON will: the digest must not depend on it."""
-    return json.loads(json.dumps(value))

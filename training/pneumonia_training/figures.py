@@ -28,23 +28,62 @@ class Estimate:
         return [None if part is None else round(part, 4) for part in (self.value, self.low, self.high)]
 
 
+UNKNOWN: Final = Estimate(value=None, low=None, high=None)
+
+
 def bootstrap(figure: Figure, scores: Scores, labels: Labels, groups: NDArray[np.str_], *, seed: int = 0) -> Estimate:
-    """Return the figure with a percentile interval over resampled patients: their films are not independent."""
-    value = figure(scores, labels)
-    _, members = np.unique(groups, return_inverse=True)
+    """Return the figure with a percentile interval over resampled patients: their films are not independent.
+
+    `scores` may have shape (n, k) for a figure that compares k scores of each film: all are then resampled together,
+    which makes the interval of a difference a paired one.
+    """
+    (estimate,) = bootstrap_each(lambda *drawn: np.array([figure(*drawn)]), scores, labels, groups, seed=seed)
+    return estimate
+
+
+def bootstrap_each(
+    figures: Callable[[Scores, Labels], NDArray[np.float64]],
+    scores: Scores,
+    labels: Labels,
+    groups: NDArray[np.str_],
+    *,
+    seed: int = 0,
+) -> list[Estimate]:
+    """Return several figures, computed together on the same resampled patients (Efron 1979, percentile intervals)."""
+    values = figures(scores, labels)
+    if not len(labels):
+        return [UNKNOWN] * len(values)
+    _, members, films = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(members, kind="stable")
-    starts = np.searchsorted(members[order], np.arange(members.max() + 2))
+    starts = np.cumsum(films) - films
     random = np.random.default_rng(seed)
-    replicates = []
-    for _ in range(REPLICATES):
-        drawn = random.integers(0, len(starts) - 1, size=len(starts) - 1)
-        rows = np.concatenate([order[starts[group] : starts[group + 1]] for group in drawn])
-        replicates.append(figure(scores[rows], labels[rows]))
-    finite = np.asarray(replicates)[np.isfinite(replicates)]
+    replicates = np.empty((REPLICATES, len(values)))
+    for replicate in replicates:
+        drawn = random.integers(0, len(films), size=len(films))
+        sizes = films[drawn]
+        place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        rows = order[np.repeat(starts[drawn], sizes) + place]
+        replicate[:] = figures(scores[rows], labels[rows])
+    return [_estimate(value, column) for value, column in zip(values, replicates.T, strict=True)]
+
+
+def _estimate(value: float, replicates: NDArray[np.float64]) -> Estimate:
+    """Return a figure with its interval, unknown where it or half of its replicates cannot be computed."""
+    finite = replicates[np.isfinite(replicates)]
     if not np.isfinite(value) or len(finite) < REPLICATES // 2:
-        return Estimate(value=None, low=None, high=None)
+        return UNKNOWN
     low, high = np.quantile(finite, [0.025, 0.975])
     return Estimate(value=float(value), low=float(low), high=float(high))
+
+
+def difference(figure: Figure) -> Figure:
+    """Return the figure of the first column of scores less that of the second."""
+    return lambda pair, labels: figure(pair[:, 0], labels) - figure(pair[:, 1], labels)
+
+
+def of_both_classes(figure: Figure) -> Figure:
+    """Return the figure, open where all films are positive or all negative: it would then say nothing."""
+    return lambda scores, labels: figure(scores, labels) if labels.any() and not labels.all() else float("nan")
 
 
 def auc(scores: Scores, labels: Labels) -> float:
@@ -55,6 +94,34 @@ def auc(scores: Scores, labels: Labels) -> float:
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     middle_rank = np.cumsum(counts) - (counts - 1) / 2
     return float((middle_rank[inverse][labels].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def average_precision(scores: Scores, labels: Labels) -> float:
+    """Return the precision averaged over the steps of recall, without interpolation; tied films enter together."""
+    if not labels.any() or labels.all():
+        return float("nan")
+    recall, precision = precision_recall_curve(scores, labels)
+    return float(np.sum(np.diff(recall) * precision[1:]))
+
+
+def roc_curve(scores: Scores, labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return false and true positive rates from (0, 0) to (1, 1), one point for each different score."""
+    true, false = _counts_from_the_top(scores, labels)
+    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
+
+
+def precision_recall_curve(scores: Scores, labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return recall and precision from recall 0, where precision is set to 1, one point for each different score."""
+    true, false = _counts_from_the_top(scores, labels)
+    return np.append(0, true / true[-1]), np.append(1, true / (true + false))
+
+
+def _counts_from_the_top(scores: Scores, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many positives and negatives score at least each different score, highest first."""
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    true = np.cumsum(labels[order])[last]
+    return true, last + 1 - true
 
 
 def confusion(probabilities: Scores, labels: Labels, threshold: float) -> list[list[int]]:
@@ -85,14 +152,49 @@ def rates(threshold: float) -> dict[str, Figure]:
     }
 
 
+def predictive_values(threshold: float, prevalence: float) -> dict[str, Figure]:
+    """Return PPV and NPV at a threshold where this share of the films is positive, by Bayes' theorem."""
+    of = rates(threshold)
+
+    def ppv(probabilities: Scores, labels: Labels) -> float:
+        found = of["recall"](probabilities, labels) * prevalence
+        return _share(found, (1 - of["specificity"](probabilities, labels)) * (1 - prevalence))
+
+    def npv(probabilities: Scores, labels: Labels) -> float:
+        cleared = of["specificity"](probabilities, labels) * (1 - prevalence)
+        return _share(cleared, (1 - of["recall"](probabilities, labels)) * prevalence)
+
+    return {"ppv": ppv, "npv": npv}
+
+
+def _share(part: float, rest: float) -> float:
+    return part / (part + rest) if part + rest else float("nan")
+
+
+def brier(probabilities: Scores, labels: Labels) -> float:
+    """Return the mean squared error of probabilities (Brier 1950)."""
+    return float(np.mean((probabilities - labels) ** 2))
+
+
 def calibration_error(probabilities: Scores, labels: Labels) -> float:
-    """Return the expected calibration error over ten bins of equal width."""
+    """Return the expected calibration error over ten bins of equal width (Naeini et al. 2015)."""
+    films, predicted, positive = reliability(probabilities, labels)
+    filled = films > 0
+    return float(np.sum(films[filled] * np.abs(predicted[filled] - positive[filled])) / films.sum())
+
+
+def reliability(
+    probabilities: Scores, labels: Labels
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return for each of ten bins of equal width its films, their mean probability and the share of positives.
+
+    Both are NaN where a bin is empty.
+    """
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
-    errors = [
-        abs(probabilities[bins == number].mean() - labels[bins == number].mean()) * (bins == number).mean()
-        for number in np.unique(bins)
-    ]
-    return float(np.sum(errors))
+    films = np.bincount(bins, minlength=ECE_BINS)
+    filled = np.where(films, films, np.nan)
+    predicted = np.bincount(bins, weights=probabilities, minlength=ECE_BINS) / filled
+    return films, predicted, np.bincount(bins, weights=labels, minlength=ECE_BINS) / filled
 
 
 def logistic(logits: Scores) -> Scores:

@@ -1,139 +1,260 @@
 """Read films once, through the node's own preprocessing, into one array on disk."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pneumonia_model.preprocessing import INPUT_SIDE, PREPROCESSING, input_from_display, to_input
-from pydicom import dcmread
+from pneumonia_model.preprocessing import INPUT_SIDE, PREPROCESSING
 
-FOLDS: Final = 10
-REQUIRED_COLUMNS: Final = ("path", "label", "group")
-OPTIONAL_COLUMNS: Final = ("fold", "subset", "negative_class", "view", "age", "sex", "image_id")
+from pneumonia_training.checks import (
+    NEAR_BITS,
+    UNKNOWN_PATIENT,
+    Finding,
+    Problem,
+    compare_films,
+    join_groups,
+    label_conflicts,
+    write_findings,
+)
+from pneumonia_training.manifests import (
+    ManifestError,
+)
+from pneumonia_training.reading import Chunk, ReadFilm, read_in_order
 
-NO_OPACITY_NOT_NORMAL: Final = "No Lung Opacity / Not Normal"  # the challenge's word for an ill lung without opacity
-
-
-class ManifestError(Exception):
-    """The manifest cannot be trained on as it stands."""
+CHUNK: Final = 32  # films that one process reads at a time, and that an interruption costs at most per process
+_FORMAT: Final = 1  # of the cache: raised whenever the same films would give other files
+_BY_IMAGE: Final = """
+!!! ---------------------------------------------------------------------------------------------------------------
+!!! SPLIT BY IMAGE: of %d of %d films nobody knows the patient. Each counts as a patient of its own.
+!!! Several films of one patient will lie on both sides of the split, and every figure will look better than it is.
+!!! In the RSNA challenge that are about 70 %% of the test films. Give --nih-map, or a `group` for every film.
+!!! ---------------------------------------------------------------------------------------------------------------"""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Prepared films: `images` of shape (n, 224, 224), 8 bits, and one row of `films` for each."""
+    """Prepared films: `images` of shape (n, 224, 224), 8 bits, and one row of `films` for each.
+
+    `split_unit` is "patient" where the patient of every film is known, and else "image".
+    """
 
     images: NDArray[np.uint8]
     films: pd.DataFrame
     digest: str
-
-
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Return a manifest's films with the columns that training uses; a film without a fold gets one from its group.
-
-    Raises:
-        ManifestError: a column is missing, a label is neither 0 nor 1, or a group lies in more than one fold.
-    """
-    films = pd.read_csv(path, dtype=str, keep_default_na=False).rename(
-        columns={"fold10": "fold", "rsna_class": "negative_class", "rsna_id": "image_id"}
-    )
-    missing = [column for column in REQUIRED_COLUMNS if column not in films]
-    if missing:
-        raise ManifestError(f"{path.name}: no column {', '.join(missing)}")
-    if not films["label"].isin(["0", "1"]).all():
-        raise ManifestError(f"{path.name}: a label is neither 0 nor 1")
-    for column in OPTIONAL_COLUMNS:
-        if column not in films:
-            films[column] = ""
-    films["fold"] = [int(fold) if fold else fold_of(group) for fold, group in zip(films.fold, films.group, strict=True)]
-    films["label"] = films["label"].astype(int)
-    if (films.groupby("group")["fold"].nunique() > 1).any():
-        raise ManifestError(f"{path.name}: a group lies in more than one fold: its patient would be trained and tested")
-    return films[[*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS]]
-
-
-def fold_of(group: str) -> int:
-    """Return the fold, 0 to 9, that a group always falls into."""
-    return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) % FOLDS
-
-
-def read_rsna_folder(folder: Path, *, patients: Path | None) -> pd.DataFrame:
-    """Return the films of an unpacked RSNA Pneumonia Detection Challenge, stage 2.
-
-    `patients` is a CSV with the columns `rsna_id` and `nih_patient` (RSNA's own mapping to NIH ChestX-ray14 gives it).
-    Without it every image counts as a patient, and a split by patient is one by image.
-    """
-    labels = pd.read_csv(folder / "stage_2_train_labels.csv").drop_duplicates("patientId")
-    classes = pd.read_csv(folder / "stage_2_detailed_class_info.csv").drop_duplicates("patientId")
-    films = labels.merge(classes, on="patientId", validate="one_to_one")
-    groups = films.patientId
-    if patients is not None:
-        of_patient = pd.read_csv(patients, dtype=str).set_index("rsna_id")["nih_patient"]
-        groups = films.patientId.map(of_patient).fillna(films.patientId)
-    return pd.DataFrame(
-        {
-            "path": [f"stage_2_train_images/{image}.dcm" for image in films.patientId],
-            "label": films.Target.astype(int),
-            "group": groups,
-            "fold": [fold_of(group) for group in groups],
-            "subset": "rsna",
-            "negative_class": films["class"],
-            "view": "",
-            "age": "",
-            "sex": "",
-            "image_id": films.patientId,
-        }
-    )
-
-
-def film_input(path: Path) -> NDArray[np.float32]:
-    """Return a DICOM, JPEG or PNG film as the network's input."""
-    if path.suffix.lower() in {".jpg", ".jpeg", ".png"}:
-        display = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        if display is None:
-            raise ManifestError(f"{path.name}: not a readable picture")
-        return input_from_display(np.asarray(display, dtype=np.uint8))
-    return to_input(dcmread(path))
+    split_unit: str = "patient"
 
 
 def prepare(
-    films: pd.DataFrame, *, root: Path, cache: Path, progress: Callable[[int], None] = lambda _: None
+    films: pd.DataFrame,
+    *,
+    root: Path,
+    cache: Path,
+    findings: Sequence[Finding] = (),
+    jobs: int = 0,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Prepared:
-    """Write the films' inputs below `cache` and return them.
+    """Write the films' inputs below `cache` and return them; go on where an interrupted call with these films was.
 
-    An input is a resized 8-bit picture over 255: 8 bits keep it whole.
+    Films that are missing or cannot be read are left out. `checks.csv` names them, whatever else is wrong, and
+    `findings`, which the films' tables already gave. Films that show one picture come into one group. `progress` is
+    told how many films are done. The files do not depend on `jobs` (0: read in this process) nor on interruptions.
+
+    Raises:
+        ManifestError: not one film could be read, or another process prepares this cache.
     """
+    unknown = int(films["group"].str.startswith(UNKNOWN_PATIENT).sum())
+    if unknown:
+        log.warning(_BY_IMAGE, unknown, len(films))
+    inputs = _inputs(films, root, findings)
+    with _alone(cache):
+        if _is_complete(cache, inputs):
+            log.info("films are prepared already: cache=%s", cache)
+            return load_prepared(cache)
+        partial = _Partial(cache, inputs)
+        if partial.read:
+            log.info("going on: done=%d films=%d", len(partial.read), len(films))
+        progress(len(partial.read))
+        paths = [root / path for path in films["path"]]
+        chunks = (paths[start : start + CHUNK] for start in range(len(partial.read), len(paths), CHUNK))
+        for chunk in read_in_order(chunks, jobs=jobs):
+            partial.add(chunk)
+            progress(len(partial.read))
+        return _finish(partial, films, findings, split_unit="image" if unknown else "patient")
+
+
+@contextlib.contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """Hold the cache: two processes at work on one would mix their pictures. The lock ends with its process."""
     cache.mkdir(parents=True, exist_ok=True)
-    shape = (len(films), INPUT_SIDE, INPUT_SIDE)
-    images = np.lib.format.open_memmap(cache / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
-    for row, path in enumerate(films.path):
-        images[row] = np.rint(film_input(root / path) * 255).astype(np.uint8)
-        progress(row)
-    images.flush()
-    films.to_csv(cache / "films.csv", index=False)
-    digest = _digest(cache)
-    document = {"preprocessing": PREPROCESSING, "films": len(films), "digest": digest}
-    (cache / "dataset.json").write_text(json.dumps(document, indent=2) + "\n")
+    descriptor = os.open(cache, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ManifestError(f"{cache}: another process prepares it") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _inputs(films: pd.DataFrame, root: Path, findings: Sequence[Finding]) -> str:
+    """Return one hash over all that a cache is made from; a file counts by its size and time of change."""
+    digest = hashlib.sha256(json.dumps([_FORMAT, PREPROCESSING, NEAR_BITS]).encode())
+    digest.update(films.to_csv(index=False).encode())
+    digest.update(repr([(finding.path, finding.problem, finding.detail) for finding in findings]).encode())
+    for path in films["path"]:
+        file = root / path
+        status = file.stat() if file.is_file() else None
+        digest.update(b"-" if status is None else f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _is_complete(cache: Path, inputs: str) -> bool:
+    names = ("dataset.json", "images.npy", "films.csv", "checks.csv")
+    if not all((cache / name).is_file() for name in names):
+        return False
+    document: dict[str, object] = json.loads((cache / "dataset.json").read_text())
+    return document.get("inputs") == inputs
+
+
+class _Partial:
+    """The films read so far, on disk: their pictures as an array without end, and a line of JSON for each film.
+
+    A line is written after its picture, so an interruption loses at most the films that no line names.
+    """
+
+    def __init__(self, cache: Path, inputs: str) -> None:
+        self.cache = cache
+        self.folder = cache / f"partial-{inputs[:16]}"
+        for other in cache.glob("partial-*"):
+            if other != self.folder:
+                shutil.rmtree(other)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.inputs, self.images, self._lines = inputs, self.folder / "images.npy", self.folder / "films.jsonl"
+        self._begin = _write_header(self.images, 0)
+        self.read = self._done()
+
+    def _done(self) -> list[ReadFilm]:
+        """Return the films that are done; whatever an interruption left half written is cut off."""
+        lines = self._lines.read_bytes().splitlines(keepends=True) if self._lines.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        read = [ReadFilm(**json.loads(line)) for line in whole]
+        size = self._begin + INPUT_SIDE**2 * sum(not film.problem for film in read)
+        if self.images.stat().st_size < size:  # it was already moved to its place: nothing is left to go on with
+            whole, read, size = [], [], self._begin
+        os.truncate(self.images, size)
+        with self._lines.open("ab") as file:
+            file.truncate(sum(map(len, whole)))
+        return read
+
+    def add(self, chunk: Chunk) -> None:
+        with self.images.open("ab") as file:
+            file.writelines(picture.tobytes() for _, picture in chunk if picture is not None)
+            file.flush()
+            os.fsync(file.fileno())
+        with self._lines.open("ab") as file:
+            file.write(b"".join(json.dumps(asdict(film)).encode() + b"\n" for film, _ in chunk))
+        self.read += [film for film, _ in chunk]
+
+
+def _write_header(path: Path, count: int) -> int:
+    """Write the header of an array of so many pictures over the file's beginning, and return its length.
+
+    NumPy leaves room in it for the first axis to grow, so its length is the same for every count.
+    """
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, INPUT_SIDE, INPUT_SIDE)}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file.tell()
+
+
+def _finish(partial: _Partial, films: pd.DataFrame, findings: Sequence[Finding], *, split_unit: str) -> Prepared:
+    """Check and finish what was read; `dataset.json` comes last, so no unfinished cache has one."""
+    read, folder, cache = partial.read, partial.folder, partial.cache
+    failed = [
+        Finding(path=path, problem=Problem(film.problem), detail=film.detail)
+        for path, film in zip(films["path"], read, strict=True)
+        if film.problem
+    ]
+    kept = [film for film in read if not film.problem]
+    table = films[[not film.problem for film in read]].reset_index(drop=True)
+    for column in ("view", "age", "sex"):
+        stated = [getattr(film, column) for film in kept]
+        table[column] = table[column].where(table[column] != "", pd.Series(stated, index=table.index, dtype=str))
+    found, pairs = compare_films(
+        table, pixels=[film.pixels for film in kept], fingerprints=[bytes.fromhex(film.fingerprint) for film in kept]
+    )
+    found = [*findings, *failed, *label_conflicts(films, "image id", films["image_id"].tolist()), *found]
+    write_findings(folder / "checks.csv", found)
+    if not kept:
+        raise ManifestError(f"not one film could be read: {folder / 'checks.csv'} says why")
+    join_groups(table, pairs).to_csv(folder / "films.csv", index=False)
+    _write_header(partial.images, len(kept))
+    document = {
+        "preprocessing": PREPROCESSING,
+        "films": len(kept),
+        "digest": _digest(folder),
+        "split_unit": split_unit,
+        "inputs": partial.inputs,
+    }
+    (folder / "dataset.json").write_text(json.dumps(document, indent=2) + "\n")
+    (cache / "dataset.json").unlink(missing_ok=True)
+    for name in ("films.csv", "checks.csv", "images.npy", "dataset.json"):
+        (folder / name).replace(cache / name)
+    shutil.rmtree(folder)
     return load_prepared(cache)
+
+
+def npy_names(films: pd.DataFrame) -> list[str]:
+    """Return the file name of each film for `write_npy`: its image id, else its file's stem.
+
+    Raises:
+        ManifestError: two films would get one name, or a name is not that of a file.
+    """
+    named = zip(films["image_id"], films["path"], strict=True)
+    names = pd.Series([f"{image or Path(path).stem}.npy" for image, path in named], dtype=str)
+    for name in names[names.duplicated() | names.map(lambda name: Path(name).name != name)]:
+        raise ManifestError(f"no file for each film: {name} would be that of two films, or lie in another folder")
+    return names.tolist()
+
+
+def write_npy(prepared: Prepared, folder: Path) -> None:
+    """Write every film as an array of its own: float32, shape (224, 224), 0 to 1, as the node's `to_input` gives it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture, name in zip(prepared.images, npy_names(prepared.films), strict=True):
+        np.save(folder / name, picture.astype(np.float32) / np.float32(255))
 
 
 def load_prepared(cache: Path) -> Prepared:
     """Return films prepared earlier.
 
     Raises:
-        ManifestError: the preprocessing has changed since.
+        ManifestError: the films are not prepared, or the preprocessing has changed since.
     """
+    if not (cache / "dataset.json").is_file():
+        raise ManifestError(f"{cache}: no prepared films")
     document = json.loads((cache / "dataset.json").read_text())
     if document["preprocessing"] != json.loads(json.dumps(PREPROCESSING)):
         raise ManifestError("the films were prepared under another preprocessing: prepare them again")
-    films = pd.read_csv(cache / "films.csv", dtype={"group": str}, keep_default_na=False)
-    return Prepared(images=np.load(cache / "images.npy", mmap_mode="r"), films=films, digest=document["digest"])
+    films = pd.read_csv(cache / "films.csv", dtype={"group": str, "image_id": str}, keep_default_na=False)
+    return Prepared(
+        images=np.load(cache / "images.npy", mmap_mode="r"),
+        films=films,
+        digest=document["digest"],
+        split_unit=document.get("split_unit", "patient"),
+    )
 
 
 def _digest(cache: Path) -> str:

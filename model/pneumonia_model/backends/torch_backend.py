@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from pneumonia_model.backends import BackendError, Prediction, checked_inputs, checked_prediction
+from pneumonia_model.backends import BackendError, Prediction, checked_inputs, checked_logits, checked_prediction
 from pneumonia_model.bundle import WEIGHTS, Bundle
 from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
 
@@ -34,6 +34,12 @@ class TorchBackend:
         network = pneumonia_resnet18()
         network.load_state_dict(load_file(bundle.path / WEIGHTS))
         self._module = LogitAndMap(network).eval().to(self.device).to(memory_format=torch.channels_last)
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits = self._module.logits(torch.from_numpy(checked).to(self.device))
+        return checked_logits(logits.cpu().numpy(), count=len(checked))
 
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
         checked = checked_inputs(inputs)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
+from scp_node import migrations
 from scp_node.ledger import LedgerError, check_revision, create_ledger_engine, upgrade
 from scp_node.ledger import engine as engine_module
-from scp_node.ledger.schema import metadata
+from scp_node.ledger.schema import metadata, result
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_program(engine: Engine) -> None:
@@ -64,3 +69,22 @@ def test_an_unreachable_server_is_an_error_without_the_password() -> None:
     with pytest.raises(LedgerError) as raised:
         upgrade(engine)
     assert "secret" not in str(raised.value)
+
+
+def test_results_from_before_there_were_regions_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    engine = create_ledger_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with closing(sqlite3.connect(path)) as old, old:  # foreign keys are not enforced here: no other row is needed
+        old.execute(
+            "INSERT INTO result (instance_id, run, bundle, bundle_digest, outcome, detail, notes, input_stats, timings,"
+            " at) VALUES (1, 1, 'model', 'sha256:0', 'finding', '', '[]', '{}', '{}', '2026-01-02 03:04:05')"
+        )
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(select(result.c.regions)).scalars().all() == [[]]
+    engine.dispose()

@@ -1,0 +1,241 @@
+"""Check a bundle piece by piece and say what was found of each: `load_bundle` stops at the first that is wrong."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Literal, ParamSpec
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from pneumonia_model.backends import Backend, cuda_found, installed, open_backend
+from pneumonia_model.bundle import (
+    GOLDEN_TOLERANCE,
+    MANIFEST,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    check_file,
+    golden_difference,
+    read_manifest,
+    understood,
+)
+from pneumonia_model.preprocessing import PREPROCESSING
+
+RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
+THREADS: Final = (1, 2, 4)
+MAP_TOLERANCE: Final = 1e-5
+"""Largest difference between a logit and its map's mean plus the bias; measured differences are below 1e-6."""
+
+MEANINGS: Final[Mapping[str, str]] = {
+    "demonstration": "to show the software, not for clinical use: every report says so, and none goes to another "
+    "machine unless inference.acknowledge_demonstration = true",
+    "research": "research use only: every report says that it is not a medical device's",
+    "cleared": "the releaser states a clearance: reports carry no restriction of the software's own",
+}
+P = ParamSpec("P")
+
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+class Result(StrEnum):
+    """How a check ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_MADE = "not made"  # what it needs is damaged, or not installed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check.
+
+    Attributes:
+        found: what was seen, or what is wrong, for a person.
+        difference: the largest one measured, None for a check that measures none.
+    """
+
+    name: str
+    result: Result
+    found: str
+    difference: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """All checks of one bundle; `digest` is empty where the manifest is damaged."""
+
+    path: Path
+    digest: str
+    checks: tuple[Check, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that failed: none where the bundle may serve."""
+        return tuple(check.name for check in self.checks if check.result is Result.FAILED)
+
+    def document(self) -> dict[str, Any]:
+        """Return everything, ready for JSON."""
+        return {
+            "bundle": str(self.path),
+            "digest": self.digest,
+            "passed": not self.failed,
+            "failed": list(self.failed),
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+def verify(path: Path, *, operating_point: str = "") -> Verification:
+    """Check the bundle in a folder; `operating_point` is the name of the one to serve with, empty for its default.
+
+    The network runs only if every file is the released one.
+    """
+    try:
+        manifest = read_manifest(path)
+    except BundleError as error:
+        return Verification(path=path, digest="", checks=(_failed("manifest", error), _not_made("everything else")))
+    digest = str(manifest["digest"])
+    checks = [
+        Check(name="manifest", result=Result.PASSED, found=f"digest {digest} fits all that it says"),
+        *(_checked(f"file {name}", _file, path / name, str(sha256)) for name, sha256 in manifest["files"].items()),
+    ]
+    whole = all(check.result is Result.PASSED for check in checks)
+    try:
+        bundle = understood(path, manifest)
+    except BundleError as error:
+        checks += [_failed("schema", error), _not_made("everything else")]
+        return Verification(path=path, digest=digest, checks=tuple(checks))
+    content = [
+        Check(name="schema", result=Result.PASSED, found=_schema(bundle)),
+        Check(name="status", result=Result.PASSED, found=f"{bundle.status}: {MEANINGS[bundle.status]}"),
+        _checked("preprocessing", _preprocessing, bundle),
+        _checked("operating point", _operating_point, bundle, operating_point),
+        _checked("training data", _training_data, bundle),
+        _checked("training commit", _training_commit, bundle),
+        _checked("weights", _weights, path / WEIGHTS) if whole else _not_made("weights"),
+    ]
+    runnable = whole and not any(check.result is Result.FAILED for check in content)
+    network = list(_network(bundle)) if runnable else [_not_made("golden logits"), _not_made("maps")]
+    return Verification(path=path, digest=digest, checks=(*checks, *content, *network))
+
+
+def _checked(name: str, check: Callable[P, str], *args: P.args, **kwargs: P.kwargs) -> Check:
+    try:
+        return Check(name=name, result=Result.PASSED, found=check(*args, **kwargs))
+    except BundleError as error:
+        return _failed(name, error)
+
+
+def _failed(name: str, error: Exception) -> Check:
+    return Check(name=name, result=Result.FAILED, found=str(error))
+
+
+def _not_made(name: str, why: str = "what it needs failed") -> Check:
+    return Check(name=name, result=Result.NOT_MADE, found=why)
+
+
+def _file(path: Path, sha256: str) -> str:
+    check_file(path, sha256)
+    return f"sha256 {sha256}"
+
+
+def _schema(bundle: Bundle) -> str:
+    return f"{bundle.manifest['schema']}: {bundle.name} {bundle.version}, {bundle.manifest.get('architecture')}"
+
+
+def _preprocessing(bundle: Bundle) -> str:
+    stated = bundle.manifest.get("preprocessing")
+    if stated == PREPROCESSING:
+        return f"version {PREPROCESSING['version']}, which is this software's"
+    if not isinstance(stated, Mapping):
+        raise BundleError(f"{bundle.path / MANIFEST}: states no preprocessing")
+    keys = [key for key in sorted({*PREPROCESSING, *stated}) if stated.get(key) != PREPROCESSING.get(key)]
+    others = "; ".join(f"{key} is {stated.get(key)!r}, here {PREPROCESSING.get(key)!r}" for key in keys)
+    raise BundleError(f"made for other preprocessing than this software's: {others}")
+
+
+def _training_data(bundle: Bundle) -> str:
+    data = _training(bundle).get("data")
+    if not isinstance(data, str) or not _DIGEST.fullmatch(data):
+        raise BundleError(f"{bundle.path / MANIFEST}: names no digest of the training's films")
+    return data
+
+
+def _training_commit(bundle: Bundle) -> str:
+    commit = _training(bundle).get("commit")
+    if not isinstance(commit, str) or not commit:
+        raise BundleError(f"{bundle.path / MANIFEST}: names no commit of the training's code")
+    return commit
+
+
+def _training(bundle: Bundle) -> Mapping[str, Any]:
+    training = bundle.manifest.get("training")
+    return training if isinstance(training, Mapping) else {}
+
+
+def _operating_point(bundle: Bundle, wanted: str) -> str:
+    points = {str(point["name"]): point for point in bundle.manifest["operating_points"]}
+    name = wanted or str(bundle.manifest["default_operating_point"])
+    if name not in points:
+        raise BundleError(f"inference.operating_point: {bundle.name} has {', '.join(points)}, not {name!r}")
+    point = points[name]
+    figures = "".join(f", {key} {point[key]}" for key in ("recall", "specificity", "precision") if key in point)
+    return f"{name}{'' if wanted else ' (the default)'}: threshold {float(point['threshold']):g}{figures}"
+
+
+def _weights(file: Path) -> str:
+    """Check that the weights are numbers and nothing else: safetensors, unlike a pickle, holds no code."""
+    try:
+        weights = load_file(file)
+    except SafetensorError as error:
+        raise BundleError(f"{file}: not plain safetensors: {error}") from error
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise BundleError(f"{file}: {name} holds a number that is not finite")
+    count = sum(values.size for values in weights.values())
+    return f"plain safetensors, no code: {len(weights)} tensors, {count:,} numbers, all finite"
+
+
+def _network(bundle: Bundle) -> Iterator[Check]:
+    """Run the golden inputs on every runtime that is there."""
+    for runtime in RUNTIMES:
+        if not installed(runtime):
+            yield _not_made(f"golden logits, {runtime}", "not installed")
+            continue
+        for threads in THREADS:
+            name = f"golden logits, {runtime}, {threads} thread{'s' if threads > 1 else ''}"
+            opened = partial(open_backend, bundle, runtime, "cpu", threads=threads)
+            yield _measured(name, golden_difference, bundle, opened, GOLDEN_TOLERANCE)
+        opened = partial(open_backend, bundle, runtime, "cpu", threads=THREADS[0])
+        yield _measured(f"maps, {runtime}", _map_difference, bundle, opened, MAP_TOLERANCE)
+    if cuda_found():
+        opened = partial(open_backend, bundle, "torch", "cuda")
+        yield _measured("golden logits, torch, cuda", golden_difference, bundle, opened, GOLDEN_TOLERANCE)
+
+
+def _measured(
+    name: str,
+    measure: Callable[[Bundle, Backend], float],
+    bundle: Bundle,
+    opened: Callable[[], Backend],
+    allowed: float,
+) -> Check:
+    try:
+        difference = measure(bundle, opened())
+    except Exception as error:  # noqa: BLE001 - a runtime raises what it likes over a graph or weights it cannot use
+        return _failed(name, error)
+    result = Result.PASSED if difference <= allowed else Result.FAILED
+    found = f"largest difference {difference:.1e}, allowed are {allowed:g}"
+    return Check(name=name, result=result, found=found, difference=difference)
+
+
+def _map_difference(bundle: Bundle, backend: Backend) -> float:
+    """Return by how much the mean of a map's every second row and column, plus the bias, differs from its logit."""
+    bias: NDArray[np.float32] = load_file(bundle.path / WEIGHTS)["fc.bias"]
+    said = backend.predict(bundle.golden_inputs())
+    return float(np.abs(said.maps[:, ::2, ::2].mean(axis=(1, 2)) + bias - said.logits).max())

@@ -1,0 +1,154 @@
+"""A class activation map shares out the score: it adds up to the logit, and the two runtimes draw the same one."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from numpy.typing import NDArray
+from pneumonia_model.backends import MAP_SIDE, Backend, BackendError, open_backend
+from pneumonia_model.bundle import GRAPH, WEIGHTS, Bundle, load_bundle
+from pneumonia_model.network import pneumonia_resnet18
+from pneumonia_model.preprocessing import to_input
+from pneumonia_training.graph import write_graph
+from pydicom import dcmread
+from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_tensors
+from torch.nn.functional import pad
+from torchvision.models import ResNet
+
+RUNTIMES: tuple[Literal["onnxruntime", "torch"], ...] = ("onnxruntime", "torch")
+REAL_FILMS = 12
+
+
+@pytest.fixture(scope="module")
+def released(repository: Path) -> Bundle:
+    """The bundle that this repository ships."""
+    (folder,) = sorted((repository / "model" / "bundles").iterdir())
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def backends(released: Bundle) -> dict[str, Backend]:
+    return {name: open_backend(released, name, "cpu", threads=2) for name in RUNTIMES}
+
+
+@pytest.fixture(scope="module")
+def made(released: Bundle) -> NDArray[np.float32]:
+    """Synthetic films, noise, and films of one grey: the border's zeros then weigh most."""
+    noise = np.random.default_rng(7).random((3, 224, 224), dtype=np.float32)
+    plain = np.stack([np.full((224, 224), grey, dtype=np.float32) for grey in (0, 1)])
+    return np.concatenate([released.golden_inputs(), noise, plain])
+
+
+@pytest.fixture(scope="module")
+def real(shared_data: Path) -> NDArray[np.float32]:
+    files = sorted((shared_data / "dicom" / "rsna_rebuilt").glob("*.dcm"))[:REAL_FILMS]
+    return np.stack([to_input(dcmread(file)) for file in files])
+
+
+def bias(bundle: Bundle) -> float:
+    return float(load_file(bundle.path / WEIGHTS)["fc.bias"][0])
+
+
+def check_sum(bundle: Bundle, backend: Backend, inputs: NDArray[np.float32]) -> None:
+    said = backend.predict(inputs)
+    assert said.maps.shape == (len(inputs), MAP_SIDE, MAP_SIDE)
+    assert np.abs(said.maps[:, ::2, ::2].mean(axis=(1, 2)) + bias(bundle) - said.logits).max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_every_second_place_of_a_map_adds_up_to_the_logit(
+    released: Bundle, backends: dict[str, Backend], made: NDArray[np.float32], name: str
+) -> None:
+    check_sum(released, backends[name], made)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_so_it_does_on_real_films(
+    released: Bundle, backends: dict[str, Backend], real: NDArray[np.float32], name: str
+) -> None:
+    assert len(real) == REAL_FILMS
+    check_sum(released, backends[name], real)
+
+
+def test_both_runtimes_draw_the_same_map(backends: dict[str, Backend], made: NDArray[np.float32]) -> None:
+    one, other = (backends[name].predict(made).maps for name in RUNTIMES)
+    assert np.abs(one - other).max() <= 1e-4
+
+
+def test_both_runtimes_draw_the_same_map_of_real_films(backends: dict[str, Backend], real: NDArray[np.float32]) -> None:
+    one, other = (backends[name].predict(real).maps for name in RUNTIMES)
+    assert np.abs(one - other).max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_the_logit_is_the_same_to_the_last_bit_with_and_without_a_map(
+    backends: dict[str, Backend], made: NDArray[np.float32], name: str
+) -> None:
+    assert np.array_equal(backends[name].logits(made), backends[name].predict(made).logits)
+
+
+@pytest.fixture(scope="module")
+def network(released: Bundle) -> ResNet:
+    """Torchvision's own network with the released weights."""
+    network = pneumonia_resnet18()
+    network.load_state_dict(load_tensors(released.path / WEIGHTS))
+    return network.eval()
+
+
+def shares(network: ResNet, features: torch.Tensor) -> NDArray[np.float32]:
+    """Return layer 4 as it was trained, and the output weights, on features of layer 3."""
+    found: NDArray[np.float32] = torch.einsum("nchw,c->nhw", network.layer4(features), network.fc.weight[0]).numpy()
+    return found
+
+
+def test_the_map_is_the_trained_network_at_every_place(
+    network: ResNet, backends: dict[str, Backend], made: NDArray[np.float32]
+) -> None:
+    seen: list[torch.Tensor] = []
+    handle = network.layer3.register_forward_hook(lambda _, __, features: seen.append(features))
+    with torch.inference_mode():
+        logits = network(torch.from_numpy(made)[:, None])[:, 0].numpy()
+        handle.remove()
+        places = shares(network, seen[0])
+        between = shares(network, pad(seen[0][:, :, 1:, 1:], (0, 1, 0, 1)))
+    inner = slice(4, None)  # the four convolutions reach so far from the edge, which lies elsewhere in moved features
+    for backend in backends.values():
+        said = backend.predict(made)
+        assert np.abs(said.logits - logits).max() <= 1e-5
+        assert np.abs(said.maps[:, ::2, ::2] - places).max() <= 1e-4
+        assert np.abs(said.maps[:, 1::2, 1::2] - between)[:, inner, inner].max() <= 1e-4
+
+
+def test_maps_come_only_of_the_films_that_are_asked_for(released: Bundle, backends: dict[str, Backend]) -> None:
+    session = onnxruntime.InferenceSession(str(released.path / GRAPH), providers=["CPUExecutionProvider"])
+    inputs = released.golden_inputs()
+    logits, maps = session.run(["logits", "maps"], {"inputs": inputs, "mapped": np.array([4, 1])})
+    assert logits.shape == (len(inputs),)
+    assert np.abs(maps - backends["onnxruntime"].predict(inputs).maps[[4, 1]]).max() <= 1e-4
+    _, none = session.run(["logits", "maps"], {"inputs": inputs, "mapped": np.empty(0, dtype=np.int64)})
+    assert none.shape == (0, MAP_SIDE, MAP_SIDE)
+
+
+def test_the_released_graph_is_the_one_that_this_version_writes(released: Bundle, tmp_path: Path) -> None:
+    shutil.copy(released.path / WEIGHTS, tmp_path)
+    assert write_graph(tmp_path).read_bytes() == (released.path / GRAPH).read_bytes()
+
+
+def test_a_graph_that_takes_other_inputs_is_refused_when_it_is_opened(released: Bundle, tmp_path: Path) -> None:
+    shutil.copy(released.path / WEIGHTS, tmp_path)
+    graph = onnx.load(released.path / GRAPH, load_external_data=False)
+    graph.graph.input[1].name = "rows"
+    (gather,) = [node for node in graph.graph.node if node.op_type == "Gather"]
+    gather.input[1] = "rows"
+    (tmp_path / GRAPH).write_bytes(graph.SerializeToString())
+    with pytest.raises(BackendError, match="export it again"):
+        open_backend(replace(released, path=tmp_path), "onnxruntime", "cpu")
