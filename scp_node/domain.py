@@ -176,6 +176,7 @@ class Finding:
     notes: tuple[Note, ...] = ()
     input_stats: Mapping[str, float] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()  # of a positive image only, the surest first
+    attention: bytes = b""  # class activation map: 14 x 14 float32, little-endian, in logit units; empty: not kept
 
     @property
     def verdict(self) -> Verdict:
@@ -237,6 +238,17 @@ class PreviousReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltObject:
+    """A serialised object that goes with a report, such as the picture of one of its images."""
+
+    kind: str  # "overlay"
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    file: bytes  # a DICOM Part 10 file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltReport:
     """A serialised report: stored before it is sent, and never built again."""
 
@@ -246,3 +258,4 @@ class BuiltReport:
     series_instance_uid: str
     content_digest: str  # sha256 over outcome and sources, the key of the instance UID
     file: bytes  # a DICOM Part 10 file
+    companions: tuple[BuiltObject, ...] = ()  # sent after the report, each as a delivery of its own

@@ -75,19 +75,19 @@ class Sender:
         status = "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
             self._ledger.deliveries.delivered(task, status=result.status or 0, sop_class_uid=result.sop_class_uid)
-            log.info("report delivered report_uid=%s destination=%s status=%s", task.report_uid, self._name, status)
+            log.info("report delivered report_uid=%s destination=%s status=%s", task.sop_instance_uid, self._name, status)
             return
         if self._is_dead(task, result):
             self._ledger.deliveries.bury(task, status=result.status, detail=result.detail)
             log.error(
                 "report not delivered, given up report_uid=%s destination=%s status=%s reason=%s",
-                task.report_uid, self._name, status, result.detail,
+                task.sop_instance_uid, self._name, status, result.detail,
             )  # fmt: skip
             return
         self._put_back(task, result)
         log.warning(
             "report not delivered, will be retried report_uid=%s destination=%s status=%s reason=%s",
-            task.report_uid, self._name, status, result.detail,
+            task.sop_instance_uid, self._name, status, result.detail,
         )  # fmt: skip
 
     def _is_dead(self, task: DeliveryTask, result: SendResult) -> bool:

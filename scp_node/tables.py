@@ -49,7 +49,10 @@ def _print_table(rows: Iterable[dict[str, Any]], console: Console) -> None:
     for name in ("received (UTC)", "accession", "SOP Instance UID", "outcome", "model", "report", "deliveries"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        sent = [f"{entry['destination']}: {entry['state']} {entry['status'] or ''}" for entry in row["deliveries"]]
+        sent = [
+            f"{entry['destination']} {entry['kind']}: {entry['state']} {entry['status'] or ''}"
+            for entry in row["deliveries"]
+        ]
         table.add_row(
             str(row["received_at"])[:19].replace("T", " "),
             escape(row["accession"] or ""),

@@ -136,6 +136,7 @@ def _columns(outcome: Outcome, model: ModelIdentity) -> dict[str, object]:
             "notes": [note.value for note in outcome.notes],
             "input_stats": dict(outcome.input_stats),
             "regions": [asdict(region) for region in outcome.regions],
+            "attention": outcome.attention or None,
         }
     return {
         "outcome": outcome.reason.completion.value,

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from scp_node.domain import Reason
-from scp_node.ledger.schema import delivery, event, instance, report, report_result, result, work
+from scp_node.ledger.schema import companion, delivery, event, instance, report, report_result, result, work
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.work import ANALYSE, WorkState
 
@@ -179,11 +179,17 @@ def _newest_reports(connection: Connection, result_ids: Sequence[int]) -> dict[i
 
 def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
     table: dict[int, list[dict[str, Any]]] = {}
-    chosen = select(delivery).where(delivery.c.report_id.in_(report_ids)).order_by(delivery.c.id)
+    sent = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
+    described = select(delivery, sent, func.coalesce(companion.c.kind, "report").label("kind"))
+    joined = described.join(report, report.c.id == delivery.c.report_id)
+    joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
+    chosen = joined.where(delivery.c.report_id.in_(report_ids)).order_by(delivery.c.id)
     for row in _rows(connection, chosen):
         table.setdefault(row.report_id, []).append(
             {
                 "destination": row.destination,
+                "kind": row.kind,
+                "sop_instance_uid": row.sop_instance_uid,
                 "state": row.state,
                 "status": None if row.dimse_status is None else f"0x{row.dimse_status:04X}",
                 "at": _iso(row.delivered_at or row.last_attempt_at),

@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import delivery, destination, report
+from scp_node.ledger.schema import companion, delivery, destination, report
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.work import Claim, deliver_queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryTask:
-    """One report to send to one destination."""
+    """One report, or one of its companions, to send to one destination."""
 
     claim: Claim
     delivery_id: int
     destination: str
     study_uid: str
-    report_uid: str
+    sop_instance_uid: str  # of what is sent
     file: bytes
     opened_at: datetime  # since when it is tried
 
@@ -58,14 +58,15 @@ class Deliveries:
                 delivery.c.id,
                 delivery.c.created_at,
                 report.c.study_uid,
-                report.c.sop_instance_uid,
-                report.c.file,
+                func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid"),
+                func.coalesce(companion.c.file, report.c.file).label("file"),
             )
             joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
+            joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
             row = connection.execute(joined.where(delivery.c.id == claims[0].ref_id)).one()
         return DeliveryTask(
             claim=claims[0], delivery_id=row.id, destination=name, study_uid=row.study_uid,
-            report_uid=row.sop_instance_uid, file=row.file, opened_at=row.created_at,
+            sop_instance_uid=row.sop_instance_uid, file=row.file, opened_at=row.created_at,
         )  # fmt: skip
 
     def delivered(self, task: DeliveryTask, *, status: int, sop_class_uid: str) -> bool:
@@ -141,7 +142,7 @@ def _record(
 ) -> None:
     told = {
         "destination": task.destination,
-        "report_uid": task.report_uid,
+        "report_uid": task.sop_instance_uid,
         "status": None if status is None else f"0x{status:04X}",
         "detail": detail,
     }

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 
 from scp_node.domain import (
+    BuiltObject,
     BuiltReport,
     Finding,
     ModelIdentity,
@@ -25,7 +26,7 @@ from scp_node.domain import (
 from scp_node.ledger import work as queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import delivery, instance, report, report_result, result, work
+from scp_node.ledger.schema import companion, delivery, instance, report, report_result, result, work
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 from scp_node.ledger.work import ANALYSE, OPEN_STATES, REPORT, Claim
 
@@ -48,6 +49,7 @@ class StudySnapshot:
     """The images of a study with their newest outcomes by one model, and the report there is."""
 
     images: tuple[ReportedImage, ...]
+    spool_paths: tuple[str, ...]  # of the images, relative to the folder of the spool
     result_ids: tuple[int, ...]
     calling_aes: frozenset[str]
     priority: int
@@ -85,6 +87,7 @@ class Reports:
             previous = connection.execute(newest).first()
         return StudySnapshot(
             images=tuple(_reported_image(row) for row in rows),
+            spool_paths=tuple(row.spool_path for row in rows),
             result_ids=tuple(row.result_id for row in rows),
             calling_aes=frozenset(row.calling_ae for row in rows),
             priority=min(row.priority for row in rows),
@@ -121,7 +124,7 @@ class Reports:
         self, task: ReportTask, snapshot: StudySnapshot, built: BuiltReport, model: ModelIdentity,
         destinations: Sequence[str],
     ) -> bool:  # fmt: skip
-        """Store the report's bytes and open its deliveries.
+        """Store the bytes of the report and its companions, and open their deliveries: the report's come first.
 
         Returns False, with the work open, when the claim was lost or the study changed while the report was built.
         """
@@ -133,9 +136,15 @@ class Reports:
                 open_report(connection, self._policy, task.study_uid, now)
                 return False
             report_id = _insert_report(connection, snapshot, built, model, now)
+            companion_ids = [_insert_companion(connection, report_id, each) for each in built.companions]
             for name in destinations:
-                _open_delivery(connection, report_id, name, snapshot.priority, now)
-            detail = {"report_uid": built.sop_instance_uid, "destinations": list(destinations)}
+                for companion_id in (None, *companion_ids):
+                    _open_delivery(connection, report_id, companion_id, name, priority=snapshot.priority, now=now)
+            detail = {
+                "report_uid": built.sop_instance_uid,
+                "companions": {each.sop_instance_uid: each.kind for each in built.companions},
+                "destinations": list(destinations),
+            }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
         return True
 
@@ -172,9 +181,9 @@ def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity
     )
     columns = (
         result.c.id.label("result_id"), result.c.outcome, result.c.probability, result.c.logit, result.c.threshold,
-        result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions,
-        instance.c.sop_instance_uid, instance.c.header, instance.c.transfer_syntax, instance.c.calling_ae,
-        instance.c.priority,
+        result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions, result.c.attention,
+        instance.c.sop_instance_uid, instance.c.spool_path, instance.c.header, instance.c.transfer_syntax,
+        instance.c.calling_ae, instance.c.priority,
     )  # fmt: skip
     statement = select(*columns).join(instance, instance.c.id == result.c.instance_id)
     return connection.execute(statement.where(result.c.id.in_(newest)).order_by(instance.c.id)).all()
@@ -198,6 +207,7 @@ def _outcome(row: Row[Any]) -> Outcome:
             notes=tuple(Note(note) for note in row.notes),
             input_stats=row.input_stats,
             regions=tuple(Region(**region) for region in row.regions),
+            attention=row.attention or b"",
         )
     return NotAnalysed(reason=Reason(row.reason), detail=row.detail)
 
@@ -234,8 +244,31 @@ def _insert_report(
     return report_id
 
 
-def _open_delivery(connection: Connection, report_id: int, name: str, priority: int, now: datetime) -> None:
-    values = {"report_id": report_id, "destination": name, "state": "waiting", "attempts": 0, "detail": ""}
+def _insert_companion(connection: Connection, report_id: int, built: BuiltObject) -> int:
+    return insert_row(
+        connection,
+        companion,
+        report_id=report_id,
+        kind=built.kind,
+        sop_class_uid=built.sop_class_uid,
+        sop_instance_uid=built.sop_instance_uid,
+        series_instance_uid=built.series_instance_uid,
+        file=built.file,
+        sha256=hashlib.sha256(built.file).hexdigest(),
+    )
+
+
+def _open_delivery(
+    connection: Connection, report_id: int, companion_id: int | None, name: str, *, priority: int, now: datetime
+) -> None:
+    values = {
+        "report_id": report_id,
+        "companion_id": companion_id,
+        "destination": name,
+        "state": "waiting",
+        "attempts": 0,
+        "detail": "",
+    }
     delivery_id = insert_row(connection, delivery, created_at=now, **values)
     queue.enqueue(
         connection, queue=queue.deliver_queue(name), dedup=str(delivery_id), ref_id=delivery_id, priority=priority,

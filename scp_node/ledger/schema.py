@@ -115,6 +115,7 @@ result = Table(
     Column("notes", JSON, nullable=False),
     Column("input_stats", JSON, nullable=False),
     Column("regions", JSON, nullable=False, server_default="[]"),
+    Column("attention", LargeBinary),  # see Finding.attention
     Column("timings", JSON, nullable=False),
     Column("started_at", UtcDateTime),
     Column("at", UtcDateTime, nullable=False),
@@ -147,11 +148,26 @@ report_result = Table(
     Index(None, "result_id"),
 )
 
+companion = Table(
+    "companion",
+    metadata,
+    _id(),
+    Column("report_id", Id, ForeignKey("report.id"), nullable=False),
+    Column("kind", String(16), nullable=False),  # overlay
+    Column("sop_class_uid", Uid, nullable=False),
+    Column("sop_instance_uid", Uid, nullable=False, unique=True),
+    Column("series_instance_uid", Uid, nullable=False),
+    Column("file", LargeBinary, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Index(None, "report_id"),
+)
+
 delivery = Table(
     "delivery",
     metadata,
     _id(),
     Column("report_id", Id, ForeignKey("report.id"), nullable=False),
+    Column("companion_id", Id, ForeignKey("companion.id")),  # null: the report itself
     Column("destination", String(32), nullable=False),
     Column("state", String(16), nullable=False),  # waiting, delivered, dead, discarded
     Column("dimse_status", Integer),
@@ -161,9 +177,11 @@ delivery = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_attempt_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
-    UniqueConstraint("destination", "report_id"),
+    UniqueConstraint("destination", "companion_id"),
+    Index("ix_delivery_report", "destination", "report_id", unique=True, sqlite_where=text("companion_id IS NULL"),
+          postgresql_where=text("companion_id IS NULL")),
     Index(None, "report_id"),
-)
+)  # fmt: skip
 
 destination = Table(
     "destination",

@@ -11,7 +11,7 @@ from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
 from scp_node.ledger import work as queue
 from scp_node.ledger.analyses import Analysed, AnalysisTask, insert_result, open_report
 from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import delivery, instance, report, result, work
+from scp_node.ledger.schema import companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
 
@@ -63,8 +63,8 @@ class Upkeep:
     def requeue(self, selector: str | None = None) -> int:
         """Put given-up work back: all that is dead, or what `selector` names; return how many.
 
-        `selector` is a work id, a SOP Instance UID of an image or of a report, or a Study Instance UID. Named images
-        that ended as failed are analysed once more although their work is done.
+        `selector` is a work id, a SOP Instance UID of an image, a report or a companion of one, or a Study Instance
+        UID. Named images that ended as failed are analysed once more although their work is done.
         """
         dead = work.c.state == WorkState.DEAD
         chosen = dead if selector is None else _named(selector) & (dead | _failed_analysis())
@@ -105,7 +105,14 @@ def _named(selector: str) -> ColumnElement[bool]:
     deliveries = (
         select(delivery.c.id)
         .join(report, report.c.id == delivery.c.report_id)
-        .where(or_(report.c.sop_instance_uid == selector, report.c.study_uid == selector))
+        .outerjoin(companion, companion.c.id == delivery.c.companion_id)
+        .where(
+            or_(
+                report.c.sop_instance_uid == selector,
+                companion.c.sop_instance_uid == selector,
+                report.c.study_uid == selector,
+            )
+        )
     )
     return or_(
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),

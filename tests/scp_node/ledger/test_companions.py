@@ -1,0 +1,96 @@
+"""What goes with a report - pictures - is stored with it, and delivered after it, each object by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, text
+
+from scp_node import migrations
+from scp_node.domain import BuiltObject
+from scp_node.ledger import DeliveryTask, StudySnapshot, create_ledger_engine
+from tests.scp_node.ledger_node import MODEL, Node, built_report
+
+OVERLAY = BuiltObject(
+    kind="overlay",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+    sop_instance_uid="2.25.77",
+    series_instance_uid="2.25.7",
+    file=b"picture",
+)
+
+
+def reported_with_overlay(node: Node, *destinations: str) -> None:
+    node.receive("1")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    node.ledger.upkeep.sweep(MODEL)
+    task = node.ledger.reports.claim(owner="r")
+    assert task
+    snapshot = node.ledger.reports.snapshot(task.study_uid, MODEL)
+    assert isinstance(snapshot, StudySnapshot)
+    built = replace(built_report(task.study_uid, snapshot), companions=(OVERLAY,))
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations)
+
+
+def claimed(node: Node, destination: str) -> DeliveryTask:
+    task = node.ledger.deliveries.claim(destination, owner="s")
+    assert task
+    return task
+
+
+def test_a_picture_follows_its_report_to_every_destination(node: Node) -> None:
+    reported_with_overlay(node, "pacs", "archive")
+    for destination in ("pacs", "archive"):
+        report, picture = claimed(node, destination), claimed(node, destination)
+        assert report.file != picture.file == OVERLAY.file
+        assert picture.sop_instance_uid == OVERLAY.sop_instance_uid != report.sop_instance_uid
+        assert node.ledger.deliveries.claim(destination, owner="s") is None
+
+
+def test_a_picture_that_is_refused_leaves_its_report_delivered(node: Node) -> None:
+    reported_with_overlay(node, "pacs")
+    node.ledger.deliveries.delivered(claimed(node, "pacs"), status=0, sop_class_uid="1.2")
+    node.ledger.deliveries.bury(claimed(node, "pacs"), status=0x0122, detail="SOP class")
+    sent = [(row["kind"], row["state"], row["sop_instance_uid"]) for row in node.audit()[0]["deliveries"]]
+    assert sent == [("report", "delivered", node.audit()[0]["report_uid"]), ("overlay", "dead", "2.25.77")]
+    assert node.ledger.upkeep.requeue(OVERLAY.sop_instance_uid) == 1
+    assert claimed(node, "pacs").file == OVERLAY.file
+
+
+def test_the_trail_of_a_study_names_what_went_with_its_report(node: Node) -> None:
+    reported_with_overlay(node, "pacs")
+    assert node.ledger.audit.events("1.2.3")[-1]["companions"] == {"2.25.77": "overlay"}
+
+
+def test_deliveries_from_before_there_were_companions_are_their_reports(tmp_path: Path) -> None:
+    engine = create_ledger_engine(f"sqlite:///{tmp_path / 'old.sqlite3'}")
+    _migrate(engine, "0002")
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO report VALUES (7, '1.2', 1, 'd', 'c', '1.3', '1.4', '1.5', NULL, x'00', 's', '2026-01-01')"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO delivery (id, report_id, destination, state, attempts, detail, created_at)"
+                " VALUES (3, 7, 'pacs', 'delivered', 1, '', '2026-01-01')"
+            )
+        )
+    _migrate(engine, "head")
+    with engine.begin() as connection:
+        kept = connection.execute(text("SELECT id, report_id, companion_id, state FROM delivery")).one()
+    engine.dispose()
+    assert tuple(kept) == (3, 7, None, "delivered")
+
+
+def _migrate(engine: Engine, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
