@@ -75,7 +75,8 @@ class Sender:
         status = "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
             self._ledger.deliveries.delivered(task, status=result.status or 0, sop_class_uid=result.sop_class_uid)
-            log.info("report delivered report_uid=%s destination=%s status=%s", task.sop_instance_uid, self._name, status)
+            uid = task.sop_instance_uid
+            log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
             return
         if self._is_dead(task, result):
             self._ledger.deliveries.bury(task, status=result.status, detail=result.detail)
