@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import undisturbed_reading
 from scp_node.analysis.eligibility import Equipment, assess_header
-from scp_node.analysis.pixels import Prepared, prepare
+from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -43,6 +43,22 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
         if isinstance(noted, NotAnalysed):
             return noted
         return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="file ends within the pixel data")
+
+
+def picture_file(path: Path) -> Picture | NotAnalysed:
+    """Return the picture of a DICOM file that was analysed before, or why there is none any more.
+
+    Where it may be called, and what it raises, is as with `analyse_file`.
+    """
+    with undisturbed_reading():
+        try:
+            return picture(dcmread(path))
+        except MemoryError:
+            raise
+        except OSError as error:
+            return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
+        except Exception:  # noqa: BLE001 - as above: a decoder over a peer's bytes raises whatever it meets
+            return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="not readable again")
 
 
 def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:

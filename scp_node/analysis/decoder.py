@@ -17,10 +17,10 @@ from typing import BinaryIO
 
 import cv2
 
-from scp_node.analysis.analyse import analyse_file
+from scp_node.analysis.analyse import analyse_file, picture_file
 from scp_node.analysis.eligibility import Equipment
 from scp_node.analysis.pixels import Prepared
-from scp_node.analysis.wire import OutOfMemory, Ready, Setup, decode_request, encode_reply
+from scp_node.analysis.wire import OutOfMemory, Ready, Request, Setup, encode_reply
 from scp_node.domain import NotAnalysed
 from scp_node.settings import AnalysisSettings
 
@@ -42,11 +42,12 @@ def main(analyse: Analyse = analyse_file) -> None:
     _silence()
     _write(replies, encode_reply(0, Ready()))
     for line in requests:
-        request, path = decode_request(line)
+        request = Request.decode(line)
         try:
-            reply = encode_reply(request, analyse(path, setup.rules, setup.own))
+            answer = picture_file(request.path) if request.picture else analyse(request.path, setup.rules, setup.own)
+            reply = encode_reply(request.number, answer)
         except MemoryError:
-            reply = encode_reply(request, OutOfMemory())
+            reply = encode_reply(request.number, OutOfMemory())
         _write(replies, reply)
 
 

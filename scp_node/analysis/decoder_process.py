@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Final, cast
 
-from scp_node.analysis.pixels import Prepared
-from scp_node.analysis.wire import GarbledReplyError, OutOfMemory, Ready, Setup, encode_request, take_reply
+from scp_node.analysis.pixels import Picture, Prepared
+from scp_node.analysis.wire import GarbledReplyError, OutOfMemory, Ready, Request, Setup, take_reply
 from scp_node.domain import NotAnalysed
 
 _START_SECONDS: Final = 60.0
@@ -73,14 +73,14 @@ class DecoderProcess:
         """Return the descriptor that becomes readable when there is something to `receive`."""
         return self._output.fileno()
 
-    def ask(self, path: Path, seconds: float) -> bool:
+    def ask(self, path: Path, seconds: float, *, picture: bool = False) -> bool:
         """Give it an image; return whether it took it: an idle process may have been ended by somebody else."""
         self._requests += 1
         self._waited_for = True
         self.deadline = time.monotonic() + seconds
-        return self._send(encode_request(self._requests, path))
+        return self._send(Request(number=self._requests, path=path, picture=picture).encode())
 
-    def receive(self) -> Prepared | NotAnalysed | OutOfMemory | None:
+    def receive(self) -> Prepared | Picture | NotAnalysed | OutOfMemory | None:
         """Read what there is; return its answer about the image once that is whole.
 
         Raises:

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from scp_node.analysis.decoder_process import DecoderEndedError, DecoderProcess, DecoderStartError
 from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import Prepared
+from scp_node.analysis.pixels import Picture, Prepared
 from scp_node.analysis.wire import OutOfMemory, Setup
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings
@@ -23,6 +23,7 @@ __all__ = ["DECODER", "DecoderPool", "DecoderStartError"]
 DECODER: Final = ("-P", "-m", "scp_node.analysis.decoder")  # -P: a module in the working folder is not ours
 
 _MOST_FAILED_STARTS: Final = 3  # in one call: one may have been ended by somebody else
+_MISUNDERSTOOD: Final = NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="decoder answered another question")
 
 
 class DecoderPool:
@@ -74,10 +75,23 @@ class DecoderPool:
         Raises:
             DecoderStartError: a decoder process does not start.
         """
+        answers = self._ask(paths, picture=False)
+        return [answer if isinstance(answer, Prepared | NotAnalysed) else _MISUNDERSTOOD for answer in answers]
+
+    def picture(self, path: Path) -> Picture | NotAnalysed:
+        """Return the picture of a DICOM file that was analysed before, or why there is none any more.
+
+        Raises:
+            DecoderStartError: a decoder process does not start.
+        """
+        [answer] = self._ask([path], picture=True)
+        return answer if isinstance(answer, Picture | NotAnalysed) else _MISUNDERSTOOD
+
+    def _ask(self, paths: Sequence[Path], *, picture: bool) -> list[Prepared | Picture | NotAnalysed]:
         with self._lock:
             if self._closed:
                 raise ValueError("the pool is closed")
-            batch = _Batch(paths)
+            batch = _Batch(paths, picture=picture)
             try:
                 while len(batch.outcomes) < len(paths):
                     self._hand_out(batch)
@@ -116,7 +130,7 @@ class DecoderPool:
             if not batch.waiting:
                 return
             index = batch.waiting.popleft()
-            if process.ask(batch.paths[index], self._seconds):
+            if process.ask(batch.paths[index], self._seconds, picture=batch.picture):
                 batch.busy[process] = index
             else:
                 batch.waiting.appendleft(index)
@@ -160,13 +174,14 @@ class DecoderPool:
 class _Batch:
     """The images of one call, by their place in it."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], *, picture: bool) -> None:
         self.paths = paths
+        self.picture = picture
         self.waiting = deque(range(len(paths)))
         self.busy: dict[DecoderProcess, int] = {}
         self.asked_again: set[int] = set()
         self.failed_starts = 0
-        self.outcomes: dict[int, Prepared | NotAnalysed] = {}
+        self.outcomes: dict[int, Prepared | Picture | NotAnalysed] = {}
 
 
 def _readable(processes: Sequence[DecoderProcess]) -> list[DecoderProcess]:

@@ -30,6 +30,7 @@ LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 
 LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
 
 INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
+PICTURE_SIDE: Final = 1024  # pixels: what a viewer's screen shows of an overlay
 
 _SAME_GREY = 2  # display values that count as one: lossy compression ripples
 
@@ -41,6 +42,31 @@ class Prepared:
     inputs: NDArray[np.float32]  # shape (224, 224), values in [0, 1], air dark
     notes: tuple[Note, ...] = ()
     input_stats: Mapping[str, float] = field(default_factory=dict)  # see `describe`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Picture:
+    """An image as people see it."""
+
+    display: NDArray[np.uint8]  # shape (rows, columns), the longer side at most PICTURE_SIDE, air dark
+
+
+def picture(image: Dataset) -> Picture | NotAnalysed:
+    """Return the image as a viewer first shows it, made smaller where it is large, its aspect ratio kept.
+
+    Raises:
+        MemoryError: the process may not have the memory that this image needs.
+    """
+    try:
+        display = to_display(image)
+    except UnreadablePixels as unreadable:
+        return _refuse(unreadable)
+    rows, columns = display.shape
+    scale = PICTURE_SIDE / max(rows, columns)
+    if scale < 1:
+        size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+        display = cv2.resize(display, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return Picture(display=display)
 
 
 def prepare(image: Dataset) -> Prepared | NotAnalysed:

@@ -1,7 +1,8 @@
 """What the node and its decoder processes say to each other.
 
 Nothing here can run code: a decoder reads hostile bytes with C libraries, so the node never unpickles what it wrote.
-Requests are lines of JSON. A reply is three numbers, a JSON object, and the network's input where there is one.
+Requests are lines of JSON. A reply is three numbers, a JSON object, and the network's input or the picture where there
+is one.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import INPUT_SHAPE, Prepared
+from scp_node.analysis.pixels import INPUT_SHAPE, PICTURE_SIDE, Picture, Prepared
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
-_HEAD: Final = struct.Struct("<III")  # number of the request, bytes of JSON, bytes of input
+_HEAD: Final = struct.Struct("<III")  # number of the request, bytes of JSON, bytes of pixels
 _INPUT: Final = np.dtype("<f4")
 _INPUT_BYTES: Final = INPUT_SHAPE[0] * INPUT_SHAPE[1] * _INPUT.itemsize
+_MOST_PIXEL_BYTES: Final = max(_INPUT_BYTES, PICTURE_SIDE * PICTURE_SIDE)
 _MOST_JSON_BYTES: Final = 65_536
 
 
@@ -60,31 +63,42 @@ class OutOfMemory:
     """The image needs more memory than a decoder process may have."""
 
 
-Answer = Prepared | NotAnalysed | Ready | OutOfMemory
+Answer = Prepared | Picture | NotAnalysed | Ready | OutOfMemory
 
 
-def encode_request(number: int, path: Path) -> bytes:
-    """Return the line that asks for one image."""
-    return _line({"number": number, "path": str(path)})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked of a decoder process about one image."""
 
+    number: int
+    path: Path
+    picture: bool = False  # the picture for people, else the network's input
 
-def decode_request(line: bytes) -> tuple[int, Path]:
-    """Return the number of the request and the file it is about."""
-    said = json.loads(line)
-    return said["number"], Path(said["path"])
+    def encode(self) -> bytes:
+        """Return the line that says it."""
+        return _line({"number": self.number, "path": str(self.path), "picture": self.picture})
+
+    @classmethod
+    def decode(cls, line: bytes) -> Request:
+        """Return what the line says."""
+        said = json.loads(line)
+        return cls(number=said["number"], path=Path(said["path"]), picture=said["picture"])
 
 
 def encode_reply(number: int, answer: Answer) -> bytes:
     """Return the bytes of a reply."""
     said: dict[str, Any] = {"kind": type(answer).__name__}
-    inputs = b""
+    pixels = b""
     if isinstance(answer, Prepared):
         said |= {"notes": answer.notes, "input_stats": dict(answer.input_stats)}
-        inputs = answer.inputs.astype(_INPUT, copy=False).tobytes()
+        pixels = answer.inputs.astype(_INPUT, copy=False).tobytes()
+    elif isinstance(answer, Picture):
+        said |= {"rows": answer.display.shape[0]}
+        pixels = answer.display.tobytes()
     elif isinstance(answer, NotAnalysed):
         said |= {"reason": answer.reason, "detail": answer.detail}
     text = json.dumps(said).encode()
-    return _HEAD.pack(number, len(text), len(inputs)) + text + inputs
+    return _HEAD.pack(number, len(text), len(pixels)) + text + pixels
 
 
 def take_reply(received: bytearray) -> tuple[int, Answer] | None:
@@ -95,29 +109,31 @@ def take_reply(received: bytearray) -> tuple[int, Answer] | None:
     """
     if len(received) < _HEAD.size:
         return None
-    number, text_bytes, input_bytes = _HEAD.unpack_from(received)
-    if text_bytes > _MOST_JSON_BYTES or input_bytes not in {0, _INPUT_BYTES}:
+    number, text_bytes, pixel_bytes = _HEAD.unpack_from(received)
+    if text_bytes > _MOST_JSON_BYTES or pixel_bytes > _MOST_PIXEL_BYTES:
         raise GarbledReplyError
-    end = _HEAD.size + text_bytes + input_bytes
+    end = _HEAD.size + text_bytes + pixel_bytes
     if len(received) < end:
         return None
     text = bytes(received[_HEAD.size : _HEAD.size + text_bytes])
-    inputs = bytes(received[_HEAD.size + text_bytes : end])
+    pixels = bytes(received[_HEAD.size + text_bytes : end])
     del received[:end]
     try:
-        return number, _answer(json.loads(text), inputs)
+        return number, _answer(json.loads(text), pixels)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise GarbledReplyError from error
 
 
-def _answer(said: dict[str, Any], inputs: bytes) -> Answer:
+def _answer(said: dict[str, Any], pixels: bytes) -> Answer:
     match said["kind"]:
         case "Prepared":
             return Prepared(
-                inputs=np.frombuffer(inputs, dtype=_INPUT).reshape(INPUT_SHAPE),
+                inputs=np.frombuffer(pixels, dtype=_INPUT).reshape(INPUT_SHAPE),
                 notes=tuple(Note(note) for note in said["notes"]),
                 input_stats={str(name): float(value) for name, value in said["input_stats"].items()},
             )
+        case "Picture":
+            return Picture(display=_display(pixels, rows=int(said["rows"])))
         case "NotAnalysed":
             return NotAnalysed(reason=Reason(said["reason"]), detail=str(said["detail"]))
         case "Ready":
@@ -125,6 +141,13 @@ def _answer(said: dict[str, Any], inputs: bytes) -> Answer:
         case "OutOfMemory":
             return OutOfMemory()
     raise GarbledReplyError
+
+
+def _display(pixels: bytes, *, rows: int) -> NDArray[np.uint8]:
+    display = np.frombuffer(pixels, dtype=np.uint8).reshape(rows, -1)
+    if not display.size or max(display.shape) > PICTURE_SIDE:
+        raise GarbledReplyError
+    return display
 
 
 def _line(value: dict[str, Any]) -> bytes:

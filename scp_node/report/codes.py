@@ -120,3 +120,4 @@ MILLIMETER = Concept("mm", "UCUM", "mm")
 
 # CID 7005 Contributing Equipment Purpose of Reference
 ACQUISITION_EQUIPMENT = Concept("109101", "DCM", "Acquisition Equipment")
+PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")

@@ -8,22 +8,20 @@ from datetime import UTC, datetime
 from io import BytesIO
 from typing import Any
 
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, Comprehensive3DSRStorage, ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from scp_node.domain import BuiltReport, Completion, Finding, ModelIdentity, PreviousReport, ReportedImage
-from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.report.attributes import dataset, put
+from scp_node.report.common import equipment, identity, part10_file, referenced_series, series
 from scp_node.report.content import content
 from scp_node.report.header import (
-    acquisition_equipment,
     local_time,
     patient_and_study,
     referenced_requests,
 )
 from scp_node.report.measurements import completion
-from scp_node.report.mending import long_string
 from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
@@ -109,7 +107,7 @@ def _build(
         sop_instance_uid=instance_uid,
         series_instance_uid=series_uid,
         content_digest=content_digest,
-        file=_file(report),
+        file=part10_file(report),
     )
 
 
@@ -132,20 +130,11 @@ def _result(image: ReportedImage) -> list[str]:
 
 def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage, series_uid: str) -> dict[str, Any]:
     # a series' attributes are those of all its instances: the model's version stands here, a report's is its number
-    attributes: dict[str, Any] = {
-        "Modality": "SR",
-        "SeriesInstanceUID": series_uid,
-        "SeriesNumber": site.series_number,
-        "SeriesDescription": long_string(f"{site.series_description} {model.version}"),
+    return {
+        **series("SR", series_uid, site.series_number, f"{site.series_description} {model.version}"),
         "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
-        "Manufacturer": site.manufacturer,
-        "ManufacturerModelName": site.model_name,
-        "DeviceSerialNumber": site.installation,
-        "SoftwareVersions": [long_string(site.software_version), long_string(model.bundle)],
+        **equipment(site, model, source),
     }
-    if equipment := acquisition_equipment(source):
-        attributes["ContributingEquipmentSequence"] = equipment
-    return attributes
 
 
 def _document(
@@ -156,14 +145,8 @@ def _document(
     at: datetime,
 ) -> dict[str, Any]:
     failed = any(completion(image.outcome) is Completion.FAILED for image in images)
-    day, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S")
     attributes: dict[str, Any] = {
-        "SOPClassUID": SOP_CLASS_UID,
-        "SOPInstanceUID": instance_uid,
-        "InstanceCreationDate": day,
-        "InstanceCreationTime": time,
-        "ContentDate": day,
-        "ContentTime": time,
+        **identity(SOP_CLASS_UID, instance_uid, at),
         "CompletionFlag": "PARTIAL" if failed else "COMPLETE",
         "VerificationFlag": "UNVERIFIED",
         "PreliminaryFlag": "PRELIMINARY",
@@ -181,31 +164,10 @@ def _evidence(sources: Sequence[SourceImage]) -> Dataset:
     by_series: dict[str, dict[str, str]] = {}
     for source in sources:
         by_series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = source.sop_class_uid
-    series = [_referenced_series(series_uid, instances) for series_uid, instances in by_series.items()]
+    series = [referenced_series(series_uid, instances) for series_uid, instances in by_series.items()]
     return dataset(StudyInstanceUID=sources[0].study_instance_uid, ReferencedSeriesSequence=series)
 
 
 def _predecessor(previous: PreviousReport, study_uid: str) -> Dataset:
-    series = _referenced_series(previous.series_instance_uid, {previous.sop_instance_uid: previous.sop_class_uid})
+    series = referenced_series(previous.series_instance_uid, {previous.sop_instance_uid: previous.sop_class_uid})
     return dataset(StudyInstanceUID=study_uid, ReferencedSeriesSequence=[series])
-
-
-def _referenced_series(series_uid: str, instances: dict[str, str]) -> Dataset:
-    references = [
-        dataset(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
-        for sop_instance_uid, sop_class_uid in instances.items()
-    ]
-    return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=references)
-
-
-def _file(report: Dataset) -> bytes:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = report.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = report.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    report.file_meta = meta
-    buffer = BytesIO()
-    dcmwrite(buffer, report, enforce_file_format=True)
-    return buffer.getvalue()

@@ -16,8 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pneumonia_model.preprocessing import to_display
+from pydicom.dataset import Dataset
 
-from scp_node.analysis import DecoderPool, DecoderStartError, Equipment, Prepared, analyse_file
+from scp_node.analysis import DecoderPool, DecoderStartError, Equipment, Picture, Prepared, analyse_file
 from scp_node.analysis.wire import GarbledReplyError, encode_reply, take_reply
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
@@ -104,6 +107,32 @@ class TestWithTheRealDecoder:
         missing, present = real.prepare_many([tmp_path / "gone.dcm", film("film")])
         assert missing == NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="file: FileNotFoundError")
         assert isinstance(present, Prepared)
+
+    @pytest.mark.parametrize(("size", "shape"), [((300, 600), (300, 600)), ((3000, 1500), (1024, 512))])
+    def test_a_picture_keeps_its_aspect_ratio_and_is_as_large_as_a_screen_shows(
+        self, real: DecoderPool, tmp_path: Path, size: tuple[int, int], shape: tuple[int, int]
+    ) -> None:
+        image = filmed(picture(*size))
+        shown = real.picture(save(image, tmp_path / "film.dcm"))
+        assert isinstance(shown, Picture)
+        assert shown.display.shape == shape
+        if size == shape:
+            assert np.array_equal(shown.display, to_display(image))
+
+    def test_a_picture_of_inverted_values_shows_the_same_film(self, real: DecoderPool, tmp_path: Path) -> None:
+        upright = filmed(picture(300, 300))
+        inverted = filmed(255 - picture(300, 300), PhotometricInterpretation="MONOCHROME1")
+        shown = [real.picture(save(film, tmp_path / f"{i}.dcm")) for i, film in enumerate([upright, inverted])]
+        assert all(isinstance(each, Picture) for each in shown)
+        displays = [each.display.astype(int) for each in shown if isinstance(each, Picture)]
+        assert np.abs(displays[0] - displays[1]).max() <= 1
+
+    def test_a_picture_that_cannot_be_read_is_said_so(self, real: DecoderPool, tmp_path: Path) -> None:
+        gone = real.picture(tmp_path / "gone.dcm")
+        assert gone == NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="file: FileNotFoundError")
+        (tmp_path / "text.dcm").write_text("no film")
+        text = real.picture(tmp_path / "text.dcm")
+        assert text == NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="not readable again")
 
     def test_several_threads_take_turns(self, real: DecoderPool, film: Film) -> None:
         path = film("film")
@@ -218,7 +247,7 @@ class TestStartAndEnd:
             out.write(encode_reply(0, Ready())); out.flush()
             sys.stdin.readline()
             for line in sys.stdin:
-                number, _ = decode_request(line)
+                number = Request.decode(line).number
                 out.write(encode_reply(number + {OFFSET}, NotAnalysed(reason=Reason.VIEW))); out.flush()
         """
         for offset, expected in (("1", stopped("crash")), ("0", NotAnalysed(reason=Reason.VIEW))):
@@ -267,6 +296,11 @@ def ignores_sigterm(pid: int) -> bool:
     return bool(int(ignored.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
+def filmed(pixels: NDArray[np.uint16], **attributes: str) -> Dataset:
+    rows, columns = pixels.shape
+    return radiograph(PixelData=pixels.astype(np.uint8).tobytes(), Rows=rows, Columns=columns, **attributes)
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
@@ -274,7 +308,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("sizes", [(2**31, 0), (2, 2**31), (2, 4)])
+@pytest.mark.parametrize("sizes", [(2**31, 0), (2, 2**31), (2, 1024 * 1024 + 1)])
 def test_a_decoder_cannot_make_the_node_wait_for_gigabytes(sizes: tuple[int, int]) -> None:
     with pytest.raises(GarbledReplyError):
         take_reply(bytearray(struct.pack("<III", 1, *sizes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from scp_node.domain import ReportedImage
 from scp_node.report import UnreportableHeader, codes
 from scp_node.report.attributes import dataset
-from tests.scp_node.report.reports import IMAGE, attribute, built, lateral, radiograph, report, said, unvalidated
+from tests.scp_node.report.reports import IMAGE, MODEL, attribute, built, lateral, radiograph, report, said, unvalidated
 
 IDENTITY = {
     "PatientName": "Doe^Jane",
@@ -188,7 +189,7 @@ def test_the_order_has_the_studys_accession_number_if_it_names_none() -> None:
 
 def test_the_acquisition_device_contributed() -> None:
     read = report(radiograph(StationName="A station's much too long name"))
-    (device,) = read.ContributingEquipmentSequence
+    device = read.ContributingEquipmentSequence[0]
     assert (device.Manufacturer, device.ManufacturerModelName) == ("Acme", "Ray 1")
     assert device.StationName == "A station's much"
     assert device.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Acquisition Equipment"
@@ -196,7 +197,16 @@ def test_the_acquisition_device_contributed() -> None:
 
 
 def test_a_device_without_a_manufacturer_is_not_named() -> None:
-    assert "ContributingEquipmentSequence" not in report(radiograph(Manufacturer=None))
+    (only,) = report(radiograph(Manufacturer=None)).ContributingEquipmentSequence
+    assert only.PurposeOfReferenceCodeSequence[0].CodeMeaning == "Processing Equipment"
+
+
+def test_the_model_contributed_as_a_device_that_other_weights_make_another() -> None:
+    other = replace(MODEL, digest="sha256:" + 64 * "f")
+    devices = [report(model=model).ContributingEquipmentSequence[-1] for model in (MODEL, MODEL, other)]
+    assert [device.ManufacturerModelName for device in devices] == 3 * [MODEL.name]
+    assert devices[0].SoftwareVersions == MODEL.version
+    assert devices[0].DeviceUID == devices[1].DeviceUID != devices[2].DeviceUID
 
 
 @pytest.mark.parametrize(

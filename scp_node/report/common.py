@@ -1,0 +1,91 @@
+"""What every object that we make has: its series, who made it, references to instances, and its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import dcmwrite
+from pydicom.uid import UID, ExplicitVRLittleEndian
+
+from scp_node.domain import ModelIdentity
+from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.report.attributes import code_item, dataset
+from scp_node.report.codes import PROCESSING_EQUIPMENT
+from scp_node.report.header import acquisition_equipment
+from scp_node.report.mending import long_string
+from scp_node.report.site import Site
+from scp_node.report.source import SourceImage
+from scp_node.report.uids import derived_uid
+
+
+def series(modality: str, uid: str, number: int, description: str) -> dict[str, Any]:
+    """Return the attributes of a series of ours; `description` ends with what is the same in all of its instances."""
+    return {
+        "Modality": modality,
+        "SeriesInstanceUID": uid,
+        "SeriesNumber": number,
+        "SeriesDescription": long_string(description),
+    }
+
+
+def equipment(site: Site, model: ModelIdentity, source: SourceImage) -> dict[str, Any]:
+    """Return who made the object, and what contributed to it: the device that took the film, and the model.
+
+    The model's Device UID (0018,1002) is derived from the digest of its bundle: other weights are another device (PS3.3
+    Sections C.7.5.1 and C.12.1).
+    """
+    contributed = dataset(
+        PurposeOfReferenceCodeSequence=[code_item(PROCESSING_EQUIPMENT)],
+        Manufacturer=long_string(model.manufacturer or site.manufacturer),
+        ManufacturerModelName=long_string(model.name),
+        SoftwareVersions=long_string(model.version),
+        DeviceUID=derived_uid("model", model.digest),
+        ContributionDescription="Probability of pneumonia, computed by a neural network",
+    )
+    return {
+        "Manufacturer": site.manufacturer,
+        "ManufacturerModelName": site.model_name,
+        "DeviceSerialNumber": site.installation,
+        "SoftwareVersions": [long_string(site.software_version), long_string(model.bundle)],
+        "ContributingEquipmentSequence": [*acquisition_equipment(source), contributed],
+    }
+
+
+def identity(sop_class_uid: str, sop_instance_uid: str, at: datetime) -> dict[str, Any]:
+    """Return which instance it is, and when it was made; `at` in the zone of the object's other times."""
+    day, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S")
+    return {
+        "SOPClassUID": sop_class_uid,
+        "SOPInstanceUID": sop_instance_uid,
+        "InstanceCreationDate": day,
+        "InstanceCreationTime": time,
+        "ContentDate": day,
+        "ContentTime": time,
+    }
+
+
+def referenced_series(series_uid: str, instances: Mapping[str, str]) -> Dataset:
+    """Return a reference to instances of one series: their SOP classes by SOP Instance UID (PS3.3 Table 10-4)."""
+    references = [
+        dataset(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
+        for sop_instance_uid, sop_class_uid in instances.items()
+    ]
+    return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=references)
+
+
+def part10_file(instance: Dataset) -> bytes:
+    """Return the bytes of a DICOM file of `instance`, in Explicit VR Little Endian (PS3.10 Section 7)."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = instance.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = instance.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    instance.file_meta = meta
+    buffer = BytesIO()
+    dcmwrite(buffer, instance, enforce_file_format=True)
+    return buffer.getvalue()
