@@ -48,6 +48,13 @@ FALSE_ERRORS = (  # PixelMed of 2022
     'NUM (122157,DCM,"Probability"): Missing value',  # PS3.3 Table C.18.1-1: a qualifier may stand instead
     'Code (XR-CH2,99RIS,"Chest two views") not found in context group 100',  # TID 1500 row 4: the group is extensible
 )
+NOT_KNOWN_TO_DCIODVFY = {  # Device UID of contributing equipment, PS3.3 Table C.12-1
+    "Warning - Attribute is not present in standard DICOM IOD - (0x0018,0x1002) UI Device UID ",
+    (
+        "Warning - Dicom dataset contains attributes not present in standard DICOM IOD"
+        " - this is a Standard Extended SOP Class"
+    ),
+}
 PREVIOUS = PreviousReport(
     sop_instance_uid="2.25.1", series_instance_uid="2.25.2", sop_class_uid=SOP_CLASSES[0], version=1
 )
@@ -199,7 +206,9 @@ def test_dciodvfy_finds_no_error_in_any_kind_of_report(generated: dict[str, Path
 @pytest.mark.needs("dciodvfy")
 def test_dciodvfy_has_nothing_to_say_of_a_report_whose_source_is_in_order(generated: dict[str, Path]) -> None:
     good = [path for name, path in generated.items() if name.startswith(("plain", "second", "demonstration"))]
-    assert not any(_dciodvfy(good).values())
+    assert {name: set(lines) - NOT_KNOWN_TO_DCIODVFY for name, lines in _dciodvfy(good).items() if lines} == {
+        path.stem: set() for path in good
+    }
 
 
 @pytest.mark.needs("dciodvfy")
