@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scp_node import __version__
-from scp_node.domain import BuiltReport, ModelIdentity, utc_now
 from scp_node.identity import installation_id
 from scp_node.ledger import Ledger, Policy, StudySnapshot, check_revision, create_ledger_engine, upgrade
 from scp_node.polling import poll
@@ -28,7 +27,7 @@ from scp_node.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 if TYPE_CHECKING:
     from scp_node.analysis import Equipment
     from scp_node.listener import Listener
-    from scp_node.worker import Build
+    from scp_node.report import Site
 
 log = logging.getLogger(__name__)
 
@@ -183,6 +182,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
     from scp_node.leases import LeaseKeeper  # noqa: PLC0415
     from scp_node.model import ServedModel  # noqa: PLC0415
     from scp_node.report import warm_up  # noqa: PLC0415
+    from scp_node.reporting import ReportBuilder, wants_overlay  # noqa: PLC0415
     from scp_node.worker import Analyser, Reporter  # noqa: PLC0415
 
     ledger = open_ledger(settings)
@@ -203,9 +203,14 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
         analyser = Analyser(
             ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
             network=model, detector=model.detector, batch_size=settings.inference.batch_size, owner=_owner("worker"),
+            wants_attention=lambda finding: wants_overlay(settings.report, finding),
+        )  # fmt: skip
+        build = ReportBuilder(
+            settings=settings.report, model=model.identity, site=_site(settings),
+            spool_folder=settings.node.data_dir / SPOOL_FOLDER, pictures=decoder,
         )  # fmt: skip
         reporter = Reporter(
-            ledger=ledger, leases=leases, model=model.identity, build=_builder(settings, model.identity),
+            ledger=ledger, leases=leases, model=model.identity, build=build,
             destinations=lambda snapshot: route(settings, snapshot), owner=_owner("reporter"),
         )  # fmt: skip
         log.info(
@@ -218,7 +223,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
 def _run_sender(settings: Settings, stop: threading.Event) -> None:
     from scp_node.delivery import StorageScu  # noqa: PLC0415
     from scp_node.leases import LeaseKeeper  # noqa: PLC0415
-    from scp_node.report import with_sop_class  # noqa: PLC0415
+    from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
     from scp_node.sender import Sender  # noqa: PLC0415
 
     ledger = open_ledger(settings)
@@ -230,7 +235,7 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
         def open_sender(destination: DestinationSettings) -> Callable[[], bool]:
             scu = StorageScu(
                 destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
-                settings=settings.delivery, recast=with_sop_class,
+                other_sop_classes=COMPANION_SOP_CLASSES, settings=settings.delivery, recast=with_sop_class,
             )  # fmt: skip
             stack.callback(scu.close)
             return Sender(
@@ -260,10 +265,10 @@ def _equipment(settings: Settings) -> Equipment:
     return Equipment(manufacturer=settings.node.manufacturer, model_name=settings.node.model_name)
 
 
-def _builder(settings: Settings, model: ModelIdentity) -> Build:
-    from scp_node.report import Site, build_report  # noqa: PLC0415 - as above
+def _site(settings: Settings) -> Site:
+    from scp_node.report import Site  # noqa: PLC0415 - as above
 
-    site = Site(
+    return Site(
         installation=str(installation_id(settings.node.data_dir)),
         ae_title=settings.node.ae_title,
         manufacturer=settings.node.manufacturer,
@@ -272,13 +277,6 @@ def _builder(settings: Settings, model: ModelIdentity) -> Build:
         series_number=settings.report.series_number,
         series_description=settings.report.series_description,
     )
-
-    def build(snapshot: StudySnapshot) -> BuiltReport:
-        return build_report(
-            study_images=snapshot.images, model=model, site=site, previous=snapshot.previous, at=utc_now()
-        )
-
-    return build
 
 
 def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:

@@ -68,6 +68,10 @@ class ServedModel:
         """Return the calibrated probability, 0..1."""
         return self._bundle.probability(logit)
 
+    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the class activation maps, shape (n, 14, 14) in logit units, of the same inputs."""
+        return self._backend.predict(inputs).maps
+
 
 def identify(settings: InferenceSettings) -> ModelIdentity:
     """Return who the configured bundle is, without opening its network.

@@ -186,6 +186,13 @@ class ReportSettings(Section):
         max_length=40,
         description="Series Description (0008,103E); version follows.",
     )
+    overlay: Literal["none", "positive", "all"] = Field(
+        "positive",
+        description="Which films get a picture with the result and the activation map, as Secondary Capture.",
+    )
+    flag_only: bool = Field(
+        default=False, description="Send no picture and no location, whatever else is set: the result alone."
+    )
 
 
 class DeliverySettings(Section):

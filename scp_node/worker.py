@@ -60,6 +60,9 @@ class Network(Protocol):
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1, NaN for a logit that is not finite."""
 
+    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the class activation maps, shape (n, 14, 14), of the same inputs, in logit units."""
+
 
 class Detector(Protocol):
     """What a model may have beside its network: where the opacities lie."""
@@ -73,15 +76,17 @@ class Analyser:
 
     def __init__(
         self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
-        batch_size: int, owner: str, detector: Detector | None = None, clock: Clock = utc_now,
+        batch_size: int, owner: str, detector: Detector | None = None,
+        wants_attention: Callable[[Finding], bool] = lambda _: False, clock: Clock = utc_now,
     ) -> None:  # fmt: skip
-        """Analyse files of `spool_folder` and write the outcomes to `ledger`."""
+        """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map."""
         self._ledger = ledger
         self._leases = leases
         self._folder = spool_folder
         self._decoder = decoder
         self._network = network
         self._detector = detector
+        self._wants_attention = wants_attention
         self._batch_size = batch_size
         self._owner = owner
         self._clock = clock
@@ -134,7 +139,7 @@ class Analyser:
         started_at, began = self._clock(), time.monotonic()
         prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
         decoded = time.monotonic()
-        outcomes = self._located(prepared, self._infer(prepared))
+        outcomes = self._attended(prepared, self._located(prepared, self._infer(prepared)))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -161,6 +166,19 @@ class Analyser:
             return outcomes
         regions = iter(self._detector.regions(np.stack(inputs)))
         return [replace(outcome, regions=next(regions)) if _is_positive(outcome) else outcome for outcome in outcomes]
+
+    def _attended(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, those that will have a picture with their activation map: it costs a forward pass."""
+        wanted = [isinstance(outcome, Finding) and self._wants_attention(outcome) for outcome in outcomes]
+        pairs = zip(prepared, wanted, strict=True)
+        inputs = [item.inputs for item, wants in pairs if wants and isinstance(item, Prepared)]
+        if not inputs:
+            return outcomes
+        maps = iter(self._network.attention(np.stack(inputs)).astype("<f4"))
+        return [
+            replace(outcome, attention=next(maps).tobytes()) if wants and isinstance(outcome, Finding) else outcome
+            for outcome, wants in zip(outcomes, wanted, strict=True)
+        ]
 
     def _conclude(self, item: Prepared, logit: float) -> Outcome:
         threshold = self._network.identity.threshold

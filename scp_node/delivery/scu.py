@@ -1,4 +1,4 @@
-"""The Storage SCU that takes reports to one destination."""
+"""The Storage SCU that takes reports, and what goes with them, to one destination."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendResult:
-    """What became of one report."""
+    """What became of one object."""
 
     disposition: Disposition
     status: int | None  # of the C-STORE response; None: there was none
@@ -37,7 +37,7 @@ class SendResult:
 
 
 class StorageScu:
-    """Sends reports to one destination over an association that is kept while there is work; for one thread."""
+    """Sends to one destination over an association that is kept while there is work; for one thread."""
 
     def __init__(
         self,
@@ -45,20 +45,22 @@ class StorageScu:
         *,
         calling_ae: str,
         sop_classes: Sequence[str],
+        other_sop_classes: Sequence[str] = (),
         settings: DeliverySettings,
         recast: Callable[[bytes, str], bytes],
     ) -> None:
-        """Offer `sop_classes`, best first; `recast` returns a report file as another of them."""
+        """Offer `sop_classes`, best first, and `other_sop_classes`; `recast` returns a file as another of the first."""
         self._destination = destination
         self._calling_ae = calling_ae
         self._sop_classes = tuple(sop_classes)
+        self._other_sop_classes = tuple(other_sop_classes)
         self._settings = settings
         self._recast = recast
         self._association: RequestedAssociation | None = None
         self._used_at = 0.0  # monotonic
 
     def send(self, file: bytes) -> SendResult:
-        """Send one report, a DICOM file; never raises for network reasons."""
+        """Send one object, a DICOM file; never raises for network reasons."""
         was_open = self._drop_if_stale()
         try:
             return self._send(file)
@@ -106,12 +108,28 @@ class StorageScu:
 
     def _send(self, file: bytes) -> SendResult:
         association = self._open()
-        context = next((found for uid in self._sop_classes if (found := association.context_for(uid))), None)
-        if context is None:
+        own = decode_head(memoryview(file)).sop_class_uid
+        wanted = (own,) if own in self._other_sop_classes else self._sop_classes
+        contexts = [found for uid in wanted if (found := association.context_for(uid))]
+        if not contexts:
             self.close()
             return SendResult(
                 disposition=Disposition.PERMANENT, status=None, sop_class_uid="", detail="no SOP class is accepted"
             )
+        for context in contexts:
+            result = self._store(association, file, context)
+            if not _refuses_sop_class(result.status):
+                self._remember(context.abstract_syntax)
+                break
+        return result
+
+    def _remember(self, sop_class_uid: str) -> None:
+        """Try the SOP class of a report that the destination took first from now on."""
+        if sop_class_uid in self._sop_classes:
+            others = (uid for uid in self._sop_classes if uid != sop_class_uid)
+            self._sop_classes = (sop_class_uid, *others)
+
+    def _store(self, association: RequestedAssociation, file: bytes, context: Accepted) -> SendResult:
         dataset, sop_instance_uid = self._encoded(file, context)
         status = association.store(dataset, sop_instance_uid, context, seconds=self._settings.send_seconds)
         self._used_at = time.monotonic()
@@ -139,7 +157,9 @@ class StorageScu:
                 self._destination.port,
                 calling_ae=self._calling_ae,
                 called_ae=self._destination.ae_title,
-                contexts=[(uid, list(_SYNTAXES)) for uid in self._sop_classes] + [(VERIFICATION, list(_SYNTAXES))],
+                contexts=[
+                    (uid, list(_SYNTAXES)) for uid in (*self._sop_classes, *self._other_sop_classes, VERIFICATION)
+                ],
                 seconds=self._settings.connect_seconds,
             )
         return self._association
@@ -149,6 +169,11 @@ class StorageScu:
         if self._association and self._association.is_stale():
             self.abort()
         return self._association is not None
+
+
+def _refuses_sop_class(status: int | None) -> bool:
+    # SOP class not supported (PS3.7 Section C.5.6), data set does not match SOP class (PS3.4 Table B.2-1)
+    return status is not None and (status == 0x0122 or status >> 8 == 0xA9)
 
 
 def _not_sent(error: AssociationError) -> SendResult:

@@ -1,8 +1,18 @@
 """The report of a study as a DICOM Structured Report: values in, bytes out; no sockets, no SQL."""
 
+from scp_node.report.overlay import build_overlay
 from scp_node.report.site import Site
-from scp_node.report.sop_class import SOP_CLASSES, with_sop_class
+from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES, with_sop_class
 from scp_node.report.source import UnreportableHeader
 from scp_node.report.sr import build_report, warm_up
 
-__all__ = ["SOP_CLASSES", "Site", "UnreportableHeader", "build_report", "warm_up", "with_sop_class"]
+__all__ = [
+    "COMPANION_SOP_CLASSES",
+    "SOP_CLASSES",
+    "Site",
+    "UnreportableHeader",
+    "build_overlay",
+    "build_report",
+    "warm_up",
+    "with_sop_class",
+]

@@ -121,3 +121,6 @@ MILLIMETER = Concept("mm", "UCUM", "mm")
 # CID 7005 Contributing Equipment Purpose of Reference
 ACQUISITION_EQUIPMENT = Concept("109101", "DCM", "Acquisition Equipment")
 PROCESSING_EQUIPMENT = Concept("109102", "DCM", "Processing Equipment")
+
+# CID 7202 Source Image Purpose of Reference
+SOURCE_IMAGE = Concept("121322", "DCM", "Source image for image processing operation")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -11,15 +13,25 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from scp_node.domain import ModelIdentity
+from scp_node.domain import Finding, ModelIdentity, ReportedImage
 from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.report.attributes import code_item, dataset
 from scp_node.report.codes import PROCESSING_EQUIPMENT
 from scp_node.report.header import acquisition_equipment
 from scp_node.report.mending import long_string
+from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage
 from scp_node.report.uids import derived_uid
+from scp_node.report.wording import percent
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom's warnings about the source from becoming errors that lose a report."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def series(modality: str, uid: str, number: int, description: str) -> dict[str, Any]:
@@ -75,6 +87,16 @@ def referenced_series(series_uid: str, instances: Mapping[str, str]) -> Dataset:
         for sop_instance_uid, sop_class_uid in instances.items()
     ]
     return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=references)
+
+
+def result_key(image: ReportedImage) -> list[str]:
+    """Return what the report says of one image: part of the UID of every object that says it."""
+    outcome = image.outcome
+    if not isinstance(outcome, Finding):
+        return [outcome.reason.completion.value, outcome.reason.value]
+    shown = percent(outcome.probability, outcome.threshold)
+    regions = [repr(region) for region in reported_regions(outcome)]
+    return [outcome.verdict.value, shown, repr(outcome.threshold), *(note.value for note in outcome.notes), *regions]
 
 
 def part10_file(instance: Dataset) -> bytes:

@@ -9,9 +9,15 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from pydicom.uid import Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
+from pydicom.uid import (
+    Comprehensive3DSRStorage,
+    ComprehensiveSRStorage,
+    EnhancedSRStorage,
+    SecondaryCaptureImageStorage,
+)
 
 SOP_CLASSES: Final = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
+COMPANION_SOP_CLASSES: Final = (SecondaryCaptureImageStorage,)  # of what goes with a report: each as it is, or not
 
 _PREAMBLE_LENGTH = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})

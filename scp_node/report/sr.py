@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
@@ -14,7 +13,15 @@ from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
 from scp_node.domain import BuiltReport, Completion, Finding, ModelIdentity, PreviousReport, ReportedImage
 from scp_node.report.attributes import dataset, put
-from scp_node.report.common import equipment, identity, part10_file, referenced_series, series
+from scp_node.report.common import (
+    equipment,
+    identity,
+    part10_file,
+    quiet_pydicom,
+    referenced_series,
+    result_key,
+    series,
+)
 from scp_node.report.content import content
 from scp_node.report.header import (
     local_time,
@@ -22,11 +29,9 @@ from scp_node.report.header import (
     referenced_requests,
 )
 from scp_node.report.measurements import completion
-from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
-from scp_node.report.wording import percent
 
 SOP_CLASS_UID = Comprehensive3DSRStorage  # the same bytes serve two more classes: see `sop_class`
 
@@ -49,8 +54,7 @@ def build_report(
     """
     if not study_images or at.tzinfo is None:
         raise ValueError("a report needs an image and a time with its zone")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, about the source, must not become errors that lose a report
+    with quiet_pydicom():
         return _build(study_images, model, site, previous, at)
 
 
@@ -114,18 +118,9 @@ def _build(
 def _content_digest(study_uid: str, images: Sequence[ReportedImage], model: ModelIdentity) -> str:
     # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
     # UID, and the archive would keep the first of the two without a word.
-    results = sorted([image.sop_instance_uid, *_result(image)] for image in images)
+    results = sorted([image.sop_instance_uid, *result_key(image)] for image in images)
     operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
     return digest(["report", study_uid, results, operation])
-
-
-def _result(image: ReportedImage) -> list[str]:
-    outcome = image.outcome
-    if not isinstance(outcome, Finding):
-        return [outcome.reason.completion.value, outcome.reason.value]
-    shown = percent(outcome.probability, outcome.threshold)
-    regions = [repr(region) for region in reported_regions(outcome)]
-    return [outcome.verdict.value, shown, repr(outcome.threshold), *(note.value for note in outcome.notes), *regions]
 
 
 def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage, series_uid: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scp_node.analysis import Prepared
-from scp_node.domain import BuiltReport, ModelIdentity, NotAnalysed, Reason, Region
+from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Reason, Region
 from scp_node.leases import LeaseKeeper
 from scp_node.ledger import StudySnapshot
 from scp_node.report import UnreportableHeader
@@ -28,6 +28,7 @@ class Network:
     def __init__(self, *answers: float | Exception) -> None:
         self.answers = list(answers)
         self.batches: list[int] = []
+        self.attended = 0
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         self.batches.append(len(inputs))
@@ -39,6 +40,10 @@ class Network:
 
     def probability(self, logit: float) -> float:
         return float(1 / (1 + np.exp(-logit)))
+
+    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.attended += len(inputs)
+        return np.stack([np.full((14, 14), self.attended, np.float32) for _ in inputs])
 
 
 class Decoder:
@@ -53,11 +58,15 @@ class Decoder:
         return [refused if path.name in self.refused else ready for path in paths]
 
 
-def analyser(node: Node, network: Network, *refused: str, detector: Detector | None = None) -> Analyser:
+def analyser(
+    node: Node, network: Network, *refused: str, detector: Detector | None = None,
+    wants_attention: Callable[[Finding], bool] = lambda _: False,
+) -> Analyser:  # fmt: skip
     leases = LeaseKeeper(node.ledger, LEASE)
     return Analyser(
         ledger=node.ledger, leases=leases, spool_folder=Path(), decoder=Decoder(*refused), network=network,
-        batch_size=16, owner="w", detector=detector, clock=node.clock,
+        batch_size=16, owner="w", detector=detector, wants_attention=wants_attention,
+        clock=node.clock,
     )  # fmt: skip
 
 
@@ -155,6 +164,19 @@ def test_an_image_whose_detector_fails_is_tried_again_never_reported_without_its
         node.clock.advance(seconds=6)
         worker.step()
     assert states(node) == [("failed", "inference")]
+
+
+def test_a_map_is_computed_for_the_images_that_will_have_a_picture_and_kept_with_their_result(node: Node) -> None:
+    node.receive("1", "2", "3")
+    network = Network(2.0, -2.0, 2.0)
+    analyser(node, network, wants_attention=lambda finding: finding.logit > 0).step()
+    assert network.attended == 2
+    node.clock.advance(seconds=11)
+    snapshot = node.report()
+    assert snapshot is not None
+    maps = [image.outcome.attention for image in snapshot.images if isinstance(image.outcome, Finding)]
+    assert [len(each) for each in maps] == [14 * 14 * 4, 0, 14 * 14 * 4]
+    assert node.rows("SELECT count(*) FROM result WHERE attention IS NOT NULL") == [(2,)]
 
 
 def reporter(node: Node, build: BuiltReport | Exception | None = None) -> Reporter:

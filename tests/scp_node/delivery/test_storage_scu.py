@@ -27,6 +27,7 @@ from scp_node.settings import (
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, SR_CLASSES, Scp, answering
 from tests.waiting import wait_until
 
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 REJECTED_FOR_GOOD = bytes((3, 0, 0, 0, 0, 4, 0, 1, 1, 7))
 REJECTED_FOR_NOW = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
 ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0))
@@ -67,6 +68,7 @@ def open_scu() -> Iterator[OpenScu]:
                 DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=port),
                 calling_ae="PNEUMONIA",
                 sop_classes=SR_CLASSES,
+                other_sop_classes=[SECONDARY_CAPTURE],
                 settings=DeliverySettings(**settings),
                 recast=recast,
             )
@@ -101,9 +103,7 @@ def test_a_report_is_delivered_byte_for_byte(scp: Scp, open_scu: OpenScu) -> Non
         (0xB000, Disposition.DELIVERED),
         (0xB007, Disposition.DELIVERED),
         (0xA700, Disposition.RETRY),
-        (0xA900, Disposition.PERMANENT),
         (0xC000, Disposition.PERMANENT),
-        (0x0122, Disposition.PERMANENT),
         (0x0124, Disposition.PERMANENT),
     ],
 )
@@ -114,6 +114,37 @@ def test_the_status_of_the_destination_is_told(
     result = open_scu(scp.port).send(report())
     assert (result.status, result.disposition) == (status, disposition)
     assert result.sop_class_uid == COMPREHENSIVE_3D_SR
+
+
+@pytest.mark.parametrize("status", [0x0122, 0xA900, 0xA9FF])
+def test_a_sop_class_that_is_accepted_and_then_refused_is_left_for_the_next_and_remembered(
+    scp: Scp, open_scu: OpenScu, status: int
+) -> None:
+    scp.statuses = [status]
+    scu = open_scu(scp.port)
+    assert [scu.send(report()).disposition for _ in range(2)] == 2 * [Disposition.DELIVERED]
+    assert [stored[0] for stored in scp.stored] == [COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, COMPREHENSIVE_SR]
+
+
+def test_a_destination_that_refuses_every_sop_class_has_said_no_for_good(scp: Scp, open_scu: OpenScu) -> None:
+    scp.statuses = 3 * [0x0122]
+    result = open_scu(scp.port).send(report())
+    assert (result.status, result.disposition) == (0x0122, Disposition.PERMANENT)
+    assert [stored[0] for stored in scp.stored] == list(SR_CLASSES)
+
+
+def test_what_goes_with_a_report_is_sent_as_it_is(open_scu: OpenScu) -> None:
+    picture = recast(report(), SECONDARY_CAPTURE)
+    with Scp(sop_classes=(*SR_CLASSES, SECONDARY_CAPTURE)).serving() as scp:
+        scu = open_scu(scp.port)
+        assert [scu.send(file).sop_class_uid for file in (picture, report())] == [SECONDARY_CAPTURE, SR_CLASSES[0]]
+        assert scp.stored[0] == (SECONDARY_CAPTURE, EXPLICIT, dataset_of(picture))
+
+
+def test_what_goes_with_a_report_never_becomes_a_report(scp: Scp, open_scu: OpenScu) -> None:
+    result = open_scu(scp.port).send(recast(report(), SECONDARY_CAPTURE))
+    assert (result.disposition, result.detail) == (Disposition.PERMANENT, "no SOP class is accepted")
+    assert scp.stored == []
 
 
 @pytest.mark.parametrize("accepted", [(COMPREHENSIVE_SR, ENHANCED_SR), (ENHANCED_SR,)])
