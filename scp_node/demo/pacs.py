@@ -17,7 +17,11 @@ from typing import Any, Protocol, cast
 
 from pydicom import Dataset, dcmread
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import Comprehensive3DSRStorage, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    Comprehensive3DSRStorage,
+    SecondaryCaptureImageStorage,
+    Verification,
+)
 
 AE_TITLE = "PACS"
 _LOOPBACK = "127.0.0.1"
@@ -120,7 +124,7 @@ class OrthancPacs:
 
 
 class StoragePacs:
-    """A Storage SCP that keeps reports as files."""
+    """A Storage SCP that keeps reports and their pictures as files."""
 
     name = "a small Storage SCP (Orthanc is not installed)"
 
@@ -132,7 +136,8 @@ class StoragePacs:
         self._numbers = itertools.count()
         ae = AE(ae_title=AE_TITLE)
         ae.add_supported_context(Verification)
-        ae.add_supported_context(Comprehensive3DSRStorage)
+        for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
+            ae.add_supported_context(sop_class)
         handlers: Any = [(evt.EVT_C_STORE, self._on_c_store)]
         self._server = cast("Any", ae.start_server((_LOOPBACK, port), block=False, evt_handlers=handlers))
         self.port = self._server.server_address[1]
@@ -141,7 +146,8 @@ class StoragePacs:
     def _on_c_store(self, event: Any) -> int:
         file = self._folder / f"{next(self._numbers):04d}.dcm"
         file.write_bytes(event.encoded_dataset())
-        self._arrived.put((time.monotonic(), dcmread(file)))
+        if (dataset := dcmread(file)).Modality == "SR":
+            self._arrived.put((time.monotonic(), dataset))
         return 0x0000
 
     def new_reports(self) -> list[tuple[float, Dataset]]:

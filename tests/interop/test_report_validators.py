@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import highdicom
+import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from scp_node.domain import Note, Outcome, PreviousReport, ReportedImage
-from scp_node.report import SOP_CLASSES, codes, with_sop_class
+from scp_node.report import SOP_CLASSES, build_overlay, codes, with_sop_class
 from scp_node.report.attributes import dataset
 from scp_node.report.wording import image_sentence
 from tests.scp_node.report.reports import (
+    AT,
     FAILED,
     IMAGE,
     LATERAL,
@@ -33,6 +35,7 @@ from tests.scp_node.report.reports import (
     OUTCOMES,
     POSITIVE,
     RADIOGRAPH,
+    SITE,
     built,
     every_item,
     lateral,
@@ -155,16 +158,38 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def clinical(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Reports of the clinical test data with every kind of result; of many files made alike, some."""
-    folder = tmp_path_factory.mktemp("clinical")
+def pictures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Overlays of headers made in code and of the clinical test data, positive and negative."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images = [(header, radiograph(**attributes)) for header, attributes in HEADERS.items()]
+    images += [(source.stem, stored(source)) for source in _sources(shared_data)]
+    paths = []
+    for name, image in images:
+        for verdict in (POSITIVE, NEGATIVE):
+            finding = replace(verdict, attention=np.zeros((14, 14), "<f4").tobytes())
+            made = build_overlay(
+                image=replace(image, outcome=finding), display=np.zeros((64, 64), np.uint8), model=MODEL, site=SITE,
+                version=1, number=1, at=AT,
+            )  # fmt: skip
+            paths.append(_write(folder, f"{name}-{verdict.verdict}".replace(" ", "-"), made.file))
+    return paths
+
+
+def _sources(shared_data: Path) -> list[Path]:
+    """Return the clinical files that can carry a report; of many made alike, some."""
     sources = [path for path in sorted((shared_data / "dicom").rglob("*.dcm")) if path.parent.name != "rsna_rebuilt"]
     sources += sorted((shared_data / "dicom" / "rsna_rebuilt").glob("*.dcm"))[::60]
     sources += sorted((shared_data / "robustness" / "derived").glob("*.dcm"))
+    return [source for source in sources if source.name not in UNREPORTABLE]
+
+
+@pytest.fixture(scope="module")
+def clinical(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Reports of the clinical test data with every kind of result; of many files made alike, some."""
+    folder = tmp_path_factory.mktemp("clinical")
     return [
         _write(folder, f"{source.stem}-{name}", built(*images).file)
-        for source in sources
-        if source.name not in UNREPORTABLE
+        for source in _sources(shared_data)
         for name, images in _studies(stored(source)).items()
     ]
 
@@ -215,6 +240,12 @@ def test_dciodvfy_has_nothing_to_say_of_a_report_whose_source_is_in_order(genera
 def test_dciodvfy_finds_no_error_in_reports_of_clinical_files(clinical: list[Path]) -> None:
     assert len(clinical) > 300
     assert _errors(_dciodvfy(clinical)) == {}
+
+
+@pytest.mark.needs("dciodvfy")
+def test_dciodvfy_finds_no_error_in_pictures(pictures: list[Path]) -> None:
+    assert len(pictures) > 100
+    assert _errors(_dciodvfy(pictures)) == {}
 
 
 @pytest.mark.needs("dciodvfy")

@@ -47,6 +47,29 @@ def test_real_films_come_back_as_valid_reports_in_a_real_pacs(
         assert "Imaging Measurement Report" in check(file, "dsrdump").stdout
 
 
+@pytest.mark.needs("dciodvfy")
+def test_pictures_come_after_their_reports_and_each_film_has_one(
+    start_node: Callable[..., Node], orthanc: Orthanc, shared_data: Path, tmp_path: Path
+) -> None:
+    destinations = [destination(orthanc.port, ae_title=orthanc.ae_title)]
+    node = start_node(destinations=destinations, report={"overlay": "all"})
+    films = sorted((shared_data / "dicom" / "rsna_original").glob("*.dcm"))[:3]
+    node.send_files(films)
+    rows = [row for row in node.run_until_idle(len(films)) if row["state"] == "analysed"]
+    assert rows
+    kinds = [[sent["kind"] for sent in row["deliveries"]] for row in rows]
+    assert kinds == [["report", "overlay"]] * len(rows)
+    assert {sent["state"] for row in rows for sent in row["deliveries"]} == {"delivered"}
+    pictures = orthanc.datasets("OT")
+    assert {row["deliveries"][1]["sop_instance_uid"] for row in rows} == {each.SOPInstanceUID for each in pictures}
+    for picture in pictures:
+        assert picture.pixel_array.shape[2] == 3
+        file = tmp_path / f"{picture.SOPInstanceUID}.dcm"
+        picture.save_as(file, enforce_file_format=True)
+        verified = check(file, "dciodvfy")
+        assert "Error" not in verified.stdout + verified.stderr
+
+
 def test_a_second_send_of_the_same_film_leaves_one_report_in_the_pacs(node: Node, orthanc: Orthanc) -> None:
     for _ in range(3):
         assert node.send(radiograph()) == [0]
