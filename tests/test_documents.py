@@ -14,6 +14,7 @@ from scp_node.cli import cli
 from scp_node.ledger.audit import STATES
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
+from scp_node.report import COMPANION_SOP_CLASSES
 from scp_node.settings import Settings
 from tests.node import BUNDLE
 
@@ -55,6 +56,10 @@ def test_every_rejection_is_listed_with_its_numbers(statement: str) -> None:
 
 def test_the_report_classes_are_the_default_setting(statement: str) -> None:
     assert [uid for _, uid in table(statement, "SOP class, in this order")] == list(Settings().report.sop_classes)
+
+
+def test_the_classes_of_what_goes_with_a_report_are_those_offered(statement: str) -> None:
+    assert [uid for _, uid in table(statement, "SOP class of what goes")] == list(COMPANION_SOP_CLASSES)
 
 
 def test_the_implementation_is_named(statement: str) -> None:

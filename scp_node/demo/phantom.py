@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import uuid
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -19,7 +20,7 @@ _LUNGS = ((0.31, 0.46), (0.69, 0.46))  # centres as shares of width and height
 
 
 def phantom_pixels(seed: int, *, opacity: bool, size: int = 512) -> NDArray[np.uint16]:
-    """Return a 12-bit picture of shape (size, size), air dark, with a bright patch in one lung when `opacity`."""
+    """Return a 12-bit picture of shape (size, size), air dark, with bright patches in the lungs when `opacity`."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
     picture = 0.78 * _ellipse(x, y, (0.5, 0.62), (0.46, 0.62), soft=0.04)  # the trunk
@@ -29,11 +30,20 @@ def phantom_pixels(seed: int, *, opacity: bool, size: int = 512) -> NDArray[np.u
     picture += 0.12 * _ellipse(x, y, (0.5, 0.5), (0.045, 0.6), soft=0.02)  # the spine
     picture += 0.04 * np.maximum(0, np.sin(34 * (y + 0.35 * (x - 0.5) ** 2))) * (picture > 0.1)  # ribs
     if opacity:
-        side, height = random.integers(2), random.uniform(0.42, 0.62)
-        patch = _ellipse(x, y, (_LUNGS[side][0], height), (0.09, 0.11), soft=0.12)
-        picture += random.uniform(0.30, 0.40) * patch
+        picture += _opacities(x, y, random) * (picture > 0.15)
     picture += random.normal(0, 0.012, picture.shape)
     return (np.clip(picture, 0, 1) * 4095).astype(np.uint16)
+
+
+def _opacities(x: NDArray[np.float64], y: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
+    """Return soft patches in both lungs and mottle all over: what the demonstration model takes for an opacity."""
+    mottle = cv2.resize(random.normal(0, 0.1, (24, 24)), x.shape, interpolation=cv2.INTER_CUBIC).astype(np.float64)
+    for number in range(6):
+        column = _LUNGS[number % 2][0] + random.uniform(-0.05, 0.05)
+        radii = (random.uniform(0.06, 0.12), random.uniform(0.06, 0.16))
+        patch = _ellipse(x, y, (column, random.uniform(0.4, 0.68)), radii, soft=0.3)
+        mottle += random.uniform(0.2, 0.4) * patch
+    return mottle
 
 
 def _ellipse(

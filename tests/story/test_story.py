@@ -60,6 +60,16 @@ def test_a_chest_film_goes_in_and_its_report_comes_back_and_a_row_stays(node: No
     assert times == sorted(times)
 
 
+def test_a_positive_film_has_a_picture_that_is_delivered_after_its_report(node: Node) -> None:
+    node.send(radiograph(1, opacity=True), radiograph(2))
+    positive, negative = node.run_until_idle(2)
+    assert (positive["verdict"], negative["verdict"]) == ("present", "not-detected")
+    told = [[(sent["kind"], sent["state"]) for sent in row["deliveries"]] for row in (positive, negative)]
+    assert told == [[("report", "delivered"), ("overlay", "delivered")], [("report", "delivered")]]
+    report, picture = positive["deliveries"]
+    assert report["at"] <= picture["at"]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
