@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer.main
+from pydicom import Dataset, dcmread
+from pydicom.datadict import dictionary_description
 
 from scp_node import implementation
 from scp_node.cli import cli
 from scp_node.ledger.audit import STATES
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
-from scp_node.report import COMPANION_SOP_CLASSES
+from scp_node.report import COMPANION_SOP_CLASSES, build_overlay, codes
 from scp_node.settings import Settings
 from tests.node import BUNDLE
+from tests.scp_node.report.reports import AT, MODEL, POSITIVE, PREVIOUS, SITE, built, radiograph, rich_header
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +67,52 @@ def test_the_report_classes_are_the_default_setting(statement: str) -> None:
 
 def test_the_classes_of_what_goes_with_a_report_are_those_offered(statement: str) -> None:
     assert [uid for _, uid in table(statement, "SOP class of what goes")] == list(COMPANION_SOP_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def created() -> dict[str, list[Dataset]]:
+    """Objects of a film whose header has all that is taken over, and of one that has nothing else."""
+    poor = radiograph(PatientAge=None, StudyDescription=None, Manufacturer=None)
+    rich = radiograph(**rich_header(), LossyImageCompression="01")
+    seen = replace(POSITIVE, attention=np.zeros((14, 14), "<f4").tobytes())
+    shown = {"display": np.zeros((64, 64), np.uint8), "model": MODEL, "site": SITE, "version": 1, "number": 1, "at": AT}
+    films = (poor, rich)
+    return {
+        "report": [dcmread(BytesIO(built(film, previous=PREVIOUS).file)) for film in films],
+        "picture": [
+            dcmread(BytesIO(build_overlay(image=replace(film, outcome=seen), **shown).file))  # type: ignore[arg-type]
+            for film in films
+        ],
+    }
+
+
+@pytest.mark.parametrize("kind", ["report", "picture"])
+def test_every_attribute_that_is_written_is_stated_and_every_stated_one_is_written(
+    statement: str, created: dict[str, list[Dataset]], kind: str
+) -> None:
+    rows = table(statement, "Attribute of every object") + table(statement, f"Attribute of the {kind}")
+    stated = [name for row in rows for name in row[0].split(", ")]
+    assert len(stated) == len(set(stated))
+    written = {dictionary_description(element.tag) for made in created[kind] for element in made}
+    assert set(stated) == written
+
+
+def test_what_is_fixed_does_not_depend_on_the_image(statement: str, created: dict[str, list[Dataset]]) -> None:
+    for kind, (poor, rich) in created.items():
+        rows = table(statement, "Attribute of every object") + table(statement, f"Attribute of the {kind}")
+        fixed = {name for row in rows if row[1] == "fixed" for name in row[0].split(", ")}
+        assert fixed
+        for element in poor:
+            if dictionary_description(element.tag) in fixed:
+                assert element == rich[element.tag], element.keyword
+
+
+def test_the_codes_are_those_of_the_report(statement: str) -> None:
+    concepts = [value for value in vars(codes).values() if isinstance(value, codes.Concept)]
+    tables = [value.values() for value in vars(codes).values() if isinstance(value, Mapping)]
+    concepts += [each for values in tables for each in values if isinstance(each, codes.Concept)]
+    told = {(code, meaning) for code, meaning in table(statement, "Code of the report")}
+    assert told == {(f"({each.value}, {each.scheme})", each.meaning) for each in concepts}
 
 
 def test_the_implementation_is_named(statement: str) -> None:

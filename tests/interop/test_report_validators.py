@@ -21,7 +21,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from scp_node.domain import Note, Outcome, PreviousReport, ReportedImage
+from scp_node.domain import Note, Outcome, ReportedImage
 from scp_node.report import SOP_CLASSES, build_overlay, codes, with_sop_class
 from scp_node.report.attributes import dataset
 from scp_node.report.wording import image_sentence
@@ -34,6 +34,7 @@ from tests.scp_node.report.reports import (
     NEGATIVE,
     OUTCOMES,
     POSITIVE,
+    PREVIOUS,
     RADIOGRAPH,
     SITE,
     built,
@@ -41,6 +42,7 @@ from tests.scp_node.report.reports import (
     lateral,
     radiograph,
     report,
+    rich_header,
     said,
     stored,
 )
@@ -58,50 +60,12 @@ NOT_KNOWN_TO_DCIODVFY = {  # Device UID of contributing equipment, PS3.3 Table C
         " - this is a Standard Extended SOP Class"
     ),
 }
-PREVIOUS = PreviousReport(
-    sop_instance_uid="2.25.1", series_instance_uid="2.25.2", sop_class_uid=SOP_CLASSES[0], version=1
-)
 
 
 def _poor() -> dict[str, Any]:
     """Return a header with what a report cannot do without, and nothing else."""
     kept = {"SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"}
     return {keyword: None for keyword in RADIOGRAPH if keyword not in kept}
-
-
-def _rich() -> dict[str, Any]:
-    """Return a header with all that a report takes over."""
-    procedure = dataset(CodeValue="XR-CH2", CodingSchemeDesignator="99RIS", CodeMeaning="Chest two views")
-    facility = dataset(LocalNamespaceEntityID="WARD 7", UniversalEntityID="1.2.3", UniversalEntityIDType="ISO")
-    qualifiers = dataset(
-        UniversalEntityID="1.2.4",
-        UniversalEntityIDType="ISO",
-        IdentifierTypeCode="MR",
-        AssigningFacilitySequence=[facility],
-    )
-    order = dataset(
-        AccessionNumber="A-4711",
-        IssuerOfAccessionNumberSequence=[facility],
-        RequestedProcedureID="RP1",
-        RequestedProcedureDescription="Chest for fever",
-        PlacerOrderNumberImagingServiceRequest="P1",
-    )
-    other_id = dataset(PatientID="OTHER", IssuerOfPatientIDQualifiersSequence=[qualifiers])
-    return {
-        "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
-        "IssuerOfPatientID": "HOSPITAL",
-        "IssuerOfPatientIDQualifiersSequence": [qualifiers],
-        "OtherPatientIDsSequence": [other_id],
-        "OtherPatientIDs": ["OLD-1", "OLD-2"],
-        "IssuerOfAccessionNumberSequence": [facility],
-        "ProcedureCodeSequence": [procedure],
-        "RequestAttributesSequence": [order],
-        "TimezoneOffsetFromUTC": "+0200",
-        "InstitutionName": "Hospital",
-        "StationName": "ROOM1",
-        "DeviceSerialNumber": "42",
-        "SoftwareVersions": ["1", "2"],
-    }
 
 
 def _wrong() -> dict[str, Any]:
@@ -122,7 +86,7 @@ def _wrong() -> dict[str, Any]:
     }
 
 
-HEADERS = {"plain": {}, "poor": _poor(), "rich": _rich(), "wrong": _wrong()}
+HEADERS = {"plain": {}, "poor": _poor(), "rich": rich_header(), "wrong": _wrong()}
 
 
 def _studies(image: ReportedImage) -> dict[str, list[ReportedImage]]:

@@ -25,7 +25,7 @@ from scp_node.domain import (
     Reason,
     ReportedImage,
 )
-from scp_node.report import Site, build_report
+from scp_node.report import SOP_CLASSES, Site, build_report
 from scp_node.report.attributes import dataset
 from scp_node.report.codes import Concept
 
@@ -59,6 +59,10 @@ OUTCOMES: dict[str, Outcome] = {
     "not attempted": LATERAL,
     "failed": FAILED,
 }
+
+PREVIOUS = PreviousReport(
+    sop_instance_uid="2.25.1", series_instance_uid="2.25.2", sop_class_uid=SOP_CLASSES[0], version=1
+)
 
 STUDY = "1.2.826.0.1.3680043.10.1.1"
 SERIES = "1.2.826.0.1.3680043.10.1.2"
@@ -104,6 +108,41 @@ def radiograph(
         transfer_syntax=syntax,
         outcome=outcome,
     )
+
+
+def rich_header() -> dict[str, Any]:
+    """Return a header with all that a report takes over."""
+    procedure = dataset(CodeValue="XR-CH2", CodingSchemeDesignator="99RIS", CodeMeaning="Chest two views")
+    facility = dataset(LocalNamespaceEntityID="WARD 7", UniversalEntityID="1.2.3", UniversalEntityIDType="ISO")
+    qualifiers = dataset(
+        UniversalEntityID="1.2.4",
+        UniversalEntityIDType="ISO",
+        IdentifierTypeCode="MR",
+        AssigningFacilitySequence=[facility],
+    )
+    order = dataset(
+        AccessionNumber="A-4711",
+        IssuerOfAccessionNumberSequence=[facility],
+        RequestedProcedureID="RP1",
+        RequestedProcedureDescription="Chest for fever",
+        PlacerOrderNumberImagingServiceRequest="P1",
+    )
+    other_id = dataset(PatientID="OTHER", IssuerOfPatientIDQualifiersSequence=[qualifiers])
+    return {
+        "PatientName": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+        "IssuerOfPatientID": "HOSPITAL",
+        "IssuerOfPatientIDQualifiersSequence": [qualifiers],
+        "OtherPatientIDsSequence": [other_id],
+        "OtherPatientIDs": ["OLD-1", "OLD-2"],
+        "IssuerOfAccessionNumberSequence": [facility],
+        "ProcedureCodeSequence": [procedure],
+        "RequestAttributesSequence": [order],
+        "TimezoneOffsetFromUTC": "+0200",
+        "InstitutionName": "Hospital",
+        "StationName": "ROOM1",
+        "DeviceSerialNumber": "42",
+        "SoftwareVersions": ["1", "2"],
+    }
 
 
 def attribute(keyword: str, value: Any) -> dict[str, Any]:
