@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, func, select
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, func, select
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import instance, result
+from scp_node.ledger.schema import companion, instance, result
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.work import ANALYSE, Claim
 
@@ -67,13 +67,17 @@ class Analyses:
         ]  # fmt: skip
 
     def record(self, analysed: Sequence[Analysed], model: ModelIdentity) -> int:
-        """Write results, close their work and open the reports of their studies; return how many were still ours."""
+        """Write results, close their work and open the reports of their studies; return how many were still ours.
+
+        What this node made and a PACS routed back opens no report: it would be answered by a picture, for ever.
+        """
         kept, studies = 0, set()
         with self._transactions.writing() as (connection, now):
-            for item in analysed:
+            for item in _recognised(connection, analysed):
                 if queue.complete(connection, item.task.claim, at=now):
                     insert_result(connection, item, model, now)
-                    studies.add(item.task.study_uid)
+                    if not _is_own(item.outcome):
+                        studies.add(item.task.study_uid)
                     kept += 1
             for study_uid in sorted(studies):  # always in this order: two workers cannot lock each other out
                 open_report(connection, self._policy, study_uid, now)
@@ -88,6 +92,18 @@ class Analyses:
                     queue.delay(connection, task.claim, due=now + pause, error=error)
         outcome = NotAnalysed(reason=Reason.INFERENCE, detail=error)
         self.record([Analysed(task=task, outcome=outcome, started_at=now) for task in spent], model)
+
+
+def _recognised(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:
+    """Return the outcomes, with those of pictures that this ledger holds recognised, whoever they say they are by."""
+    uids = [item.task.sop_instance_uid for item in analysed]
+    made = set(connection.scalars(select(companion.c.sop_instance_uid).where(companion.c.sop_instance_uid.in_(uids))))
+    own = NotAnalysed(reason=Reason.OWN_OBJECT, detail="SOPInstanceUID")
+    return [replace(item, outcome=own) if item.task.sop_instance_uid in made else item for item in analysed]
+
+
+def _is_own(outcome: Outcome) -> bool:
+    return isinstance(outcome, NotAnalysed) and outcome.reason is Reason.OWN_OBJECT
 
 
 def open_report(connection: Connection, policy: Policy, study_uid: str, now: datetime) -> None:

@@ -177,6 +177,7 @@ def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity
         select(func.max(result.c.id))
         .join(instance, instance.c.id == result.c.instance_id)
         .where(instance.c.study_uid == study_uid, result.c.bundle_digest == model.digest)
+        .where(func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT)
         .group_by(result.c.instance_id)
     )
     columns = (

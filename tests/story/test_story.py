@@ -70,6 +70,20 @@ def test_a_positive_film_has_a_picture_that_is_delivered_after_its_report(node: 
     assert report["at"] <= picture["at"]
 
 
+def test_a_pacs_that_routes_the_whole_study_back_starts_no_loop(node: Node, pacs: StoragePacs, tmp_path: Path) -> None:
+    film = radiograph(1, opacity=True)
+    node.send(film)
+    node.run_until_idle(1)
+    [picture] = [file for file in (tmp_path / "pacs").glob("*.dcm") if dcmread(file).Modality == "OT"]
+    assert node.send_files([picture]) == [0x0000]
+    rows = node.run_until_idle(2)
+    assert [(row["state"], row["reason"]) for row in rows] == [("analysed", None), ("not-analysed", "own-object")]
+    assert [row["report_version"] for row in rows] == [1, None]
+    assert len(reports(pacs, 1)) == 1
+    node.send(film)  # and what was there before is still told as it was
+    assert [row["report_version"] for row in node.run_until_idle(2)] == [1, None]
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

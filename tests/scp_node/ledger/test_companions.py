@@ -10,7 +10,7 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 
 from scp_node import migrations
-from scp_node.domain import BuiltObject
+from scp_node.domain import BuiltObject, NotAnalysed, Reason
 from scp_node.ledger import DeliveryTask, StudySnapshot, create_ledger_engine
 from tests.scp_node.ledger_node import MODEL, Node, built_report
 
@@ -94,3 +94,46 @@ def _migrate(engine: Engine, revision: str) -> None:
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+
+
+class TestWhatAPacsRoutesBack:
+    """A PACS that sends whole studies to the node sends it its own pictures, too."""
+
+    def test_our_picture_opens_no_report_and_is_in_none(self, node: Node) -> None:
+        reported_with_overlay(node, "pacs")
+        node.receive("own", sop_instance_uid=OVERLAY.sop_instance_uid)
+        assert node.analyse(NotAnalysed(reason=Reason.OWN_OBJECT)) == 1
+        node.clock.advance(seconds=60)
+        assert node.report("pacs") is None
+        node.receive("2")
+        node.analyse()
+        node.clock.advance(seconds=60)
+        snapshot = node.report("pacs")
+        assert snapshot is not None
+        assert [image.sop_instance_uid for image in snapshot.images] == ["1.2.3.1", "1.2.3.2"]
+        assert (node.audit()[1]["state"], node.audit()[1]["reason"]) == ("not-analysed", "own-object")
+        assert node.audit()[1]["report_uid"] is None
+
+    def test_it_is_known_by_its_uid_where_the_header_does_not_tell(self, node: Node) -> None:
+        reported_with_overlay(node, "pacs")
+        node.receive("own", sop_instance_uid=OVERLAY.sop_instance_uid)
+        node.analyse(NotAnalysed(reason=Reason.MODALITY))
+        node.clock.advance(seconds=60)
+        assert node.report("pacs") is None
+        assert node.audit()[1]["reason"] == "own-object"
+
+    def test_a_study_of_nothing_else_has_no_report(self, node: Node) -> None:
+        node.receive("own")
+        node.analyse(NotAnalysed(reason=Reason.OWN_OBJECT))
+        node.clock.advance(seconds=60)
+        assert node.report("pacs") is None
+        assert "report" not in node.ledger.upkeep.counts()
+
+    def test_a_picture_by_somebody_else_is_reported_as_not_analysed(self, node: Node) -> None:
+        reported_with_overlay(node, "pacs")
+        node.receive("foreign")
+        node.analyse(NotAnalysed(reason=Reason.MODALITY))
+        node.clock.advance(seconds=60)
+        snapshot = node.report("pacs")
+        assert snapshot is not None
+        assert len(snapshot.images) == 2
