@@ -38,6 +38,7 @@ ConfigOption = Annotated[
         "--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False
     ),
 ]
+MANY = 100  # images that `reanalyse` takes without being told so
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)  # a pipe has no width: keep UIDs whole
 
 
@@ -224,6 +225,45 @@ def requeue(
     upkeep = app.open_ledger(_settings(config)).upkeep
     number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
     out.print(f"{number} {'discarded' if discard else 'put back'}")
+
+
+@cli.command()
+def reanalyse(
+    study_uid: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Study Instance UID.", show_default=False)
+    ] = None,
+    config: ConfigOption = None,
+    since: Annotated[str | None, typer.Option(help="Images received at or after this ISO 8601 instant.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Images that this bundle, NAME-VERSION or its digest, spoke of last.")
+    ] = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many images that would be.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help=f"Do it for more than {MANY} images, too.")] = False,
+) -> None:
+    """Have images analysed again by the model that the node serves now, after everything that arrives meanwhile.
+
+    Results are added, never changed. A report that then says something else is sent as a new version that names the one
+    before; one that says the same is not sent again. Images whose file is gone are left as they are.
+    """
+    if study_uid is since is model is None:
+        raise SettingsError("reanalyse: give a STUDY, --since or --model; together they must all hold")
+    received_since = _instant("--since", since)
+    settings = _settings(config)
+    reanalysis = app.open_ledger(settings).reanalysis
+    ended = reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
+    folder = settings.node.data_dir / app.SPOOL_FOLDER
+    images = [image for image in ended if (folder / image.spool_path).exists()]
+    told = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
+    if gone := len(ended) - len(images):
+        told += f"; {gone} left out, their files are gone"
+    if dry_run:
+        out.print(f"would analyse again: {told}")
+        return
+    if len(images) > MANY and not yes:
+        raise SettingsError(f"reanalyse: {told}; --yes does that")
+    out.print(f"to be analysed again: {told}")
+    reanalysis.request(images)
 
 
 @model_cli.command("show")

@@ -25,6 +25,7 @@ class Priority(IntEnum):
     STAT = 0
     HIGH = 5
     ROUTINE = 10
+    BACKGROUND = 20  # what is analysed once more, on request
 
 
 class Completion(StrEnum):

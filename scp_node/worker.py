@@ -239,7 +239,7 @@ class Reporter:
             return
         built = self._build(snapshot)
         if built.content_digest == snapshot.previous_content_digest:
-            self._ledger.reports.complete_unchanged(task)
+            self._ledger.reports.complete_unchanged(task, snapshot)
             return
         names = self._destinations(snapshot)
         if self._ledger.reports.save(task, snapshot, built, self._model, names):

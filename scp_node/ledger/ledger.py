@@ -13,6 +13,7 @@ from scp_node.ledger.analyses import Analyses
 from scp_node.ledger.audit import Audit
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
+from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
@@ -30,6 +31,7 @@ class Ledger:
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)
         self.upkeep = Upkeep(transactions, policy)
+        self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)
 
     def close(self) -> None:

@@ -115,10 +115,13 @@ class Reports:
             if queue.bury(connection, task.claim, error=error, at=now):
                 record_event(connection, now, "report-failed", study_uid=task.study_uid, detail={"error": error})
 
-    def complete_unchanged(self, task: ReportTask) -> None:
-        """Close the work: the report that exists says all there is to say."""
+    def complete_unchanged(self, task: ReportTask, snapshot: StudySnapshot) -> None:
+        """Close the work: the report that exists says all there is to say, of newer results that are the same, too."""
         with self._transactions.writing() as (connection, now):
-            queue.complete(connection, task.claim, at=now)
+            if queue.complete(connection, task.claim, at=now) and snapshot.previous_id is not None:
+                told = report_result.c.report_id == snapshot.previous_id
+                linked = set(connection.scalars(select(report_result.c.result_id).where(told)))
+                _link(connection, snapshot.previous_id, [each for each in snapshot.result_ids if each not in linked])
 
     def save(
         self, task: ReportTask, snapshot: StudySnapshot, built: BuiltReport, model: ModelIdentity,
@@ -240,9 +243,14 @@ def _insert_report(
         sha256=hashlib.sha256(built.file).hexdigest(),
         at=now,
     )
-    links = [{"report_id": report_id, "result_id": result_id} for result_id in snapshot.result_ids]
-    connection.execute(report_result.insert(), links)
+    _link(connection, report_id, snapshot.result_ids)
     return report_id
+
+
+def _link(connection: Connection, report_id: int, result_ids: Sequence[int]) -> None:
+    if result_ids:
+        links = [{"report_id": report_id, "result_id": result_id} for result_id in result_ids]
+        connection.execute(report_result.insert(), links)
 
 
 def _insert_companion(connection: Connection, report_id: int, built: BuiltObject) -> int:

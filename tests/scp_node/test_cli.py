@@ -37,6 +37,8 @@ def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path
         (["audit", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
         (["audit", "--state", "done"], "--state: one of received"),
         (["requeue"], "requeue: give an ID, or --dead"),
+        (["reanalyse"], "reanalyse: give a STUDY, --since or --model"),
+        (["reanalyse", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
         (["report", "1.2.3"], "scp-node db upgrade"),
         (["send", "absent.dcm", "--to", "127.0.0.1:1"], "absent.dcm: no such file or folder"),
         (["send", ".", "--to", "nowhere"], "--to: give HOST:PORT"),

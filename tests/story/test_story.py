@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from scp_node import app
 from scp_node.demo.pacs import StoragePacs
 from scp_node.report.text import as_text
-from tests.node import Node, destination, radiograph
+from tests.node import BUNDLE, Node, destination, radiograph
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -226,6 +226,47 @@ def _command(node: Node, *arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_study_that_is_analysed_again_has_a_new_report_only_where_it_says_something_else(
+    start_node: Callable[..., Node], pacs: StoragePacs
+) -> None:
+    film = radiograph(1, opacity=True)
+    node = start_node(destinations=[destination(pacs.port)])
+    node.send(film)
+    [first] = reports(pacs, 1)
+    node.run_until_idle(1)
+    planned = _command(node, "reanalyse", film.StudyInstanceUID, "--dry-run")
+    assert "would analyse again: 1 images of 1 studies" in planned
+    assert "to be analysed again: 1 images" in _command(node, "reanalyse", film.StudyInstanceUID)
+    wait_until(lambda: _runs(node, film) == 2, 30, what="second result")
+    assert [row["report_version"] for row in node.run_until_idle(1)] == [1]
+    node.stop()
+
+    point = {"bundle": str(BUNDLE), "operating_point": "half", "lease_seconds": 3}
+    node = start_node(destinations=[destination(pacs.port)], inference=point)
+    _command(node, "reanalyse", "--since", "2020-01-01")
+    [second] = reports(pacs, 1)
+    [row] = node.run_until_idle(1)
+    assert (row["report_version"], row["verdict"], row["threshold"]) == (2, "not-detected", 0.5)
+    [predecessor] = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert predecessor.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert [sent["kind"] for sent in row["deliveries"]] == ["report"]
+
+
+def _runs(node: Node, film: Dataset) -> int:
+    return sum(event["kind"] == "analysed" for event in node.ledger.audit.events(film.StudyInstanceUID))
+
+
+def test_an_image_whose_file_is_gone_is_not_analysed_again(start_node: Callable[..., Node]) -> None:
+    node = start_node()
+    node.send(radiograph())
+    node.run_until_idle(1)
+    for file in (node.settings.node.data_dir / app.SPOOL_FOLDER).rglob("*.dcm"):
+        file.unlink()
+    told = _command(node, "reanalyse", radiograph().StudyInstanceUID)
+    assert "0 images of 0 studies; 1 left out, their files are gone" in told
+    assert [row["state"] for row in node.run_until_idle(1)] == ["analysed"]
 
 
 def test_a_bundle_with_a_detector_puts_its_boxes_into_ledger_and_report(

@@ -1,0 +1,88 @@
+"""Images are analysed once more, on request: results are added, and a report that then says something else follows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+
+from scp_node.domain import Priority, Reason
+from scp_node.ledger import work as queue
+from scp_node.ledger.events import record_event
+from scp_node.ledger.schema import instance, result, work
+from scp_node.ledger.transactions import Transactions
+from scp_node.ledger.work import ANALYSE, WorkState
+
+_CHUNK = 500  # values in one IN list
+_ENDED = (WorkState.DONE, WorkState.DEAD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAnalysis:
+    """One image whose analysis has ended."""
+
+    instance_id: int
+    study_uid: str
+    spool_path: str
+
+
+class Reanalysis:
+    """What was analysed, and the way to have that done again."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """Work on `transactions`."""
+        self._transactions = transactions
+
+    def ended(
+        self, *, study_uid: str | None = None, since: datetime | None = None, model: str | None = None
+    ) -> list[PastAnalysis]:
+        """Return the images, oldest first, whose analysis has ended; what is given must hold.
+
+        Args:
+            study_uid: of this study.
+            since: received at or after this instant.
+            model: whose newest result is by this bundle, "name-version" or its digest.
+        """
+        newest = select(func.max(result.c.id)).group_by(result.c.instance_id)
+        conditions: list[ColumnElement[bool]] = [
+            result.c.id.in_(newest),
+            func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT,
+            work.c.state.in_(_ENDED),
+        ]
+        if study_uid is not None:
+            conditions.append(instance.c.study_uid == study_uid)
+        if since is not None:
+            conditions.append(instance.c.received_at >= since)
+        if model is not None:
+            conditions.append(or_(result.c.bundle == model, result.c.bundle_digest == model))
+        statement = (
+            select(instance.c.id, instance.c.study_uid, instance.c.spool_path)
+            .join(result, result.c.instance_id == instance.c.id)
+            .join(work, (work.c.ref_id == instance.c.id) & (work.c.queue == ANALYSE))
+            .where(*conditions)
+            .order_by(instance.c.id)
+        )
+        with self._transactions.reading() as (connection, _now):
+            rows = connection.execute(statement).all()
+        return [PastAnalysis(instance_id=row.id, study_uid=row.study_uid, spool_path=row.spool_path) for row in rows]
+
+    def request(self, images: Sequence[PastAnalysis]) -> int:
+        """Have these images analysed again, after all that arrives meanwhile; return how many that are.
+
+        What is analysed already, or was discarded, is left as it is.
+        """
+        woken = 0
+        for start in range(0, len(images), _CHUNK):
+            chunk = images[start : start + _CHUNK]
+            ids = (work.c.queue == ANALYSE) & work.c.ref_id.in_([image.instance_id for image in chunk])
+            with self._transactions.writing() as (connection, now):
+                connection.execute(
+                    update(work).where(ids, work.c.state.in_(_ENDED)).values(priority=Priority.BACKGROUND)
+                )
+                woken += queue.wake(connection, ids & work.c.state.in_(_ENDED), at=now)
+                for study_uid, count in Counter(image.study_uid for image in chunk).items():
+                    record_event(connection, now, "reanalysis-requested", study_uid=study_uid, detail={"images": count})
+        return woken
