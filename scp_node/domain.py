@@ -39,8 +39,9 @@ class Completion(StrEnum):
 class Verdict(StrEnum):
     """What the model says at its operating point."""
 
-    PRESENT = "present"  # probability >= threshold
-    NOT_DETECTED = "not-detected"  # probability < threshold
+    PRESENT = "present"  # probability >= threshold, or the upper end of the grey zone
+    NOT_DETECTED = "not-detected"  # probability < threshold, or the lower end
+    UNDETERMINED = "undetermined"  # within a grey zone that a site has set
 
 
 class Reason(StrEnum):
@@ -148,6 +149,7 @@ class ModelIdentity:
     calibration: str  # "none" or, say, "platt:slope=0.93,intercept=-1.2"
     input: str = "224x224 grayscale"
     manufacturer: str = ""
+    grey_zone: float = 0.0  # half-width around the threshold; 0: every finding is present or not detected
     region_threshold: float | None = None  # score from which a region is reported; None for a model without a detector
 
     @property
@@ -174,6 +176,7 @@ class Finding:
     probability: float  # calibrated, 0..1
     logit: float
     threshold: float  # 0..1
+    grey_zone: float = 0.0  # see ModelIdentity
     notes: tuple[Note, ...] = ()
     input_stats: Mapping[str, float] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()  # of a positive image only, the surest first
@@ -182,7 +185,15 @@ class Finding:
     @property
     def verdict(self) -> Verdict:
         """Return the statement at the operating point."""
-        return Verdict.PRESENT if self.probability >= self.threshold else Verdict.NOT_DETECTED
+        lower, upper = self.limits
+        if self.probability >= upper:
+            return Verdict.PRESENT
+        return Verdict.NOT_DETECTED if self.probability < lower else Verdict.UNDETERMINED
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Return the probabilities from which a finding is not "not detected", and is "present"."""
+        return max(0.0, self.threshold - self.grey_zone), min(1.0, self.threshold + self.grey_zone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,7 +49,7 @@ class ServedModel:
 
         Raises:
             BundleError: a file is missing or altered, or the network or detector does not answer as recorded.
-            SettingsError: the bundle has no such operating point.
+            SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
             BackendError: the runtime or device that was asked for, or that the detector needs, is not there.
         """
         bundle = load_bundle(settings.bundle)
@@ -94,12 +94,16 @@ def describe(settings: InferenceSettings) -> dict[str, Any]:
 
 
 def _identity(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
+    threshold = _threshold(bundle, settings.operating_point)
+    if settings.grey_zone and not settings.grey_zone < threshold < 1 - settings.grey_zone:
+        raise SettingsError(f"inference.grey_zone: {settings.grey_zone} around the threshold {threshold} leaves 0 to 1")
     return ModelIdentity(
         name=bundle.name,
         version=bundle.version,
         digest=bundle.digest,
         status=bundle.status,
-        threshold=_threshold(bundle, settings.operating_point),
+        threshold=threshold,
+        grey_zone=settings.grey_zone,
         calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
         region_threshold=detector_threshold(bundle) if has_detector(bundle) else None,
     )

@@ -25,7 +25,7 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.ledger import StudySnapshot
-from scp_node.report import Site, build_overlay, build_report
+from scp_node.report import Site, build_overlay, build_report, build_text_report
 from scp_node.settings import ReportSettings
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,13 @@ class ReportBuilder:
         if built.content_digest == snapshot.previous_content_digest:
             return built
         version = snapshot.previous.version + 1 if snapshot.previous else 1
-        return replace(built, companions=tuple(self._overlays(images, snapshot.spool_paths, version, at)))
+        companions = [*self._overlays(images, snapshot.spool_paths, version, at)]
+        if self.settings.text_sr:
+            companions.insert(0, self._text(images, built, version, at))
+        return replace(built, companions=tuple(companions))
+
+    def _text(self, images: Sequence[ReportedImage], report: BuiltReport, version: int, at: datetime) -> BuiltObject:
+        return build_text_report(images=images, report=report, model=self.model, site=self.site, version=version, at=at)
 
     def _stated(self, image: ReportedImage) -> ReportedImage:
         if self.settings.flag_only and isinstance(image.outcome, Finding):

@@ -139,6 +139,12 @@ class InferenceSettings(Section):
     operating_point: str = Field(
         "", description="Name of one of the bundle's operating points (`scp-node model show`). Empty: its default."
     )
+    grey_zone: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Probabilities this close to the threshold are reported as undetermined; 0: none.",
+    )
     backend: Literal["auto", "onnxruntime", "torch"] = Field(
         "auto", description='"auto" is torch where CUDA works, else onnxruntime.'
     )
@@ -189,6 +195,9 @@ class ReportSettings(Section):
     overlay: Literal["none", "positive", "all"] = Field(
         "positive",
         description="Which films get a picture with the result and the activation map, as Secondary Capture.",
+    )
+    text_sr: bool = Field(
+        default=False, description="Send a Basic Text SR as well, for a PACS that shows no other Structured Report."
     )
     flag_only: bool = Field(
         default=False, description="Send no picture and no location, whatever else is set: the result alone."

@@ -181,8 +181,11 @@ class Analyser:
         ]
 
     def _conclude(self, item: Prepared, logit: float) -> Outcome:
-        threshold = self._network.identity.threshold
-        return conclude(item, logit=logit, probability=self._network.probability(logit), threshold=threshold)
+        identity = self._network.identity
+        return conclude(
+            item, logit=logit, probability=self._network.probability(logit), threshold=identity.threshold,
+            grey_zone=identity.grey_zone,
+        )  # fmt: skip
 
 
 def _is_positive(outcome: Outcome) -> TypeGuard[Finding]:

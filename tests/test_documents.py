@@ -23,7 +23,17 @@ from scp_node.listener.store import StoreStatus
 from scp_node.report import COMPANION_SOP_CLASSES, build_overlay, codes
 from scp_node.settings import Settings
 from tests.node import BUNDLE
-from tests.scp_node.report.reports import AT, MODEL, POSITIVE, PREVIOUS, SITE, built, radiograph, rich_header
+from tests.scp_node.report.reports import (
+    AT,
+    MODEL,
+    POSITIVE,
+    PREVIOUS,
+    SITE,
+    built,
+    radiograph,
+    rich_header,
+    text_report,
+)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +89,7 @@ def created() -> dict[str, list[Dataset]]:
     films = (poor, rich)
     return {
         "report": [dcmread(BytesIO(built(film, previous=PREVIOUS).file)) for film in films],
+        "text": [dcmread(BytesIO(text_report(film).file)) for film in films],
         "picture": [
             dcmread(BytesIO(build_overlay(image=replace(film, outcome=seen), **shown).file))  # type: ignore[arg-type]
             for film in films
@@ -86,7 +97,7 @@ def created() -> dict[str, list[Dataset]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["report", "picture"])
+@pytest.mark.parametrize("kind", ["report", "text", "picture"])
 def test_every_attribute_that_is_written_is_stated_and_every_stated_one_is_written(
     statement: str, created: dict[str, list[Dataset]], kind: str
 ) -> None:

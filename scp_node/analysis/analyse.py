@@ -74,7 +74,9 @@ def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = Non
     return prepared
 
 
-def conclude(prepared: Prepared, *, logit: float, probability: float, threshold: float) -> Finding | NotAnalysed:
+def conclude(
+    prepared: Prepared, *, logit: float, probability: float, threshold: float, grey_zone: float = 0.0
+) -> Finding | NotAnalysed:
     """Return the finding, or that the network gave no usable value: NaN and the like never become a verdict."""
     logit, probability, threshold = float(logit), float(probability), float(threshold)
     usable = math.isfinite(logit) and 0 <= probability <= 1 and 0 <= threshold <= 1  # false for NaN
@@ -84,6 +86,7 @@ def conclude(prepared: Prepared, *, logit: float, probability: float, threshold:
         probability=probability,
         logit=logit,
         threshold=threshold,
+        grey_zone=grey_zone,
         notes=prepared.notes,
         input_stats=prepared.input_stats,
     )

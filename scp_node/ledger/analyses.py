@@ -147,6 +147,7 @@ def _columns(outcome: Outcome, model: ModelIdentity) -> dict[str, object]:
             "probability": outcome.probability,
             "logit": outcome.logit,
             "threshold": outcome.threshold,
+            "grey_zone": outcome.grey_zone or None,
             "calibration": model.calibration,
             "detail": "",
             "notes": [note.value for note in outcome.notes],

@@ -185,7 +185,8 @@ def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity
     )
     columns = (
         result.c.id.label("result_id"), result.c.outcome, result.c.probability, result.c.logit, result.c.threshold,
-        result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions, result.c.attention,
+        result.c.grey_zone, result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions,
+        result.c.attention,
         instance.c.sop_instance_uid, instance.c.spool_path, instance.c.header, instance.c.transfer_syntax,
         instance.c.calling_ae, instance.c.priority,
     )  # fmt: skip
@@ -208,6 +209,7 @@ def _outcome(row: Row[Any]) -> Outcome:
             probability=row.probability,
             logit=row.logit,
             threshold=row.threshold,
+            grey_zone=row.grey_zone or 0.0,
             notes=tuple(Note(note) for note in row.notes),
             input_stats=row.input_stats,
             regions=tuple(Region(**region) for region in row.regions),

@@ -109,6 +109,7 @@ result = Table(
     Column("probability", Float),
     Column("logit", Float),
     Column("threshold", Float),
+    Column("grey_zone", Float),  # null: none
     Column("calibration", Text),
     Column("reason", String(32)),
     Column("detail", Text, nullable=False),
@@ -153,7 +154,7 @@ companion = Table(
     metadata,
     _id(),
     Column("report_id", Id, ForeignKey("report.id"), nullable=False),
-    Column("kind", String(16), nullable=False),  # overlay
+    Column("kind", String(32), nullable=False),  # overlay, text
     Column("sop_class_uid", Uid, nullable=False),
     Column("sop_instance_uid", Uid, nullable=False, unique=True),
     Column("series_instance_uid", Uid, nullable=False),

@@ -5,6 +5,7 @@ from scp_node.report.site import Site
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES, with_sop_class
 from scp_node.report.source import UnreportableHeader
 from scp_node.report.sr import build_report, warm_up
+from scp_node.report.text_sr import build_text_report
 
 __all__ = [
     "COMPANION_SOP_CLASSES",
@@ -13,6 +14,7 @@ __all__ = [
     "UnreportableHeader",
     "build_overlay",
     "build_report",
+    "build_text_report",
     "warm_up",
     "with_sop_class",
 ]

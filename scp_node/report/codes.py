@@ -29,6 +29,11 @@ QUALITATIVE_EVALUATIONS = Concept("C0034375", "UMLS", "Qualitative Evaluations")
 COMMENT = Concept("121106", "DCM", "Comment")
 CONCLUSION = Concept("121077", "DCM", "Conclusion")
 
+# TID 2000 Basic Diagnostic Imaging Report
+DIAGNOSTIC_IMAGING_REPORT = Concept("18748-4", "LN", "Diagnostic Imaging Report")  # CID 7000
+CONCLUSIONS = Concept("121076", "DCM", "Conclusions")  # CID 7001
+FINDINGS = Concept("121070", "DCM", "Findings")
+
 # TID 1204 Language of Content Item and Descendants
 LANGUAGE = Concept("121049", "DCM", "Language of Content Item and Descendants")
 ENGLISH = Concept("en-US", "RFC5646", "English (United States)")  # CID 5000
@@ -83,6 +88,7 @@ ALGORITHM_MANUFACTURER = Concept("122405", "DCM", "Algorithm Manufacturer")
 VERDICTS: Mapping[Verdict, Concept] = {
     Verdict.PRESENT: Concept("52101004", "SCT", "Present"),
     Verdict.NOT_DETECTED: Concept("272519000", "SCT", "Absent"),
+    Verdict.UNDETERMINED: Concept("373068000", "SCT", "Undetermined"),
 }
 
 # CID 6042 Status of Results

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from io import BytesIO
@@ -13,11 +13,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
-from scp_node.domain import Finding, ModelIdentity, ReportedImage
+from scp_node.domain import Completion, Finding, ModelIdentity, ReportedImage
 from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.report.attributes import code_item, dataset
 from scp_node.report.codes import PROCESSING_EQUIPMENT
-from scp_node.report.header import acquisition_equipment
+from scp_node.report.header import acquisition_equipment, referenced_requests
+from scp_node.report.measurements import completion
 from scp_node.report.mending import long_string
 from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
@@ -80,6 +81,30 @@ def identity(sop_class_uid: str, sop_instance_uid: str, at: datetime) -> dict[st
     }
 
 
+def document(images: Sequence[ReportedImage], first: SourceImage) -> dict[str, Any]:
+    """Return the attributes of a document about these images that nobody has verified (PS3.3 Section C.17.2)."""
+    failed = any(completion(image.outcome) is Completion.FAILED for image in images)
+    attributes: dict[str, Any] = {
+        "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
+        "PerformedProcedureCodeSequence": [],
+        "CompletionFlag": "PARTIAL" if failed else "COMPLETE",
+        "VerificationFlag": "UNVERIFIED",
+        "PreliminaryFlag": "PRELIMINARY",
+    }
+    if requests := referenced_requests(first):
+        attributes["ReferencedRequestSequence"] = requests
+    return attributes
+
+
+def evidence(sources: Sequence[SourceImage]) -> Dataset:
+    """Return references to all images of one study."""
+    by_series: dict[str, dict[str, str]] = {}
+    for source in sources:
+        by_series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = source.sop_class_uid
+    series = [referenced_series(series_uid, instances) for series_uid, instances in by_series.items()]
+    return dataset(StudyInstanceUID=sources[0].study_instance_uid, ReferencedSeriesSequence=series)
+
+
 def referenced_series(series_uid: str, instances: Mapping[str, str]) -> Dataset:
     """Return a reference to instances of one series: their SOP classes by SOP Instance UID (PS3.3 Table 10-4)."""
     references = [
@@ -94,9 +119,10 @@ def result_key(image: ReportedImage) -> list[str]:
     outcome = image.outcome
     if not isinstance(outcome, Finding):
         return [outcome.reason.completion.value, outcome.reason.value]
-    shown = percent(outcome.probability, outcome.threshold)
+    shown = percent(outcome.probability, *outcome.limits)
     regions = [repr(region) for region in reported_regions(outcome)]
-    return [outcome.verdict.value, shown, repr(outcome.threshold), *(note.value for note in outcome.notes), *regions]
+    limits = [repr(outcome.threshold), *([f"grey zone {outcome.grey_zone!r}"] if outcome.grey_zone else [])]
+    return [outcome.verdict.value, shown, *limits, *(note.value for note in outcome.notes), *regions]
 
 
 def part10_file(instance: Dataset) -> bytes:

@@ -45,7 +45,7 @@ def content(
         codes.IMAGING_MEASUREMENT_REPORT,
         [
             code(HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
-            *_observer(site),
+            *observer(site),
             *_procedures(sources[0]),
             image_library([*reversed(distinct.values())]),
             container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups),
@@ -55,7 +55,8 @@ def content(
     )
 
 
-def _observer(site: Site) -> list[Dataset]:
+def observer(site: Site) -> list[Dataset]:
+    """Return who observed (PS3.16 TID 1002)."""
     # a device and no person: nobody has verified
     return [
         code(HAS_OBS_CONTEXT, codes.OBSERVER_TYPE, codes.DEVICE),

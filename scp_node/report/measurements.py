@@ -46,7 +46,7 @@ def measurement_group(source: SourceImage, outcome: Outcome, model: ModelIdentit
             uid_reference(HAS_OBS_CONTEXT, codes.TRACKING_UNIQUE_IDENTIFIER, tracking_uid),
             *_finding(outcome),
             code(HAS_CONCEPT_MOD, codes.FINDING_SITE, codes.LUNG),
-            *algorithm(model, _parameters(model, threshold)),
+            *algorithm(model, _parameters(model, threshold, outcome)),
             _probability(source, outcome),
             text(CONTAINS, codes.COMMENT, short_comment(outcome)),
             text(CONTAINS, codes.CONCLUSION, image_sentence(outcome, model)),
@@ -79,8 +79,10 @@ def _finding(outcome: Outcome) -> list[Dataset]:
     return [code(CONTAINS, codes.FINDING, codes.PNEUMONIA)]
 
 
-def _parameters(model: ModelIdentity, threshold: float) -> dict[str, str]:
+def _parameters(model: ModelIdentity, threshold: float, outcome: Outcome) -> dict[str, str]:
     parameters = {"operating_threshold": repr(threshold), "calibration": model.calibration}
+    if grey_zone := outcome.grey_zone if isinstance(outcome, Finding) else model.grey_zone:
+        parameters["grey_zone"] = repr(grey_zone)
     if model.region_threshold is not None:  # regions were looked for, also where none follows
         parameters["region_threshold"] = repr(model.region_threshold)
     return parameters
@@ -104,7 +106,7 @@ def _probability(source: SourceImage, outcome: Outcome) -> Dataset:
     if not isinstance(outcome, Finding):
         qualifier = codes.QUALIFIERS[outcome.reason.completion]
         return absent_number(CONTAINS, codes.PROBABILITY, qualifier, where)
-    return number(CONTAINS, codes.PROBABILITY, percent(outcome.probability, outcome.threshold), codes.PERCENT, where)
+    return number(CONTAINS, codes.PROBABILITY, percent(outcome.probability, *outcome.limits), codes.PERCENT, where)
 
 
 def _whole_image(source: SourceImage) -> Dataset:

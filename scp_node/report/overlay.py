@@ -20,7 +20,7 @@ from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
-from scp_node.report.wording import image_sentence, percent, percent_exactly, short_comment
+from scp_node.report.wording import image_sentence, operating_point, percent, short_comment
 
 KIND: Final = "overlay"
 MAP_SHAPE: Final = (14, 14)
@@ -86,7 +86,8 @@ def build_overlay(
 
 
 def _pixels(finding: Finding, display: NDArray[np.uint8], model: ModelIdentity) -> NDArray[np.uint8]:
-    shown, limit = percent(finding.probability, finding.threshold), percent_exactly(finding.threshold)
+    shown = percent(finding.probability, *finding.limits)
+    decided = operating_point(finding).capitalize()
     return draw(
         display,
         np.frombuffer(finding.attention, dtype="<f4").reshape(MAP_SHAPE),
@@ -97,7 +98,7 @@ def _pixels(finding: Finding, display: NDArray[np.uint8], model: ModelIdentity) 
             Text(image_sentence(finding, model)),
         ],
         below=[
-            Text(f"Threshold {limit} %. Model {model.bundle}, {model.digest[:DIGEST_LENGTH]}, {model.status}."),
+            Text(f"{decided}. Model {model.bundle}, {model.digest[:DIGEST_LENGTH]}, {model.status}."),
             Text(f"Colour: class activation map, logits. Line: logit {CONTOUR:g}. Attention, not a segmentation."),
         ],
     )

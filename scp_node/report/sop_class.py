@@ -10,6 +10,7 @@ import struct
 from typing import Final
 
 from pydicom.uid import (
+    BasicTextSRStorage,
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     EnhancedSRStorage,
@@ -17,7 +18,7 @@ from pydicom.uid import (
 )
 
 SOP_CLASSES: Final = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
-COMPANION_SOP_CLASSES: Final = (SecondaryCaptureImageStorage,)  # of what goes with a report: each as it is, or not
+COMPANION_SOP_CLASSES: Final = (SecondaryCaptureImageStorage, BasicTextSRStorage)  # each is sent as it is, or not
 
 _PREAMBLE_LENGTH = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})

@@ -11,10 +11,12 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian
 
-from scp_node.domain import BuiltReport, Completion, Finding, ModelIdentity, PreviousReport, ReportedImage
+from scp_node.domain import BuiltReport, Finding, ModelIdentity, PreviousReport, ReportedImage
 from scp_node.report.attributes import dataset, put
 from scp_node.report.common import (
+    document,
     equipment,
+    evidence,
     identity,
     part10_file,
     quiet_pydicom,
@@ -26,9 +28,7 @@ from scp_node.report.content import content
 from scp_node.report.header import (
     local_time,
     patient_and_study,
-    referenced_requests,
 )
-from scp_node.report.measurements import completion
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
@@ -120,6 +120,8 @@ def _content_digest(study_uid: str, images: Sequence[ReportedImage], model: Mode
     # UID, and the archive would keep the first of the two without a word.
     results = sorted([image.sop_instance_uid, *result_key(image)] for image in images)
     operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
+    if model.grey_zone:
+        operation.append(f"grey zone {model.grey_zone!r}")
     return digest(["report", study_uid, results, operation])
 
 
@@ -127,7 +129,6 @@ def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage,
     # a series' attributes are those of all its instances: the model's version stands here, a report's is its number
     return {
         **series("SR", series_uid, site.series_number, f"{site.series_description} {model.version}"),
-        "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
         **equipment(site, model, source),
     }
 
@@ -139,28 +140,14 @@ def _document(
     instance_uid: str,
     at: datetime,
 ) -> dict[str, Any]:
-    failed = any(completion(image.outcome) is Completion.FAILED for image in images)
     attributes: dict[str, Any] = {
         **identity(SOP_CLASS_UID, instance_uid, at),
-        "CompletionFlag": "PARTIAL" if failed else "COMPLETE",
-        "VerificationFlag": "UNVERIFIED",
-        "PreliminaryFlag": "PRELIMINARY",
-        "PerformedProcedureCodeSequence": [],
-        "CurrentRequestedProcedureEvidenceSequence": [_evidence(sources)],
+        **document(images, sources[0]),
+        "CurrentRequestedProcedureEvidenceSequence": [evidence(sources)],
     }
-    if requests := referenced_requests(sources[0]):
-        attributes["ReferencedRequestSequence"] = requests
     if previous:
         attributes["PredecessorDocumentsSequence"] = [_predecessor(previous, sources[0].study_instance_uid)]
     return attributes
-
-
-def _evidence(sources: Sequence[SourceImage]) -> Dataset:
-    by_series: dict[str, dict[str, str]] = {}
-    for source in sources:
-        by_series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = source.sop_class_uid
-    series = [referenced_series(series_uid, instances) for series_uid, instances in by_series.items()]
-    return dataset(StudyInstanceUID=sources[0].study_instance_uid, ReferencedSeriesSequence=series)
 
 
 def _predecessor(previous: PreviousReport, study_uid: str) -> Dataset:

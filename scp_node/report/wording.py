@@ -14,24 +14,31 @@ RESEARCH = "Research use only."
 UNCALIBRATED = "The probability is an uncalibrated score."
 SHORT_LENGTH = 24  # characters that OHIF 3.12 draws beside an image before it cuts
 
+_SAID = {
+    Verdict.PRESENT: "PRESENT",
+    Verdict.UNDETERMINED: "undetermined at this operating point",
+    Verdict.NOT_DETECTED: "not detected at this operating point",
+}
+_RANK = {Verdict.PRESENT: 2, Verdict.UNDETERMINED: 1, Verdict.NOT_DETECTED: 0}
 _MOST_DECIMALS = 13  # "99." and 13 digits fill a DS (PS3.5 Table 6.2-1: 16 characters)
 
 
-def percent(probability: float, threshold: float) -> str:
-    """Return the probability in percent, with the fewest decimals (1 at least) that stay on its side of `threshold`.
+def percent(probability: float, *limits: float) -> str:
+    """Return the probability in percent, with the fewest decimals (1 at least) that stay on its side of each limit.
 
     0.4996 at a threshold of 0.5 is "49.96": as "50.0" it would contradict "not detected".
 
     Raises:
-        ValueError: one of the two is not a number from 0 to 1.
+        ValueError: one of them is not a number from 0 to 1.
     """
-    exact, limit = _exact_percent("probability", probability), _exact_percent("threshold", threshold)
-    present = exact >= limit
-    for decimals in range(1, _MOST_DECIMALS):
-        shown = _rounded(exact, decimals, ROUND_HALF_EVEN)
-        if (shown >= limit) == present:
-            return f"{shown:f}"
-    return f"{_rounded(exact, _MOST_DECIMALS, ROUND_CEILING if present else ROUND_FLOOR):f}"
+    exact = _exact_percent("probability", probability)
+    bounds = [_exact_percent("threshold", limit) for limit in limits]
+    ways = [(decimals, ROUND_HALF_EVEN) for decimals in range(1, _MOST_DECIMALS)]
+    for decimals, rounding in (*ways, (_MOST_DECIMALS, ROUND_CEILING), (_MOST_DECIMALS, ROUND_FLOOR)):
+        shown = _rounded(exact, decimals, rounding)
+        if all((shown >= bound) == (exact >= bound) for bound in bounds):
+            break
+    return f"{shown:f}"
 
 
 def percent_exactly(fraction: float) -> str:
@@ -43,11 +50,22 @@ def percent_exactly(fraction: float) -> str:
     return f"{_exact_percent('threshold', fraction).normalize():f}"
 
 
+def operating_point(finding: Finding) -> str:
+    """Return what decided: the threshold in percent, and the grey zone around it where there is one."""
+    stated = f"threshold {percent_exactly(finding.threshold)} %"
+    if not finding.grey_zone:
+        return stated
+    lower, upper = (percent_exactly(round(limit, 6)) for limit in finding.limits)
+    return f"{stated}, undetermined from {lower} % to {upper} %"
+
+
 def short_comment(outcome: Outcome) -> str:
     """Return the outcome in at most `SHORT_LENGTH` characters: viewers draw it on the image."""
     match outcome:
         case Finding(verdict=Verdict.PRESENT):
             return "AI: pneumonia PRESENT"
+        case Finding(verdict=Verdict.UNDETERMINED):
+            return "AI: undetermined"
         case Finding():
             return "AI: not detected"
         case NotAnalysed():
@@ -74,16 +92,15 @@ def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity) -> str:
 
 
 def leading_finding(outcomes: Sequence[Outcome]) -> Finding | None:
-    """Return the finding that stands for the study: the highest, and one above its threshold before any below."""
+    """Return the finding that stands for the study: present, then undetermined, the highest first."""
     findings = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
-    return max(findings, key=lambda f: (f.verdict is Verdict.PRESENT, f.probability), default=None)
+    return max(findings, key=lambda f: (_RANK[f.verdict], f.probability), default=None)
 
 
 def _result(finding: Finding, model: ModelIdentity) -> str:
-    said = "PRESENT" if finding.verdict is Verdict.PRESENT else "not detected at this operating point"
-    probability = percent(finding.probability, finding.threshold)
+    probability = percent(finding.probability, *finding.limits)
     sentences = [
-        f"Pneumonia: {said} (probability {probability} %, threshold {percent_exactly(finding.threshold)} %).",
+        f"Pneumonia: {_SAID[finding.verdict]} (probability {probability} %, {operating_point(finding)}).",
         UNVERIFIED,
     ]
     if model.status != "cleared":

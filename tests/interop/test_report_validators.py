@@ -45,6 +45,7 @@ from tests.scp_node.report.reports import (
     rich_header,
     said,
     stored,
+    text_report,
 )
 from tests.tools import require
 
@@ -139,6 +140,17 @@ def pictures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     return paths
 
 
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Basic Text SRs of headers made in code, of all results."""
+    folder = tmp_path_factory.mktemp("texts")
+    return [
+        _write(folder, f"{header}-{name}".replace(" ", "-"), text_report(*images).file)
+        for header, attributes in HEADERS.items()
+        for name, images in _studies(radiograph(**attributes)).items()
+    ]
+
+
 def _sources(shared_data: Path) -> list[Path]:
     """Return the clinical files that can carry a report; of many made alike, some."""
     sources = [path for path in sorted((shared_data / "dicom").rglob("*.dcm")) if path.parent.name != "rsna_rebuilt"]
@@ -210,6 +222,21 @@ def test_dciodvfy_finds_no_error_in_reports_of_clinical_files(clinical: list[Pat
 def test_dciodvfy_finds_no_error_in_pictures(pictures: list[Path]) -> None:
     assert len(pictures) > 100
     assert _errors(_dciodvfy(pictures)) == {}
+
+
+@pytest.mark.needs("dciodvfy")
+def test_dciodvfy_finds_no_error_in_basic_text_reports(texts: list[Path]) -> None:
+    assert _errors(_dciodvfy(texts)) == {}
+
+
+@pytest.mark.needs("dsrdump")
+def test_a_basic_text_report_shows_the_sentences_of_the_report(texts: list[Path]) -> None:
+    shown = {path.stem: _run(require("dsrdump"), "-q", "+Pl", path).stdout for path in texts}
+    for name, outcome in OUTCOMES.items():
+        assert image_sentence(outcome, MODEL) in shown[f"plain-{name.replace(' ', '-')}"]
+    lines = shown["plain-positive"].splitlines()
+    heads = [next(n for n, line in enumerate(lines) if name in line) for name in ("Conclusions", "Findings")]
+    assert heads == sorted(heads)
 
 
 @pytest.mark.needs("dciodvfy")

@@ -31,6 +31,14 @@ def test_a_threshold_that_the_bundle_does_not_know_stops_the_start_with_those_it
         identify(InferenceSettings(bundle=BUNDLE, operating_point="best"))
 
 
+def test_a_grey_zone_is_part_of_the_identity_and_fits_around_the_threshold() -> None:
+    point = InferenceSettings(bundle=BUNDLE, operating_point="quarter")
+    assert identify(point).grey_zone == 0
+    assert identify(point.model_copy(update={"grey_zone": 0.1})).grey_zone == 0.1
+    with pytest.raises(SettingsError, match=r"inference\.grey_zone: 0\.3 around the threshold 0\.25"):
+        identify(point.model_copy(update={"grey_zone": 0.3}))
+
+
 def test_opening_the_model_checks_its_golden_answers() -> None:
     model = ServedModel.open(InferenceSettings(bundle=BUNDLE, backend="onnxruntime"))
     assert (model.backend, model.device) == ("onnxruntime", "cpu")

@@ -72,6 +72,17 @@ def test_which_films_get_a_picture(settings: dict[str, Any], *, positive: bool, 
     assert films.asked == [Path(f"spool/{n}.dcm") for n, wanted in enumerate((positive, negative)) if wanted]
 
 
+def test_a_text_report_goes_with_the_report_where_it_is_wanted() -> None:
+    built = builder(text_sr=True)(study(radiograph(SEEN), lateral(LATERAL)))
+    assert [each.kind for each in built.companions] == ["text", "overlay"]
+    read = dcmread(BytesIO(built.companions[0].file))
+    assert read.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.11"
+    assert read.SeriesNumber == SITE.series_number - 1
+    assert [len(study.ReferencedSeriesSequence) for study in read.CurrentRequestedProcedureEvidenceSequence] == [1]
+    again = builder(text_sr=True)(study(radiograph(SEEN), lateral(LATERAL)))
+    assert again.companions == built.companions
+
+
 def test_a_report_that_only_flags_has_no_location() -> None:
     flagged, full = (dcmread(BytesIO(builder(flag_only=flag)(study(radiograph(SEEN))).file)) for flag in (True, False))
     assert found(full, codes.IMAGE_REGION)

@@ -15,11 +15,12 @@ _OF_REPORT = "companion_id IS NULL"
 def upgrade() -> None:
     """Add table and columns; what was delivered before is the delivery of a report."""
     op.add_column("result", sa.Column("attention", sa.LargeBinary(), nullable=True))
+    op.add_column("result", sa.Column("grey_zone", sa.Float(), nullable=True))
     op.create_table(
         "companion",
         sa.Column("id", _ID, autoincrement=True, nullable=False),
         sa.Column("report_id", _ID, nullable=False),
-        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("kind", sa.String(32), nullable=False),
         sa.Column("sop_class_uid", sa.String(64), nullable=False),
         sa.Column("sop_instance_uid", sa.String(64), nullable=False),
         sa.Column("series_instance_uid", sa.String(64), nullable=False),

@@ -16,6 +16,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from scp_node.domain import (
+    BuiltObject,
     BuiltReport,
     Finding,
     ModelIdentity,
@@ -25,7 +26,7 @@ from scp_node.domain import (
     Reason,
     ReportedImage,
 )
-from scp_node.report import SOP_CLASSES, Site, build_report
+from scp_node.report import SOP_CLASSES, Site, build_report, build_text_report
 from scp_node.report.attributes import dataset
 from scp_node.report.codes import Concept
 
@@ -51,11 +52,13 @@ MODEL = ModelIdentity(
 )
 POSITIVE = Finding(probability=0.873, logit=1.93, threshold=0.5)
 NEGATIVE = Finding(probability=0.124, logit=-1.96, threshold=0.5)
+UNDETERMINED = Finding(probability=0.546, logit=0.18, threshold=0.5, grey_zone=0.05)
 LATERAL = NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
 FAILED = NotAnalysed(reason=Reason.UNREADABLE_PIXELS)
 OUTCOMES: dict[str, Outcome] = {
     "positive": POSITIVE,
     "negative": NEGATIVE,
+    "undetermined": UNDETERMINED,
     "not attempted": LATERAL,
     "failed": FAILED,
 }
@@ -182,6 +185,12 @@ def built(
 ) -> BuiltReport:
     """Return the report of these images, one positive film by default."""
     return build_report(study_images=images or [radiograph()], model=model, site=site, previous=previous, at=at)
+
+
+def text_report(*images: ReportedImage) -> BuiltObject:
+    """Return the Basic Text SR of these images, one positive film by default."""
+    reported = images or (radiograph(),)
+    return build_text_report(images=reported, report=built(*reported), model=MODEL, site=SITE, version=1, at=AT)
 
 
 def report(*images: ReportedImage, **options: Any) -> Dataset:

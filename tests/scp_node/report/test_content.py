@@ -20,6 +20,7 @@ from tests.scp_node.report.reports import (
     OUTCOMES,
     POSITIVE,
     SITE,
+    UNDETERMINED,
     attribute,
     code_values,
     every_item,
@@ -138,6 +139,7 @@ def test_every_group_names_the_algorithm_and_its_operating_point(outcome: Outcom
     assert said(group, codes.ALGORITHM_PARAMETERS) == [
         "operating_threshold=0.5",
         "calibration=platt:slope=0.93,intercept=-1.2",
+        *(["grey_zone=0.05"] if outcome is UNDETERMINED else []),
         "input=224x224 grayscale",
         "status=research",
         f"digest={MODEL.digest}",

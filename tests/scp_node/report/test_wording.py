@@ -19,7 +19,7 @@ from scp_node.report.wording import (
     short_comment,
     study_sentence,
 )
-from tests.scp_node.report.reports import FAILED, LATERAL, MODEL, NEGATIVE, OUTCOMES, POSITIVE
+from tests.scp_node.report.reports import FAILED, LATERAL, MODEL, NEGATIVE, OUTCOMES, POSITIVE, UNDETERMINED
 
 fractions = st.floats(min_value=0, max_value=1)
 JUST_BELOW_HALF = math.nextafter(0.5, 0)
@@ -39,6 +39,49 @@ def test_a_negative_says_not_detected_and_never_that_there_is_no_pneumonia() -> 
     )
     assert "no pneumonia" not in sentence.lower()
     assert "absent" not in sentence.lower()
+
+
+def test_a_finding_within_the_grey_zone_is_undetermined_and_says_between_which_limits() -> None:
+    assert image_sentence(UNDETERMINED, MODEL).startswith(
+        "Pneumonia: undetermined at this operating point "
+        "(probability 54.6 %, threshold 50 %, undetermined from 45 % to 55 %). AI result,"
+    )
+    assert short_comment(UNDETERMINED) == "AI: undetermined"
+
+
+@pytest.mark.parametrize(
+    ("probability", "verdict"),
+    [
+        (0.45, Verdict.UNDETERMINED),
+        (math.nextafter(0.45, 0), Verdict.NOT_DETECTED),
+        (math.nextafter(0.55, 0), Verdict.UNDETERMINED),
+        (0.55, Verdict.PRESENT),
+    ],
+)
+def test_the_grey_zone_holds_its_lower_end_and_not_its_upper(probability: float, verdict: Verdict) -> None:
+    finding = replace(UNDETERMINED, probability=probability)
+    assert finding.verdict is verdict
+    shown = Decimal(percent(probability, *finding.limits))
+    lower, upper = (Decimal(repr(limit)) * 100 for limit in finding.limits)
+    assert (shown >= upper, shown >= lower) == (verdict is Verdict.PRESENT, verdict is not Verdict.NOT_DETECTED)
+
+
+@given(probability=fractions, threshold=fractions, zone=st.floats(min_value=0, max_value=0.4))
+def test_no_number_contradicts_its_verdict_whatever_the_grey_zone(
+    probability: float, threshold: float, zone: float
+) -> None:
+    finding = Finding(probability=probability, logit=0.0, threshold=threshold, grey_zone=zone)
+    shown = Decimal(percent(probability, *finding.limits))
+    for limit in finding.limits:
+        assert (shown >= Decimal(repr(limit)) * 100) == (probability >= limit)
+
+
+def test_what_is_present_stands_for_the_study_before_what_is_undetermined_and_that_before_the_rest() -> None:
+    surer = replace(NEGATIVE, probability=0.7, threshold=0.9)
+    outcomes = [surer, UNDETERMINED, NEGATIVE]
+    assert study_sentence(outcomes, MODEL).startswith("Pneumonia: undetermined")
+    present = replace(POSITIVE, probability=0.3, threshold=0.2)
+    assert study_sentence([*outcomes, present], MODEL).startswith("Pneumonia: PRESENT")
 
 
 @pytest.mark.parametrize("reason", Reason)
