@@ -25,7 +25,6 @@ class Priority(IntEnum):
     STAT = 0
     HIGH = 5
     ROUTINE = 10
-    BACKGROUND = 20  # what is analysed once more, on request
 
 
 class Completion(StrEnum):

@@ -4,11 +4,20 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+# The pages of a viewer come from npm's registry, where npm is.
+pages() {
+    python -m tests.viewer.pages
+}
+
 missing=$(python -m tests.tools)
-[ -n "$missing" ] || exit 0
+[ -n "$missing" ] || {
+    pages
+    exit 0
+}
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo "Some tests are skipped. For all of them: apt-get install --no-install-recommends $missing"
+    pages
     exit 0
 fi
 
@@ -38,3 +47,5 @@ for server in orthanc postgresql; do
     *" $server "*) systemctl disable --quiet $server 2>/dev/null || true ;;
     esac
 done
+
+pages

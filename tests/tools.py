@@ -18,12 +18,15 @@ _FILES = {
 }
 PACKAGES: Mapping[str, str] = {  # tool -> Debian's name for what brings it
     "Orthanc": "orthanc",
+    "chromedriver": "chromium-driver",
+    "chromium": "chromium",
     "dcmdump": "dcmtk",
     "dcmsend": "dcmtk",
     "dsrdump": "dcmtk",
     "echoscu": "dcmtk",
     "initdb": "postgresql",
     "java": "default-jre-headless",
+    "npm": "npm",
     "orthanc-dicomweb": "orthanc-dicomweb",
     "pixelmed": "libpixelmed-java",
     "postgres": "postgresql",

@@ -9,12 +9,12 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, or_, select, update
 
-from scp_node.domain import Priority, Reason
+from scp_node.domain import Reason
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
 from scp_node.ledger.schema import instance, result, work
 from scp_node.ledger.transactions import Transactions
-from scp_node.ledger.work import ANALYSE, WorkState
+from scp_node.ledger.work import AFTER_ALL_ELSE, ANALYSE, WorkState
 
 _CHUNK = 500  # values in one IN list
 _ENDED = (WorkState.DONE, WorkState.DEAD)
@@ -79,9 +79,7 @@ class Reanalysis:
             chunk = images[start : start + _CHUNK]
             ids = (work.c.queue == ANALYSE) & work.c.ref_id.in_([image.instance_id for image in chunk])
             with self._transactions.writing() as (connection, now):
-                connection.execute(
-                    update(work).where(ids, work.c.state.in_(_ENDED)).values(priority=Priority.BACKGROUND)
-                )
+                connection.execute(update(work).where(ids, work.c.state.in_(_ENDED)).values(priority=AFTER_ALL_ELSE))
                 woken += queue.wake(connection, ids & work.c.state.in_(_ENDED), at=now)
                 for study_uid, count in Counter(image.study_uid for image in chunk).items():
                     record_event(connection, now, "reanalysis-requested", study_uid=study_uid, detail={"images": count})

@@ -26,6 +26,7 @@ from scp_node.ledger.schema import work
 ANALYSE = "analyse"
 REPORT = "report"
 DELIVER_PREFIX = "deliver:"
+AFTER_ALL_ELSE = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
 
 
 def deliver_queue(destination: str) -> str:
