@@ -152,7 +152,14 @@ class Screen:
         ActionChains(self._driver).double_click(found).perform()
 
     def wait_for(self, *texts: str) -> str:
-        """Return all that can be read on the screen, once all of `texts` can be."""
+        """Return all that can be read on the screen, once all of `texts` can be.
+
+        A busy machine lets OHIF paint a film and not what is drawn on it, until it paints again: the window is resized.
+        """
+        for height in (890, 900, 890, 900):
+            with contextlib.suppress(AssertionError):
+                return str(wait_until(lambda: self._all(texts), 5))
+            self._driver.set_window_size(1600, height)
         return str(self.wait_until(lambda: self._all(texts), f"{texts}; there is:\n{self.text()}"))
 
     def text(self) -> str:
