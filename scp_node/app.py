@@ -182,7 +182,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
     from scp_node.leases import LeaseKeeper  # noqa: PLC0415
     from scp_node.model import ServedModel  # noqa: PLC0415
     from scp_node.report import warm_up  # noqa: PLC0415
-    from scp_node.reporting import ReportBuilder, wants_overlay  # noqa: PLC0415
+    from scp_node.reporting import ReportBuilder, wants_attention  # noqa: PLC0415
     from scp_node.worker import Analyser, Reporter  # noqa: PLC0415
 
     ledger = open_ledger(settings)
@@ -203,7 +203,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
         analyser = Analyser(
             ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
             network=model, detector=model.detector, batch_size=settings.inference.batch_size, owner=_owner("worker"),
-            wants_attention=lambda finding: wants_overlay(settings.report, finding),
+            wants_attention=lambda finding: wants_attention(settings.report, finding),
         )  # fmt: skip
         build = ReportBuilder(
             settings=settings.report, model=model.identity, site=_site(settings),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from scp_node.analysis import Picture
 from scp_node.domain import (
@@ -25,7 +23,15 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.ledger import StudySnapshot
-from scp_node.report import Site, build_overlay, build_report, build_text_report
+from scp_node.report import (
+    Site,
+    build_key_object,
+    build_overlay,
+    build_presentation_state,
+    build_report,
+    build_segmentation,
+    build_text_report,
+)
 from scp_node.settings import ReportSettings
 
 log = logging.getLogger(__name__)
@@ -38,8 +44,10 @@ class Pictures(Protocol):
         """Return the film as people see it, or why it cannot be shown."""
 
 
-class NoPictureError(Exception):
-    """A film that was analysed cannot be shown any more."""
+def wants_attention(settings: ReportSettings, finding: Finding) -> bool:
+    """Return whether something that a film with this finding gets shows its activation map."""
+    outlined = settings.presentation_state and settings.attention_region and not settings.flag_only
+    return wants_overlay(settings, finding) or (outlined and finding.verdict is Verdict.PRESENT)
 
 
 def wants_overlay(settings: ReportSettings, finding: Finding) -> bool:
@@ -47,6 +55,16 @@ def wants_overlay(settings: ReportSettings, finding: Finding) -> bool:
     if settings.flag_only or settings.overlay == "none":
         return False
     return settings.overlay == "all" or finding.verdict is Verdict.PRESENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """One report, and what goes with it is made of."""
+
+    images: Sequence[ReportedImage]
+    report: BuiltReport
+    version: int
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,39 +90,54 @@ class ReportBuilder:
         if built.content_digest == snapshot.previous_content_digest:
             return built
         version = snapshot.previous.version + 1 if snapshot.previous else 1
-        companions = [*self._overlays(images, snapshot.spool_paths, version, at)]
-        if self.settings.text_sr:
-            companions.insert(0, self._text(images, built, version, at))
-        return replace(built, companions=tuple(companions))
+        occasion = Occasion(images=images, report=built, version=version, at=at)
+        return replace(built, companions=tuple(self._companions(occasion, snapshot.spool_paths)))
 
-    def _text(self, images: Sequence[ReportedImage], report: BuiltReport, version: int, at: datetime) -> BuiltObject:
-        return build_text_report(images=images, report=report, model=self.model, site=self.site, version=version, at=at)
+    def _companions(self, occasion: Occasion, spool_paths: Sequence[str]) -> Iterator[BuiltObject]:
+        """Yield what goes with the report; what cannot be made does not hold it up."""
+        common: dict[str, Any] = {
+            "model": self.model, "site": self.site, "version": occasion.version, "at": occasion.at
+        }  # fmt: skip
+        images, settings = occasion.images, self.settings
+        if settings.text_sr:
+            yield from _made("text", lambda: build_text_report(images=images, report=occasion.report, **common))
+        pictures = []
+        for number, (image, path) in enumerate(zip(images, spool_paths, strict=True), start=1):
+            if isinstance(image.outcome, Finding) and wants_overlay(settings, image.outcome):
+                pictures += _made("overlay", partial(self._overlay, image, path, number=number, **common))
+        yield from pictures
+        for image in images:
+            if settings.presentation_state:
+                attention = settings.attention_region and not settings.flag_only
+                build = partial(build_presentation_state, image=image, attention=attention, **common)
+                yield from _made("presentation state", build)
+            if settings.segmentation:
+                yield from _made("segmentation", partial(build_segmentation, image=image, **common))
+        if settings.key_object:
+            build = partial(build_key_object, images=images, pictures=pictures, report=occasion.report, **common)
+            yield from _made("key object", build)
 
     def _stated(self, image: ReportedImage) -> ReportedImage:
         if self.settings.flag_only and isinstance(image.outcome, Finding):
             return replace(image, outcome=replace(image.outcome, regions=()))
         return image
 
-    def _overlays(
-        self, images: Sequence[ReportedImage], spool_paths: Sequence[str], version: int, at: datetime
-    ) -> Iterator[BuiltObject]:
-        for number, (image, path) in enumerate(zip(images, spool_paths, strict=True), start=1):
-            if isinstance(image.outcome, Finding) and wants_overlay(self.settings, image.outcome):
-                try:
-                    display = self._display(image.outcome, path)
-                    yield build_overlay(
-                        image=image, display=display, model=self.model, site=self.site, version=version,
-                        number=number, at=at,
-                    )  # fmt: skip
-                except NoPictureError as error:
-                    log.warning("no overlay sop_instance_uid=%s reason=%r", image.sop_instance_uid, str(error))
-                except Exception:  # the report is what matters: it does not wait for its picture
-                    log.exception("overlay failed sop_instance_uid=%s", image.sop_instance_uid)
-
-    def _display(self, finding: Finding, path: str) -> NDArray[np.uint8]:
-        if not finding.attention:
-            raise NoPictureError("analysed without an activation map")
+    def _overlay(self, image: ReportedImage, path: str, **common: Any) -> BuiltObject | None:
+        if not isinstance(image.outcome, Finding) or not image.outcome.attention:
+            log.warning("no overlay sop_instance_uid=%s reason='no activation map'", image.sop_instance_uid)
+            return None
         picture = self.pictures.picture(self.spool_folder / path)
         if isinstance(picture, NotAnalysed):
-            raise NoPictureError(f"film cannot be shown: {picture.reason.sentence}")
-        return picture.display
+            log.warning("no overlay sop_instance_uid=%s reason=%s", image.sop_instance_uid, picture.reason)
+            return None
+        return build_overlay(image=image, display=picture.display, **common)
+
+
+def _made(kind: str, build: Callable[[], BuiltObject | None]) -> list[BuiltObject]:
+    """Return what `build` makes, if it makes anything: the report is what matters, and does not wait for it."""
+    try:
+        made = build()
+    except Exception:
+        log.exception("not made kind=%r", kind)
+        return []
+    return [] if made is None else [made]

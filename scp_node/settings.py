@@ -199,6 +199,16 @@ class ReportSettings(Section):
     text_sr: bool = Field(
         default=False, description="Send a Basic Text SR as well, for a PACS that shows no other Structured Report."
     )
+    presentation_state: bool = Field(
+        default=False, description="Send the outlines of regions as a Grayscale Softcopy Presentation State."
+    )
+    attention_region: bool = Field(
+        default=False, description="Outline the activation map in it, too, as AI attention region: no finding."
+    )
+    segmentation: bool = Field(default=False, description="Send the regions as a Segmentation.")
+    key_object: bool = Field(
+        default=False, description="Send a Key Object Selection of the positive films and their pictures."
+    )
     flag_only: bool = Field(
         default=False, description="Send no picture and no location, whatever else is set: the result alone."
     )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,18 @@ from pydicom.datadict import dictionary_description
 
 from scp_node import implementation
 from scp_node.cli import cli
+from scp_node.domain import BuiltObject, Region
 from scp_node.ledger.audit import STATES
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
-from scp_node.report import COMPANION_SOP_CLASSES, build_overlay, codes
+from scp_node.report import (
+    COMPANION_SOP_CLASSES,
+    build_key_object,
+    build_overlay,
+    build_presentation_state,
+    build_segmentation,
+    codes,
+)
 from scp_node.settings import Settings
 from tests.node import BUNDLE
 from tests.scp_node.report.reports import (
@@ -79,17 +88,31 @@ def test_the_classes_of_what_goes_with_a_report_are_those_offered(statement: str
     assert [uid for _, uid in table(statement, "SOP class of what goes")] == list(COMPANION_SOP_CLASSES)
 
 
+def read(made: BuiltObject | None) -> Dataset:
+    assert made is not None
+    return dcmread(BytesIO(made.file))
+
+
 @pytest.fixture(scope="module")
 def created() -> dict[str, list[Dataset]]:
     """Objects of a film whose header has all that is taken over, and of one that has nothing else."""
-    poor = radiograph(PatientAge=None, StudyDescription=None, Manufacturer=None)
-    rich = radiograph(**rich_header(), LossyImageCompression="01")
+    poor = radiograph(PatientAge=None, StudyDescription=None, Manufacturer=None, Rows=20, Columns=20)
+    display: dict[str, Any] = {"WindowCenter": "1", "WindowWidth": "2", "RescaleSlope": "1", "RescaleIntercept": "0"}
+    rich = radiograph(**(rich_header() | {"Rows": 20, "Columns": 20}), **display, LossyImageCompression="01")
     seen = replace(POSITIVE, attention=np.zeros((14, 14), "<f4").tobytes())
     shown = {"display": np.zeros((64, 64), np.uint8), "model": MODEL, "site": SITE, "version": 1, "number": 1, "at": AT}
     films = (poor, rich)
+    region = Region(left=0, top=0, right=1, bottom=1, score=0.5)
+    regions = [replace(film, outcome=replace(POSITIVE, regions=(region,))) for film in films]
+    common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
     return {
         "report": [dcmread(BytesIO(built(film, previous=PREVIOUS).file)) for film in films],
         "text": [dcmread(BytesIO(text_report(film).file)) for film in films],
+        "presentation state": [read(build_presentation_state(image=film, **common)) for film in regions],
+        "segmentation": [read(build_segmentation(image=film, **common)) for film in regions],
+        "key object": [
+            read(build_key_object(images=[film], pictures=(), report=built(film), **common)) for film in regions
+        ],
         "picture": [
             dcmread(BytesIO(build_overlay(image=replace(film, outcome=seen), **shown).file))  # type: ignore[arg-type]
             for film in films
@@ -97,12 +120,14 @@ def created() -> dict[str, list[Dataset]]:
     }
 
 
-@pytest.mark.parametrize("kind", ["report", "text", "picture"])
+@pytest.mark.parametrize("kind", ["report", "text", "picture", "presentation state", "segmentation", "key object"])
 def test_every_attribute_that_is_written_is_stated_and_every_stated_one_is_written(
     statement: str, created: dict[str, list[Dataset]], kind: str
 ) -> None:
     rows = table(statement, "Attribute of every object") + table(statement, f"Attribute of the {kind}")
     stated = [name for row in rows for name in row[0].split(", ")]
+    if kind == "presentation state":  # the one without
+        stated = [name for name in stated if name not in {"Content Date", "Content Time"}]
     assert len(stated) == len(set(stated))
     written = {dictionary_description(element.tag) for made in created[kind] for element in made}
     assert set(stated) == written

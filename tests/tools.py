@@ -21,6 +21,7 @@ PACKAGES: Mapping[str, str] = {  # tool -> Debian's name for what brings it
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "dcmdump": "dcmtk",
+    "dcmp2pgm": "dcmtk",
     "dcmsend": "dcmtk",
     "dsrdump": "dcmtk",
     "echoscu": "dcmtk",

@@ -1,6 +1,9 @@
 """The report of a study as a DICOM Structured Report: values in, bytes out; no sockets, no SQL."""
 
+from scp_node.report.key_object import build_key_object
 from scp_node.report.overlay import build_overlay
+from scp_node.report.presentation_state import build_presentation_state
+from scp_node.report.segmentation import build_segmentation
 from scp_node.report.site import Site
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES, with_sop_class
 from scp_node.report.source import UnreportableHeader
@@ -12,8 +15,11 @@ __all__ = [
     "SOP_CLASSES",
     "Site",
     "UnreportableHeader",
+    "build_key_object",
     "build_overlay",
+    "build_presentation_state",
     "build_report",
+    "build_segmentation",
     "build_text_report",
     "warm_up",
     "with_sop_class",

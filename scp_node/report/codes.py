@@ -34,6 +34,15 @@ DIAGNOSTIC_IMAGING_REPORT = Concept("18748-4", "LN", "Diagnostic Imaging Report"
 CONCLUSIONS = Concept("121076", "DCM", "Conclusions")  # CID 7001
 FINDINGS = Concept("121070", "DCM", "Findings")
 
+# TID 2010 Key Object Selection
+OF_INTEREST = Concept("113000", "DCM", "Of Interest")  # CID 7010
+KEY_OBJECT_DESCRIPTION = Concept("113012", "DCM", "Key Object Description")
+
+# Segmentation: CID 7150 Segmentation Property Category, CID 7162 Algorithm Family, CID 7203 Image Derivation
+MORPHOLOGICALLY_ABNORMAL = Concept("49755003", "SCT", "Morphologically Abnormal Structure")
+ARTIFICIAL_INTELLIGENCE = Concept("123110", "DCM", "Artificial Intelligence")
+SEGMENTATION = Concept("113076", "DCM", "Segmentation")
+
 # TID 1204 Language of Content Item and Descendants
 LANGUAGE = Concept("121049", "DCM", "Language of Content Item and Descendants")
 ENGLISH = Concept("en-US", "RFC5646", "English (United States)")  # CID 5000

@@ -91,9 +91,13 @@ def document(images: Sequence[ReportedImage], first: SourceImage) -> dict[str, A
         "VerificationFlag": "UNVERIFIED",
         "PreliminaryFlag": "PRELIMINARY",
     }
-    if requests := referenced_requests(first):
-        attributes["ReferencedRequestSequence"] = requests
-    return attributes
+    return attributes | referenced_requests_of(first)
+
+
+def referenced_requests_of(source: SourceImage) -> dict[str, Any]:
+    """Return the orders that the film was acquired for as an attribute, where there are any."""
+    requests = referenced_requests(source)
+    return {"ReferencedRequestSequence": requests} if requests else {}
 
 
 def evidence(sources: Sequence[SourceImage]) -> Dataset:
@@ -107,11 +111,15 @@ def evidence(sources: Sequence[SourceImage]) -> Dataset:
 
 def referenced_series(series_uid: str, instances: Mapping[str, str]) -> Dataset:
     """Return a reference to instances of one series: their SOP classes by SOP Instance UID (PS3.3 Table 10-4)."""
-    references = [
+    return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=referenced_instances(instances))
+
+
+def referenced_instances(instances: Mapping[str, str]) -> list[Dataset]:
+    """Return references to instances: their SOP classes by SOP Instance UID (PS3.3 Table 10-11)."""
+    return [
         dataset(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
         for sop_instance_uid, sop_class_uid in instances.items()
     ]
-    return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=references)
 
 
 def result_key(image: ReportedImage) -> list[str]:

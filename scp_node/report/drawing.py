@@ -16,10 +16,10 @@ from cv2.typing import MatLike
 from numpy.typing import NDArray
 
 from scp_node.domain import Region
+from scp_node.report.attention import CONTOUR
 
 LONG_SIDE: Final = 1024  # pixels of the film in the picture
 LOWEST, HIGHEST = -1.0, 4.0  # logits: one scale for all films and models, so that pictures can be compared
-CONTOUR: Final = 0.0  # logit: beyond it the place by itself speaks rather for an opacity than against one
 
 _STRONGEST: Final = 0.6  # share of colour where the map is highest: the film stays visible
 _NARROWEST: Final = 880  # pixels: room for text beside a slim film

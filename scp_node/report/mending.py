@@ -57,6 +57,16 @@ def valid_sex(value: str) -> str:
     return value if value in {"M", "F", "O"} else ""
 
 
+def decimal_string(value: str) -> str:
+    """Return `value` if it is a DS (PS3.5 Table 6.2-1), else nothing."""
+    stripped = value.strip()
+    return (
+        stripped
+        if len(stripped) <= 16 and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", stripped)
+        else ""
+    )
+
+
 def _cut(value: str, longest: int) -> str:
     # a backslash would make two values of one
     printable = "".join(character if character.isprintable() and character != "\\" else " " for character in value)

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from scp_node.domain import BuiltObject, Finding, ModelIdentity, ReportedImage
+from scp_node.report.attention import CONTOUR, activation_map
 from scp_node.report.attributes import code_item, dataset, put
 from scp_node.report.codes import SOURCE_IMAGE
 from scp_node.report.common import equipment, identity, part10_file, quiet_pydicom, result_key, series
-from scp_node.report.drawing import CONTOUR, Text, draw, heading, warning
+from scp_node.report.drawing import Text, draw, heading, warning
 from scp_node.report.header import local_time, patient_and_study
 from scp_node.report.measurements import DIGEST_LENGTH
 from scp_node.report.regions import reported_regions
@@ -23,7 +24,6 @@ from scp_node.report.uids import derived_uid, digest
 from scp_node.report.wording import image_sentence, operating_point, percent, short_comment
 
 KIND: Final = "overlay"
-MAP_SHAPE: Final = (14, 14)
 BANNER: Final = "AI RESULT - NOT FOR DIAGNOSTIC USE"
 SERIES_OFFSET: Final = 1  # to the number of the report's series
 _DERIVATION: Final = (
@@ -90,7 +90,7 @@ def _pixels(finding: Finding, display: NDArray[np.uint8], model: ModelIdentity) 
     decided = operating_point(finding).capitalize()
     return draw(
         display,
-        np.frombuffer(finding.attention, dtype="<f4").reshape(MAP_SHAPE),
+        activation_map(finding.attention),
         reported_regions(finding),
         above=[
             heading(f"{short_comment(finding)} - {shown} %"),

@@ -39,21 +39,30 @@ def region_groups(source: SourceImage, outcome: Outcome, model: ModelIdentity, o
     return [_group(source, region, model, number, occurrence) for number, region in enumerate(regions, start=1)]
 
 
-def _group(source: SourceImage, region: Region, model: ModelIdentity, index: int, occurrence: str) -> Dataset:
-    corners = _corners(source, region)
+def region_identifier(number: int) -> str:
+    """Return the Tracking Identifier of a region, from 1."""
+    return f"{TRACKING_IDENTIFIER} {number}"
+
+
+def region_uid(source: SourceImage, region: Region, occurrence: str = "0") -> str:
+    """Return the Tracking Unique Identifier of a region: the same in every object that shows it."""
     # the place is in the key: another model's box is another statement, not the same opacity followed up
-    place = [repr(coordinate) for point in corners for coordinate in point]
-    uid = derived_uid("tracking", source.sop_instance_uid, codes.OPACITY.value, occurrence, *place)
+    place = [repr(coordinate) for point in corners(source, region) for coordinate in point]
+    return derived_uid("tracking", source.sop_instance_uid, codes.OPACITY.value, occurrence, *place)
+
+
+def _group(source: SourceImage, region: Region, model: ModelIdentity, index: int, occurrence: str) -> Dataset:
+    outline, uid = corners(source, region), region_uid(source, region, occurrence)
     reference = image(SELECTED_FROM, None, source.sop_class_uid, source.sop_instance_uid)
     threshold = {} if model.region_threshold is None else {"region_threshold": repr(model.region_threshold)}
     return container(
         CONTAINS,
         codes.MEASUREMENT_GROUP,
         [
-            text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, f"{TRACKING_IDENTIFIER} {index}"),
+            text(HAS_OBS_CONTEXT, codes.TRACKING_IDENTIFIER, region_identifier(index)),
             uid_reference(HAS_OBS_CONTEXT, codes.TRACKING_UNIQUE_IDENTIFIER, uid),
             code(CONTAINS, codes.FINDING, codes.OPACITY),
-            polyline(CONTAINS, codes.IMAGE_REGION, corners, reference),
+            polyline(CONTAINS, codes.IMAGE_REGION, outline, reference),
             code(HAS_CONCEPT_MOD, codes.FINDING_SITE, codes.LUNG),
             *algorithm(model, threshold),
             number(CONTAINS, codes.CERTAINTY_OF_FINDING, f"{100 * region.score:.1f}", codes.PERCENT),
@@ -62,7 +71,7 @@ def _group(source: SourceImage, region: Region, model: ModelIdentity, index: int
     )
 
 
-def _corners(source: SourceImage, region: Region) -> list[tuple[float, float]]:
+def corners(source: SourceImage, region: Region) -> list[tuple[float, float]]:
     """Return the closed outline in pixels of the image, to a tenth.
 
     The network's input is the whole image, resized without regard to its aspect ratio: a share of the input is the

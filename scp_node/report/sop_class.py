@@ -14,11 +14,20 @@ from pydicom.uid import (
     Comprehensive3DSRStorage,
     ComprehensiveSRStorage,
     EnhancedSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    KeyObjectSelectionDocumentStorage,
     SecondaryCaptureImageStorage,
+    SegmentationStorage,
 )
 
 SOP_CLASSES: Final = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
-COMPANION_SOP_CLASSES: Final = (SecondaryCaptureImageStorage, BasicTextSRStorage)  # each is sent as it is, or not
+COMPANION_SOP_CLASSES: Final = (  # each is sent as it is, or not
+    SecondaryCaptureImageStorage,
+    BasicTextSRStorage,
+    GrayscaleSoftcopyPresentationStateStorage,
+    SegmentationStorage,
+    KeyObjectSelectionDocumentStorage,
+)
 
 _PREAMBLE_LENGTH = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
 _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})

@@ -15,14 +15,24 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
 import highdicom
 import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from scp_node.domain import Note, Outcome, ReportedImage
-from scp_node.report import SOP_CLASSES, build_overlay, codes, with_sop_class
+from scp_node.demo.phantom import phantom_image
+from scp_node.domain import Note, Outcome, Region, ReportedImage
+from scp_node.report import (
+    SOP_CLASSES,
+    build_key_object,
+    build_overlay,
+    build_presentation_state,
+    build_segmentation,
+    codes,
+    with_sop_class,
+)
 from scp_node.report.attributes import dataset
 from scp_node.report.wording import image_sentence
 from tests.scp_node.report.reports import (
@@ -151,6 +161,29 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
+@pytest.fixture(scope="module")
+def optional(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Presentation states, segmentations and key objects of headers made in code and of the clinical test data."""
+    folder = tmp_path_factory.mktemp("optional")
+    regions = (
+        Region(left=0.1, top=0.2, right=0.4, bottom=0.9, score=0.5),
+        Region(left=0, top=0, right=1, bottom=1, score=0.4),
+    )
+    finding = replace(POSITIVE, regions=regions)
+    common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
+    images = [(header, radiograph(finding, **attributes)) for header, attributes in HEADERS.items() if header != "poor"]
+    images += [(source.stem, stored(source, finding)) for source in _sources(shared_data)[::2]]
+    paths = []
+    for name, image in images:
+        made = [
+            build_presentation_state(image=image, **common),
+            build_segmentation(image=image, **common),
+            build_key_object(images=[image], pictures=(), report=built(image), **common),
+        ]
+        paths += [_write(folder, f"{name}-{each.kind}", each.file) for each in made if each is not None]
+    return paths
+
+
 def _sources(shared_data: Path) -> list[Path]:
     """Return the clinical files that can carry a report; of many made alike, some."""
     sources = [path for path in sorted((shared_data / "dicom").rglob("*.dcm")) if path.parent.name != "rsna_rebuilt"]
@@ -222,6 +255,36 @@ def test_dciodvfy_finds_no_error_in_reports_of_clinical_files(clinical: list[Pat
 def test_dciodvfy_finds_no_error_in_pictures(pictures: list[Path]) -> None:
     assert len(pictures) > 100
     assert _errors(_dciodvfy(pictures)) == {}
+
+
+@pytest.mark.needs("dciodvfy")
+def test_dciodvfy_finds_no_error_in_optional_objects(optional: list[Path]) -> None:
+    assert len(optional) > 60
+    assert _errors(_dciodvfy(optional)) == {}
+
+
+@pytest.mark.needs("dcmp2pgm")
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_presentation_state_leaves_air_dark(photometric: str, tmp_path: Path) -> None:
+    film = phantom_image(1, opacity=False)
+    if photometric == "MONOCHROME1":
+        film.PixelData = (4095 - film.pixel_array).astype("<u2").tobytes()
+        film.PhotometricInterpretation = photometric
+    film.WindowCenter, film.WindowWidth = 2048, 4096
+    path = tmp_path / "film.dcm"
+    film.save_as(path, enforce_file_format=True)
+    region = Region(left=0.4, top=0.4, right=0.5, bottom=0.5, score=0.5)
+    made = build_presentation_state(
+        image=stored(path, replace(POSITIVE, regions=(region,))), model=MODEL, site=SITE, version=1, at=AT
+    )
+    assert made is not None
+    state = _write(tmp_path, "state", made.file)
+    done = _run(require("dcmp2pgm"), "-p", state, path, tmp_path / "shown.pgm")
+    assert done.returncode == 0, done.stderr
+    shown = cv2.imread(str(tmp_path / "shown.pgm"), cv2.IMREAD_GRAYSCALE)
+    assert shown is not None
+    assert shown[:20, :20].mean() < 40
+    assert shown.max() > 150
 
 
 @pytest.mark.needs("dciodvfy")

@@ -15,7 +15,7 @@ from scp_node.analysis import Picture
 from scp_node.domain import Finding, NotAnalysed, PreviousReport, Reason, Region, ReportedImage
 from scp_node.ledger import StudySnapshot
 from scp_node.report import SOP_CLASSES, codes
-from scp_node.reporting import ReportBuilder, wants_overlay
+from scp_node.reporting import ReportBuilder, wants_attention, wants_overlay
 from scp_node.settings import ReportSettings
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, found, lateral, radiograph
 
@@ -83,6 +83,33 @@ def test_a_text_report_goes_with_the_report_where_it_is_wanted() -> None:
     assert again.companions == built.companions
 
 
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        ({"presentation_state": True}, ["overlay", "presentation-state"]),
+        ({"segmentation": True}, ["overlay", "segmentation"]),
+        ({"key_object": True}, ["overlay", "key-object"]),
+        ({"presentation_state": True, "segmentation": True, "key_object": True, "flag_only": True}, ["key-object"]),
+        ({"presentation_state": True, "attention_region": True, "flag_only": True}, []),
+    ],
+)
+def test_optional_objects_go_with_the_report_where_they_are_wanted(settings: dict[str, Any], kinds: list[str]) -> None:
+    built = builder(**settings)(study(radiograph(SEEN), lateral(LATERAL)))
+    assert [each.kind for each in built.companions] == kinds
+    nothing = builder(**settings)(study(radiograph(NEGATIVE), lateral(LATERAL)))
+    assert nothing.companions == ()
+
+
+def test_an_attention_region_needs_the_map_to_be_kept() -> None:
+    outlined: dict[str, Any] = {"overlay": "none", "presentation_state": True, "attention_region": True}
+    assert wants_attention(ReportSettings(**outlined), POSITIVE)
+    assert not wants_attention(ReportSettings(**outlined), NEGATIVE)
+    assert not wants_attention(ReportSettings(**outlined, flag_only=True), POSITIVE)
+    hot = replace(POSITIVE, attention=np.ones((14, 14), "<f4").tobytes())
+    built = builder(**outlined)(study(radiograph(hot)))
+    assert [each.kind for each in built.companions] == ["presentation-state"]
+
+
 def test_a_report_that_only_flags_has_no_location() -> None:
     flagged, full = (dcmread(BytesIO(builder(flag_only=flag)(study(radiograph(SEEN))).file)) for flag in (True, False))
     assert found(full, codes.IMAGE_REGION)
@@ -108,9 +135,9 @@ def test_what_was_said_before_is_not_drawn_again() -> None:
 @pytest.mark.parametrize(
     ("outcome", "answer", "told"),
     [
-        (SEEN, NotAnalysed(reason=Reason.UNREADABLE_HEADER), "film cannot be shown"),
-        (replace(SEEN, attention=b""), None, "without an activation map"),
-        (SEEN, RuntimeError("decoder"), "overlay failed"),
+        (SEEN, NotAnalysed(reason=Reason.UNREADABLE_HEADER), "no overlay"),
+        (replace(SEEN, attention=b""), None, "no activation map"),
+        (SEEN, RuntimeError("decoder"), "not made kind='overlay'"),
     ],
 )
 def test_a_report_does_not_wait_for_a_picture_that_cannot_be_made(
