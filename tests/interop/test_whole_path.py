@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from scp_node.delivery import Disposition, StorageScu
+from scp_node.domain import PreviousReport
+from scp_node.report import COMPANION_SOP_CLASSES, SOP_CLASSES, build_overlay, with_sop_class
+from scp_node.settings import DeliverySettings, DestinationSettings
 from tests.conftest import Send
 from tests.node import Node, destination, radiograph
+from tests.scp_node.report.reports import AT, MODEL, POSITIVE, SITE, built
+from tests.scp_node.report.reports import radiograph as reported_film
 from tests.servers import Orthanc
 from tests.tools import require
 
@@ -75,6 +83,31 @@ def test_a_second_send_of_the_same_film_leaves_one_report_in_the_pacs(node: Node
         assert node.send(radiograph()) == [0]
         node.run_until_idle(1)
     assert len(orthanc.reports()) == 1
+
+
+def test_ten_resends_leave_one_instance_and_a_new_version_stands_beside_the_old(orthanc: Orthanc) -> None:
+    finding = replace(POSITIVE, attention=np.zeros((14, 14), "<f4").tobytes())
+    film, display = reported_film(finding), np.zeros((64, 64), np.uint8)
+    first = built(film)
+    previous = PreviousReport(
+        sop_instance_uid=first.sop_instance_uid, series_instance_uid=first.series_instance_uid,
+        sop_class_uid=first.sop_class_uid, version=1,
+    )  # fmt: skip
+    second = built(film, previous=previous)
+    picture = build_overlay(image=film, display=display, model=MODEL, site=SITE, version=1, number=1, at=AT)
+    scu = StorageScu(
+        DestinationSettings(name="pacs", ae_title=orthanc.ae_title, host="127.0.0.1", port=orthanc.port),
+        calling_ae="PNEUMONIA", sop_classes=SOP_CLASSES, other_sop_classes=COMPANION_SOP_CLASSES,
+        settings=DeliverySettings(), recast=with_sop_class,
+    )  # fmt: skip
+    for file in [first.file, picture.file] * 10 + [second.file]:
+        assert scu.send(file).disposition is Disposition.DELIVERED
+    scu.close()
+    told = sorted(dataset.SOPInstanceUID for dataset in orthanc.datasets())
+    assert told == sorted([first.sop_instance_uid, picture.sop_instance_uid, second.sop_instance_uid])
+    newest = max(orthanc.reports(), key=lambda report: report.InstanceNumber)
+    [old] = newest.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert old.ReferencedSOPInstanceUID == first.sop_instance_uid
 
 
 def test_a_destination_that_refuses_the_first_sr_class_gets_the_next_one(
