@@ -456,3 +456,15 @@ def test_pixelmed_finds_the_templates_followed(generated: dict[str, Path], tmp_p
         "rich-mixed": 3,
         "enhanced": 1,
     }
+
+
+@pytest.mark.needs("java", "javac", "pixelmed")
+def test_pixelmed_finds_nothing_wrong_with_basic_text_reports_and_key_objects(tmp_path: Path) -> None:
+    texts = {f"text {name}": text_report(radiograph(outcome)) for name, outcome in OUTCOMES.items()}
+    paths = [_write(tmp_path, name, text.file) for name, text in texts.items()]
+    film = radiograph()
+    key = build_key_object(images=[film], pictures=(), report=built(film), model=MODEL, site=SITE, version=1, at=AT)
+    assert key is not None
+    errors = dict(_pixelmed(tmp_path, [*paths, _write(tmp_path, "key object", key.file)]))
+    assert len(errors) == len(OUTCOMES) + 1
+    assert not any(errors.values())
