@@ -151,10 +151,11 @@ def pictures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
 
 
 @pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Basic Text SRs of headers made in code, of all results."""
+def texts(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Basic Text SRs of headers made in code, of all results, and of the clinical test data."""
     folder = tmp_path_factory.mktemp("texts")
-    return [
+    clinical = {source.stem: text_report(*_studies(stored(source))["mixed"]) for source in _sources(shared_data)}
+    return [_write(folder, name, made.file) for name, made in clinical.items()] + [
         _write(folder, f"{header}-{name}".replace(" ", "-"), text_report(*images).file)
         for header, attributes in HEADERS.items()
         for name, images in _studies(radiograph(**attributes)).items()
@@ -172,7 +173,7 @@ def optional(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     finding = replace(POSITIVE, regions=regions)
     common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
     images = [(header, radiograph(finding, **attributes)) for header, attributes in HEADERS.items() if header != "poor"]
-    images += [(source.stem, stored(source, finding)) for source in _sources(shared_data)[::2]]
+    images += [(source.stem, stored(source, finding)) for source in _sources(shared_data)]
     paths = []
     for name, image in images:
         made = [

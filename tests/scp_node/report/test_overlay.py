@@ -13,7 +13,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from scp_node.domain import BuiltObject, Finding, ModelIdentity, Note, Region, ReportedImage
-from scp_node.report import build_overlay
+from scp_node.report import build_overlay, drawing
 from scp_node.report.drawing import LONG_SIDE, Text, draw
 from scp_node.report.wording import DEMONSTRATION
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, STUDY, radiograph
@@ -44,6 +44,12 @@ def read(made: BuiltObject) -> Dataset:
 
 def test_equal_arguments_give_equal_bytes() -> None:
     assert overlay() == overlay()
+
+
+def test_what_is_kept_between_pictures_changes_none() -> None:
+    kept = overlay()
+    drawing._tables.cache_clear()
+    assert overlay() == kept
 
 
 @pytest.mark.parametrize(
