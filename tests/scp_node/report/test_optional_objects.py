@@ -6,6 +6,7 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
+import highdicom
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -164,3 +165,15 @@ def test_key_images_are_the_positive_films_and_their_pictures() -> None:
     assert len(found(made, codes.KEY_OBJECT_DESCRIPTION)) == 1
     [study] = made.CurrentRequestedProcedureEvidenceSequence
     assert len(study.ReferencedSeriesSequence) == 2
+
+
+def test_highdicom_reads_segments_and_key_images() -> None:
+    made = segmentation()
+    assert made is not None
+    segments: Any = highdicom.seg.segread(BytesIO(made.file))
+    assert segments.number_of_segments == 2
+    assert segments.get_tracking_ids()[0][0] == "Opacity 1"
+    pixels = segments.get_pixels_by_source_instance([IMAGE])
+    assert pixels[0, :, :, 0].sum() == 16 * 20
+    selection: Any = highdicom.ko.KeyObjectSelectionDocument.from_dataset(read(key_object()))
+    assert selection.content.get_references()[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == IMAGE
