@@ -175,12 +175,23 @@ def report(
     config: ConfigOption = None,
     version: Annotated[int | None, typer.Option(help="Which version; default: the newest.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write the DICOM file here instead of showing it.")] = None,
+    save_all: Annotated[
+        Path | None,
+        typer.Option("--save-all", help="Write it and all that went with it to this folder."),
+    ] = None,
 ) -> None:
     """Show or save the Structured Report of a study, byte for byte as it was sent."""
-    found = app.open_ledger(_settings(config)).reports.file(study_uid, version)
+    reports = app.open_ledger(_settings(config)).reports
+    found = reports.file(study_uid, version)
     if found is None:
         raise SettingsError(f"no report of study {study_uid}" + (f", version {version}" if version else ""))
     number, uid, file = found
+    if save_all:
+        save_all.mkdir(parents=True, exist_ok=True)
+        for kind, name, content in [("report", uid, file), *reports.companions(uid)]:
+            (save_all / f"{kind}-{name}.dcm").write_bytes(content)
+            out.print(f"{kind} ({name}) written to {save_all}", highlight=False)
+        return
     if save:
         save.write_bytes(file)
         out.print(f"version {number} ({uid}) written to {save}")

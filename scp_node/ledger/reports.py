@@ -162,6 +162,16 @@ class Reports:
             row = connection.execute(wanted.order_by(report.c.version.desc()).limit(1)).first()
         return (row.version, row.sop_instance_uid, row.file) if row else None
 
+    def companions(self, report_uid: str) -> list[tuple[str, str, bytes]]:
+        """Return kind, SOP Instance UID and Part 10 bytes of each object that went with a report."""
+        wanted = select(companion.c.kind, companion.c.sop_instance_uid, companion.c.file)
+        joined = wanted.join(report, report.c.id == companion.c.report_id).where(
+            report.c.sop_instance_uid == report_uid
+        )
+        with self._transactions.reading() as (connection, _now):
+            rows = connection.execute(joined.order_by(companion.c.id)).all()
+        return [(row.kind, row.sop_instance_uid, row.file) for row in rows]
+
 
 def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
     """Return whether images of the study wait for this model, waking those that it has never seen."""

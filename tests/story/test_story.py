@@ -68,6 +68,9 @@ def test_a_positive_film_has_a_picture_that_is_delivered_after_its_report(node: 
     assert told == [[("report", "delivered"), ("overlay", "delivered")], [("report", "delivered")]]
     report, picture = positive["deliveries"]
     assert report["at"] <= picture["at"]
+    _command(node, "report", positive["study_uid"], "--save-all", str(node.folder / "saved"))
+    saved = {dcmread(file).SOPInstanceUID for file in (node.folder / "saved").iterdir()}
+    assert saved == {report["sop_instance_uid"], picture["sop_instance_uid"]}
 
 
 def test_a_pacs_that_routes_the_whole_study_back_starts_no_loop(node: Node, pacs: StoragePacs, tmp_path: Path) -> None:
