@@ -1,10 +1,11 @@
-"""A TID 1500 report of one film in the plain way of highdicom: what our own writer is measured beside."""
+"""A report and a picture of one film in the plain way of highdicom: what our own writers are measured beside."""
 
 from __future__ import annotations
 
 from io import BytesIO
 
 import numpy as np
+from highdicom.sc import SCImage
 from highdicom.sr import (
     AlgorithmIdentification,
     CodedConcept,
@@ -21,6 +22,7 @@ from highdicom.sr import (
     SourceImageForRegion,
     TrackingIdentifier,
 )
+from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
@@ -67,4 +69,24 @@ def plain_report(film: Dataset, probability: float) -> bytes:
     )
     file = BytesIO()
     report.save_as(file)
+    return file.getvalue()
+
+
+def plain_picture(film: Dataset, pixels: NDArray[np.uint8]) -> bytes:
+    """Return the Part 10 file of a Secondary Capture of these pixels, shape (rows, columns, 3)."""
+    picture = SCImage.from_ref_dataset(
+        ref_dataset=film,
+        pixel_array=pixels,
+        photometric_interpretation="RGB",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        patient_orientation=("L", "F"),
+        series_instance_uid=generate_uid(),
+        sop_instance_uid=generate_uid(),
+        series_number=1,
+        instance_number=1,
+        manufacturer="M",
+    )
+    file = BytesIO()
+    picture.save_as(file)
     return file.getvalue()
