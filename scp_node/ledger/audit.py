@@ -100,6 +100,7 @@ _EMPTY: dict[str, Any] = {
     "notes": [],
     "probability": None,
     "threshold": None,
+    "grey_zone": None,
     "verdict": None,
     "regions": [],
     "bundle": None,
@@ -214,8 +215,8 @@ def _waiting_part(row: Row[Any], *, analysing: bool) -> dict[str, Any]:
 
 
 def _result_part(row: Row[Any]) -> dict[str, Any]:
-    same = ("reason", "detail", "notes", "probability", "threshold", "verdict", "regions", "bundle", "bundle_digest",
-            "calibration", "timings")  # fmt: skip
+    same = ("reason", "detail", "notes", "probability", "threshold", "grey_zone", "verdict", "regions",
+            "bundle", "bundle_digest", "calibration", "timings")  # fmt: skip
     return {
         **{name: getattr(row, name) for name in same},
         "state": _OUTCOME_STATES[row.outcome],

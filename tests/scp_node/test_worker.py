@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -81,6 +82,14 @@ def test_a_batch_is_analysed_at_once_and_each_image_gets_its_own_answer(node: No
     assert network.batches == [2]
     assert states(node) == [("analysed", None), ("failed", "unreadable-pixels"), ("analysed", None)]
     assert [row["verdict"] for row in node.audit()] == ["not-detected", None, "present"]
+
+
+def test_the_grey_zone_of_the_model_decides(node: Node) -> None:
+    node.receive("1", "2", "3")
+    network = Network(-2.0, 0.1, 2.0)
+    network.identity = replace(MODEL, grey_zone=0.1)
+    analyser(node, network).step()
+    assert [row["verdict"] for row in node.audit()] == ["not-detected", "undetermined", "present"]
 
 
 def test_nothing_to_do_is_said_so(node: Node) -> None:

@@ -323,3 +323,13 @@ def test_a_claim_stays_quick_behind_many_delayed_and_done_rows(node: Node) -> No
         told = " ".join(str(row) for row in connection.exec_driver_sql(f"{plan} {statement}"))
     assert "ix_work_ready" in told
     assert "SORT" not in told.upper().replace("SORT KEY", "SORT")
+
+
+def test_an_undetermined_result_keeps_the_grey_zone_that_made_it_so(node: Node) -> None:
+    node.receive("1", priority=Priority.STAT)
+    node.analyse(Finding(probability=0.52, logit=0.1, threshold=0.5, grey_zone=0.05))
+    snapshot = node.report("pacs")
+    assert snapshot is not None
+    assert snapshot.images[0].outcome == Finding(probability=0.52, logit=0.1, threshold=0.5, grey_zone=0.05)
+    [row] = node.audit()
+    assert (row["verdict"], row["threshold"], row["grey_zone"]) == ("undetermined", 0.5, 0.05)
