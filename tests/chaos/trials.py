@@ -141,19 +141,25 @@ def latency(folder: Path, stack: ExitStack, films: list[Path]) -> int:
             answered = time.monotonic()
             if sent.returncode:
                 say(f"{film.name} was refused: {sent.stdout}")
-            wait_until(lambda number=number: len(pacs.get("/instances")) > number, 60)  # type: ignore[misc]
+            wait_until(lambda number=number: _reported(pacs) > number, 60)  # type: ignore[misc]
             milliseconds.append(1000 * (time.monotonic() - answered))
+        rows = node.run_until_idle(len(films))  # pictures come after
         reports = pacs.reports()
         errors = sum(_dciodvfy_errors(folder / f"{n}.dcm", report) for n, report in enumerate(reports))
-        rows = node.audit()
     steady = sorted(milliseconds[1:])  # the first waits for the model to be loaded
-    delivered = [row for row in rows if row["deliveries"][0]["state"] == "delivered"]
+    delivered = [row for row in rows if {sent["state"] for sent in row["deliveries"]} == {"delivered"}]
+    pictures = sum(len(row["deliveries"]) - 1 for row in rows)
     say(
         f"{len(films)} films, {len(reports)} reports in Orthanc, {errors} dciodvfy errors, {len(rows)} audit rows, "
-        f"{len(delivered)} delivered; ms from the C-STORE response to the report in Orthanc: "
+        f"{len(delivered)} delivered, {pictures} pictures; ms from the C-STORE response to the report in Orthanc: "
         f"p50 {steady[len(steady) // 2]:.0f}, p95 {steady[int(0.95 * len(steady))]:.0f}"
     )
     return 0 if len(films) == len(reports) == len(delivered) and not errors else 1
+
+
+def _reported(pacs: Orthanc) -> int:
+    """Return how many studies have a report: each is a series."""
+    return sum(series["MainDicomTags"]["Modality"] == "SR" for series in pacs.get("/series?expand"))
 
 
 def _dciodvfy_errors(file: Path, report: Dataset) -> int:
