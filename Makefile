@@ -10,7 +10,7 @@ EDITABLE := --no-build-isolation --editable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tools run demo check test format bench wheel constraints clean distclean
+.PHONY: help setup setup-dev tools run demo check test chaos format bench wheel constraints clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -28,6 +28,9 @@ demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for
 
 test: check tools  ## Run the gate and every test
 	$(BIN)/pytest
+
+chaos: tools  ## Break things at length, an hour or so: SEED=number repeats a run, TESTS="-k disk" chooses
+	CHAOS=long $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/pytest tests/chaos $(TESTS)
 
 check: $(VENV)/.full  ## Run the gate without the tests: ruff, mypy --strict, import-linter
 	$(BIN)/ruff check

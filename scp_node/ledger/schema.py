@@ -90,10 +90,24 @@ instance = Table(
     Column("conflict", Boolean, nullable=False),  # another instance with the same SOP Instance UID came before
     Column("received_at", UtcDateTime, nullable=False),
     Column("registered_at", UtcDateTime, nullable=False),
+    Column("purging_at", UtcDateTime),  # since when its file is being removed: nothing may read it any more
+    Column("purged_at", UtcDateTime),  # since when its file is gone; the row stays
     UniqueConstraint("sop_instance_uid", "sha256"),
     Index(None, "study_uid"),
     Index(None, "accession"),
     Index(None, "received_at"),
+    Index("ix_instance_kept", "received_at", sqlite_where=text("purged_at IS NULL"),
+          postgresql_where=text("purged_at IS NULL")),
+)  # fmt: skip
+
+study = Table(
+    "study",
+    metadata,
+    Column("study_uid", Uid, primary_key=True),
+    Column("interrupted", Boolean, nullable=False),  # the last association that sent of it ended before its release
+    Column("calling_ae", String(16), nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
 )
 
 result = Table(
@@ -170,7 +184,7 @@ delivery = Table(
     Column("report_id", Id, ForeignKey("report.id"), nullable=False),
     Column("companion_id", Id, ForeignKey("companion.id")),  # null: the report itself
     Column("destination", String(32), nullable=False),
-    Column("state", String(16), nullable=False),  # waiting, delivered, dead, discarded
+    Column("state", String(16), nullable=False),  # waiting, delivered, committed, found, dead, discarded
     Column("dimse_status", Integer),
     Column("sop_class_uid", Uid),
     Column("attempts", Integer, nullable=False),
@@ -178,10 +192,13 @@ delivery = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_attempt_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
+    Column("transaction_uid", Uid),  # of the newest request for its storage commitment
+    Column("committed_at", UtcDateTime),  # when the destination committed itself to it, or it was found there
     UniqueConstraint("destination", "companion_id"),
     Index("ix_delivery_report", "destination", "report_id", unique=True, sqlite_where=text("companion_id IS NULL"),
           postgresql_where=text("companion_id IS NULL")),
     Index(None, "report_id"),
+    Index(None, "transaction_uid"),
 )  # fmt: skip
 
 destination = Table(
@@ -237,6 +254,24 @@ event = Table(
     Column("study_uid", Uid, nullable=False),
     Column("sop_instance_uid", Uid, nullable=False),
     Column("detail", JSON, nullable=False),
+    Column("previous_hash", String(64), nullable=False, server_default=""),
+    Column("hash", String(64), nullable=False, server_default=""),
     Index(None, "kind", "at"),
     Index(None, "study_uid"),
+)
+
+chain = Table(
+    "chain",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
+    Column("length", BigInteger, nullable=False),  # events
+    Column("head", String(64), nullable=False),  # hash of the last event
+)
+
+clock = Table(
+    "clock",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
+    Column("jumps", Integer, nullable=False),  # how many jumps of the wall clock were made good
+    Column("jumped_seconds", Float, nullable=False),  # their sum
 )

@@ -1,0 +1,74 @@
+"""Chaos tests: short in `make test`, long in `make chaos`; both print their seed and their figures."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from tests import servers
+
+LONG_VARIABLE = "CHAOS"  # CHAOS=long
+SEED_VARIABLE = "CHAOS_SEED"
+_figures: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Chaos:
+    """How much is broken in this run, and with which randomness."""
+
+    seed: int
+    long: bool
+    test: str
+    random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "random", random.Random(f"{self.seed}/{self.test}"))
+
+    def amount(self, *, short: int, long: int) -> int:
+        """Return how often to do something in this run."""
+        return long if self.long else short
+
+    def figure(self, told: str) -> None:
+        """Print one measured line at the end of the run: what docs/reliability.md quotes."""
+        _figures.append(f"{self.test}: {told}")
+
+
+def _seed() -> int:
+    return int(os.environ.get(SEED_VARIABLE) or _RANDOM_SEED)
+
+
+_RANDOM_SEED = time.time_ns() % 10**6
+
+
+@pytest.fixture
+def chaos(request: pytest.FixtureRequest) -> Chaos:
+    """The seed, the size and the randomness of this test."""
+    long = os.environ.get(LONG_VARIABLE, "") == "long"
+    return Chaos(seed=_seed(), long=long, test=request.node.name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Settings of the `[database]` section for an empty database of each kind."""
+    if request.param == "sqlite":
+        return {}
+    return {"url": request.getfixturevalue("postgres")}
+
+
+@pytest.fixture
+def own_postgres() -> Any:
+    """A PostgreSQL server of this test alone, to be broken."""
+    with servers.open_folder() as folder, servers.Postgres(folder) as server:
+        yield server
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if _figures:
+        terminalreporter.section(f"chaos, {SEED_VARIABLE}={_seed()}")
+        for line in _figures:
+            terminalreporter.write_line(line)
