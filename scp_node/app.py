@@ -49,6 +49,7 @@ def open_ledger(settings: Settings) -> Ledger:
         quiet=timedelta(seconds=settings.study.quiet_seconds),
         lease=_lease(settings),
         max_attempts=settings.inference.max_attempts,
+        commit_attempts=settings.delivery.commit_attempts,
     )
     return Ledger(engine, policy)
 
@@ -146,7 +147,10 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
     spool.sweep()
     ledger = open_ledger(settings)
     registrar = Registrar(ledger, spool)
-    listener = Listener(settings, spool, on_received=registrar.received, on_rejected=registrar.rejected)
+    listener = Listener(
+        settings, spool, on_received=registrar.received, on_rejected=registrar.rejected,
+        on_commitment=registrar.committed if any(entry.commitment for entry in settings.destinations) else None,
+    )  # fmt: skip
     _start_patiently(listener, stop)
     registered = threading.Event()
     thread = threading.Thread(target=registrar.run, args=(registered,), name="registrar")
@@ -221,7 +225,8 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
 
 
 def _run_sender(settings: Settings, stop: threading.Event) -> None:
-    from scp_node.delivery import StorageScu  # noqa: PLC0415
+    from scp_node.committer import Committer  # noqa: PLC0415
+    from scp_node.delivery import CommitmentScu, QueryScu, StorageScu  # noqa: PLC0415
     from scp_node.leases import LeaseKeeper  # noqa: PLC0415
     from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
     from scp_node.sender import Sender  # noqa: PLC0415
@@ -238,12 +243,24 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
                 other_sop_classes=COMPANION_SOP_CLASSES, settings=settings.delivery, recast=with_sop_class,
             )  # fmt: skip
             stack.callback(scu.close)
+            is_checked = destination.commitment or destination.find
             return Sender(
                 name=destination.name, scu=scu, ledger=ledger, leases=leases, settings=settings.delivery,
                 owner=_owner(f"sender:{destination.name}"),
+                check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
             ).step  # fmt: skip
 
-        _run_threads(stop, {f"deliver:{entry.name}": open_sender(entry) for entry in settings.destinations})
+        def open_committer(destination: DestinationSettings) -> Callable[[], bool]:
+            asker = CommitmentScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
+            finder = QueryScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
+            return Committer(
+                name=destination.name, ledger=ledger, leases=leases, settings=settings.delivery,
+                asker=asker if destination.commitment else None, finder=finder if destination.find else None,
+                owner=_owner(f"committer:{destination.name}"),
+            ).step  # fmt: skip
+
+        steps = {f"deliver:{entry.name}": open_sender(entry) for entry in settings.destinations}
+        _run_threads(stop, steps | {f"commit:{entry.name}": open_committer(entry) for entry in settings.destinations})
 
 
 def _run_threads(stop: threading.Event, steps: dict[str, Callable[[], bool]]) -> None:

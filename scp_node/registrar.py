@@ -19,7 +19,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from scp_node.domain import Clock, ReceivedInstance, utc_now
 from scp_node.ledger import Ledger
-from scp_node.listener import RejectedInstance
+from scp_node.listener import CommitmentAnswer, RejectedInstance
+from scp_node.settlement import settle
 from scp_node.spool import Spool, SpoolError
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first o
 LONGEST_PAUSE = 15.0  # seconds between two tries while the database is away
 _SCAN_CHUNK = 1_000
 
+_Arrival = ReceivedInstance | RejectedInstance | CommitmentAnswer
+
 
 class Registrar:
     """Takes received and rejected instances from the listener, without ever making it wait."""
@@ -40,7 +43,7 @@ class Registrar:
         self._ledger = ledger
         self._spool = spool
         self._clock = clock
-        self._arrivals: queue.Queue[ReceivedInstance | RejectedInstance] = queue.Queue(REMEMBERED)
+        self._arrivals: queue.Queue[_Arrival] = queue.Queue(REMEMBERED)
         self._overflowed = threading.Event()
         self._unreadable: set[str] = set()
 
@@ -51,6 +54,14 @@ class Registrar:
     def rejected(self, instance: RejectedInstance) -> None:
         """Note a store that was refused; never blocks."""
         self._remember(instance)
+
+    def committed(self, answer: CommitmentAnswer) -> bool:
+        """Note what a destination reports, and return whether it could be noted; never blocks."""
+        try:
+            self._arrivals.put_nowait(answer)
+        except queue.Full:
+            return False
+        return True
 
     def _remember(self, arrival: ReceivedInstance | RejectedInstance) -> None:
         try:
@@ -85,8 +96,8 @@ class Registrar:
             else:
                 return True
 
-    def _next_batch(self, *, wait: float) -> list[ReceivedInstance | RejectedInstance]:
-        batch: list[ReceivedInstance | RejectedInstance] = []
+    def _next_batch(self, *, wait: float) -> list[_Arrival]:
+        batch: list[_Arrival] = []
         try:
             batch.append(self._arrivals.get(timeout=wait) if wait else self._arrivals.get_nowait())
             while len(batch) < BATCH:
@@ -95,7 +106,7 @@ class Registrar:
             pass
         return batch
 
-    def _enter(self, batch: list[ReceivedInstance | RejectedInstance]) -> None:
+    def _enter(self, batch: list[_Arrival]) -> None:
         self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])
         for arrival in batch:
             if isinstance(arrival, RejectedInstance):
@@ -103,6 +114,8 @@ class Registrar:
                     sop_instance_uid=arrival.sop_instance_uid, calling_ae=arrival.calling_ae, peer=arrival.peer,
                     status=arrival.status, reason=arrival.reason, at=arrival.at,
                 )  # fmt: skip
+            elif isinstance(arrival, CommitmentAnswer):
+                settle(self._ledger, arrival.report, arrival.destinations)
 
     def _register(self, received: list[ReceivedInstance]) -> None:
         """Enter these instances; one that the database cannot take does not hold up the others."""

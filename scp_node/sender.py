@@ -36,15 +36,16 @@ class Sender:
 
     def __init__(
         self, *, name: str, scu: Scu, ledger: Ledger, leases: LeaseKeeper, settings: DeliverySettings, owner: str,
-        randomness: random.Random | None = None,
+        randomness: random.Random | None = None, check_after: timedelta | None = None,
     ) -> None:  # fmt: skip
-        """Send what waits for the destination `name` through `scu`."""
+        """Send what waits for the destination `name` through `scu`; have it asked about that after `check_after`."""
         self._name = name
         self._scu = scu
         self._ledger = ledger
         self._leases = leases
         self._settings = settings
         self._owner = owner
+        self._check_after = check_after
         self._random = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     def step(self) -> bool:
@@ -74,7 +75,9 @@ class Sender:
     def _conclude(self, task: DeliveryTask, result: SendResult) -> None:
         status = "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
-            self._ledger.deliveries.delivered(task, status=result.status or 0, sop_class_uid=result.sop_class_uid)
+            self._ledger.deliveries.delivered(
+                task, status=result.status or 0, sop_class_uid=result.sop_class_uid, check_after=self._check_after
+            )
             uid = task.sop_instance_uid
             log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
             return

@@ -98,6 +98,13 @@ class DestinationSettings(Section):
     ae_title: AeTitle = Field(description="Its AE title.")
     host: str = Field(min_length=1, description="Its address.")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(104, description="Its port.")
+    commitment: bool = Field(
+        default=True,
+        description="Ask it to commit itself to what it was sent (Storage Commitment), where it offers that.",
+    )
+    find: bool = Field(
+        default=False, description="Else look by C-FIND whether it shows what it was sent: where it promises nothing."
+    )
 
 
 class RoutingSettings(Section):
@@ -230,6 +237,18 @@ class DeliverySettings(Section):
         3, ge=1, le=100, description="Failures in a row after which a destination is paused and only probed by C-ECHO."
     )
     probe_seconds: PositiveSeconds = Field(30.0, description="Pause between two such probes.")
+    commit_after_seconds: float = Field(
+        10.0, ge=0, le=86_400, description="How long after a delivery its destination is asked whether it has it."
+    )
+    commit_answer_seconds: PositiveSeconds = Field(
+        5.0, description="How long that association stays open for the answer; a later one comes on another."
+    )
+    commit_wait_seconds: PositiveSeconds = Field(
+        3_600.0, description="How long the answer may take before it is asked for again."
+    )
+    commit_attempts: int = Field(
+        4, ge=1, le=20, description="How often it is asked for one object, which is sent again where it is missing."
+    )
 
 
 class LogSettings(Section):
@@ -403,7 +422,8 @@ def commented_toml() -> str:
         lines += ["", f"# {field.description if name in _LISTED else doc}"]
         lines.append(f"# [[{name}]]" if name in _LISTED else f"[{name}]")
         for key, option in section.model_fields.items():
-            value = _EXAMPLES[name][key] if name in _LISTED else option.get_default(call_default_factory=True)
+            example = _EXAMPLES.get(name, {})
+            value = example[key] if key in example else option.get_default(call_default_factory=True)
             lines += [f"# {option.description}", f"# {key} = {_toml(value)}"]
     return "\n".join(lines) + "\n"
 

@@ -145,8 +145,9 @@ def _value(option: Any) -> str:
     return repr(option) if isinstance(option, (int, float, list)) else f'"{option}"'
 
 
-def destination(port: int, name: str = "pacs", ae_title: str = "PACS") -> dict[str, Any]:
-    return {"name": name, "ae_title": ae_title, "host": "127.0.0.1", "port": port}
+def destination(port: int, name: str = "pacs", ae_title: str = "PACS", **changes: Any) -> dict[str, Any]:
+    """Return a destination that is asked for nothing after a delivery, unless `changes` say so."""
+    return {"name": name, "ae_title": ae_title, "host": "127.0.0.1", "port": port, "commitment": False, **changes}
 
 
 def radiograph(seed: int = 1, *, opacity: bool = False, **changes: str | None) -> Dataset:

@@ -1,7 +1,22 @@
-"""The Storage SCU: reports to destinations, and what their answers mean."""
+"""The Storage SCU: reports to destinations, what their answers mean, and whether the reports are really there."""
 
+from scp_node.delivery.commitment import Asked, AskResult, CommitmentScu
 from scp_node.delivery.disposition import Disposition, classify, pause_before
+from scp_node.delivery.query import FindResult, QueryScu, Wanted
 from scp_node.delivery.scu import SendResult, StorageScu
 from scp_node.delivery.send_files import send_files
 
-__all__ = ["Disposition", "SendResult", "StorageScu", "classify", "pause_before", "send_files"]
+__all__ = [
+    "AskResult",
+    "Asked",
+    "CommitmentScu",
+    "Disposition",
+    "FindResult",
+    "QueryScu",
+    "SendResult",
+    "StorageScu",
+    "Wanted",
+    "classify",
+    "pause_before",
+    "send_files",
+]

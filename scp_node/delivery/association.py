@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
@@ -51,7 +51,7 @@ _APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"  # PS3.7 section A.2.1
 _REJECTED_PERMANENT: Final = 1
 _OUR_MAXIMUM_PDU: Final = 16_384  # bytes; responses are small
 _THEIR_MAXIMUM_PDU: Final = 131_072  # bytes; the most that we send in one, whatever the peer allows
-_LARGEST_RESPONSE: Final = 1 << 16  # bytes
+_LARGEST_MESSAGE: Final = 1 << 17  # bytes; a response, or what a destination says of fifty instances
 _RELEASE_SECONDS: Final = 2.0
 _PDV_OVERHEAD: Final = 6  # bytes in a PDU before the data: length, context and control header, PS3.8 section 9.3.5
 
@@ -111,14 +111,14 @@ class RequestedAssociation:
             AssociationError: there was no response within `seconds`, or the association is over.
         """
         request = C_STORE()
-        request.MessageID = self._next_message_id()
+        request.MessageID = self.next_message_id()
         request.AffectedSOPClassUID = context.abstract_syntax
         request.AffectedSOPInstanceUID = sop_instance_uid
         request.Priority = 0
         request.DataSet = BytesIO(dataset)
         message = C_STORE_RQ()
         message.primitive_to_message(request)
-        return self._exchange(message, context.context_id, seconds)
+        return self._exchange(message, context, seconds)
 
     def echo(self, *, seconds: float) -> int:
         """Send a C-ECHO and return the status of the response.
@@ -129,11 +129,11 @@ class RequestedAssociation:
         if (context := self.context_for(VERIFICATION)) is None:
             raise AssociationError("C-ECHO is not accepted")
         request = C_ECHO()
-        request.MessageID = self._next_message_id()
+        request.MessageID = self.next_message_id()
         request.AffectedSOPClassUID = VERIFICATION
         message = C_ECHO_RQ()
         message.primitive_to_message(request)
-        return self._exchange(message, context.context_id, seconds)
+        return self._exchange(message, context, seconds)
 
     def is_stale(self) -> bool:
         """Return whether the peer has said anything while nothing was asked: it has closed, aborted or released."""
@@ -174,29 +174,50 @@ class RequestedAssociation:
             if isinstance(item, MaximumLengthNotification) and item.maximum_length_received:
                 self._maximum_pdu = item.maximum_length_received
 
-    def _exchange(self, message: DIMSEMessage, context_id: int, seconds: float) -> int:
-        deadline = time.monotonic() + seconds
-        maximum = max(_PDV_OVERHEAD + 2, min(self._maximum_pdu, _THEIR_MAXIMUM_PDU))
-        for data in message.encode_msg(context_id, maximum):
-            self._connection.send(P_DATA_TF(data).encode(), deadline)
-        return self._status(deadline)
+    def send(self, message: DIMSEMessage, context: Accepted, deadline: float) -> None:
+        """Send one message.
 
-    def _status(self, deadline: float) -> int:
-        response = DIMSEMessage()
+        Raises:
+            AssociationError: the peer does not read, or the association is over.
+        """
+        maximum = max(_PDV_OVERHEAD + 2, min(self._maximum_pdu, _THEIR_MAXIMUM_PDU))
+        for data in message.encode_msg(context.context_id, maximum):
+            self._connection.send(P_DATA_TF(data).encode(), deadline)
+
+    def receive(self, deadline: float) -> Any:
+        """Return the next message, as pynetdicom's primitive with its `_context_id`.
+
+        Raises:
+            AssociationError: there was none in time, or the association is over.
+        """
+        message = DIMSEMessage()
         is_complete, size = False, 0
         while not is_complete:
             kind, pdu = self._connection.receive(deadline)
             size += len(pdu)
-            if kind != P_DATA or size > _LARGEST_RESPONSE:
-                raise ConnectionLostError("unexpected PDU instead of a response")
-            is_complete = guarded(response.decode_msg, guarded(decoded(P_DATA_TF, pdu).to_primitive))
-        answer = guarded(response.message_to_primitive)
-        status = getattr(answer, "Status", None)
-        if status is None or answer.MessageIDBeingRespondedTo != self._message_id:
+            if kind != P_DATA or size > _LARGEST_MESSAGE:
+                raise ConnectionLostError("unexpected PDU instead of a message")
+            is_complete = guarded(message.decode_msg, guarded(decoded(P_DATA_TF, pdu).to_primitive))
+        return guarded(message.message_to_primitive)
+
+    def status(self, response: Any) -> int:
+        """Return the status of a response to the newest request.
+
+        Raises:
+            ConnectionLostError: it is none.
+        """
+        status = getattr(response, "Status", None)
+        if status is None or response.MessageIDBeingRespondedTo != self._message_id:
             raise ConnectionLostError("response without a status, or to another request")
         return int(status)
 
-    def _next_message_id(self) -> int:
+    def _exchange(self, message: DIMSEMessage, context: Accepted, seconds: float) -> int:
+        deadline = time.monotonic() + seconds
+        self.send(message, context, deadline)
+        return self.status(self.receive(deadline))
+
+    def next_message_id(self) -> int:
+        """Return the Message ID (0000,0110) of the next request."""
         self._message_id = self._message_id % 65_535 + 1
         return self._message_id
 

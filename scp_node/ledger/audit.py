@@ -15,7 +15,7 @@ from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.work import ANALYSE, WorkState
 
 STATES = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
-DELIVERY_STATES = ("waiting", "delivered", "dead")
+DELIVERY_STATES = ("waiting", "delivered", "committed", "found", "dead", "discarded")
 _OUTCOME_STATES = {"finding": "analysed", "not-attempted": "not-analysed", "failed": "failed"}
 _CHUNK = 500
 
@@ -194,6 +194,7 @@ def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, 
                 "state": row.state,
                 "status": None if row.dimse_status is None else f"0x{row.dimse_status:04X}",
                 "at": _iso(row.delivered_at or row.last_attempt_at),
+                "committed_at": _iso(row.committed_at),
                 "attempts": row.attempts,
                 "detail": row.detail,
                 "sop_class_uid": row.sop_class_uid,

@@ -12,7 +12,7 @@ from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
 from scp_node.ledger.schema import companion, delivery, destination, report
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.work import Claim, deliver_queue
+from scp_node.ledger.work import Claim, commit_queue, deliver_queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +69,21 @@ class Deliveries:
             sop_instance_uid=row.sop_instance_uid, file=row.file, opened_at=row.created_at,
         )  # fmt: skip
 
-    def delivered(self, task: DeliveryTask, *, status: int, sop_class_uid: str) -> bool:
-        """Note that the destination has the report; False: the claim was lost, another sender notes it."""
+    def delivered(
+        self, task: DeliveryTask, *, status: int, sop_class_uid: str, check_after: timedelta | None = None
+    ) -> bool:
+        """Note that the destination took the report; False: the claim was lost, another sender notes it.
+
+        Where `check_after` is given the destination is asked then whether it has it; see `Commitments`.
+        """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
                 return False
             _note(connection, task, now, state="delivered", dimse_status=status, detail="",
                   sop_class_uid=sop_class_uid, delivered_at=now)  # fmt: skip
             _record(connection, now, "delivered", task, status=status)
+            if check_after is not None:
+                _open_commitment(connection, task, now + check_after, now)
             _set_destination(connection, task.destination, now, failures=0, paused_until=None, detail="")
         return True
 
@@ -127,6 +134,14 @@ class Deliveries:
             _set_destination(connection, name, now, failures=0, paused_until=None, detail="")
             queue.hasten(connection, deliver_queue(name), at=now)
             record_event(connection, now, "destination-recovered", detail={"destination": name})
+
+
+def _open_commitment(connection: Connection, task: DeliveryTask, due: datetime, now: datetime) -> None:
+    """Open the question; of an object that was sent again it is the old one, with the tries that it had."""
+    queue.put_off(
+        connection, queue=commit_queue(task.destination), dedup=str(task.delivery_id), ref_id=task.delivery_id,
+        priority=task.claim.priority, max_attempts=None, due=due, at=now, keep_attempt=True,
+    )  # fmt: skip
 
 
 def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: Any) -> None:

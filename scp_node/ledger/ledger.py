@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from scp_node.domain import Clock
 from scp_node.ledger.analyses import Analyses
 from scp_node.ledger.audit import Audit
+from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.reanalysis import Reanalysis
@@ -30,6 +31,7 @@ class Ledger:
         self.analyses = Analyses(transactions, policy)
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)
+        self.commitments = Commitments(transactions, policy)
         self.upkeep = Upkeep(transactions, policy)
         self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)

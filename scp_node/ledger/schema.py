@@ -215,7 +215,7 @@ work = Table(
     "work",
     metadata,
     _id(),
-    Column("queue", String(64), nullable=False),  # analyse, report, deliver:<destination>
+    Column("queue", String(64), nullable=False),  # analyse, report, deliver:<destination>, commit:<destination>
     Column("dedup", String(64), nullable=False),
     Column("ref_id", Id),
     Column("state", String(16), nullable=False),

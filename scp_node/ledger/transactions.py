@@ -22,6 +22,7 @@ class Policy:
     quiet: timedelta  # a study is reported when nothing more arrived for this long
     lease: timedelta  # a claim that is not renewed for this long is lost
     max_attempts: int  # tries of an analysis or a report before it is given up
+    commit_attempts: int = 4  # how often a destination is asked whether it has an object before that is given up
 
     def report_due(self, priority: int, last_received: datetime, now: datetime) -> datetime:
         """Return when a study is quiet; an urgent one does not wait."""

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, false, func, or_, select, upda
 from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
 from scp_node.ledger import work as queue
 from scp_node.ledger.analyses import Analysed, AnalysisTask, insert_result, open_report
+from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.events import record_event
 from scp_node.ledger.schema import companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
@@ -72,9 +73,10 @@ class Upkeep:
             rows = connection.execute(select(work.c.id, work.c.queue, work.c.ref_id).where(chosen)).all()
             for row in rows:
                 queue.wake(connection, work.c.id == row.id, at=now)
-                if row.queue not in {ANALYSE, REPORT}:
-                    opened = update(delivery).where(delivery.c.id == row.ref_id)
-                    connection.execute(opened.values(state="waiting", detail="requeued", created_at=now))
+                if row.queue.startswith(queue.DELIVER_PREFIX):
+                    reopen_delivery(connection, row.ref_id, detail="requeued", now=now)
+                    name = row.queue.removeprefix(queue.DELIVER_PREFIX)
+                    queue.forget_attempts(connection, queue=queue.commit_queue(name), dedup=str(row.ref_id))
                 record_event(connection, now, "requeued", detail={"work": row.id, "queue": row.queue})
         return len(rows)
 
@@ -85,7 +87,7 @@ class Upkeep:
             rows = connection.execute(select(work.c.id, work.c.queue, work.c.ref_id).where(chosen)).all()
             for row in rows:
                 queue.cancel(connection, work.c.id == row.id, at=now)
-                if row.queue not in {ANALYSE, REPORT}:
+                if row.queue.startswith(queue.DELIVER_PREFIX):
                     connection.execute(update(delivery).where(delivery.c.id == row.ref_id).values(state="discarded"))
                 record_event(connection, now, "discarded", detail={"work": row.id, "queue": row.queue})
         return len(rows)
@@ -118,8 +120,12 @@ def _named(selector: str) -> ColumnElement[bool]:
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
         (work.c.queue == ANALYSE) & work.c.ref_id.in_(images),
         (work.c.queue == REPORT) & (work.c.dedup == selector),
-        work.c.queue.startswith(queue.DELIVER_PREFIX) & work.c.ref_id.in_(deliveries),
+        _is_of_a_destination() & work.c.ref_id.in_(deliveries),
     )
+
+
+def _is_of_a_destination() -> ColumnElement[bool]:
+    return work.c.queue.startswith(queue.DELIVER_PREFIX) | work.c.queue.startswith(queue.COMMIT_PREFIX)
 
 
 def _failed_analysis() -> ColumnElement[bool]:

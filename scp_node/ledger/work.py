@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import Priority
@@ -26,12 +26,18 @@ from scp_node.ledger.schema import work
 ANALYSE = "analyse"
 REPORT = "report"
 DELIVER_PREFIX = "deliver:"
+COMMIT_PREFIX = "commit:"
 AFTER_ALL_ELSE = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
 
 
 def deliver_queue(destination: str) -> str:
     """Return the queue of one destination: one that is down holds up no other."""
     return f"{DELIVER_PREFIX}{destination}"
+
+
+def commit_queue(destination: str) -> str:
+    """Return the queue of what one destination is to be asked about after its delivery."""
+    return f"{COMMIT_PREFIX}{destination}"
 
 
 class WorkState(StrEnum):
@@ -115,14 +121,18 @@ def put_off(
     max_attempts: int | None,
     due: datetime,
     at: datetime,
+    ref_id: int | None = None,
+    keep_attempt: bool = False,
 ) -> None:
     """Make sure that this work is done once more, at `due` or later: adds the row or wakes the one that is there.
 
-    A row that is leased keeps its lease: its holder has to look again before it completes.
+    A row that is leased keeps its lease: its holder has to look again before it completes. With `keep_attempt` the
+    tries that a row has had stay counted.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     state = WorkState.DELAYED if due > at else WorkState.READY
-    row = _new_row(queue=queue, dedup=dedup, ref_id=None, priority=priority, max_attempts=max_attempts, at=at)
+    row = _new_row(queue=queue, dedup=dedup, ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
+    keeps = work.c.state == WorkState.LEASED if not keep_attempt else true()
     statement = insert(work).values(state=state, due_at=due, **row)
     connection.execute(
         statement.on_conflict_do_update(
@@ -130,7 +140,7 @@ def put_off(
             set_={
                 "state": case((work.c.state == WorkState.LEASED, work.c.state), else_=state),
                 "due_at": due,
-                "attempt": case((work.c.state == WorkState.LEASED, work.c.attempt), else_=0),
+                "attempt": case((keeps, work.c.attempt), else_=0),
                 "priority": case((work.c.priority < priority, work.c.priority), else_=priority),
             },
         )
@@ -196,9 +206,9 @@ def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, 
     return sum(_close(connection, claim, lease_until=at + lease) for claim in claims)
 
 
-def complete(connection: Connection, claim: Claim, *, at: datetime) -> bool:
+def complete(connection: Connection, claim: Claim, *, at: datetime, error: str = "") -> bool:
     """Close the work; False means that the claim was lost and the caller must drop what it made."""
-    return _close(connection, claim, state=WorkState.DONE, done_at=at, error="", **_RELEASED)
+    return _close(connection, claim, state=WorkState.DONE, done_at=at, error=error, **_RELEASED)
 
 
 def delay(connection: Connection, claim: Claim, *, due: datetime, error: str = "", keep_attempt: bool = False) -> bool:
@@ -252,6 +262,29 @@ def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime
     return connection.execute(
         update(work).where(ended, condition).values(state=WorkState.READY, attempt=0, due_at=at, done_at=None, error="")
     ).rowcount
+
+
+def attempts(connection: Connection, *, queue: str, dedup: str) -> int:
+    """Return how often this work was tried; 0 for work that never was."""
+    counted = select(work.c.attempt).where(work.c.queue == queue, work.c.dedup == dedup)
+    return connection.scalar(counted) or 0
+
+
+def forget_attempts(connection: Connection, *, queue: str, dedup: str) -> None:
+    """Give this work all its tries again, in whatever state it is."""
+    connection.execute(update(work).where(work.c.queue == queue, work.c.dedup == dedup).values(attempt=0))
+
+
+def settle(connection: Connection, *, queue: str, dedup: str, at: datetime, error: str = "") -> None:
+    """Close this work in whatever state it is: something else has done it. A holder loses its claim."""
+    known = update(work).where(work.c.queue == queue, work.c.dedup == dedup)
+    connection.execute(known.values(state=WorkState.DONE, done_at=at, error=error, **_RELEASED))
+
+
+def condemn(connection: Connection, *, queue: str, dedup: str, error: str, at: datetime) -> None:
+    """Give work up that was done, and in vain."""
+    done = (work.c.queue == queue) & (work.c.dedup == dedup) & (work.c.state == WorkState.DONE)
+    connection.execute(update(work).where(done).values(state=WorkState.DEAD, done_at=at, error=error))
 
 
 def hasten(connection: Connection, queue: str, *, at: datetime) -> None:

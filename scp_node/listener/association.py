@@ -133,6 +133,7 @@ class NodeAssociation(Association):
         self.node_server = server
         self._server = server
         self.admitted = False
+        self.destinations: frozenset[str] = frozenset()  # names of those that the requestor may report for
         activity = threading.Event()
         self.acse = _NodeACSE(self)
         self.dul = NodeDUL(self, activity)

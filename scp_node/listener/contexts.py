@@ -6,6 +6,8 @@ from typing import Final
 
 from pynetdicom.presentation import PresentationContext, build_context
 
+from scp_node.commitment import PUSH_MODEL, SYNTAXES
+
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
 # PS3.4 Table B.5-1. Other classes get result 3: what is not offered is never sent, let alone retried.
@@ -34,7 +36,15 @@ TRANSFER_SYNTAXES: Final = {
 _VERIFICATION_SYNTAXES: Final = ("1.2.840.10008.1.2.1", "1.2.840.10008.1.2")
 
 
-def accepted_contexts() -> list[PresentationContext]:
-    """Return a new list of the contexts that the node accepts."""
+def accepted_contexts(*, commitment: bool = False) -> list[PresentationContext]:
+    """Return a new list of the contexts that the node accepts; with `commitment` reports on it are taken, too."""
     storage = [build_context(uid, list(TRANSFER_SYNTAXES)) for uid in STORAGE_CLASSES]
-    return [build_context(VERIFICATION, list(_VERIFICATION_SYNTAXES)), *storage]
+    contexts = [build_context(VERIFICATION, list(_VERIFICATION_SYNTAXES)), *storage]
+    return [*contexts, _commitment_context()] if commitment else contexts
+
+
+def _commitment_context() -> PresentationContext:
+    """Return the context in which the requestor may be the SCP, and not the SCU, PS3.7 section D.3.3.4."""
+    context = build_context(PUSH_MODEL, list(SYNTAXES))
+    context.scu_role, context.scp_role = False, True  # what is accepted of the requestor's proposal
+    return context

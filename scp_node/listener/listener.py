@@ -11,14 +11,16 @@ from typing import Any, Final
 import pydicom.config
 from pynetdicom import _config as pynetdicom_config
 from pynetdicom.ae import ApplicationEntity
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 
+from scp_node.commitment import PUSH_MODEL, event_response
 from scp_node.domain import Clock, ReceivedInstance, utc_now
 from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.listener import policy
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
-from scp_node.listener.contexts import VERIFICATION, accepted_contexts
+from scp_node.listener.commitment import CommitmentAnswer, CommitmentService, EventRequest
+from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION, accepted_contexts
 from scp_node.listener.policy import Peers, Rejection
 from scp_node.listener.store import RejectedInstance, StoreRequest, StoreService
 from scp_node.listener.text import escaped
@@ -47,9 +49,13 @@ class Listener:
         *,
         on_received: Callable[[ReceivedInstance], None],
         on_rejected: Callable[[RejectedInstance], None],
+        on_commitment: Callable[[CommitmentAnswer], bool] | None = None,
         clock: Clock = utc_now,
     ) -> None:
-        """Prepare it; `start` opens the port. The callbacks run in many threads and must not block."""
+        """Prepare it; `start` opens the port. The callbacks run in many threads and must not block.
+
+        Without `on_commitment` no destination may report on storage commitment; it returns whether it took the report.
+        """
         self._settings = settings
         self._spool = spool
         self._peers = Peers(settings.peers)
@@ -60,6 +66,9 @@ class Listener:
             on_rejected=on_rejected,
             clock=clock,
         )
+        self._commitment = CommitmentService(on_commitment) if on_commitment else None
+        destinations = settings.destinations if on_commitment else []
+        self._sources = policy.Sources(destinations, self._peers, policy.resolved)
         self._admission = threading.Lock()
         self._server: NodeServer | None = None
 
@@ -85,7 +94,7 @@ class Listener:
             self._server = NodeServer(
                 self._application_entity(),
                 (listen.host, listen.port),
-                accepted_contexts(),
+                accepted_contexts(commitment=self._commitment is not None),
                 self,
                 largest_dataset=listen.max_instance_mib * _MIB,
             )
@@ -116,8 +125,9 @@ class Listener:
         """Return why the peer may not have this association, or None."""
         request: Any = association.requestor.primitive
         calling_ae, called_ae, peer = request.calling_ae_title, request.called_ae_title, association.peer
+        association.destinations = self._sources.names(calling_ae, peer)
         with self._admission:  # one at a time: the limit is exact
-            rejection = self._refusal(calling_ae, called_ae, peer)
+            rejection = self._refusal(calling_ae, called_ae, peer, is_destination=bool(association.destinations))
             association.admitted = rejection is None
         if rejection:
             log.warning(
@@ -130,22 +140,26 @@ class Listener:
         return rejection
 
     def serve(self, association: NodeAssociation, message: Any, context: PresentationContext) -> bool:
-        """Answer a C-ECHO or C-STORE request; return False for anything else."""
+        """Answer a C-ECHO, C-STORE or N-EVENT-REPORT request; return False for anything else."""
         if message.MessageID is None:
             return False
         if isinstance(message, C_ECHO) and message.AffectedSOPClassUID == context.abstract_syntax == VERIFICATION:
             self._echo(association, message, context)
             return True
-        if isinstance(message, C_STORE) and context.abstract_syntax != VERIFICATION:
+        if isinstance(message, C_STORE) and context.abstract_syntax in STORAGE_CLASSES:
             self._store(association, message, context)
+            return True
+        if isinstance(message, N_EVENT_REPORT) and context.abstract_syntax == PUSH_MODEL and self._commitment:
+            status = self._commitment.report(_event_request(association, message, context))
+            association.dimse.send_msg(event_response(message, status), context.context_id or 0)
             return True
         return False
 
-    def _refusal(self, calling_ae: str, called_ae: str, peer: str) -> Rejection | None:
+    def _refusal(self, calling_ae: str, called_ae: str, peer: str, *, is_destination: bool) -> Rejection | None:
         if called_ae != self._settings.node.ae_title:
             return policy.CALLED_AE_NOT_RECOGNISED
         is_health_check = calling_ae == called_ae and is_loopback(peer)  # by C-ECHO; a C-STORE gets 0x0124
-        if not (self._peers.include(calling_ae, peer) or is_health_check):
+        if not (self._peers.include(calling_ae, peer) or is_health_check or is_destination):
             return policy.CALLING_AE_NOT_RECOGNISED
         if self._server is None or self._server.closing or not self._spool.has_space():
             return policy.TEMPORARY_CONGESTION
@@ -203,6 +217,17 @@ def _store_request(
         called_ae=request.called_ae_title,
         peer=association.peer,
         may_store=may_store,
+    )
+
+
+def _event_request(association: NodeAssociation, message: Any, context: PresentationContext) -> EventRequest:
+    request: Any = association.requestor.primitive
+    return EventRequest(
+        message=message,
+        transfer_syntax=str(context.transfer_syntax[0]),
+        calling_ae=request.calling_ae_title,
+        peer=association.peer,
+        destinations=association.destinations,
     )
 
 

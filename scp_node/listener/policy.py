@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scp_node.settings import PeerSettings
+from scp_node.settings import DestinationSettings, PeerSettings
 
 ANY_AE_TITLE: Final = "*"
 
@@ -48,6 +49,40 @@ class Peers:
         """Return whether `calling_ae` may send from the address `peer`."""
         address = _address(peer)
         return any(title in (ANY_AE_TITLE, calling_ae) and address in network for title, network in self._allowed)
+
+
+class Sources:
+    """Which destinations may speak to us, each by the AE title and the address that it has as a destination.
+
+    A peer in [[peers]] with that AE title is the destination, too: a PACS of several machines calls from any of them.
+    """
+
+    def __init__(
+        self, destinations: Sequence[DestinationSettings], peers: Peers, resolve: Callable[[str], Collection[str]]
+    ) -> None:
+        self._destinations = [entry for entry in destinations if entry.commitment]
+        self._peers = peers
+        self._resolve = resolve
+
+    def names(self, calling_ae: str, peer: str) -> frozenset[str]:
+        """Return the names of the destinations that call as `calling_ae` from the address `peer`."""
+        return frozenset(
+            entry.name
+            for entry in self._destinations
+            if entry.ae_title == calling_ae
+            and (self._peers.include(calling_ae, peer) or _address(peer) in self._addresses(entry.host))
+        )
+
+    def _addresses(self, host: str) -> set[_Address]:
+        return {_address(address) for address in self._resolve(host)}
+
+
+def resolved(host: str) -> Collection[str]:
+    """Return the addresses of a host as the system knows them now; none where it knows none."""
+    try:
+        return {str(known[4][0]) for known in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return set()
 
 
 def plain_address(peer: str) -> str:

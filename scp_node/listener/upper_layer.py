@@ -24,6 +24,7 @@ from typing import Any, Final
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import P_DATA
@@ -236,15 +237,23 @@ class NodeDIMSE(DIMSEServiceProvider):
         return self.message is not None or self.msg_queue.unfinished_tasks > 0
 
     def receive_primitive(self, primitive: P_DATA) -> None:
-        """Add what has come to the current message."""
+        """Add what has come to the current message, and queue it when it is complete.
+
+        pynetdicom's starts a thread for each N-EVENT-REPORT: here it waits its turn like any other request.
+        """
         if self.message is None:
             self.message = DIMSEMessage()
             self._buffers = BoundedBuffer(LARGEST_COMMAND), BoundedBuffer(self._largest_dataset)
             self.message.encoded_command_set, self.message.data_set = self._buffers
-        super().receive_primitive(primitive)
+        is_complete = self.message.decode_msg(primitive, self.assoc)
         command, dataset = self._buffers
         if command.overflowed or dataset.endless:
             raise ValueError("message without an end")
+        if is_complete:
+            request = self.message.message_to_primitive()
+            if not isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
+                self.msg_queue.put((self.message.context_id or 0, request))
+            self.message = None
 
     def get_msg(self, block: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in the base class
         """Return the next message and its context, after a wait for something to happen."""

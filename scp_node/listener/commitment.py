@@ -1,0 +1,62 @@
+"""What an N-EVENT-REPORT is answered (PS3.4 section J.3.3): values in, status out; nothing here knows a socket."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from scp_node.commitment import CommitmentReport, EventRefusedError, EventStatus, read_event
+from scp_node.listener.text import escaped
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentAnswer:
+    """What a destination reports on an association of its own."""
+
+    report: CommitmentReport
+    destinations: frozenset[str]  # names of those that the requestor of the association may be
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRequest:
+    """One N-EVENT-REPORT request, and the association it came in."""
+
+    message: Any  # pynetdicom's primitive
+    transfer_syntax: str
+    calling_ae: str
+    peer: str
+    destinations: frozenset[str]
+
+
+class CommitmentService:
+    """Checks reports and hands them on; safe for many threads."""
+
+    def __init__(self, on_answer: Callable[[CommitmentAnswer], bool]) -> None:
+        """Hand reports to `on_answer`, which must not block, and returns whether it could take one."""
+        self._on_answer = on_answer
+
+    def report(self, request: EventRequest) -> EventStatus:
+        """Return the answer to a request; Success means that it will be noted, unless this process dies first.
+
+        One that is lost so is asked for again when its time is over.
+        """
+        try:
+            self._take(request)
+        except EventRefusedError as refused:
+            log.warning(
+                "commitment report refused status=0x%04X reason=%r calling_ae=%s peer=%s",
+                refused.status, str(refused), escaped(request.calling_ae), request.peer,
+            )  # fmt: skip
+            return refused.status
+        return EventStatus.SUCCESS
+
+    def _take(self, request: EventRequest) -> None:
+        if not request.destinations:
+            raise EventRefusedError(EventStatus.PROCESSING_FAILURE, "peer is none of our destinations")
+        report = read_event(request.message, request.transfer_syntax)
+        if not self._on_answer(CommitmentAnswer(report=report, destinations=request.destinations)):
+            raise EventRefusedError(EventStatus.RESOURCE_LIMITATION, "too much waits to be entered")
