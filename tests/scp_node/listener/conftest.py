@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scp_node.domain import ReceivedInstance
-from scp_node.listener import Listener, RejectedInstance
+from scp_node.listener import CommitmentAnswer, Listener, RejectedInstance
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.peer import ASSOCIATE_AC, Peer
@@ -25,6 +25,8 @@ class Running:
     spool: Spool
     received: list[ReceivedInstance] = field(default_factory=list)
     rejected: list[RejectedInstance] = field(default_factory=list)
+    answers: list[CommitmentAnswer] = field(default_factory=list)
+    takes_answers: list[bool] = field(default_factory=list)  # of the next answers; True when it is empty
 
     @property
     def address(self) -> tuple[str, int]:
@@ -54,10 +56,20 @@ def start_listener(tmp_path: Path) -> Iterator[Start]:
             spool = spool or Spool(tmp_path / "spool", low_water_bytes=0)
             received: list[ReceivedInstance] = []
             rejected: list[RejectedInstance] = []
-            listener = Listener(settings, spool, on_received=received.append, on_rejected=rejected.append)
+            answers: list[CommitmentAnswer] = []
+            takes: list[bool] = []
+
+            def on_commitment(answer: CommitmentAnswer) -> bool:
+                answers.append(answer)
+                return takes.pop(0) if takes else True
+
+            listener = Listener(
+                settings, spool, on_received=received.append, on_rejected=rejected.append,
+                on_commitment=on_commitment if settings.destinations else None,
+            )  # fmt: skip
             listener.start()
             stack.callback(listener.stop, 2)
-            return Running(listener, spool, received, rejected)
+            return Running(listener, spool, received, rejected, answers, takes)
 
         yield start
 

@@ -14,6 +14,7 @@ CLOSED: Final = 0  # in place of a PDU type: the connection is closed
 CR: Final = "1.2.840.10008.5.1.4.1.1.1"
 DX: Final = "1.2.840.10008.5.1.4.1.1.1.1"
 VERIFICATION: Final = "1.2.840.10008.1.1"
+PUSH_MODEL: Final = "1.2.840.10008.1.20.1"  # Storage Commitment
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
 IMPLICIT: Final = "1.2.840.10008.1.2"
 
@@ -25,11 +26,14 @@ DATASET_TYPE: Final = 0x0800
 STATUS: Final = 0x0900
 ERROR_COMMENT: Final = 0x0902
 SOP_INSTANCE: Final = 0x1000
+EVENT_TYPE: Final = 0x1002
 MISSING: Final = None  # as a command element: leave it out
 
 C_STORE_RQ: Final = 0x0001
 C_FIND_RQ: Final = 0x0020
 C_ECHO_RQ: Final = 0x0030
+N_EVENT_REPORT_RQ: Final = 0x0100
+N_ACTION_RQ: Final = 0x0130
 NO_DATASET: Final = 0x0101
 
 
@@ -52,6 +56,7 @@ class Peer:
         self._socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.results: dict[int, int] = {}  # presentation context ID -> result
+        self.roles: dict[str, tuple[int, int]] = {}  # SOP class -> accepted SCU and SCP role
 
     def __enter__(self) -> Self:
         return self
@@ -69,12 +74,18 @@ class Peer:
         *,
         calling: str = "MODALITY1",
         called: str = "PNEUMONIA",
+        roles: Sequence[tuple[str, int, int]] = (),
     ) -> tuple[int, bytes]:
-        """Request an association; contexts get the IDs 1, 3, 5; return type and payload of the answer."""
-        self.send(ASSOCIATE_RQ, associate_request(contexts, calling=calling, called=called))
+        """Request an association; contexts get the IDs 1, 3, 5; return type and payload of the answer.
+
+        `roles` are proposals of (SOP class, SCU role, SCP role), PS3.7 section D.3.3.4.
+        """
+        self.send(ASSOCIATE_RQ, associate_request(contexts, calling=calling, called=called, roles=roles))
         kind, payload = self.receive()
         if kind == ASSOCIATE_AC:
-            self.results = {item[0]: item[2] for type_, item in _items(payload[68:]) if type_ == 0x21}
+            items = _items(payload[68:])
+            self.results = {item[0]: item[2] for type_, item in items if type_ == 0x21}
+            self.roles = _roles(items)
         return kind, payload
 
     def store(
@@ -117,6 +128,25 @@ class Peer:
         """Send a C-ECHO and return the answer."""
         command = {SOP_CLASS: VERIFICATION, COMMAND_FIELD: C_ECHO_RQ, MESSAGE_ID: 8, DATASET_TYPE: NO_DATASET}
         self.send_pdv(context, encoded_command(command), is_command=True)
+        return self.answer()
+
+    def event(
+        self, information: bytes | None, command: Mapping[int, object] | None = None, *, context: int = 1
+    ) -> Answer:
+        """Send an N-EVENT-REPORT and return the answer; `command` replaces elements of the usual one."""
+        usual = {
+            SOP_CLASS: PUSH_MODEL,
+            COMMAND_FIELD: N_EVENT_REPORT_RQ,
+            MESSAGE_ID: 9,
+            DATASET_TYPE: NO_DATASET if information is None else 1,
+            SOP_INSTANCE: PUSH_MODEL + ".1",
+            EVENT_TYPE: 1,
+        }
+        self.send_pdv(context, encoded_command({**usual, **(command or {})}), is_command=True)
+        if information is not None:
+            for start in range(0, max(len(information), 1), 60_000):
+                part = information[start : start + 60_000]
+                self.send_pdv(context, part, is_last=start + 60_000 >= len(information))
         return self.answer()
 
     def send_pdv(self, context: int, data: bytes, *, is_command: bool = False, is_last: bool = True) -> None:
@@ -165,13 +195,20 @@ class Peer:
         return data
 
 
-def associate_request(contexts: Sequence[tuple[str, Sequence[str]]], *, calling: str, called: str) -> bytes:
+def associate_request(
+    contexts: Sequence[tuple[str, Sequence[str]]],
+    *,
+    calling: str,
+    called: str,
+    roles: Sequence[tuple[str, int, int]] = (),
+) -> bytes:
     """Return the payload of an A-ASSOCIATE-RQ, PS3.8 section 9.3.2."""
     items = _item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, (abstract, transfer) in enumerate(contexts):
         syntaxes = b"".join(_item(0x40, uid.encode()) for uid in transfer)
         items += _item(0x20, bytes((2 * number + 1, 0, 0, 0)) + _item(0x30, abstract.encode()) + syntaxes)
-    items += _item(0x50, _item(0x51, struct.pack(">L", 65_536)) + _item(0x52, b"1.2.3.4"))
+    proposed = b"".join(_item(0x54, _uid_field(uid) + bytes((scu, scp))) for uid, scu, scp in roles)
+    items += _item(0x50, _item(0x51, struct.pack(">L", 65_536)) + _item(0x52, b"1.2.3.4") + proposed)
     return struct.pack(">HH", 1, 0) + called.encode().ljust(16) + calling.encode().ljust(16) + bytes(32) + items
 
 
@@ -200,6 +237,15 @@ def _encoded_value(value: object) -> bytes:
         return struct.pack("<H", value)
     data = value if isinstance(value, bytes) else str(value).encode()
     return data + b"\0" * (len(data) % 2)
+
+
+def _uid_field(uid: str) -> bytes:
+    return struct.pack(">H", len(uid)) + uid.encode()
+
+
+def _roles(items: Sequence[tuple[int, bytes]]) -> dict[str, tuple[int, int]]:
+    information = b"".join(item for type_, item in items if type_ == 0x50)
+    return {item[2:-2].decode(): (item[-2], item[-1]) for type_, item in _items(information) if type_ == 0x54}
 
 
 def _item(kind: int, payload: bytes) -> bytes:
