@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from scp_node.commitment import CommitmentReport
 from scp_node.demo.phantom import phantom_image
 from scp_node.domain import utc_now
 from scp_node.ledger import AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
-from scp_node.listener import RejectedInstance
-from scp_node.registrar import Registrar
+from scp_node.listener import CommitmentAnswer, RejectedInstance
+from scp_node.registrar import REMEMBERED, Registrar
 from scp_node.spool import Spool
 from tests.scp_node.spooled import spooled
 from tests.waiting import wait_until
@@ -132,3 +133,22 @@ def test_a_refused_store_is_recorded(spool: Spool, ledger: Ledger) -> None:
         registrar.rejected(refused)
         wait_until(lambda: states(ledger))
     assert states(ledger) == ["rejected"]
+
+
+def test_what_a_destination_reports_is_entered_and_of_an_unknown_transaction_only_said(
+    spool: Spool, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    registrar = Registrar(ledger, spool)
+    report = CommitmentReport(transaction_uid="2.25.7", committed=frozenset(), failed={})
+    with running(registrar):
+        assert registrar.committed(CommitmentAnswer(report=report, destinations=frozenset({"pacs"})))
+        wait_until(lambda: "unknown transaction" in caplog.text)
+    assert "transaction_uid=2.25.7 destination=pacs" in caplog.text
+
+
+def test_a_report_that_finds_no_room_is_not_taken(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    report = CommitmentReport(transaction_uid="2.25.7", committed=frozenset(), failed={})
+    answer = CommitmentAnswer(report=report, destinations=frozenset({"pacs"}))
+    taken = [registrar.committed(answer) for _ in range(REMEMBERED + 1)]
+    assert (taken.count(True), taken[-1]) == (REMEMBERED, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 
 from scp_node.delivery import Disposition, SendResult
 from scp_node.domain import Priority
@@ -37,10 +38,11 @@ class Scu:
     def close(self) -> None: ...
 
 
-def sender(node: Node, scu: Scu) -> Sender:
+def sender(node: Node, scu: Scu, *, check_after: float | None = None) -> Sender:
     settings = DeliverySettings(breaker_failures=2)
     leases = LeaseKeeper(node.ledger, LEASE)
     return Sender(name="pacs", scu=scu, ledger=node.ledger, leases=leases, settings=settings, owner="s",
+                  check_after=None if check_after is None else timedelta(seconds=check_after),
                   randomness=random.Random(1))  # fmt: skip
 
 

@@ -63,6 +63,13 @@ class Scp:
 
 
 @contextlib.contextmanager
+def closing_connections() -> Iterator[tuple[Any, Any]]:
+    """Give an event handler for pynetdicom's server that closes at the end what it leaves open after an abort."""
+    with contextlib.ExitStack() as stack:
+        yield evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
+
+
+@contextlib.contextmanager
 def answering(*, answer: bytes | None, then_read: bool = True, buffer: int | None = None) -> Iterator[int]:
     """Give the port of a server that says `answer` to what comes first, and nothing ever after.
 
