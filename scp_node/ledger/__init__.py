@@ -9,6 +9,7 @@ from scp_node.ledger.intake import Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.reports import ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
+from scp_node.ledger.verification import Verification
 from scp_node.ledger.work import Claim, WorkState
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "ReportTask",
     "StudyPending",
     "StudySnapshot",
+    "Verification",
     "WorkState",
     "check_revision",
     "create_ledger_engine",

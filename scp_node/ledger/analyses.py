@@ -24,6 +24,7 @@ class AnalysisTask:
     instance_id: int
     sop_instance_uid: str
     study_uid: str
+    sha256: str  # see ReceivedInstance
     spool_path: str
 
 
@@ -56,12 +57,13 @@ class Analyses:
             )  # fmt: skip
             ids = [claim.ref_id for claim in claims]
             columns = select(
-                instance.c.id, instance.c.sop_instance_uid, instance.c.study_uid, instance.c.spool_path
-            )  # not the header
+                instance.c.id, instance.c.sop_instance_uid, instance.c.study_uid, instance.c.sha256,
+                instance.c.spool_path,
+            )  # fmt: skip  # not the header
             rows = {row.id: row for row in connection.execute(columns.where(instance.c.id.in_(ids)))}
         return [
             AnalysisTask(claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid,
-                         study_uid=row.study_uid, spool_path=row.spool_path)
+                         study_uid=row.study_uid, sha256=row.sha256, spool_path=row.spool_path)
             for claim in claims
             if (row := rows[claim.ref_id])
         ]  # fmt: skip
@@ -135,7 +137,7 @@ def insert_result(connection: Connection, item: Analysed, model: ModelIdentity, 
     told = {name: values.get(name) for name in ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")}
     record_event(
         connection, now, "analysed", study_uid=item.task.study_uid, sop_instance_uid=item.task.sop_instance_uid,
-        detail=told,
+        detail={"input_sha256": [item.task.sha256], **told},
     )  # fmt: skip
 
 

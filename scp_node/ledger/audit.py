@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from scp_node.domain import Reason
+from scp_node.ledger.provenance import status_text
 from scp_node.ledger.schema import companion, delivery, event, instance, report, report_result, result, work
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.work import ANALYSE, WorkState
@@ -192,7 +193,7 @@ def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, 
                 "kind": row.kind,
                 "sop_instance_uid": row.sop_instance_uid,
                 "state": row.state,
-                "status": None if row.dimse_status is None else f"0x{row.dimse_status:04X}",
+                "status": status_text(row.dimse_status),
                 "at": _iso(row.delivered_at or row.last_attempt_at),
                 "committed_at": _iso(row.committed_at),
                 "attempts": row.attempts,

@@ -24,6 +24,7 @@ from scp_node.commitment import (
 )
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
+from scp_node.ledger.provenance import of_delivery
 from scp_node.ledger.schema import companion, delivery, report, work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.work import Claim, commit_queue, deliver_queue
@@ -249,6 +250,6 @@ def _update(connection: Connection, delivery_id: int, **values: Any) -> None:
 
 
 def _record(connection: Connection, now: datetime, kind: str, what: CommitmentTask | Row[Any], **detail: Any) -> None:
-    uid = what.reference.sop_instance_uid if isinstance(what, CommitmentTask) else what.sop_instance_uid
-    told = {"destination": what.destination, "report_uid": uid, "sha256": what.sha256, **detail}
-    record_event(connection, now, kind, study_uid=what.study_uid, detail=told)
+    delivery_id = what.delivery_id if isinstance(what, CommitmentTask) else what.id
+    subject = of_delivery(connection, delivery_id)
+    record_event(connection, now, kind, study_uid=subject.study_uid, detail={**subject.names, **detail})

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select, update
 
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
+from scp_node.ledger.provenance import of_delivery, status_text
 from scp_node.ledger.schema import companion, delivery, destination, report
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.work import Claim, commit_queue, deliver_queue
@@ -155,12 +156,8 @@ def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: A
 def _record(
     connection: Connection, now: datetime, kind: str, task: DeliveryTask, *, status: int | None, detail: str = ""
 ) -> None:
-    told = {
-        "destination": task.destination,
-        "report_uid": task.sop_instance_uid,
-        "status": None if status is None else f"0x{status:04X}",
-        "detail": detail,
-    }
+    names = of_delivery(connection, task.delivery_id).names
+    told = {**names, "status": status_text(status), "detail": detail}
     record_event(connection, now, kind, study_uid=task.study_uid, detail=told)
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select, text
 from scp_node.domain import ReceivedInstance
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
+from scp_node.ledger.provenance import status_text
 from scp_node.ledger.schema import instance
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 
@@ -69,7 +70,7 @@ class Intake:
         self, *, sop_instance_uid: str, calling_ae: str, peer: str, status: int, reason: str, at: datetime
     ) -> None:
         """Note a C-STORE that was refused."""
-        detail = {"calling_ae": calling_ae, "peer": peer, "status": f"0x{status:04X}", "reason": reason}
+        detail = {"calling_ae": calling_ae, "peer": peer, "status": status_text(status), "reason": reason}
         with self._transactions.writing() as (connection, _now):
             record_event(connection, at, "rejected", sop_instance_uid=sop_instance_uid, detail=detail)
 
@@ -103,5 +104,5 @@ def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict
 
 
 def _record(connection: Connection, now: datetime, kind: str, item: ReceivedInstance) -> None:
-    detail = {"sha256": item.sha256, "calling_ae": item.calling_ae, "peer": item.peer}
+    detail = {"input_sha256": [item.sha256], "calling_ae": item.calling_ae, "peer": item.peer}
     record_event(connection, now, kind, study_uid=item.study_uid, sop_instance_uid=item.sop_instance_uid, detail=detail)

@@ -18,6 +18,7 @@ from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
+from scp_node.ledger.verification import Verifier
 
 
 class Ledger:
@@ -35,6 +36,7 @@ class Ledger:
         self.upkeep = Upkeep(transactions, policy)
         self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)
+        self.verifier = Verifier(transactions)
 
     def close(self) -> None:
         """Close the connections that are kept for reuse."""

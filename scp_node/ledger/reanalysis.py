@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from scp_node.domain import Reason
 from scp_node.ledger import work as queue
@@ -81,6 +80,17 @@ class Reanalysis:
             with self._transactions.writing() as (connection, now):
                 connection.execute(update(work).where(ids, work.c.state.in_(_ENDED)).values(priority=AFTER_ALL_ELSE))
                 woken += queue.wake(connection, ids & work.c.state.in_(_ENDED), at=now)
-                for study_uid, count in Counter(image.study_uid for image in chunk).items():
-                    record_event(connection, now, "reanalysis-requested", study_uid=study_uid, detail={"images": count})
+                for study_uid, inputs in _inputs(connection, chunk).items():
+                    detail = {"input_sha256": inputs, "images": len(inputs)}
+                    record_event(connection, now, "reanalysis-requested", study_uid=study_uid, detail=detail)
         return woken
+
+
+def _inputs(connection: Connection, images: Sequence[PastAnalysis]) -> dict[str, list[str]]:
+    """Return the digests of the images, by the study that they are of."""
+    ids = [image.instance_id for image in images]
+    columns = select(instance.c.study_uid, instance.c.sha256).where(instance.c.id.in_(ids)).order_by(instance.c.id)
+    inputs: dict[str, list[str]] = {}
+    for row in connection.execute(columns):
+        inputs.setdefault(row.study_uid, []).append(row.sha256)
+    return inputs

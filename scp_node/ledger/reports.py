@@ -26,6 +26,7 @@ from scp_node.domain import (
 from scp_node.ledger import work as queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.events import record_event
+from scp_node.ledger.provenance import of_study
 from scp_node.ledger.schema import companion, delivery, instance, report, report_result, result, work
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 from scp_node.ledger.work import ANALYSE, OPEN_STATES, REPORT, Claim
@@ -113,7 +114,8 @@ class Reports:
         """Give the study up: no report can be made of it, and a person has to look."""
         with self._transactions.writing() as (connection, now):
             if queue.bury(connection, task.claim, error=error, at=now):
-                record_event(connection, now, "report-failed", study_uid=task.study_uid, detail={"error": error})
+                detail = {**of_study(connection, task.study_uid), "error": error}
+                record_event(connection, now, "report-failed", study_uid=task.study_uid, detail=detail)
 
     def complete_unchanged(self, task: ReportTask, snapshot: StudySnapshot) -> None:
         """Close the work: the report that exists says all there is to say, of newer results that are the same, too."""
@@ -134,7 +136,8 @@ class Reports:
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
                 return False
-            current = tuple(row.result_id for row in _newest_results(connection, task.study_uid, model))
+            rows = _newest_results(connection, task.study_uid, model)
+            current = tuple(row.result_id for row in rows)
             if _analysis_open(connection, task.study_uid, model, now) or current != snapshot.result_ids:
                 open_report(connection, self._policy, task.study_uid, now)
                 return False
@@ -144,8 +147,12 @@ class Reports:
                 for companion_id in (None, *companion_ids):
                     _open_delivery(connection, report_id, companion_id, name, priority=snapshot.priority, now=now)
             detail = {
+                "input_sha256": [row.sha256 for row in rows],
+                "bundle_digest": model.digest,
                 "report_uid": built.sop_instance_uid,
+                "report_sha256": _sha256(built.file),
                 "companions": {each.sop_instance_uid: each.kind for each in built.companions},
+                "companion_sha256": {each.sop_instance_uid: _sha256(each.file) for each in built.companions},
                 "destinations": list(destinations),
             }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
@@ -197,8 +204,8 @@ def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity
         result.c.id.label("result_id"), result.c.outcome, result.c.probability, result.c.logit, result.c.threshold,
         result.c.grey_zone, result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions,
         result.c.attention,
-        instance.c.sop_instance_uid, instance.c.spool_path, instance.c.header, instance.c.transfer_syntax,
-        instance.c.calling_ae, instance.c.priority,
+        instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path, instance.c.header,
+        instance.c.transfer_syntax, instance.c.calling_ae, instance.c.priority,
     )  # fmt: skip
     statement = select(*columns).join(instance, instance.c.id == result.c.instance_id)
     return connection.execute(statement.where(result.c.id.in_(newest)).order_by(instance.c.id)).all()
@@ -252,7 +259,7 @@ def _insert_report(
         series_instance_uid=built.series_instance_uid,
         supersedes=snapshot.previous_id,
         file=built.file,
-        sha256=hashlib.sha256(built.file).hexdigest(),
+        sha256=_sha256(built.file),
         at=now,
     )
     _link(connection, report_id, snapshot.result_ids)
@@ -275,7 +282,7 @@ def _insert_companion(connection: Connection, report_id: int, built: BuiltObject
         sop_instance_uid=built.sop_instance_uid,
         series_instance_uid=built.series_instance_uid,
         file=built.file,
-        sha256=hashlib.sha256(built.file).hexdigest(),
+        sha256=_sha256(built.file),
     )
 
 
@@ -295,3 +302,7 @@ def _open_delivery(
         connection, queue=queue.deliver_queue(name), dedup=str(delivery_id), ref_id=delivery_id, priority=priority,
         max_attempts=None, at=now,
     )  # fmt: skip
+
+
+def _sha256(file: bytes) -> str:
+    return hashlib.sha256(file).hexdigest()

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table
+from sqlalchemy import Connection, Engine, Table, text
 
 from scp_node.domain import Clock, Priority, utc_now
 from scp_node.ledger import work as queue
 from scp_node.ledger.engine import reading
+from scp_node.ledger.events import recording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +47,8 @@ class Transactions:
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
-        """Commit when the block ends, roll back when it raises."""
-        with self.engine.begin() as connection:
+        """Commit when the block ends, with its events at the end of the chain; roll back when it raises."""
+        with self.engine.begin() as connection, recording(connection):
             yield connection, self._now(connection)
 
     @contextmanager
@@ -55,6 +56,14 @@ class Transactions:
         """Read one consistent state; on SQLite this waits for no writer."""
         with self._reader.begin() as connection:
             yield connection, self._now(connection)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Read one state with many statements, however long that takes: what is written meanwhile is not seen."""
+        with self._reader.begin() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite's readers do so anyway
+                connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+            yield connection
 
     def ready(self, name: str) -> bool:
         """Return whether there is something to claim, without taking a lock: idle polling costs no writer."""

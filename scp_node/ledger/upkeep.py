@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, false, func, or_, select, update
 
@@ -12,6 +13,7 @@ from scp_node.ledger import work as queue
 from scp_node.ledger.analyses import Analysed, AnalysisTask, insert_result, open_report
 from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.events import record_event
+from scp_node.ledger.provenance import of_study, of_work
 from scp_node.ledger.schema import companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
@@ -41,7 +43,7 @@ class Upkeep:
         with self._transactions.writing() as (connection, now):
             for lost in queue.sweep(connection, at=now, leave=None if model else ANALYSE):
                 if lost.dead and lost.queue == REPORT:
-                    detail = {"error": "not built after several tries"}
+                    detail = {**of_study(connection, lost.dedup), "error": "not built after several tries"}
                     record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)
                 elif lost.dead and lost.queue == ANALYSE and model is not None:
                     self._abandon(connection, lost, model, now)
@@ -55,7 +57,7 @@ class Upkeep:
         )  # fmt: skip
         task = AnalysisTask(
             claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid, study_uid=row.study_uid,
-            spool_path=row.spool_path,
+            sha256=row.sha256, spool_path=row.spool_path,
         )  # fmt: skip
         outcome = NotAnalysed(reason=Reason.ABANDONED, detail=f"the worker stopped {lost.attempt} times")
         insert_result(connection, Analysed(task=task, outcome=outcome, started_at=now), model, now)
@@ -70,26 +72,26 @@ class Upkeep:
         dead = work.c.state == WorkState.DEAD
         chosen = dead if selector is None else _named(selector) & (dead | _failed_analysis())
         with self._transactions.writing() as (connection, now):
-            rows = connection.execute(select(work.c.id, work.c.queue, work.c.ref_id).where(chosen)).all()
+            rows = connection.execute(_CLOSED.where(chosen)).all()
             for row in rows:
                 queue.wake(connection, work.c.id == row.id, at=now)
                 if row.queue.startswith(queue.DELIVER_PREFIX):
                     reopen_delivery(connection, row.ref_id, detail="requeued", now=now)
                     name = row.queue.removeprefix(queue.DELIVER_PREFIX)
                     queue.forget_attempts(connection, queue=queue.commit_queue(name), dedup=str(row.ref_id))
-                record_event(connection, now, "requeued", detail={"work": row.id, "queue": row.queue})
+                _record(connection, now, "requeued", row)
         return len(rows)
 
     def discard(self, selector: str) -> int:
         """Close dead work that `selector` names (see `requeue`) without a result; return how many."""
         with self._transactions.writing() as (connection, now):
             chosen = _named(selector) & (work.c.state == WorkState.DEAD)
-            rows = connection.execute(select(work.c.id, work.c.queue, work.c.ref_id).where(chosen)).all()
+            rows = connection.execute(_CLOSED.where(chosen)).all()
             for row in rows:
                 queue.cancel(connection, work.c.id == row.id, at=now)
                 if row.queue.startswith(queue.DELIVER_PREFIX):
                     connection.execute(update(delivery).where(delivery.c.id == row.ref_id).values(state="discarded"))
-                record_event(connection, now, "discarded", detail={"work": row.id, "queue": row.queue})
+                _record(connection, now, "discarded", row)
         return len(rows)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -100,6 +102,18 @@ class Upkeep:
             for name, state, number in connection.execute(statement):
                 table.setdefault(name, {})[state] = number
         return table
+
+
+_CLOSED = select(work.c.id, work.c.queue, work.c.ref_id, work.c.dedup)
+
+
+def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
+    """Note in the trail of its study what a person did to a piece of work."""
+    subject = of_work(connection, row.queue, row.ref_id, row.dedup)
+    record_event(
+        connection, now, kind, study_uid=subject.study_uid, sop_instance_uid=subject.sop_instance_uid,
+        detail={**subject.names, "work": row.id, "queue": row.queue},
+    )  # fmt: skip
 
 
 def _named(selector: str) -> ColumnElement[bool]:

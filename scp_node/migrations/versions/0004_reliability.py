@@ -1,5 +1,10 @@
 """Events form a hash chain; retention, interrupted studies, storage commitment and clock jumps have their rows."""
 
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,11 +13,12 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _KEPT = "purged_at IS NULL"
 
 
 def upgrade() -> None:
-    """Add tables and columns."""
+    """Add tables and columns, and chain the events that are there."""
     for name in ("purging_at", "purged_at"):
         op.add_column("instance", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
     op.create_index(
@@ -47,5 +53,44 @@ def upgrade() -> None:
         sa.Column("jumped_seconds", sa.Float(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_clock")),
     )
-    op.execute("INSERT INTO chain (id, length, head) VALUES (1, 0, '')")
+    _chain_events(op.get_bind())
     op.execute("INSERT INTO clock (id, jumps, jumped_seconds) VALUES (1, 0, 0)")
+
+
+# The recipe of the hash is repeated here, not imported: a migration must go on doing what it did when it was released.
+# A test compares the two. Should the program's recipe ever change, a later migration has to carry the change.
+
+_BATCH = 1_000
+_event = sa.table(
+    "event",
+    sa.column("id", _ID), sa.column("at", sa.DateTime(timezone=True)), sa.column("kind", sa.Text),
+    sa.column("study_uid", sa.Text), sa.column("sop_instance_uid", sa.Text), sa.column("detail", sa.JSON),
+    sa.column("previous_hash", sa.Text), sa.column("hash", sa.Text),
+)  # fmt: skip
+
+
+def _chain_events(connection: sa.Connection) -> None:
+    last, length, head = -1, 0, ""
+    batch = sa.select(_event).order_by(_event.c.id).limit(_BATCH)
+    links = sa.update(_event).where(_event.c.id == sa.bindparam("event_id"))
+    links = links.values(previous_hash=sa.bindparam("previous"), hash=sa.bindparam("own"))
+    while rows := connection.execute(batch.where(_event.c.id > last)).all():
+        values = []
+        for row in rows:
+            previous, head = head, _hash(head, row)
+            values.append({"event_id": row.id, "previous": previous, "own": head})
+        connection.execute(links, values)
+        last, length = rows[-1].id, length + len(rows)
+    connection.execute(
+        sa.text("INSERT INTO chain (id, length, head) VALUES (1, :length, :head)"), {"length": length, "head": head}
+    )
+
+
+def _hash(previous: str, row: Any) -> str:
+    told = [previous, _instant(row.at), row.kind, row.study_uid, row.sop_instance_uid, row.detail]
+    return hashlib.sha256(json.dumps(told, sort_keys=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def _instant(at: datetime) -> str:
+    aware = at if at.tzinfo else at.replace(tzinfo=UTC)  # SQLite keeps UTC without saying so
+    return aware.astimezone(UTC).isoformat(timespec="microseconds")

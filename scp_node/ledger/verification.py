@@ -1,0 +1,162 @@
+"""Whether the ledger still says what was recorded: the chain of events, and the rows that its events speak of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select
+
+from scp_node.ledger.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
+from scp_node.ledger.schema import companion, instance, report, result
+from scp_node.ledger.transactions import Transactions
+
+MOST_PROBLEMS = 20  # that are named; a ledger that has more is looked at by a person anyway
+_WITH_REPORTS = "companions"
+_FILES = 8  # stored files in memory at a time: a picture has megabytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was found; without problems the ledger says what was recorded."""
+
+    events: int
+    head: str  # hash of the last event
+    files: int  # reports and companions whose bytes were read
+    problems: tuple[str, ...]
+
+
+class Verifier:
+    """Reads the ledger and compares; changes nothing, and holds up nobody."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """Read through `transactions`."""
+        self._transactions = transactions
+
+    def end(self) -> ChainEnd:
+        """Return where the chain ends now.
+
+        Raises:
+            BrokenChainError: its own row is gone.
+        """
+        with self._transactions.reading() as (connection, _now):
+            return chain_end(connection)
+
+    def verify(self, *, noted: str | None = None, quick: bool = False) -> Verification:
+        """Check the chain, the rows that its events speak of, and unless `quick` the bytes of every report.
+
+        Args:
+            noted: hash of an event that was the last one once; it must still be in the chain.
+            quick: leave the bytes of reports and their companions unread.
+        """
+        with self._transactions.snapshot() as connection:
+            verification = verify(connection, noted=noted)
+        files, altered = (0, []) if quick else self._files()
+        problems = (*verification.problems, *altered[:MOST_PROBLEMS])
+        return Verification(events=verification.events, head=verification.head, files=files, problems=problems)
+
+    def _files(self) -> tuple[int, list[str]]:
+        """Return how many files there are, and which have not the bytes any more that were stored."""
+        number, altered = 0, []
+        for table in (report, companion):
+            last = 0
+            while rows := self._some_files(table, last):
+                last, number = rows[-1].id, number + len(rows)
+                wrong = [row for row in rows if hashlib.sha256(row.file).hexdigest() != row.sha256]
+                altered += [f"{table.name} {row.sop_instance_uid}: its bytes were edited" for row in wrong]
+        return number, altered
+
+    def _some_files(self, table: Table, after: int) -> Sequence[Any]:
+        columns = select(table.c.id, table.c.sop_instance_uid, table.c.sha256, table.c.file)
+        with self._transactions.reading() as (connection, _now):  # rows of these tables are added, never changed
+            return connection.execute(columns.where(table.c.id > after).order_by(table.c.id).limit(_FILES)).all()
+
+
+def verify(connection: Connection, *, noted: str | None = None) -> Verification:
+    """Check the chain and the rows that its events speak of, in the one state that this transaction sees."""
+    problems: list[str] = []
+    told: Counter[str] = Counter()
+    events, end = 0, ChainEnd(length=0, head="")
+    try:
+        end = chain_end(connection)
+        for batch in walk(connection):
+            events += len(batch)
+            told.update(event.kind for event in batch)
+            told[_WITH_REPORTS] += sum(len(event.detail.get("companions", ())) for event in batch)
+            problems += _contradictions(connection, batch)
+        problems += _unaccounted(connection, told)
+    except BrokenChainError as error:
+        problems.append(str(error))
+    if noted is not None and not holds(connection, noted):
+        problems.append(f"no event has the hash {noted}: the history was written anew, or cut before that event")
+    return Verification(events=events, head=end.head, files=0, problems=tuple(problems[:MOST_PROBLEMS]))
+
+
+def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> Iterator[str]:
+    yield from _images(connection, _of(batch, "received", "conflict"))
+    yield from _results(connection, _of(batch, "analysed"))
+    yield from _reports(connection, _of(batch, "reported"))
+
+
+def _of(batch: Sequence[ChainedEvent], *kinds: str) -> list[ChainedEvent]:
+    return [event for event in batch if event.kind in kinds]
+
+
+def _images(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    columns = select(instance.c.sop_instance_uid, instance.c.sha256, instance.c.study_uid, instance.c.conflict)
+    uids = {event.sop_instance_uid for event in events}
+    kept = set(map(tuple, connection.execute(columns.where(instance.c.sop_instance_uid.in_(uids)))))
+    for event in events:
+        digest = event.detail.get("sha256") or "".join(event.detail.get("input_sha256", []))
+        if (event.sop_instance_uid, digest, event.study_uid, event.kind == "conflict") not in kept:
+            yield f"image {event.sop_instance_uid}: its row is not what event {event.id} says"
+
+
+def _results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    said = ("outcome", "verdict", "probability", "reason")
+    columns = [instance.c.sop_instance_uid, result.c.bundle_digest, result.c.run, *(result.c[name] for name in said)]
+    joined = select(*columns).join(instance, instance.c.id == result.c.instance_id).where(~instance.c.conflict)
+    uids = {event.sop_instance_uid for event in events}
+    kept = set(map(tuple, connection.execute(joined.where(instance.c.sop_instance_uid.in_(uids)))))
+    for event in events:
+        detail = event.detail
+        row = (event.sop_instance_uid, detail["bundle_digest"], detail["run"], *(detail[name] for name in said))
+        if row not in kept:
+            yield f"result {detail['run']} of image {event.sop_instance_uid}: its row is not what event {event.id} says"
+
+
+def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    uids = {event.detail["report_uid"] for event in events}
+    reports = _digests(connection, report, uids)
+    companions = _digests(connection, companion, {uid for each in events for uid in each.detail.get("companions", ())})
+    for event in events:
+        detail = event.detail
+        told = {detail["report_uid"]: detail.get("report_sha256")}
+        with_it = {uid: detail.get("companion_sha256", {}).get(uid) for uid in detail.get("companions", ())}
+        for table, rows, wanted in ((report, reports, told), (companion, companions, with_it)):
+            for uid, digest in wanted.items():
+                if uid not in rows or digest not in {None, rows[uid]}:
+                    yield f"{table.name} {uid}: its row is not what event {event.id} says"
+
+
+def _digests(connection: Connection, table: Table, uids: set[str]) -> dict[str, str]:
+    columns = select(table.c.sop_instance_uid, table.c.sha256)
+    rows = connection.execute(columns.where(table.c.sop_instance_uid.in_(uids)))
+    return {row.sop_instance_uid: row.sha256 for row in rows}
+
+
+def _unaccounted(connection: Connection, told: Counter[str]) -> Iterator[str]:
+    """Yield which tables have rows that no event speaks of: each has one event, whose row was found."""
+    expected = {
+        instance: told["received"] + told["conflict"],
+        result: told["analysed"],
+        report: told["reported"],
+        companion: told[_WITH_REPORTS],
+    }
+    for table, events in expected.items():
+        rows = connection.execute(select(func.count()).select_from(table)).scalar_one()
+        if rows != events:
+            yield f"table {table.name} has {rows} rows, the events speak of {events}"
