@@ -11,14 +11,23 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scp_node import __version__
 from scp_node.identity import installation_id
-from scp_node.ledger import Ledger, Policy, StudySnapshot, check_revision, create_ledger_engine, upgrade
+from scp_node.ledger import (
+    Copied,
+    Ledger,
+    Policy,
+    StudySnapshot,
+    Verification,
+    check_revision,
+    create_ledger_engine,
+    upgrade,
+)
 from scp_node.polling import poll
 from scp_node.settings import DestinationSettings, Settings, SettingsError, is_loopback
 from scp_node.spool import Spool
@@ -35,6 +44,7 @@ ROLES = ("listener", "worker", "sender")
 SPOOL_FOLDER = "spool"
 _STOP_GRACE_SECONDS = 20.0
 _PORT_PATIENCE_SECONDS = 10.0
+_CHAIN_NOTE_SECONDS = 86_400.0
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -65,6 +75,31 @@ def upgrade_database(settings: Settings) -> None:
         upgrade(engine)
     finally:
         engine.dispose()
+
+
+def copy_database(settings: Settings, url: str) -> Copied:
+    """Copy the database of these settings into the empty one at `url`; no role may run.
+
+    Raises:
+        LedgerError: see `scp_node.ledger.copy_ledger`.
+    """
+    with closing(open_ledger(settings)) as source:
+        target = create_ledger_engine(url)
+        try:
+            upgrade(target)
+            return source.copy_to(target)
+        finally:
+            target.dispose()
+
+
+def backup_database(settings: Settings, file: Path, *, overwrite: bool = False) -> Verification:
+    """Copy an SQLite database to `file` while the node runs, and return what a check of the copy found.
+
+    Raises:
+        LedgerError: see `scp_node.ledger.backup_ledger`.
+    """
+    with closing(open_ledger(settings)) as ledger:
+        return ledger.backup(file, overwrite=overwrite)
 
 
 def open_spool(settings: Settings) -> Spool:
@@ -221,7 +256,25 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
             "analysing bundle=%s backend=%s device=%s detector=%s",
             model.identity.bundle, model.backend, model.device, "yes" if model.detector else "no",
         )  # fmt: skip
-        _run_threads(stop, {"analyse": analyser.step, "report": reporter.step})
+        _run_threads(stop, {"analyse": analyser.step, "report": reporter.step, "note the chain": _chain_notes(ledger)})
+
+
+def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
+    """Return a step that logs where the audit chain ends, at start and once a day.
+
+    A log that is kept elsewhere then tells of a history that was written anew: `scp-node audit verify --head`.
+    """
+    due = time.monotonic()
+
+    def step() -> bool:
+        nonlocal due
+        if time.monotonic() >= due:
+            end = ledger.verifier.end()
+            log.info("audit chain events=%d head=%s", end.length, end.head or "none")
+            due += _CHAIN_NOTE_SECONDS
+        return False
+
+    return step
 
 
 def _run_sender(settings: Settings, stop: threading.Event) -> None:

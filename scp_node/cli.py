@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from scp_node import __version__, app
+from scp_node.console import ConfigOption, out
+from scp_node.console import settings_of as _settings
 from scp_node.ledger import AuditQuery
 from scp_node.ledger.audit import DELIVERY_STATES, STATES
-from scp_node.logs import configure_logging
-from scp_node.settings import DEFAULT_FILE, Settings, SettingsError, commented_toml, load_settings
+from scp_node.ledger_commands import audit_cli, db_cli
+from scp_node.settings import DEFAULT_FILE, SettingsError, commented_toml, load_settings
 
 cli = typer.Typer(
     name="scp-node",
@@ -28,18 +29,11 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
 )
 model_cli = typer.Typer(help="The model bundle that the node serves.", no_args_is_help=True)
-db_cli = typer.Typer(help="The database.", no_args_is_help=True)
 cli.add_typer(model_cli, name="model")
+cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False
-    ),
-]
 MANY = 100  # images that `reanalyse` takes without being told so
-out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)  # a pipe has no width: keep UIDs whole
 
 
 class Role(StrEnum):
@@ -68,12 +62,6 @@ def main() -> None:
     except KNOWN_PROBLEMS as error:
         print(f"scp-node: {error}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
         raise SystemExit(2) from None
-
-
-def _settings(config: Path | None) -> Settings:
-    settings = load_settings(config)
-    configure_logging(settings.log)
-    return settings
 
 
 @cli.callback(invoke_without_command=True)
@@ -134,8 +122,9 @@ def health(config: ConfigOption = None) -> None:
     raise SystemExit(0 if good else 1)
 
 
-@cli.command()
+@audit_cli.callback(invoke_without_command=True)
 def audit(
+    context: typer.Context,
     config: ConfigOption = None,
     since: Annotated[str | None, typer.Option(help="Received at or after this ISO 8601 instant.")] = None,
     until: Annotated[str | None, typer.Option(help="Received before this ISO 8601 instant.")] = None,
@@ -149,6 +138,9 @@ def audit(
     """Show what was received, what the model said of it, and where the report went."""
     from scp_node.tables import print_audit  # noqa: PLC0415
 
+    if context.invoked_subcommand:
+        context.obj = config
+        return
     if state is not None and state not in (*STATES, *DELIVERY_STATES):
         raise SettingsError(f"--state: one of {', '.join((*STATES, *DELIVERY_STATES))}")
     query = AuditQuery(
@@ -310,10 +302,3 @@ def model_verify(
         failed = ", ".join(verification.failed)
         out.print(f"FAILED: {failed}" if failed else "all checks passed", style="red" if failed else "green")
     raise SystemExit(1 if verification.failed else 0)
-
-
-@db_cli.command("upgrade")
-def db_upgrade(config: ConfigOption = None) -> None:
-    """Bring the schema up to date."""
-    app.upgrade_database(_settings(config))
-    out.print("database is up to date")

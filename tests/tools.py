@@ -29,6 +29,8 @@ PACKAGES: Mapping[str, str] = {  # tool -> Debian's name for what brings it
     "java": "default-jre-headless",
     "npm": "npm",
     "orthanc-dicomweb": "orthanc-dicomweb",
+    "pg_dump": "postgresql",
+    "pg_restore": "postgresql",
     "pixelmed": "libpixelmed-java",
     "postgres": "postgresql",
     "storescp": "dcmtk",

@@ -3,6 +3,7 @@
 from scp_node.ledger.analyses import Analysed, AnalysisTask
 from scp_node.ledger.audit import AuditQuery
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
+from scp_node.ledger.copying import Copied
 from scp_node.ledger.deliveries import DeliveryTask, DestinationState
 from scp_node.ledger.engine import LedgerError, check_revision, create_ledger_engine, upgrade
 from scp_node.ledger.intake import Registration
@@ -19,6 +20,7 @@ __all__ = [
     "Claim",
     "CommitmentOutcome",
     "CommitmentTask",
+    "Copied",
     "DeliveryTask",
     "DestinationState",
     "Ledger",

@@ -6,19 +6,23 @@ step in the same transaction, so that a crash leaves all of it or nothing.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import Engine
 
 from scp_node.domain import Clock
 from scp_node.ledger.analyses import Analyses
 from scp_node.ledger.audit import Audit
+from scp_node.ledger.backup import backup_ledger
 from scp_node.ledger.commitments import Commitments
+from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
-from scp_node.ledger.verification import Verifier
+from scp_node.ledger.verification import Verification, Verifier
 
 
 class Ledger:
@@ -37,6 +41,14 @@ class Ledger:
         self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
+
+    def copy_to(self, target: Engine) -> Copied:
+        """Copy all of it into an empty database; see `copy_ledger`."""
+        return copy_ledger(self._engine, target)
+
+    def backup(self, file: Path, *, overwrite: bool = False) -> Verification:
+        """Copy an SQLite database to a file; see `backup_ledger`."""
+        return backup_ledger(self._engine, file, overwrite=overwrite)
 
     def close(self) -> None:
         """Close the connections that are kept for reuse."""

@@ -80,7 +80,7 @@ def test_what_an_event_tells_of_a_commitment_names_destination_report_digest_and
     node.ledger.commitments.answered(answer(tasks), {"pacs"})
     told = node.ledger.audit.events("1.2.3")[-1]
     [(sha256,)] = node.rows("SELECT sha256 FROM report")
-    assert (told["destination"], told["transaction_uid"], told["sha256"]) == ("pacs", "2.25.1", sha256)
+    assert (told["destination"], told["transaction_uid"], told["sent_sha256"]) == ("pacs", "2.25.1", sha256)
     assert told["report_uid"] == node.audit()[0]["report_uid"]
 
 

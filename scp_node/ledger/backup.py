@@ -1,0 +1,84 @@
+"""A copy of the database on disk, taken while the node runs."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from scp_node.ledger.engine import LedgerError
+from scp_node.ledger.transactions import Transactions
+from scp_node.ledger.verification import Verification, Verifier
+
+
+def backup_ledger(engine: Engine, file: Path, *, overwrite: bool = False) -> Verification:
+    """Write one consistent copy of an SQLite ledger to `file`, check it, and return what the check found.
+
+    The writers of a running node are not held up. `file` is complete and synced, or it is not there.
+
+    Raises:
+        LedgerError: the database is PostgreSQL's, the file is there, or the copy could not be made or is damaged.
+    """
+    if engine.dialect.name != "sqlite":
+        raise LedgerError(f"backup: use PostgreSQL's own tool, `{_pg_dump(engine, file)}`; see docs/backup.md")
+    if file.exists() and (not overwrite or file.samefile(str(engine.url.database))):
+        raise LedgerError(f"backup: {file} is there already")
+    try:
+        with _renamed_when_done(file) as temporary:
+            _copy(engine, temporary)
+            return _checked(temporary)
+    except (sqlite3.Error, OSError) as error:
+        raise LedgerError(f"backup: {file} not written: {error}") from error
+
+
+def _pg_dump(engine: Engine, file: Path) -> str:
+    at = engine.url
+    where = [f"--{name}={value}" for name, value in (("host", at.host), ("port", at.port), ("username", at.username))
+             if value]  # fmt: skip
+    return " ".join(["pg_dump --format=custom", *where, f"--file={file}", at.database or ""])
+
+
+@contextmanager
+def _renamed_when_done(file: Path) -> Iterator[Path]:
+    """Give a private file beside `file`, and let it take the name once it is whole and synced."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    try:
+        yield temporary
+        _sync(temporary)
+        temporary.replace(file)
+        _sync(file.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(engine: Engine, temporary: Path) -> None:
+    """Copy by SQLite's own backup, in one step: of many, each would begin anew after every commit of the node."""
+    with closing(engine.raw_connection()) as pooled, closing(sqlite3.connect(temporary)) as target:
+        cast("sqlite3.Connection", pooled.driver_connection).backup(target)
+        target.execute("PRAGMA journal_mode=DELETE")  # one file, with no log beside it
+        found = target.execute("PRAGMA integrity_check").fetchall()
+        astray = target.execute("PRAGMA foreign_key_check").fetchall()
+    if found != [("ok",)] or astray:
+        raise LedgerError(f"backup: the copy is damaged, and so is probably the database: {found[0][0]}")
+
+
+def _checked(copy: Path) -> Verification:
+    address = f"file:{quote(str(copy.absolute()))}?mode=ro"
+    engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(address, uri=True), poolclass=NullPool)
+    return Verifier(Transactions(engine)).verify()

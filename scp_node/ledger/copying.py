@@ -1,0 +1,147 @@
+"""A whole ledger moves into another database: from SQLite to PostgreSQL, when one machine is not enough any more."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Table, func, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from scp_node.ledger.engine import LedgerError
+from scp_node.ledger.schema import chain, clock, metadata, work
+from scp_node.ledger.transactions import Transactions
+from scp_node.ledger.verification import verify
+from scp_node.ledger.work import WorkState
+
+_ROWS = 200  # in memory at a time
+_FILES = 8  # of tables with whole files, which have megabytes
+_MODULUS = 2**256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """What the new database holds: counted and compared there, before it was committed."""
+
+    rows: Mapping[str, int]  # of each table
+    events: int
+    head: str  # hash of the last event
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """A table's rows: how many, and the sum of their hashes, which does not depend on their order."""
+
+    rows: int = 0
+    digest: int = 0
+
+    def plus(self, rows: Sequence[Mapping[str, Any]]) -> _Contents:
+        return _Contents(self.rows + len(rows), (self.digest + sum(map(_hash, rows))) % _MODULUS)
+
+
+def copy_ledger(source: Engine, target: Engine) -> Copied:
+    """Copy every row into an empty database whose schema is there; the copy is complete, or it is not there at all.
+
+    Nothing is written to the source meanwhile. What the new database holds is read back, compared row by row, and its
+    chain is verified, in the one transaction that writes it.
+
+    Raises:
+        LedgerError: the target is not empty, somebody works on the source, or the copy is not what the source is.
+    """
+    try:
+        with Transactions(source).writing() as (reader, now), target.begin() as writer:
+            _lock(reader, "SHARE")
+            _lock(writer, "EXCLUSIVE")
+            _require_idle(reader, now)
+            _require_empty(writer)
+            copied = {table: _copy(reader, writer, table) for table in metadata.sorted_tables}
+            return _compared(writer, copied)
+    except SQLAlchemyError as error:  # its first line has no values of rows
+        raise LedgerError(f"copy: {str(error).splitlines()[0]}") from None
+
+
+def _lock(connection: Connection, mode: str) -> None:
+    """Keep all others from writing; SQLite's transaction has done so when it began."""
+    if connection.dialect.name == "postgresql":
+        names = ", ".join(table.name for table in metadata.sorted_tables)
+        connection.execute(text(f"LOCK TABLE {names} IN {mode} MODE"))
+
+
+def _require_idle(connection: Connection, now: datetime) -> None:
+    leased = select(func.max(work.c.lease_until)).where(work.c.state == WorkState.LEASED, work.c.lease_until > now)
+    if until := connection.execute(leased).scalar_one():
+        seconds = (until - now).total_seconds()
+        raise LedgerError(
+            f"copy: somebody has leased work for {seconds:.0f} s more: stop every role, then wait so long"
+        )
+
+
+def _require_empty(connection: Connection) -> None:
+    """Check that nothing was ever written: the rows that the migrations make are as they made them."""
+    for table in metadata.sorted_tables:
+        used = select(table)
+        if table is chain:
+            used = used.where(chain.c.length > 0)
+        elif table is clock:
+            used = used.where(clock.c.jumps > 0)
+        if connection.execute(used.limit(1)).first():
+            raise LedgerError(f"copy: table {table.name} of the target has rows: give an empty database")
+
+
+def _copy(reader: Connection, writer: Connection, table: Table) -> _Contents:
+    writer.execute(table.delete())  # the rows that the migrations made
+    contents = _Contents()
+    with closing(_batches(reader, table)) as batches:
+        for rows in batches:
+            writer.execute(table.insert(), rows)
+            contents = contents.plus(rows)
+    _number_on(writer, table)
+    return contents
+
+
+def _batches(connection: Connection, table: Table) -> Generator[list[dict[str, Any]], None, None]:
+    """Yield all rows in order of their keys: a report comes after the one that it supersedes."""
+    many = _FILES if "file" in table.c else _ROWS
+    ordered = select(table).order_by(*table.primary_key).execution_options(yield_per=many)
+    with connection.execute(ordered) as rows:
+        for part in rows.mappings().partitions():
+            yield [dict(row) for row in part]
+
+
+def _number_on(connection: Connection, table: Table) -> None:
+    """Let PostgreSQL go on counting where the copied ids end; SQLite looks for itself."""
+    column = table.autoincrement_column
+    if connection.dialect.name == "postgresql" and column is not None:
+        last = select(func.max(column)).scalar_subquery()
+        sequence = func.pg_get_serial_sequence(table.name, column.name)
+        connection.execute(select(func.setval(sequence, func.coalesce(last, 1), last.is_not(None))))
+
+
+def _compared(connection: Connection, copied: Mapping[Table, _Contents]) -> Copied:
+    for table, contents in copied.items():
+        there = _Contents()
+        for rows in _batches(connection, table):
+            there = there.plus(rows)
+        if there != contents:
+            raise LedgerError(f"copy: table {table.name} arrived as {there.rows} rows of {contents.rows}, or altered")
+    verification = verify(connection)
+    if verification.problems:
+        raise LedgerError(f"copy: {verification.problems[0]} (`scp-node audit verify`); nothing was copied")
+    counts = {table.name: contents.rows for table, contents in copied.items()}
+    return Copied(rows=counts, events=verification.events, head=verification.head)
+
+
+def _hash(row: Mapping[str, Any]) -> int:
+    told = json.dumps({name: _plain(value) for name, value in row.items()}, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(told.encode("ascii")).digest())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).hexdigest()
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
