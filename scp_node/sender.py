@@ -97,8 +97,7 @@ class Sender:
     def _is_dead(self, task: DeliveryTask, result: SendResult) -> bool:
         if result.disposition is Disposition.PERMANENT:
             return task.claim.attempt >= self._settings.permanent_attempts
-        age = self._ledger.deliveries.now() - task.opened_at
-        return age > timedelta(hours=self._settings.retry_for_hours)
+        return self._ledger.deliveries.waited(task) > timedelta(hours=self._settings.retry_for_hours)
 
     def _put_back(self, task: DeliveryTask, result: SendResult) -> None:
         """Retry later. A destination that could not even be asked is at fault itself: no try of the report is spent."""

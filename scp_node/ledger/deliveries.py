@@ -109,6 +109,13 @@ class Deliveries:
         with self._transactions.reading() as (_connection, now):
             return now
 
+    def waited(self, task: DeliveryTask) -> timedelta:
+        """Return for how long it is tried; looked up, since a jump of the clock moves its beginning."""
+        since = select(delivery.c.created_at).where(delivery.c.id == task.delivery_id)
+        with self._transactions.reading() as (connection, now):
+            opened_at: datetime = connection.execute(since).scalar_one()
+        return now - opened_at
+
     def destination(self, name: str) -> DestinationState:
         """Return the state of the destination's circuit breaker."""
         columns = select(destination.c.failures, destination.c.paused_until)
@@ -117,7 +124,8 @@ class Deliveries:
         if row is None:
             return DestinationState()
         paused = row.paused_until is not None
-        return DestinationState(failures=row.failures, paused=paused, probe_due=paused and row.paused_until <= now)
+        probe_due = paused and not now < row.paused_until <= now + queue.LONGEST_WAIT
+        return DestinationState(failures=row.failures, paused=paused, probe_due=probe_due)
 
     def destination_failed(self, name: str, *, pause: timedelta | None, detail: str) -> None:
         """Count a failure of the destination itself, and pause it when told for how long."""

@@ -14,6 +14,7 @@ from scp_node.domain import Clock
 from scp_node.ledger.analyses import Analyses
 from scp_node.ledger.audit import Audit
 from scp_node.ledger.backup import backup_ledger
+from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
@@ -23,21 +24,25 @@ from scp_node.ledger.reports import Reports
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
+from scp_node.ledger.watch import Watch
 
 
 class Ledger:
     """The ledger of one node, or of many that share a database."""
 
-    def __init__(self, engine: Engine, policy: Policy, clock: Clock | None = None) -> None:
-        """Use `clock`, or the clock that all hosts of this database share."""
+    def __init__(
+        self, engine: Engine, policy: Policy, clock: Clock | None = None, *, wall_clock: WallClock | None = None,
+        watch: Watch | None = None,
+    ) -> None:  # fmt: skip
+        """Use `clock`, as it is, or `wall_clock`: by default the one that all hosts of this database share."""
         self._engine = engine
-        transactions = Transactions(engine, clock)
+        transactions = Transactions(engine, clock, wall_clock=wall_clock)
         self.intake = Intake(transactions, policy)
         self.analyses = Analyses(transactions, policy)
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)
         self.commitments = Commitments(transactions, policy)
-        self.upkeep = Upkeep(transactions, policy)
+        self.upkeep = Upkeep(transactions, policy, watch or (None if clock else Watch(policy.lease)))
         self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)

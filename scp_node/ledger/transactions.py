@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, text
 
-from scp_node.domain import Clock, Priority, utc_now
+from scp_node.domain import Clock, Priority
 from scp_node.ledger import work as queue
+from scp_node.ledger.clock import WallClock
 from scp_node.ledger.engine import reading
 from scp_node.ledger.events import recording
 
@@ -26,8 +27,11 @@ class Policy:
     commit_attempts: int = 4  # how often a destination is asked whether it has an object before that is given up
 
     def report_due(self, priority: int, last_received: datetime, now: datetime) -> datetime:
-        """Return when a study is quiet; an urgent one does not wait."""
-        return now if priority == Priority.STAT else last_received + self.quiet
+        """Return when a study is quiet; an urgent one does not wait.
+
+        The two instants may be of two clocks, or of one that was set in between: none waits longer than `quiet`.
+        """
+        return now if priority == Priority.STAT else min(last_received, now) + self.quiet
 
 
 def insert_row(connection: Connection, table: Table, **values: Any) -> int:
@@ -39,23 +43,24 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
 class Transactions:
     """Transactions on one engine, each with the instant it began."""
 
-    def __init__(self, engine: Engine, clock: Clock | None = None) -> None:
-        """Take the time from `clock`; without one from PostgreSQL, or on SQLite from this machine: all hosts agree."""
+    def __init__(self, engine: Engine, clock: Clock | None = None, *, wall_clock: WallClock | None = None) -> None:
+        """Take the time from `clock`, as it is; without one from `wall_clock`, by default the one all hosts share."""
         self.engine = engine
         self._reader = reading(engine)
-        self._clock = clock or (utc_now if engine.dialect.name == "sqlite" else None)
+        self._clock = clock
+        self._wall_clock = wall_clock or WallClock()
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
         """Commit when the block ends, with its events at the end of the chain; roll back when it raises."""
-        with self.engine.begin() as connection, recording(connection):
-            yield connection, self._now(connection)
+        with self._begun(self.engine) as (connection, now), recording(connection):
+            yield connection, now
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Connection, datetime]]:
         """Read one consistent state; on SQLite this waits for no writer."""
-        with self._reader.begin() as connection:
-            yield connection, self._now(connection)
+        with self._begun(self._reader) as begun:
+            yield begun
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
@@ -70,5 +75,21 @@ class Transactions:
         with self._reader.begin() as connection:
             return queue.ready_exists(connection, name)
 
-    def _now(self, connection: Connection) -> datetime:
-        return self._clock() if self._clock is not None else queue.database_now(connection)
+    @contextmanager
+    def _begun(self, engine: Engine) -> Iterator[tuple[Connection, datetime]]:
+        """Begin a transaction with the time; a jump of the clock is made good first, in one of its own."""
+        while True:
+            with engine.begin() as connection:
+                now = self._now(connection)
+                if now is not None:
+                    yield connection, now
+                    return
+            with self.engine.begin() as connection, recording(connection):
+                self._wall_clock.make_good(connection)
+
+    def _now(self, connection: Connection) -> datetime | None:
+        """Return the time, None when the clock was found to have jumped."""
+        if self._clock is not None:
+            return self._clock()
+        look = self._wall_clock.look(connection)
+        return None if self._wall_clock.jump(look) else look.wall

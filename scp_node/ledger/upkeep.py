@@ -16,37 +16,46 @@ from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_study, of_work
 from scp_node.ledger.schema import companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
+from scp_node.ledger.watch import Watch
 from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
 
 
 class Upkeep:
     """Sweeps and commands over all queues."""
 
-    def __init__(self, transactions: Transactions, policy: Policy) -> None:
-        """Work on `transactions` by `policy`."""
+    def __init__(self, transactions: Transactions, policy: Policy, watch: Watch | None = None) -> None:
+        """Work on `transactions` by `policy`; `watch` says when leases may be taken for lost, without it always."""
         self._transactions = transactions
         self._policy = policy
+        self._watch = watch
 
     def renew(self, claims: Sequence[Claim]) -> int:
         """Lengthen the leases that are still ours; return how many those are."""
         with self._transactions.writing() as (connection, now):
+            self._may_expire()
             return queue.renew(connection, claims, lease=self._policy.lease, at=now)
 
     def sweep(self, model: ModelIdentity | None = None) -> None:
         """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.
 
-        Results carry the model, so without `model` lost analyses are left to a role that has one.
+        Results carry the model, so without `model` lost analyses are left to a role that has one. While the database
+        was away nobody could renew a lease: then none is taken for lost until everybody has had the time to.
         """
         with self._transactions.reading() as (connection, now):
-            if not queue.sweep_needed(connection, at=now):
+            if not queue.sweep_needed(connection, at=now, lost=self._may_expire()):
                 return
+        leave = None if model else ANALYSE
         with self._transactions.writing() as (connection, now):
-            for lost in queue.sweep(connection, at=now, leave=None if model else ANALYSE):
+            for lost in queue.sweep(connection, at=now, leave=leave, lost=self._may_expire()):
                 if lost.dead and lost.queue == REPORT:
                     detail = {**of_study(connection, lost.dedup), "error": "not built after several tries"}
                     record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)
                 elif lost.dead and lost.queue == ANALYSE and model is not None:
                     self._abandon(connection, lost, model, now)
+
+    def _may_expire(self) -> bool:
+        """Return whether leases may be taken for lost; asked once the database has answered."""
+        return self._watch is None or self._watch.look()
 
     def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
         """Give dead analysis work the result that says so."""

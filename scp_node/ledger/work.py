@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import Priority
@@ -28,6 +28,8 @@ REPORT = "report"
 DELIVER_PREFIX = "deliver:"
 COMMIT_PREFIX = "commit:"
 AFTER_ALL_ELSE = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
+LONGEST_WAIT = timedelta(hours=25)  # no setting allows a pause of more than a day: what is due later had another clock
+LONGEST_LEASE = timedelta(hours=2)  # nor a lease of more than an hour
 
 
 def deliver_queue(destination: str) -> str:
@@ -79,12 +81,6 @@ class Expired:
     ref_id: int | None
     attempt: int
     dead: bool
-
-
-def database_now(connection: Connection) -> datetime:
-    """Return the database's own clock, which all hosts share."""
-    now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-    return now
 
 
 def ready_exists(connection: Connection, queue: str) -> bool:
@@ -222,25 +218,27 @@ def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> b
     return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **_RELEASED)
 
 
-def sweep_needed(connection: Connection, *, at: datetime) -> bool:
+def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
     """Return whether `sweep` would change anything."""
-    due = select(work.c.id).where(work.c.state == WorkState.DELAYED, work.c.due_at <= at).limit(1)
-    expired = select(work.c.id).where(work.c.state == WorkState.LEASED, work.c.lease_until < at).limit(1)
-    return connection.execute(due).first() is not None or connection.execute(expired).first() is not None
+    return any(
+        connection.execute(select(work.c.id).where(condition).limit(1)).first() is not None
+        for condition in ([_due(at), _misdated(at), _expired(at)] if lost else [_due(at)])
+    )
 
 
-def sweep(connection: Connection, *, at: datetime, leave: str | None = None) -> list[Expired]:
+def sweep(connection: Connection, *, at: datetime, leave: str | None = None, lost: bool = True) -> list[Expired]:
     """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
 
-    Lost leases of the queue `leave` are not touched.
+    Lost leases of the queue `leave` are not touched. Without `lost` no lease is taken for lost.
     """
-    connection.execute(
-        update(work).where(work.c.state == WorkState.DELAYED, work.c.due_at <= at).values(state=WorkState.READY)
-    )
+    due = _due(at) | _misdated(at) if lost else _due(at)
+    connection.execute(update(work).where(due).values(state=WorkState.READY))
+    if not lost:
+        return []
     spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
-    lost = (
+    expired = (
         update(work)
-        .where(work.c.state == WorkState.LEASED, work.c.lease_until < at, work.c.queue != (leave or ""))
+        .where(_expired(at), work.c.queue != (leave or ""))
         .values(
             state=case((spent, WorkState.DEAD), else_=WorkState.READY),
             done_at=case((spent, at), else_=None),
@@ -252,8 +250,23 @@ def sweep(connection: Connection, *, at: datetime, leave: str | None = None) -> 
     return [
         Expired(id=row.id, queue=row.queue, dedup=row.dedup, ref_id=row.ref_id, attempt=row.attempt,
                 dead=row.state == WorkState.DEAD)
-        for row in connection.execute(lost)
+        for row in connection.execute(expired)
     ]  # fmt: skip
+
+
+def _due(at: datetime) -> ColumnElement[bool]:
+    return and_(work.c.state == WorkState.DELAYED, work.c.due_at <= at)
+
+
+def _misdated(at: datetime) -> ColumnElement[bool]:
+    """Of work whose pause was written by a clock that was ahead, and was set while nobody looked."""
+    return and_(work.c.state == WorkState.DELAYED, work.c.due_at > at + LONGEST_WAIT)
+
+
+def _expired(at: datetime) -> ColumnElement[bool]:
+    """Of work whose lease is over, or was written by a clock that was ahead."""
+    over = or_(work.c.lease_until < at, work.c.lease_until > at + LONGEST_LEASE)
+    return and_(work.c.state == WorkState.LEASED, over)
 
 
 def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
