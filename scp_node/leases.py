@@ -50,7 +50,9 @@ class LeaseKeeper:
                     self._held.pop(claim.id, None)
 
     def _run(self) -> None:
-        while not self._stop.wait(self._period):
+        pause = self._period
+        while not self._stop.wait(pause):
+            pause = self._period
             with self._lock:
                 claims = list(self._held.values())
             if not claims:
@@ -58,4 +60,5 @@ class LeaseKeeper:
             try:
                 self._ledger.upkeep.renew(claims)
             except SQLAlchemyError as error:
+                pause = self._period / 4  # before somebody takes them for lost
                 log.warning("leases not renewed count=%d error=%s", len(claims), type(error).__name__)
