@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from itertools import islice
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 BATCH = 64  # instances in one commit: sixteen cost about what one costs
 REMEMBERED = 10_000  # instances that wait in memory; more are found again in the spool
 RESCAN_SECONDS = 300.0
-RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first one at all
+RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first one at all that are there
 LONGEST_PAUSE = 15.0  # seconds between two tries while the database is away
 _SCAN_CHUNK = 1_000
 
@@ -45,10 +45,12 @@ class Registrar:
         self._clock = clock
         self._arrivals: queue.Queue[_Arrival] = queue.Queue(REMEMBERED)
         self._overflowed = threading.Event()
+        self._earliest = Earliest()
         self._unreadable: set[str] = set()
 
     def received(self, instance: ReceivedInstance) -> None:
         """Note an instance whose file is safe; never blocks."""
+        self._earliest.add(instance.received_at)
         self._remember(instance)
 
     def rejected(self, instance: RejectedInstance) -> None:
@@ -138,8 +140,22 @@ class Registrar:
             log.error("instance conflicts with an earlier one of the same UID sop_instance_uid=%s", uid)
 
     def scan(self, *, first: bool = False) -> int:
-        """Register files that have no row, and return how many that were."""
-        since = None if first else (self._clock() - RESCAN_DAYS).date()
+        """Register files that have no row, and return how many that were.
+
+        Files lie by days of the wall clock. It may have been set since they were written, so what counts as recent is
+        the earliest day in which anything was written since the last scan.
+        """
+        earliest = self._earliest.take(self._clock())
+        try:
+            found = self._scan(None if first else (earliest - RESCAN_DAYS).date())
+        except Exception:
+            self._earliest.add(earliest)
+            raise
+        if found:
+            log.info("registered files without a row count=%d", found)
+        return found
+
+    def _scan(self, since: date | None) -> int:
         found = 0
         for chunk in _chunks(self._spool.paths(since)):
             missing = [path for path in self._ledger.intake.unregistered(chunk) if path not in self._unreadable]
@@ -147,8 +163,6 @@ class Registrar:
                 instances = [self._read(path) for path in missing[start : start + BATCH]]
                 self._register([instance for instance in instances if instance])
             found += len(missing)
-        if found:
-            log.info("registered files without a row count=%d", found)
         return found
 
     def _read(self, path: str) -> ReceivedInstance | None:
@@ -161,6 +175,26 @@ class Registrar:
     def _give_up(self, path: str, why: str) -> None:
         self._unreadable.add(path)
         log.error("file cannot be registered, it stays in the spool path=%s reason=%s", path, why)
+
+
+class Earliest:
+    """The earliest instant since it was last asked; for many threads."""
+
+    def __init__(self) -> None:
+        """Know of none."""
+        self._lock = threading.Lock()
+        self._instant: datetime | None = None
+
+    def add(self, instant: datetime) -> None:
+        """Note an instant."""
+        with self._lock:
+            self._instant = min(self._instant or instant, instant)
+
+    def take(self, now: datetime) -> datetime:
+        """Return the earliest instant, `now` among them, and begin anew with `now`."""
+        with self._lock:
+            earliest, self._instant = min(self._instant or now, now), now
+        return earliest
 
 
 def _chunks(paths: Iterator[str]) -> Iterator[list[str]]:

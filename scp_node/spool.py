@@ -80,8 +80,7 @@ class Spool:
         path = _path(received_at, origin.priority)
         try:
             self._require_space(len(dataset))
-            self._require_day(path.parent)
-            self._store((encode_head(inspected, origin), dataset), path)
+            self._store_in_day((encode_head(inspected, origin), dataset), path)
         except OSError as error:
             self._synced_days.discard(path.parent.name)  # somebody may have removed it
             raise SpoolError(f"file not stored: {error.strerror}") from error
@@ -164,6 +163,15 @@ class Spool:
             (self._folder / day).mkdir(mode=FOLDER_MODE, exist_ok=True)
             self._sync_folder(self._folder)
             self._synced_days.add(day.name)
+
+    def _store_in_day(self, parts: tuple[bytes | memoryview, ...], path: Path) -> None:
+        self._require_day(path.parent)
+        try:
+            self._store(parts, path)
+        except FileNotFoundError:  # the day was past by a clock that was set since, and empty, and was removed
+            self._synced_days.discard(path.parent.name)
+            self._require_day(path.parent)
+            self._store(parts, path)
 
     def _store(self, parts: tuple[bytes | memoryview, ...], path: Path) -> None:
         temporary, finished = self._temporary / path.name, self._folder / path

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from scp_node.commitment import CommitmentReport
 from scp_node.demo.phantom import phantom_image
@@ -18,6 +19,7 @@ from scp_node.ledger import AuditQuery, Ledger, Policy, create_ledger_engine, up
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.registrar import REMEMBERED, Registrar
 from scp_node.spool import Spool
+from tests.scp_node.ledger_node import FakeClock
 from tests.scp_node.spooled import spooled
 from tests.waiting import wait_until
 
@@ -122,6 +124,37 @@ def test_a_file_that_is_no_dicom_does_not_hold_up_the_others(tmp_path: Path, spo
         wait_until(lambda: states(ledger))
     assert states(ledger) == ["received"]
     assert len(list(spool.paths())) == 2
+
+
+@pytest.mark.parametrize("days", [-30, 30])
+def test_a_file_that_was_not_registered_is_found_again_although_the_clock_was_set_since(
+    tmp_path: Path, ledger: Ledger, days: int
+) -> None:
+    clock = FakeClock()
+    spool = Spool(tmp_path / "spool", low_water_bytes=0, clock=clock)
+    registrar = Registrar(ledger, spool, clock=clock)
+    clock.advance(days=days)
+    registrar.received(spooled(spool, phantom_image(1, opacity=False)))  # no row: the loop does not run
+    clock.advance(days=-days)
+    assert registrar.scan() == 1
+    assert registrar.scan() == 0
+
+
+def test_a_file_is_found_by_a_later_scan_when_the_first_one_failed(
+    tmp_path: Path, ledger: Ledger, engine: Engine
+) -> None:
+    clock = FakeClock()
+    spool = Spool(tmp_path / "spool", low_water_bytes=0, clock=clock)
+    registrar = Registrar(ledger, spool, clock=clock)
+    registrar.received(spooled(spool, phantom_image(1, opacity=False)))
+    clock.advance(days=30)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE instance RENAME TO hidden"))
+    with pytest.raises(OperationalError):
+        registrar.scan()
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE hidden RENAME TO instance"))
+    assert registrar.scan() == 1
 
 
 def test_a_refused_store_is_recorded(spool: Spool, ledger: Ledger) -> None:
