@@ -13,11 +13,14 @@ import pytest
 _SYSTEM = ["/usr/sbin", "/usr/local/sbin"]  # Debian's servers are there, and not every user's PATH is
 _OURS = Path(sys.executable).parent  # the virtual environment's: dciodvfy comes with pip
 _FILES = {
+    "c-headers": Path("/usr/include/stdlib.h"),
     "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     "pixelmed": Path("/usr/share/java/pixelmed.jar"),
 }
 PACKAGES: Mapping[str, str] = {  # tool -> Debian's name for what brings it
     "Orthanc": "orthanc",
+    "c-headers": "libc6-dev",
+    "cc": "gcc",
     "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "dcmdump": "dcmtk",
