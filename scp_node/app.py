@@ -183,7 +183,7 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
     ledger = open_ledger(settings)
     registrar = Registrar(ledger, spool)
     listener = Listener(
-        settings, spool, on_received=registrar.received, on_rejected=registrar.rejected,
+        settings, spool, on_received=registrar.received, on_rejected=registrar.rejected, on_ended=registrar.ended,
         on_commitment=registrar.committed if any(entry.commitment for entry in settings.destinations) else None,
     )  # fmt: skip
     _start_patiently(listener, stop)

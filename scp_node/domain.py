@@ -229,6 +229,19 @@ class ReceivedInstance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransferEnded:
+    """What one association sent of some studies is over: as it should be, or in the middle."""
+
+    study_uids: tuple[str, ...]
+    complete: bool  # False: the association ended without a release, and more may have been to come
+    calling_ae: str
+    peer: str  # address of the sender
+    began_at: datetime  # the association
+    at: datetime
+    cut_instance: str = ""  # SOP Instance UID of the C-STORE that did not come to its end, if there was one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedImage:
     """One image of a study with its outcome, as the report builder takes it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import re
@@ -122,6 +123,16 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
         priority=_PRIORITIES.get(values.text(_REQUESTED_PROCEDURE_PRIORITY), Priority.ROUTINE),
         header_length=pixels.start if pixels else len(dataset),
     )
+
+
+def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
+    """Return the Study Instance UID of a dataset that may be cut off; empty where it is not in `beginning`."""
+    walker = Walker(beginning, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
+    with contextlib.suppress(DamagedError):  # the end of what came
+        for element in walker.elements():
+            if element.tag == _STUDY_INSTANCE_UID:
+                return _Values(beginning, {element.tag: element}).uid(element.tag, "Study Instance UID")
+    return ""
 
 
 def describe(

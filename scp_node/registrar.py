@@ -11,13 +11,14 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from itertools import islice
 
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from scp_node.domain import Clock, ReceivedInstance, utc_now
+from scp_node.domain import Clock, ReceivedInstance, TransferEnded, utc_now
 from scp_node.ledger import Ledger
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.settlement import settle
@@ -32,7 +33,7 @@ RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first o
 LONGEST_PAUSE = 15.0  # seconds between two tries while the database is away
 _SCAN_CHUNK = 1_000
 
-_Arrival = ReceivedInstance | RejectedInstance | CommitmentAnswer
+_Arrival = ReceivedInstance | RejectedInstance | TransferEnded | CommitmentAnswer
 
 
 class Registrar:
@@ -45,6 +46,7 @@ class Registrar:
         self._clock = clock
         self._arrivals: queue.Queue[_Arrival] = queue.Queue(REMEMBERED)
         self._overflowed = threading.Event()
+        self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
         self._earliest = Earliest()
         self._unreadable: set[str] = set()
 
@@ -65,11 +67,17 @@ class Registrar:
             return False
         return True
 
-    def _remember(self, arrival: ReceivedInstance | RejectedInstance) -> None:
+    def ended(self, ending: TransferEnded) -> None:
+        """Note that an association is over, or that a study counts as sent; never blocks."""
+        self._remember(ending)
+
+    def _remember(self, arrival: ReceivedInstance | RejectedInstance | TransferEnded) -> None:
         try:
             self._arrivals.put_nowait(arrival)
         except queue.Full:
             self._overflowed.set()
+            if isinstance(arrival, TransferEnded):  # no file says so
+                self._endings.append(arrival)
 
     def run(self, stop: threading.Event) -> None:
         """Register until `stop` is set and everything that arrived before is entered, or the database stays away."""
@@ -77,7 +85,10 @@ class Registrar:
         next_scan = time.monotonic() + RESCAN_SECONDS
         while not (stop.is_set() and self._arrivals.empty()):
             batch = self._next_batch(wait=0.0 if stop.is_set() else 0.25)
+            self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
             if batch and not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
+                return
+            if not self._overflowed.is_set() and not self._patiently(stop, self._enter_endings):
                 return
             if self._overflowed.is_set() or time.monotonic() > next_scan:
                 self._overflowed.clear()
@@ -107,6 +118,13 @@ class Registrar:
         except queue.Empty:  # that is all there is
             pass
         return batch
+
+    def _enter_endings(self) -> None:
+        endings = list(self._endings)
+        if endings:
+            self._ledger.studies.transfers_ended(endings)
+        for _ in endings:
+            self._endings.popleft()
 
     def _enter(self, batch: list[_Arrival]) -> None:
         self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])

@@ -65,6 +65,7 @@ class Occasion:
     report: BuiltReport
     version: int
     at: datetime
+    incomplete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,11 +87,14 @@ class ReportBuilder:
         """
         at = self.clock()
         images = [self._stated(image) for image in snapshot.images]
-        built = build_report(study_images=images, model=self.model, site=self.site, previous=snapshot.previous, at=at)
+        built = build_report(
+            study_images=images, model=self.model, site=self.site, previous=snapshot.previous, at=at,
+            incomplete=snapshot.incomplete,
+        )  # fmt: skip
         if built.content_digest == snapshot.previous_content_digest:
             return built
         version = snapshot.previous.version + 1 if snapshot.previous else 1
-        occasion = Occasion(images=images, report=built, version=version, at=at)
+        occasion = Occasion(images=images, report=built, version=version, at=at, incomplete=snapshot.incomplete)
         return replace(built, companions=tuple(self._companions(occasion, snapshot.spool_paths)))
 
     def _companions(self, occasion: Occasion, spool_paths: Sequence[str]) -> Iterator[BuiltObject]:
@@ -99,12 +103,13 @@ class ReportBuilder:
             "model": self.model, "site": self.site, "version": occasion.version, "at": occasion.at
         }  # fmt: skip
         images, settings = occasion.images, self.settings
+        whole: dict[str, Any] = {**common, "incomplete": occasion.incomplete}  # of what speaks for the study
         if settings.text_sr:
-            yield from _made("text", lambda: build_text_report(images=images, report=occasion.report, **common))
+            yield from _made("text", lambda: build_text_report(images=images, report=occasion.report, **whole))
         pictures = []
         for number, (image, path) in enumerate(zip(images, spool_paths, strict=True), start=1):
             if isinstance(image.outcome, Finding) and wants_overlay(settings, image.outcome):
-                pictures += _made("overlay", partial(self._overlay, image, path, number=number, **common))
+                pictures += _made("overlay", partial(self._overlay, image, path, number=number, **whole))
         yield from pictures
         for image in images:
             if settings.presentation_state:
@@ -114,7 +119,7 @@ class ReportBuilder:
             if settings.segmentation:
                 yield from _made("segmentation", partial(build_segmentation, image=image, **common))
         if settings.key_object:
-            build = partial(build_key_object, images=images, pictures=pictures, report=occasion.report, **common)
+            build = partial(build_key_object, images=images, pictures=pictures, report=occasion.report, **whole)
             yield from _made("key object", build)
 
     def _stated(self, image: ReportedImage) -> ReportedImage:

@@ -31,7 +31,7 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.leases import LeaseKeeper
-from scp_node.ledger import Analysed, AnalysisTask, Ledger, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger import Analysed, AnalysisTask, Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.report import UnreportableHeader
 
 log = logging.getLogger(__name__)
@@ -240,9 +240,12 @@ class Reporter:
         if isinstance(snapshot, StudyPending):
             self._ledger.reports.postpone(task, PENDING_PAUSE)
             return
+        if isinstance(snapshot, NothingToReport):
+            self._ledger.reports.close(task, self._model)
+            return
         built = self._build(snapshot)
         if built.content_digest == snapshot.previous_content_digest:
-            self._ledger.reports.complete_unchanged(task, snapshot)
+            self._ledger.reports.complete_unchanged(task, snapshot, self._model)
             return
         names = self._destinations(snapshot)
         if self._ledger.reports.save(task, snapshot, built, self._model, names):

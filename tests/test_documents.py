@@ -106,8 +106,8 @@ def created() -> dict[str, list[Dataset]]:
     regions = [replace(film, outcome=replace(POSITIVE, regions=(region,))) for film in films]
     common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
     return {
-        "report": [dcmread(BytesIO(built(film, previous=PREVIOUS).file)) for film in films],
-        "text": [dcmread(BytesIO(text_report(film).file)) for film in films],
+        "report": [dcmread(BytesIO(built(film, previous=PREVIOUS, incomplete=film is rich).file)) for film in films],
+        "text": [dcmread(BytesIO(text_report(film, incomplete=film is rich).file)) for film in films],
         "presentation state": [read(build_presentation_state(image=film, **common)) for film in regions],
         "segmentation": [read(build_segmentation(image=film, **common)) for film in regions],
         "key object": [

@@ -8,7 +8,7 @@ from scp_node.ledger.deliveries import DeliveryTask, DestinationState
 from scp_node.ledger.engine import LedgerError, check_revision, create_ledger_engine, upgrade
 from scp_node.ledger.intake import Registration
 from scp_node.ledger.ledger import Ledger
-from scp_node.ledger.reports import ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.reports import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.verification import Verification
 from scp_node.ledger.work import Claim, WorkState
@@ -25,6 +25,7 @@ __all__ = [
     "DestinationState",
     "Ledger",
     "LedgerError",
+    "NothingToReport",
     "Policy",
     "Registration",
     "ReportTask",

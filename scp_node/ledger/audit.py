@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, selec
 
 from scp_node.domain import Reason
 from scp_node.ledger.provenance import status_text
-from scp_node.ledger.schema import companion, delivery, event, instance, report, report_result, result, work
+from scp_node.ledger.schema import companion, delivery, event, instance, report, report_result, result, study, work
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.work import ANALYSE, WorkState
 
@@ -91,6 +91,7 @@ _EMPTY: dict[str, Any] = {
     "series_uid": None,
     "accession": None,
     "patient_id": None,
+    "interrupted": False,
     "calling_ae": None,
     "peer": None,
     "sha256": None,
@@ -153,7 +154,8 @@ def _described(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any
     )
     columns = [column for column in instance.c if column.name != "header"]
     described = []
-    for row in _rows(connection, select(*columns).where(instance.c.id.in_(ids)).order_by(instance.c.id)):
+    images = select(*columns, study.c.interrupted).outerjoin(study, study.c.study_uid == instance.c.study_uid)
+    for row in _rows(connection, images.where(instance.c.id.in_(ids)).order_by(instance.c.id)):
         found = results.get(row.id)
         sent = reports.get(found.id) if found else None
         described.append(
@@ -207,7 +209,8 @@ def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, 
 def _instance_part(row: Row[Any]) -> dict[str, Any]:
     same = ("sop_instance_uid", "study_uid", "accession", "patient_id", "calling_ae", "peer", "sha256")
     part = {name: getattr(row, name) for name in (*same, "series_uid")}
-    return {**part, "received_at": _iso(row.received_at), "registered_at": _iso(row.registered_at)}
+    instants = {name: _iso(getattr(row, name)) for name in ("received_at", "registered_at")}
+    return {**part, **instants, "interrupted": bool(row.interrupted)}
 
 
 def _waiting_part(row: Row[Any], *, analysing: bool) -> dict[str, Any]:

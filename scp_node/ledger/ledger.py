@@ -21,6 +21,7 @@ from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
+from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
@@ -38,6 +39,7 @@ class Ledger:
         self._engine = engine
         transactions = Transactions(engine, clock, wall_clock=wall_clock)
         self.intake = Intake(transactions, policy)
+        self.studies = Studies(transactions, policy)
         self.analyses = Analyses(transactions, policy)
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)

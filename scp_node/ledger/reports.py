@@ -28,6 +28,7 @@ from scp_node.ledger.analyses import open_report
 from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_study
 from scp_node.ledger.schema import companion, delivery, instance, report, report_result, result, work
+from scp_node.ledger.studies import is_interrupted
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 from scp_node.ledger.work import ANALYSE, OPEN_STATES, REPORT, Claim
 
@@ -46,6 +47,11 @@ class StudyPending:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NothingToReport:
+    """The study has no image that a report speaks of: all were made by this node."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudySnapshot:
     """The images of a study with their newest outcomes by one model, and the report there is."""
 
@@ -54,6 +60,7 @@ class StudySnapshot:
     result_ids: tuple[int, ...]
     calling_aes: frozenset[str]
     priority: int
+    incomplete: bool  # a sender was interrupted, and nothing shows yet that it sent the rest
     previous: PreviousReport | None
     previous_id: int | None
     previous_content_digest: str | None
@@ -75,7 +82,7 @@ class Reports:
             claims = queue.claim(connection, REPORT, owner=owner, limit=1, lease=self._policy.lease, at=now)
         return ReportTask(claim=claims[0], study_uid=claims[0].dedup) if claims else None
 
-    def snapshot(self, study_uid: str, model: ModelIdentity) -> StudySnapshot | StudyPending:
+    def snapshot(self, study_uid: str, model: ModelIdentity) -> StudySnapshot | StudyPending | NothingToReport:
         """Return what a report of the study has to say.
 
         A report speaks for one model: images that only another model analysed go back into the queue first.
@@ -84,6 +91,9 @@ class Reports:
             if _analysis_open(connection, study_uid, model, now):
                 return StudyPending()
             rows = _newest_results(connection, study_uid, model)
+            if not rows:
+                return NothingToReport()
+            incomplete = is_interrupted(connection, study_uid)
             newest = select(report).where(report.c.study_uid == study_uid).order_by(report.c.version.desc()).limit(1)
             previous = connection.execute(newest).first()
         return StudySnapshot(
@@ -92,6 +102,7 @@ class Reports:
             result_ids=tuple(row.result_id for row in rows),
             calling_aes=frozenset(row.calling_ae for row in rows),
             priority=min(row.priority for row in rows),
+            incomplete=incomplete,
             previous=_previous(previous) if previous else None,
             previous_id=previous.id if previous else None,
             previous_content_digest=previous.content_digest if previous else None,
@@ -117,10 +128,23 @@ class Reports:
                 detail = {**of_study(connection, task.study_uid), "error": error}
                 record_event(connection, now, "report-failed", study_uid=task.study_uid, detail=detail)
 
-    def complete_unchanged(self, task: ReportTask, snapshot: StudySnapshot) -> None:
-        """Close the work: the report that exists says all there is to say, of newer results that are the same, too."""
+    def close(self, task: ReportTask, model: ModelIdentity) -> None:
+        """Close the work: there is nothing to report; it stays open when something came meanwhile."""
         with self._transactions.writing() as (connection, now):
-            if queue.complete(connection, task.claim, at=now) and snapshot.previous_id is not None:
+            if queue.complete(connection, task.claim, at=now) and _newest_results(connection, task.study_uid, model):
+                open_report(connection, self._policy, task.study_uid, now)
+
+    def complete_unchanged(self, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity) -> None:
+        """Close the work: the report that exists says all there is to say, of newer results that are the same, too.
+
+        It stays open when the study changed meanwhile.
+        """
+        with self._transactions.writing() as (connection, now):
+            if not queue.complete(connection, task.claim, at=now):
+                return
+            if self._unchanged(connection, task, snapshot, model, now) is None:
+                return
+            if snapshot.previous_id is not None:
                 told = report_result.c.report_id == snapshot.previous_id
                 linked = set(connection.scalars(select(report_result.c.result_id).where(told)))
                 _link(connection, snapshot.previous_id, [each for each in snapshot.result_ids if each not in linked])
@@ -136,10 +160,7 @@ class Reports:
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
                 return False
-            rows = _newest_results(connection, task.study_uid, model)
-            current = tuple(row.result_id for row in rows)
-            if _analysis_open(connection, task.study_uid, model, now) or current != snapshot.result_ids:
-                open_report(connection, self._policy, task.study_uid, now)
+            if (rows := self._unchanged(connection, task, snapshot, model, now)) is None:
                 return False
             report_id = _insert_report(connection, snapshot, built, model, now)
             companion_ids = [_insert_companion(connection, report_id, each) for each in built.companions]
@@ -157,6 +178,24 @@ class Reports:
             }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
         return True
+
+    def _unchanged(
+        self, connection: Connection, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity, now: datetime
+    ) -> Sequence[Any] | None:
+        """Return the results of the study, or None when it is not any more what the snapshot says.
+
+        It is then looked at again.
+        """
+        rows = _newest_results(connection, task.study_uid, model)
+        same = tuple(row.result_id for row in rows) == snapshot.result_ids
+        if (
+            same
+            and is_interrupted(connection, task.study_uid) == snapshot.incomplete
+            and not _analysis_open(connection, task.study_uid, model, now)
+        ):
+            return rows
+        open_report(connection, self._policy, task.study_uid, now)
+        return None
 
     def file(self, study_uid: str, version: int | None = None) -> tuple[int, str, bytes] | None:
         """Return version, SOP Instance UID and Part 10 bytes of a report: the newest, unless `version` is given."""

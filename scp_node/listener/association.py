@@ -26,6 +26,7 @@ from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from scp_node.listener.policy import Rejection, plain_address
+from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import NodeDIMSE, NodeDUL, NodeSocket
 
 LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
@@ -72,6 +73,9 @@ class Services(Protocol):
 
     def serve(self, association: NodeAssociation, message: Any, context: PresentationContext) -> bool:
         """Answer a request; return False if it is none that can be answered."""
+
+    def ended(self, association: NodeAssociation) -> None:
+        """Note that an association that was admitted is over."""
 
 
 class NodeServer(AssociationServer):
@@ -134,6 +138,7 @@ class NodeAssociation(Association):
         self._server = server
         self.admitted = False
         self.destinations: frozenset[str] = frozenset()  # names of those that the requestor may report for
+        self.transfers: Transfers | None = None  # once it is admitted
         activity = threading.Event()
         self.acse = _NodeACSE(self)
         self.dul = NodeDUL(self, activity)
@@ -152,6 +157,16 @@ class NodeAssociation(Association):
         """Whether a message is on its way in or not yet answered."""
         return cast("NodeDIMSE", self.dimse).busy
 
+    @property
+    def cut(self) -> Cut | None:
+        """The message that did not come to its end, once the association is over."""
+        return cast("NodeDIMSE", self.dimse).cut
+
+    @property
+    def ended_orderly(self) -> bool:
+        """Whether it was released, or given up by us because nothing came for long, between two messages."""
+        return self.is_released or (cast("NodeDUL", self.dul).was_idle and not self.busy)
+
     def run_reactor(self) -> None:
         """Serve the association; what cannot be served ends in an A-ABORT."""
         try:
@@ -159,6 +174,9 @@ class NodeAssociation(Association):
         except Exception:  # a bug must not leave the peer waiting
             log.exception("association failed")
             self.abort()
+        finally:
+            if self.transfers is not None:
+                self.node_server.services.ended(self)
 
     def _run_reactor(self) -> None:
         super()._run_reactor()

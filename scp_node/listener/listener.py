@@ -15,7 +15,7 @@ from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 
 from scp_node.commitment import PUSH_MODEL, event_response
-from scp_node.domain import Clock, ReceivedInstance, utc_now
+from scp_node.domain import Clock, ReceivedInstance, TransferEnded, utc_now
 from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.listener import policy
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
@@ -24,6 +24,7 @@ from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION, accepted_c
 from scp_node.listener.policy import Peers, Rejection
 from scp_node.listener.store import RejectedInstance, StoreRequest, StoreService
 from scp_node.listener.text import escaped
+from scp_node.listener.transfers import Part, Transfers
 from scp_node.listener.upper_layer import BoundedBuffer
 from scp_node.received import is_uid
 from scp_node.settings import Settings, is_loopback
@@ -49,6 +50,7 @@ class Listener:
         *,
         on_received: Callable[[ReceivedInstance], None],
         on_rejected: Callable[[RejectedInstance], None],
+        on_ended: Callable[[TransferEnded], None] = lambda _: None,
         on_commitment: Callable[[CommitmentAnswer], bool] | None = None,
         clock: Clock = utc_now,
     ) -> None:
@@ -66,6 +68,8 @@ class Listener:
             on_rejected=on_rejected,
             clock=clock,
         )
+        self._on_ended = on_ended
+        self._clock = clock
         self._commitment = CommitmentService(on_commitment) if on_commitment else None
         destinations = settings.destinations if on_commitment else []
         self._sources = policy.Sources(destinations, self._peers, policy.resolved)
@@ -119,6 +123,7 @@ class Listener:
         for association in self._server.associations():
             log.warning("association aborted reason='stopping' peer=%s", association.peer)
             _abort(association).join(timeout=1)
+            association.join(timeout=1)  # it tells what was cut off
         log.info("listener stopped")
 
     def admit(self, association: NodeAssociation) -> Rejection | None:
@@ -129,6 +134,9 @@ class Listener:
         with self._admission:  # one at a time: the limit is exact
             rejection = self._refusal(calling_ae, called_ae, peer, is_destination=bool(association.destinations))
             association.admitted = rejection is None
+        if rejection is None:
+            idle_seconds = self._settings.listen.network_timeout_seconds
+            association.transfers = Transfers(idle_seconds=idle_seconds, began_at=self._clock())
         if rejection:
             log.warning(
                 "association refused calling_ae=%s called_ae=%s peer=%s reason=%r",
@@ -155,6 +163,44 @@ class Listener:
             return True
         return False
 
+    def ended(self, association: NodeAssociation) -> None:
+        """Tell whether the studies that the association sent of came to their end."""
+        if (transfers := association.transfers) is None:
+            return
+        now = time.monotonic()
+        if association.ended_orderly:
+            self._tell_ended(association, Part(transfers.take_all()))
+            return
+        request: Any = association.requestor.primitive
+        may_store = self._peers.include(request.calling_ae_title, association.peer)
+        for part in transfers.interrupted(association.cut if may_store else None, now):
+            self._tell_ended(association, part)
+
+    def _tell_ended(self, association: NodeAssociation, part: Part) -> None:
+        if not part.study_uids or association.transfers is None:
+            return
+        request: Any = association.requestor.primitive
+        if not part.complete:
+            log.warning(
+                "association ended early, studies may be incomplete study_uids=%s calling_ae=%s peer=%s",
+                ",".join(part.study_uids),
+                escaped(request.calling_ae_title),
+                association.peer,
+            )
+        ended = TransferEnded(
+            study_uids=part.study_uids,
+            complete=part.complete,
+            calling_ae=request.calling_ae_title,
+            peer=association.peer,
+            began_at=association.transfers.began_at,
+            at=self._clock(),
+            cut_instance=part.cut_instance,
+        )
+        try:
+            self._on_ended(ended)
+        except Exception:  # the association is over either way
+            log.exception("end of an association not recorded peer=%s", association.peer)
+
     def _refusal(self, calling_ae: str, called_ae: str, peer: str, *, is_destination: bool) -> Rejection | None:
         if called_ae != self._settings.node.ae_title:
             return policy.CALLED_AE_NOT_RECOGNISED
@@ -178,6 +224,10 @@ class Listener:
         request: Any = association.requestor.primitive
         may_store = self._peers.include(request.calling_ae_title, association.peer)
         answer = self._service.store(_store_request(association, message, context, may_store=may_store))
+        if answer.study_uid and association.transfers is not None:
+            now = time.monotonic()
+            association.transfers.stored(answer.study_uid, now)
+            self._tell_ended(association, Part(association.transfers.take_sent(now)))
         response = C_STORE()
         response.MessageIDBeingRespondedTo = message.MessageID
         response.AffectedSOPClassUID = message.AffectedSOPClassUID

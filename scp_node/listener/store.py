@@ -55,6 +55,7 @@ class StoreAnswer:
 
     status: StoreStatus
     comment: str = ""  # Error Comment (0000,0902): ASCII, at most 64 characters, nothing of the patient's
+    study_uid: str = ""  # of an instance that was stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +113,7 @@ class StoreService:
             received.peer,
         )
         self._tell_received(received)
-        return StoreAnswer(status=StoreStatus.SUCCESS)
+        return StoreAnswer(status=StoreStatus.SUCCESS, study_uid=received.study_uid)
 
     def _accept(self, request: StoreRequest) -> ReceivedInstance:
         _check_command(request)

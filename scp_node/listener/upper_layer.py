@@ -31,6 +31,8 @@ from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
+from scp_node.listener.transfers import Cut, cut_store
+
 LARGEST_PDU: Final = 1 << 20  # bytes; more than any maximum that the settings allow
 LARGEST_COMMAND: Final = 1 << 16  # bytes; a C-STORE command has some 200
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
@@ -158,6 +160,7 @@ class NodeDUL(DULServiceProvider):
         self._idle_timer = MonotonicTimer(60)
         self.artim_timer = MonotonicTimer(30)
         self._was_open = False
+        self.was_idle = False  # the association was given up because nothing came
         self.daemon = True  # a connection does not keep the process
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)  # noqa: FBT003 - socket's own signature
@@ -174,6 +177,11 @@ class NodeDUL(DULServiceProvider):
         while wait and primitive is None and not self._is_over and (left := deadline - time.monotonic()) > 0:
             primitive = super().receive_pdu(wait=True, timeout=min(left, WAIT_SECONDS))
         return primitive
+
+    def idle_timer_expired(self) -> bool:
+        """Return whether nothing came for the network time-out: the association is then given up."""
+        self.was_idle = self.was_idle or super().idle_timer_expired()
+        return self.was_idle
 
     def kill_dul(self) -> None:
         """End the thread."""
@@ -230,6 +238,16 @@ class NodeDIMSE(DIMSEServiceProvider):
         self._activity = activity
         self._largest_dataset = largest_dataset
         self.msg_queue = _SignallingQueue(activity)
+        self.message_began = 0.0  # monotonic; of the newest message
+
+    @property
+    def cut(self) -> Cut | None:
+        """What is known of a message that has begun and not ended; only once the connection is over."""
+        if (message := self.message) is None:
+            return None
+        context = self.assoc._accepted_cx.get(message.context_id or 0)  # noqa: SLF001 - as elsewhere, a seam
+        syntax = str(context.transfer_syntax[0]) if context else ""
+        return cut_store(message, self.message_began, syntax)
 
     @property
     def busy(self) -> bool:
@@ -243,6 +261,7 @@ class NodeDIMSE(DIMSEServiceProvider):
         """
         if self.message is None:
             self.message = DIMSEMessage()
+            self.message_began = time.monotonic()
             self._buffers = BoundedBuffer(LARGEST_COMMAND), BoundedBuffer(self._largest_dataset)
             self.message.encoded_command_set, self.message.data_set = self._buffers
         is_complete = self.message.decode_msg(primitive, self.assoc)

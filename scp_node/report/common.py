@@ -24,7 +24,7 @@ from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage
 from scp_node.report.uids import derived_uid
-from scp_node.report.wording import percent
+from scp_node.report.wording import INCOMPLETE_SHORT, percent
 
 
 @contextmanager
@@ -81,16 +81,21 @@ def identity(sop_class_uid: str, sop_instance_uid: str, at: datetime) -> dict[st
     }
 
 
-def document(images: Sequence[ReportedImage], first: SourceImage) -> dict[str, Any]:
-    """Return the attributes of a document about these images that nobody has verified (PS3.3 Section C.17.2)."""
+def document(images: Sequence[ReportedImage], first: SourceImage, *, incomplete: bool) -> dict[str, Any]:
+    """Return the attributes of a document about these images that nobody has verified (PS3.3 Section C.17.2).
+
+    It is partial where an analysis failed, and where images of the study may be missing.
+    """
     failed = any(completion(image.outcome) is Completion.FAILED for image in images)
     attributes: dict[str, Any] = {
         "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
         "PerformedProcedureCodeSequence": [],
-        "CompletionFlag": "PARTIAL" if failed else "COMPLETE",
+        "CompletionFlag": "PARTIAL" if failed or incomplete else "COMPLETE",
         "VerificationFlag": "UNVERIFIED",
         "PreliminaryFlag": "PRELIMINARY",
     }
+    if incomplete:
+        attributes["CompletionFlagDescription"] = INCOMPLETE_SHORT
     return attributes | referenced_requests_of(first)
 
 

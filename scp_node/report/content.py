@@ -28,8 +28,9 @@ from scp_node.report.uids import derived_uid
 
 
 def content(
-    images: Sequence[ReportedImage], sources: Sequence[SourceImage], model: ModelIdentity, site: Site
-) -> Dataset:
+    images: Sequence[ReportedImage], sources: Sequence[SourceImage], model: ModelIdentity, site: Site, *,
+    incomplete: bool,
+) -> Dataset:  # fmt: skip
     """Return the root of the tree: who observed, what was looked at, each image's result, and the conclusion."""
     groups, seen = [], Counter[str]()
     for image, source in zip(images, sources, strict=True):
@@ -49,7 +50,7 @@ def content(
             *_procedures(sources[0]),
             image_library([*reversed(distinct.values())]),
             container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups),
-            conclusion([image.outcome for image in images], model),
+            conclusion([image.outcome for image in images], model, incomplete=incomplete),
         ],
         template="1500",
     )

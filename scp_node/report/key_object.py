@@ -36,7 +36,7 @@ SERIES_OFFSET: Final = 4  # to the number of the report's series
 @quiet_pydicom()
 def build_key_object(
     *, images: Sequence[ReportedImage], pictures: Sequence[BuiltObject], report: BuiltReport, model: ModelIdentity,
-    site: Site, version: int, at: datetime,
+    site: Site, version: int, at: datetime, incomplete: bool = False,
 ) -> BuiltObject | None:  # fmt: skip
     """Return the selection of the positive films and of `pictures`, None where no film is positive.
 
@@ -65,10 +65,11 @@ def build_key_object(
         **referenced_requests_of(first),
     }.items():
         put(made, keyword, value)
+    said = study_sentence([each.outcome for each in images], model, incomplete=incomplete)
     content = [
         code(HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
         *observer(site),
-        text(CONTAINS, codes.KEY_OBJECT_DESCRIPTION, study_sentence([each.outcome for each in images], model)),
+        text(CONTAINS, codes.KEY_OBJECT_DESCRIPTION, said),
         *(image(CONTAINS, None, sop_class_uid, sop_instance_uid) for _, sop_class_uid, sop_instance_uid in chosen),
     ]
     made.update(container(None, codes.OF_INTEREST, content, template="2010"))

@@ -58,7 +58,7 @@ def measurement_group(source: SourceImage, outcome: Outcome, model: ModelIdentit
     )
 
 
-def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity) -> Dataset:
+def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity, *, incomplete: bool) -> Dataset:
     """Return what the report says of the study."""
     leading = leading_finding(outcomes)
     return container(
@@ -67,7 +67,7 @@ def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity) -> Dataset:
         [
             *(_verdict(leading) if leading else ()),
             code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _study_completion(outcomes)),
-            text(CONTAINS, codes.COMMENT, study_sentence(outcomes, model)),
+            text(CONTAINS, codes.COMMENT, study_sentence(outcomes, model, incomplete=incomplete)),
         ],
     )
 

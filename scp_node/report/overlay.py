@@ -21,7 +21,7 @@ from scp_node.report.regions import reported_regions
 from scp_node.report.site import Site
 from scp_node.report.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
-from scp_node.report.wording import image_sentence, operating_point, percent, short_comment
+from scp_node.report.wording import INCOMPLETE, image_sentence, operating_point, percent, short_comment
 
 KIND: Final = "overlay"
 BANNER: Final = "AI RESULT - NOT FOR DIAGNOSTIC USE"
@@ -35,7 +35,7 @@ _INSTANCES_A_VERSION: Final = 1000  # Instance Number: version of the report, th
 @quiet_pydicom()
 def build_overlay(
     *, image: ReportedImage, display: NDArray[np.uint8], model: ModelIdentity, site: Site, version: int, number: int,
-    at: datetime,
+    at: datetime, incomplete: bool = False,
 ) -> BuiltObject:  # fmt: skip
     """Return the picture of one analysed film; equal arguments give equal bytes.
 
@@ -49,6 +49,7 @@ def build_overlay(
         version: of the report that the picture goes with.
         number: of the film in that report, from 1.
         at: an aware time.
+        incomplete: images of the study may be missing; a viewer may show nothing of the report but its pictures.
 
     Raises:
         UnreportableHeader: the header cannot carry a report.
@@ -58,10 +59,11 @@ def build_overlay(
     if not isinstance(finding, Finding) or not finding.attention:
         raise ValueError("only an analysed film with its activation map has an overlay")
     source = read_source(image)
-    pixels = _pixels(finding, display, model)
+    pixels = _pixels(finding, display, model, incomplete=incomplete)
     instance_uid = derived_uid(
-        KIND, site.installation, source.sop_instance_uid, model.digest, digest(result_key(image)), str(version)
-    )
+        KIND, site.installation, source.sop_instance_uid, model.digest, digest(result_key(image)), str(version),
+        *(["study may be incomplete"] if incomplete else []),
+    )  # fmt: skip
     series_uid = derived_uid("overlay series", site.installation, source.study_instance_uid, model.digest)
     picture = patient_and_study(source)
     for keyword, value in {
@@ -85,7 +87,9 @@ def build_overlay(
     )
 
 
-def _pixels(finding: Finding, display: NDArray[np.uint8], model: ModelIdentity) -> NDArray[np.uint8]:
+def _pixels(
+    finding: Finding, display: NDArray[np.uint8], model: ModelIdentity, *, incomplete: bool
+) -> NDArray[np.uint8]:
     shown = percent(finding.probability, *finding.limits)
     decided = operating_point(finding).capitalize()
     return draw(
@@ -95,6 +99,7 @@ def _pixels(finding: Finding, display: NDArray[np.uint8], model: ModelIdentity) 
         above=[
             heading(f"{short_comment(finding)} - {shown} %"),
             warning(BANNER),
+            *([warning(INCOMPLETE)] if incomplete else []),
             Text(image_sentence(finding, model)),
         ],
         below=[

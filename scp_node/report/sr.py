@@ -43,10 +43,12 @@ def build_report(
     site: Site,
     previous: PreviousReport | None,
     at: datetime,
+    incomplete: bool = False,
 ) -> BuiltReport:
     """Return the report of these images of one study; equal arguments give equal bytes.
 
-    Patient and study are the first image's. `at` is an aware time.
+    Patient and study are the first image's. `at` is an aware time. `incomplete` means that images may be missing: the
+    association of the sender ended early.
 
     Raises:
         UnreportableHeader: the header of an image cannot carry a report.
@@ -55,7 +57,7 @@ def build_report(
     if not study_images or at.tzinfo is None:
         raise ValueError("a report needs an image and a time with its zone")
     with quiet_pydicom():
-        return _build(study_images, model, site, previous, at)
+        return _build(study_images, model, site, previous, at, incomplete=incomplete)
 
 
 def warm_up() -> None:
@@ -86,13 +88,14 @@ def warm_up() -> None:
 
 
 def _build(
-    images: Sequence[ReportedImage], model: ModelIdentity, site: Site, previous: PreviousReport | None, at: datetime
-) -> BuiltReport:
+    images: Sequence[ReportedImage], model: ModelIdentity, site: Site, previous: PreviousReport | None, at: datetime, *,
+    incomplete: bool,
+) -> BuiltReport:  # fmt: skip
     sources = [read_source(image) for image in images]
     first = sources[0]
     if any(source.study_instance_uid != first.study_instance_uid for source in sources):
         raise ValueError("a report is of one study")
-    content_digest = _content_digest(first.study_instance_uid, images, model)
+    content_digest = _content_digest(first.study_instance_uid, images, model, incomplete=incomplete)
     version = previous.version + 1 if previous else 1
     # the version is in the key: a third version that says what the first said is another object
     instance_uid = derived_uid("report", site.installation, content_digest, str(version))
@@ -100,11 +103,13 @@ def _build(
     report = patient_and_study(first)
     for keyword, value in {
         **_series_and_equipment(site, model, first, series_uid),
-        **_document(images, sources, previous, instance_uid, local_time(at, first, site.time_zone)),
+        **identity(SOP_CLASS_UID, instance_uid, local_time(at, first, site.time_zone)),
+        **document(images, first, incomplete=incomplete),
+        **_references(sources, previous),
         "InstanceNumber": version,
     }.items():
         put(report, keyword, value)
-    report.update(content(images, sources, model, site))
+    report.update(content(images, sources, model, site, incomplete=incomplete))
     return BuiltReport(
         study_uid=first.study_instance_uid,
         sop_class_uid=SOP_CLASS_UID,
@@ -115,13 +120,15 @@ def _build(
     )
 
 
-def _content_digest(study_uid: str, images: Sequence[ReportedImage], model: ModelIdentity) -> str:
+def _content_digest(study_uid: str, images: Sequence[ReportedImage], model: ModelIdentity, *, incomplete: bool) -> str:
     # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
     # UID, and the archive would keep the first of the two without a word.
     results = sorted([image.sop_instance_uid, *result_key(image)] for image in images)
     operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
     if model.grey_zone:
         operation.append(f"grey zone {model.grey_zone!r}")
+    if incomplete:
+        operation.append("study may be incomplete")
     return digest(["report", study_uid, results, operation])
 
 
@@ -133,18 +140,8 @@ def _series_and_equipment(site: Site, model: ModelIdentity, source: SourceImage,
     }
 
 
-def _document(
-    images: Sequence[ReportedImage],
-    sources: Sequence[SourceImage],
-    previous: PreviousReport | None,
-    instance_uid: str,
-    at: datetime,
-) -> dict[str, Any]:
-    attributes: dict[str, Any] = {
-        **identity(SOP_CLASS_UID, instance_uid, at),
-        **document(images, sources[0]),
-        "CurrentRequestedProcedureEvidenceSequence": [evidence(sources)],
-    }
+def _references(sources: Sequence[SourceImage], previous: PreviousReport | None) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"CurrentRequestedProcedureEvidenceSequence": [evidence(sources)]}
     if previous:
         attributes["PredecessorDocumentsSequence"] = [_predecessor(previous, sources[0].study_instance_uid)]
     return attributes

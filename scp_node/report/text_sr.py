@@ -37,7 +37,7 @@ SERIES_OFFSET: Final = -1  # to the number of the report's series
 @quiet_pydicom()
 def build_text_report(
     *, images: Sequence[ReportedImage], report: BuiltReport, model: ModelIdentity, site: Site, version: int,
-    at: datetime,
+    at: datetime, incomplete: bool = False,
 ) -> BuiltObject:  # fmt: skip
     """Return what `report` says of these images in words alone; equal arguments give equal bytes.
 
@@ -53,12 +53,12 @@ def build_text_report(
         **series("SR", series_uid, site.series_number + SERIES_OFFSET, f"AI PNEUMONIA text {model.version}"),
         **equipment(site, model, first),
         **identity(BasicTextSRStorage, instance_uid, local_time(at, first, site.time_zone)),
-        **document(images, first),
+        **document(images, first, incomplete=incomplete),
         "CurrentRequestedProcedureEvidenceSequence": [evidence(sources)],
         "InstanceNumber": version,
     }.items():
         put(made, keyword, value)
-    made.update(_content(images, sources, model, site))
+    made.update(_content(images, sources, model, site, incomplete=incomplete))
     return BuiltObject(
         kind=KIND,
         sop_class_uid=BasicTextSRStorage,
@@ -69,8 +69,9 @@ def build_text_report(
 
 
 def _content(
-    images: Sequence[ReportedImage], sources: Sequence[SourceImage], model: ModelIdentity, site: Site
-) -> Dataset:
+    images: Sequence[ReportedImage], sources: Sequence[SourceImage], model: ModelIdentity, site: Site, *,
+    incomplete: bool,
+) -> Dataset:  # fmt: skip
     outcomes = [image.outcome for image in images]
     findings = [_finding(image, source, model) for image, source in zip(images, sources, strict=True)]
     made_by = (
@@ -86,7 +87,7 @@ def _content(
                 CONTAINS,
                 codes.CONCLUSIONS,
                 [
-                    text(CONTAINS, codes.CONCLUSION, study_sentence(outcomes, model)),
+                    text(CONTAINS, codes.CONCLUSION, study_sentence(outcomes, model, incomplete=incomplete)),
                     text(CONTAINS, codes.CONCLUSION, made_by),
                 ],
             ),

@@ -12,6 +12,10 @@ DEMONSTRATION = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE. "
 UNVERIFIED = "AI result, not verified by a physician."
 RESEARCH = "Research use only."
 UNCALIBRATED = "The probability is an uncalibrated score."
+INCOMPLETE = (
+    "STUDY MAY BE INCOMPLETE: the transfer of its images broke off. More images may exist that are not covered."
+)
+INCOMPLETE_SHORT = "Study may be incomplete: transfer of its images broke off"  # 64 characters at most
 SHORT_LENGTH = 24  # characters that OHIF 3.12 draws beside an image before it cuts
 
 _SAID = {
@@ -78,8 +82,13 @@ def image_sentence(outcome: Outcome, model: ModelIdentity) -> str:
     return _prefix(model) + body
 
 
-def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity) -> str:
+def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity, *, incomplete: bool = False) -> str:
     """Return the conclusion over all images of a study in words: the leading finding, then what it does not cover."""
+    covered = _covered(outcomes, model)
+    return f"{covered} {INCOMPLETE}" if incomplete else covered
+
+
+def _covered(outcomes: Sequence[Outcome], model: ModelIdentity) -> str:
     missing = [outcome for outcome in outcomes if isinstance(outcome, NotAnalysed)]
     reasons = "; ".join(dict.fromkeys(outcome.reason.sentence for outcome in missing))
     leading = leading_finding(outcomes)

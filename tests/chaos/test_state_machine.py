@@ -18,6 +18,7 @@ from scp_node.ledger import (
     Analysed,
     AnalysisTask,
     DeliveryTask,
+    NothingToReport,
     ReportTask,
     StudyPending,
     StudySnapshot,
@@ -63,7 +64,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model: dict[str, Image] = {}
         self.held: dict[str, AnalysisTask] = {}  # by workers that are alive
         self.lost: list[AnalysisTask] = []  # claims whose worker crashed, was too slow, or has finished
-        self.reports: list[tuple[ReportTask, StudySnapshot | StudyPending]] = []  # being built
+        self.reports: list[tuple[ReportTask, StudySnapshot | StudyPending | NothingToReport]] = []  # being built
         self.deliveries: list[DeliveryTask] = []  # claims of senders that crashed
 
     # -- intake
@@ -250,15 +251,16 @@ class LedgerMachine(RuleBasedStateMachine):
         with self.node.engine.begin() as connection:
             return connection.scalar(held) == task.claim.token
 
-    def _report(self, task: ReportTask, seen: StudySnapshot | StudyPending) -> bool:
+    def _report(self, task: ReportTask, seen: StudySnapshot | StudyPending | NothingToReport) -> bool:
         """Return whether a report was saved."""
         reports = self.node.ledger.reports
+        assert not isinstance(seen, NothingToReport), "no image of these is our own"
         if isinstance(seen, StudyPending):
             reports.postpone(task, timedelta(0))
             return False
         built = built_report(task.study_uid, seen)
         if built.content_digest == seen.previous_content_digest:
-            reports.complete_unchanged(task, seen)
+            reports.complete_unchanged(task, seen, MODEL)
             return False
         return reports.save(task, seen, built, MODEL, DESTINATIONS)
 

@@ -34,7 +34,7 @@ from scp_node.report import (
     with_sop_class,
 )
 from scp_node.report.attributes import dataset
-from scp_node.report.wording import image_sentence
+from scp_node.report.wording import INCOMPLETE, image_sentence
 from tests.scp_node.report.reports import (
     AT,
     FAILED,
@@ -127,6 +127,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for header, attributes in HEADERS.items()
         for name, images in _studies(radiograph(**attributes)).items()
     }
+    files["plain incomplete"] = built(radiograph(), lateral(NEGATIVE), incomplete=True)
     files["second version"] = built(radiograph(), previous=PREVIOUS)
     files["demonstration"] = built(radiograph(), lateral(NEGATIVE), model=replace(MODEL, status="demonstration"))
     return {name: _write(folder, name.replace(" ", "-"), made.file) for name, made in files.items()}
@@ -155,11 +156,15 @@ def texts(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[P
     """Basic Text SRs of headers made in code, of all results, and of the clinical test data."""
     folder = tmp_path_factory.mktemp("texts")
     clinical = {source.stem: text_report(*_studies(stored(source))["mixed"]) for source in _sources(shared_data)}
-    return [_write(folder, name, made.file) for name, made in clinical.items()] + [
-        _write(folder, f"{header}-{name}".replace(" ", "-"), text_report(*images).file)
-        for header, attributes in HEADERS.items()
-        for name, images in _studies(radiograph(**attributes)).items()
-    ]
+    return (
+        [_write(folder, name, made.file) for name, made in clinical.items()]
+        + [
+            _write(folder, f"{header}-{name}".replace(" ", "-"), text_report(*images).file)
+            for header, attributes in HEADERS.items()
+            for name, images in _studies(radiograph(**attributes)).items()
+        ]
+        + [_write(folder, "plain-incomplete", text_report(incomplete=True).file)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +340,16 @@ def test_dcmtk_shows_the_result_in_words(generated: dict[str, Path]) -> None:
         assert image_sentence(outcome, MODEL) in shown[name]
     assert '"Probability")="87.3" (%,UCUM,"Percent")' in shown["positive"]
     assert '"Probability")=empty (114006,DCM,"Measurement failure")' in shown["failed"]
+
+
+@pytest.mark.needs("dsrdump")
+def test_dcmtk_shows_that_a_study_may_be_incomplete(generated: dict[str, Path], texts: list[Path]) -> None:
+    text = next(path for path in texts if path.stem == "plain-incomplete")
+    for path in (generated["plain incomplete"], text):
+        shown = _run(require("dsrdump"), "-q", "+Pl", path).stdout
+        assert INCOMPLETE in shown
+        assert "Completion Flag     : PARTIAL" in shown
+        assert "Study may be incomplete: transfer of its images broke off" in shown
 
 
 @pytest.mark.needs("dsrdump")

@@ -96,7 +96,7 @@ class Node:
 
 def built_report(study_uid: str, snapshot: StudySnapshot) -> BuiltReport:
     """Return a report with the identity that its content gives it, as the real builder does."""
-    content = "-".join(str(number) for number in snapshot.result_ids)
+    content = "-".join(str(number) for number in snapshot.result_ids) + ("?" if snapshot.incomplete else "")
     return BuiltReport(
         study_uid=study_uid,
         sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
@@ -14,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from scp_node.commitment import CommitmentReport
 from scp_node.demo.phantom import phantom_image
-from scp_node.domain import utc_now
+from scp_node.domain import TransferEnded, utc_now
 from scp_node.ledger import AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.registrar import REMEMBERED, Registrar
@@ -100,6 +102,39 @@ def test_the_same_uid_with_other_pixels_keeps_both_files_and_says_conflict(spool
         wait_until(lambda: len(states(ledger)) == 2)
     assert states(ledger) == ["received", "conflict"]
     assert len(list(spool.paths())) == 2
+
+
+def test_an_interruption_is_entered_after_the_images_that_came_before_it(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    received = spooled(spool, phantom_image(1, opacity=False))
+    registrar.received(received)
+    registrar.ended(interrupted(received.study_uid))
+    with running(registrar):
+        wait_until(lambda: len(events(ledger)) == 2)
+    assert [event["kind"] for event in events(ledger)] == ["received", "association-interrupted"]
+
+
+def test_an_interruption_is_not_lost_when_more_comes_than_is_remembered(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    registrar._arrivals = queue.Queue(1)  # in place of ten thousand
+    received = [spooled(spool, phantom_image(seed, opacity=False)) for seed in (1, 2)]
+    for instance in received:
+        registrar.received(instance)
+    registrar.ended(interrupted(received[1].study_uid))
+    with running(registrar):
+        wait_until(lambda: any(row["interrupted"] for row in ledger.audit.instances(AuditQuery())))
+    assert [row["interrupted"] for row in ledger.audit.instances(AuditQuery())] == [False, True]
+
+
+def interrupted(study_uid: str) -> TransferEnded:
+    at = utc_now()
+    return TransferEnded(
+        study_uids=(study_uid,), complete=False, calling_ae="CR1", peer="127.0.0.1", began_at=at, at=at
+    )
+
+
+def events(ledger: Ledger) -> list[dict[str, Any]]:
+    return ledger.audit.events(phantom_image(1, opacity=False).StudyInstanceUID)
 
 
 def test_while_the_database_is_away_nothing_is_lost_and_afterwards_all_is_registered(

@@ -45,11 +45,13 @@ def builder(films: Films | None = None, **settings: Any) -> ReportBuilder:
     )  # fmt: skip
 
 
-def study(*images: ReportedImage, previous: PreviousReport | None = None, digest: str | None = None) -> StudySnapshot:
+def study(
+    *images: ReportedImage, previous: PreviousReport | None = None, digest: str | None = None, incomplete: bool = False
+) -> StudySnapshot:
     return StudySnapshot(
         images=images, spool_paths=tuple(f"{number}.dcm" for number in range(len(images))), result_ids=(1,),
-        calling_aes=frozenset({"CR1"}), priority=10, previous=previous, previous_id=1 if previous else None,
-        previous_content_digest=digest,
+        calling_aes=frozenset({"CR1"}), priority=10, incomplete=incomplete, previous=previous,
+        previous_id=1 if previous else None, previous_content_digest=digest,
     )  # fmt: skip
 
 

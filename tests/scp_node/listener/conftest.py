@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scp_node.domain import ReceivedInstance
+from scp_node.domain import ReceivedInstance, TransferEnded
 from scp_node.listener import CommitmentAnswer, Listener, RejectedInstance
 from scp_node.settings import Settings
 from scp_node.spool import Spool
@@ -25,6 +25,7 @@ class Running:
     spool: Spool
     received: list[ReceivedInstance] = field(default_factory=list)
     rejected: list[RejectedInstance] = field(default_factory=list)
+    ended: list[TransferEnded] = field(default_factory=list)
     answers: list[CommitmentAnswer] = field(default_factory=list)
     takes_answers: list[bool] = field(default_factory=list)  # of the next answers; True when it is empty
 
@@ -56,6 +57,7 @@ def start_listener(tmp_path: Path) -> Iterator[Start]:
             spool = spool or Spool(tmp_path / "spool", low_water_bytes=0)
             received: list[ReceivedInstance] = []
             rejected: list[RejectedInstance] = []
+            ended: list[TransferEnded] = []
             answers: list[CommitmentAnswer] = []
             takes: list[bool] = []
 
@@ -64,12 +66,12 @@ def start_listener(tmp_path: Path) -> Iterator[Start]:
                 return takes.pop(0) if takes else True
 
             listener = Listener(
-                settings, spool, on_received=received.append, on_rejected=rejected.append,
+                settings, spool, on_received=received.append, on_rejected=rejected.append, on_ended=ended.append,
                 on_commitment=on_commitment if settings.destinations else None,
             )  # fmt: skip
             listener.start()
             stack.callback(listener.stop, 2)
-            return Running(listener, spool, received, rejected, answers, takes)
+            return Running(listener, spool, received, rejected, ended, answers, takes)
 
         yield start
 

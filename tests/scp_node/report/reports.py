@@ -182,15 +182,21 @@ def built(
     site: Site = SITE,
     previous: PreviousReport | None = None,
     at: datetime = AT,
+    incomplete: bool = False,
 ) -> BuiltReport:
     """Return the report of these images, one positive film by default."""
-    return build_report(study_images=images or [radiograph()], model=model, site=site, previous=previous, at=at)
+    return build_report(
+        study_images=images or [radiograph()], model=model, site=site, previous=previous, at=at, incomplete=incomplete
+    )
 
 
-def text_report(*images: ReportedImage) -> BuiltObject:
+def text_report(*images: ReportedImage, incomplete: bool = False) -> BuiltObject:
     """Return the Basic Text SR of these images, one positive film by default."""
     reported = images or (radiograph(),)
-    return build_text_report(images=reported, report=built(*reported), model=MODEL, site=SITE, version=1, at=AT)
+    report = built(*reported, incomplete=incomplete)
+    return build_text_report(
+        images=reported, report=report, model=MODEL, site=SITE, version=1, at=AT, incomplete=incomplete
+    )
 
 
 def report(*images: ReportedImage, **options: Any) -> Dataset:

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from scp_node.domain import Finding, NotAnalysed, Note, Outcome, Reason, Verdict
 from scp_node.report.wording import (
+    INCOMPLETE,
+    INCOMPLETE_SHORT,
     SHORT_LENGTH,
     image_sentence,
     percent,
@@ -39,6 +41,14 @@ def test_a_negative_says_not_detected_and_never_that_there_is_no_pneumonia() -> 
     )
     assert "no pneumonia" not in sentence.lower()
     assert "absent" not in sentence.lower()
+
+
+def test_a_study_that_may_be_incomplete_says_so_after_its_conclusion_and_its_short_form_fits_its_attribute() -> None:
+    whole = study_sentence([NEGATIVE, LATERAL], MODEL)
+    assert study_sentence([NEGATIVE, LATERAL], MODEL, incomplete=True) == f"{whole} {INCOMPLETE}"
+    assert INCOMPLETE.startswith("STUDY MAY BE INCOMPLETE: ")
+    assert INCOMPLETE.isascii()  # it is drawn
+    assert len(INCOMPLETE_SHORT) <= 64  # LO, PS3.5 Table 6.2-1
 
 
 def test_a_finding_within_the_grey_zone_is_undetermined_and_says_between_which_limits() -> None:

@@ -1,0 +1,111 @@
+"""Whether what was sent of a study came to its end, as far as the associations tell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from scp_node.domain import TransferEnded
+from scp_node.ledger.analyses import open_report
+from scp_node.ledger.events import record_event
+from scp_node.ledger.provenance import of_study
+from scp_node.ledger.schema import event, instance, study
+from scp_node.ledger.transactions import Policy, Transactions
+
+INTERRUPTED = "association-interrupted"
+RESUMED = "association-resumed"
+_GOES_ON_WITHIN = timedelta(days=1)  # a sender; later only what it sends of the study itself counts
+
+
+class Studies:
+    """Keeps which studies may be incomplete, and has their reports say so."""
+
+    def __init__(self, transactions: Transactions, policy: Policy) -> None:
+        """Work on `transactions` by `policy`."""
+        self._transactions = transactions
+        self._policy = policy
+
+    def transfers_ended(self, endings: Sequence[TransferEnded]) -> None:
+        """Note which studies were interrupted, and which of those the sender has gone on with since.
+
+        A study is whole again when an association of the same sender, which began after the interruption, ended as it
+        should, and what was cut off has come: one that ran beside the interrupted one proves nothing. It must have sent
+        of this study, unless it is known what was cut off: that this has come shows that the sender went on.
+        """
+        if all(ending.complete for ending in endings) and not self._any_in_doubt():
+            return  # the usual case costs one read
+        for ending in endings:
+            if not ending.complete:
+                self._interrupt(ending)
+            elif self._whole(ending):
+                self._resume(ending)
+
+    def _any_in_doubt(self) -> bool:
+        with self._transactions.reading() as (connection, _now):
+            return connection.execute(select(study.c.study_uid).where(study.c.interrupted).limit(1)).first() is not None
+
+    def _whole(self, ending: TransferEnded) -> list[str]:
+        with self._transactions.reading() as (connection, _now):
+            return _whole(connection, ending)
+
+    def _interrupt(self, ending: TransferEnded) -> None:
+        values = {"interrupted": True, "calling_ae": ending.calling_ae, "peer": ending.peer, "at": ending.at}
+        told = {"calling_ae": ending.calling_ae, "peer": ending.peer, "cut_instance": ending.cut_instance}
+        with self._transactions.writing() as (connection, now):
+            insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+            for uid in sorted(set(ending.study_uids)):  # always in this order: no two can lock each other out
+                statement = insert(study).values(study_uid=uid, **values)
+                connection.execute(statement.on_conflict_do_update(index_elements=[study.c.study_uid], set_=values))
+                detail = {**of_study(connection, uid), **told}
+                record_event(connection, now, INTERRUPTED, study_uid=uid, detail=detail)
+                self._open_report(connection, uid, now)
+
+    def _resume(self, ending: TransferEnded) -> None:
+        told = {"calling_ae": ending.calling_ae, "peer": ending.peer}
+        with self._transactions.writing() as (connection, now):
+            for uid in _whole(connection, ending):
+                connection.execute(update(study).where(study.c.study_uid == uid).values(interrupted=False))
+                detail = {**of_study(connection, uid), **told}
+                record_event(connection, now, RESUMED, study_uid=uid, detail=detail)
+                self._open_report(connection, uid, now)
+
+    def _open_report(self, connection: Connection, study_uid: str, now: datetime) -> None:
+        images = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
+        if connection.execute(images.limit(1)).first():  # else what comes later opens it
+            open_report(connection, self._policy, study_uid, now)
+
+
+def is_interrupted(connection: Connection, study_uid: str) -> bool:
+    """Return whether the study may be incomplete."""
+    return bool(connection.scalar(select(study.c.interrupted).where(study.c.study_uid == study_uid)))
+
+
+def _whole(connection: Connection, ending: TransferEnded) -> list[str]:
+    """Return the studies in doubt that this ending proves to be whole, always in the same order."""
+    named = study.c.study_uid.in_(ending.study_uids)
+    recent = study.c.at > ending.began_at - _GOES_ON_WITHIN
+    same = study.c.interrupted & (study.c.calling_ae == ending.calling_ae) & (study.c.at < ending.began_at)
+    doubted = connection.scalars(select(study.c.study_uid).where(same, named | recent).order_by(study.c.study_uid))
+    return [uid for uid in doubted if _is_whole(connection, uid, named=uid in ending.study_uids)]
+
+
+def _is_whole(connection: Connection, study_uid: str, *, named: bool) -> bool:
+    cut = _cut_instances(connection, study_uid)
+    return (named or all(cut)) and _have_come(connection, {each for each in cut if each})
+
+
+def _cut_instances(connection: Connection, study_uid: str) -> list[str]:
+    """Return, for each interruption that stands, the instance that was cut off; empty where that is not known."""
+    kinds = (event.c.study_uid == study_uid) & event.c.kind.in_([INTERRUPTED, RESUMED])
+    cut: list[str] = []
+    for row in connection.execute(select(event.c.kind, event.c.detail).where(kinds).order_by(event.c.id)):
+        cut = [] if row.kind == RESUMED else [*cut, row.detail["cut_instance"]]
+    return cut
+
+
+def _have_come(connection: Connection, sop_instance_uids: set[str]) -> bool:
+    found = select(instance.c.sop_instance_uid).where(instance.c.sop_instance_uid.in_(sop_instance_uids))
+    return set(connection.scalars(found)) == sop_instance_uids
