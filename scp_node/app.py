@@ -177,6 +177,7 @@ def _owner(role: str) -> str:
 def _run_listener(settings: Settings, stop: threading.Event) -> None:
     from scp_node.listener import Listener  # noqa: PLC0415 - each role loads only what it needs
     from scp_node.registrar import Registrar  # noqa: PLC0415
+    from scp_node.retention import LONGEST_PAUSE, Retention  # noqa: PLC0415
 
     spool = open_spool(settings)
     spool.sweep()
@@ -190,10 +191,17 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
     registered = threading.Event()
     thread = threading.Thread(target=registrar.run, args=(registered,), name="registrar")
     thread.start()
+    retention = Retention(ledger=ledger, spool=spool, days=settings.retention.days)
+    purging = threading.Thread(
+        target=poll, args=(retention.step, stop), kwargs={"name": "retention", "longest_pause": LONGEST_PAUSE},
+        name="retention",
+    )  # fmt: skip
+    purging.start()
     stop.wait()
     listener.stop(_STOP_GRACE_SECONDS)
     registered.set()
     thread.join()
+    purging.join()
     ledger.close()
 
 

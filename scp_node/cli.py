@@ -227,7 +227,9 @@ def requeue(
         raise SettingsError("requeue: give an ID, or --dead for everything that was given up")
     upkeep = app.open_ledger(_settings(config)).upkeep
     number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
-    out.print(f"{number} {'discarded' if discard else 'put back'}")
+    gone = 0 if discard or selector is None else upkeep.without_original(selector)
+    left_out = f"; {gone} left out, their originals are no longer kept" if gone else ""
+    out.print(f"{number} {'discarded' if discard else 'put back'}{left_out}")
 
 
 @cli.command()
@@ -256,7 +258,7 @@ def reanalyse(
     reanalysis = app.open_ledger(settings).reanalysis
     ended = reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
     folder = settings.node.data_dir / app.SPOOL_FOLDER
-    images = [image for image in ended if (folder / image.spool_path).exists()]
+    images = [image for image in ended if image.kept and (folder / image.spool_path).exists()]
     told = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
     if gone := len(ended) - len(images):
         told += f"; {gone} left out, their files are gone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 from pneumonia_model.backends import BackendError
 from pneumonia_model.bundle import BundleError
@@ -34,6 +35,7 @@ def examine(settings: Settings) -> list[Check]:
 def _checks(settings: Settings) -> Iterator[Check]:
     yield _try("data folder", lambda: _data_folder(settings))
     yield _try("database", lambda: _database(settings))
+    yield _try("retention", lambda: _retention(settings))
     yield _try("model", lambda: _model(settings))
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
@@ -67,6 +69,17 @@ def _database(settings: Settings) -> str:
     counts = app.open_ledger(settings).upkeep.counts()
     dead = sum(states.get("dead", 0) for states in counts.values())
     return f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
+
+
+def _retention(settings: Settings) -> str:
+    days = settings.retention.days
+    if not days:
+        return "originals are kept for good (retention.days = 0)"
+    held = app.open_ledger(settings).retention.held_back(timedelta(days=days))
+    reasons = {"analysis": held.analysis, "report": held.report, "delivery": held.delivery}
+    by = ", ".join(f"{number} by {name}" for name, number in reasons.items() if number)
+    told = f"originals are removed after {days:g} days; {held.older} are older"
+    return f"{told}, held back {by} that is not done" if by else told
 
 
 def _model(settings: Settings) -> str:

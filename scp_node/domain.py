@@ -66,6 +66,7 @@ class Reason(StrEnum):
     IMPLAUSIBLE_PIXELS = "implausible-pixels"
     INFERENCE = "inference"
     ABANDONED = "abandoned"
+    ORIGINAL_REMOVED = "original-removed"
 
     @property
     def completion(self) -> Completion:
@@ -85,6 +86,7 @@ _FAILED = frozenset(
         Reason.IMPLAUSIBLE_PIXELS,
         Reason.INFERENCE,
         Reason.ABANDONED,
+        Reason.ORIGINAL_REMOVED,
     }
 )
 
@@ -107,6 +109,7 @@ _SENTENCES: Mapping[Reason, str] = {
     Reason.IMPLAUSIBLE_PIXELS: "picture is not plausible for a radiograph",
     Reason.INFERENCE: "the network gave no usable value",
     Reason.ABANDONED: "the analysis did not finish after several tries",
+    Reason.ORIGINAL_REMOVED: "original image is no longer kept by this node",
 }
 
 

@@ -14,8 +14,10 @@ LONGEST_PAUSE = 0.25
 LONGEST_PAUSE_AFTER_ERROR = 15.0
 
 
-def poll(step: Callable[[], bool], stop: threading.Event, *, name: str) -> None:
+def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_pause: float = LONGEST_PAUSE) -> None:
     """Call `step` until `stop` is set; a step returns whether there was something to do.
+
+    Without anything to do the pauses grow to `longest_pause`, in seconds.
 
     This is the one place that catches everything: a step that raises is logged and tried again, later each time.
     What it had claimed comes back when its lease ends.
@@ -34,4 +36,4 @@ def poll(step: Callable[[], bool], stop: threading.Event, *, name: str) -> None:
             idle = SHORTEST_PAUSE
             continue
         stop.wait(idle * random.uniform(0.75, 1.25))  # noqa: S311 - spreads pollers, guards nothing
-        idle = min(1.5 * idle, LONGEST_PAUSE)
+        idle = min(1.5 * idle, longest_pause)

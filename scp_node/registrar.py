@@ -19,7 +19,7 @@ from itertools import islice
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from scp_node.domain import Clock, ReceivedInstance, TransferEnded, utc_now
-from scp_node.ledger import Ledger
+from scp_node.ledger import Duplicate, Ledger
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.settlement import settle
 from scp_node.spool import Spool, SpoolError
@@ -152,10 +152,18 @@ class Registrar:
             for instance in received:
                 self._register([instance])
             return
-        for path in registration.duplicates:
-            self._spool.remove(path)
+        for duplicate in registration.duplicates:
+            self._remove(duplicate)
         for uid in registration.conflicts:
             log.error("instance conflicts with an earlier one of the same UID sop_instance_uid=%s", uid)
+
+    def _remove(self, duplicate: Duplicate) -> None:
+        """Remove a file that the ledger has already, unless the one that its row names is lost: then this one is it."""
+        if not duplicate.original_kept or self._spool.holds(duplicate.original_path):
+            self._spool.remove(duplicate.spool_path)
+        elif self._ledger.intake.adopt(duplicate):
+            log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
+        # else another duplicate has taken it, or it is being purged: the next scan finds this file without a row
 
     def scan(self, *, first: bool = False) -> int:
         """Register files that have no row, and return how many that were.

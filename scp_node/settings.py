@@ -127,6 +127,18 @@ class StudySettings(Section):
     )
 
 
+class RetentionSettings(Section):
+    """How long originals are kept."""
+
+    days: float = Field(
+        0.0,
+        ge=0,
+        le=36_500,
+        description="Remove an image this many days after it came, once analysis, report and delivery are done or "
+        "discarded; results and reports stay. 0: keep all.",
+    )
+
+
 class DatabaseSettings(Section):
     """Where results, work and audit are kept."""
 
@@ -279,6 +291,7 @@ class Settings(BaseSettings):
     )
     routing: RoutingSettings = RoutingSettings()
     study: StudySettings = StudySettings()
+    retention: RetentionSettings = RetentionSettings()
     database: DatabaseSettings = DatabaseSettings()
     inference: InferenceSettings = InferenceSettings()
     analysis: AnalysisSettings = AnalysisSettings()

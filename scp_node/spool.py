@@ -12,7 +12,8 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,6 +30,7 @@ FILE_MODE: Final = 0o600
 
 _TEMPORARY: Final = "tmp"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_PAST: Final = timedelta(days=2)  # nobody writes into the folder of a day that long ago
 _NAME: Final = re.compile(r"(?P<time>\d{6}\.\d{6})Z-[0-9a-f]{16}-(?P<priority>stat|high|routine)\.dcm")
 _PATH: Final = re.compile(f"(?P<day>{_DAY.pattern})/{_NAME.pattern}")
 
@@ -147,9 +149,46 @@ class Spool:
             place.file.unlink(missing_ok=True)
         except OSError as error:
             raise SpoolError(f"{path}: cannot be removed: {error.strerror}") from error
-        if place.received_at < self._clock() - timedelta(days=2):
+        if place.received_at < self._clock() - _PAST:
             with contextlib.suppress(OSError):  # not empty
                 place.file.parent.rmdir()
+
+    def remove_for_good(self, paths: Collection[str]) -> None:
+        """Remove files so that no power cut brings one back; those that are gone already are no error.
+
+        Raises:
+            SpoolError: one cannot be removed.
+        """
+        for path in paths:
+            self.remove(path)
+        for day in {self._place(path).file.parent for path in paths}:
+            try:
+                self._sync_folder(day if day.exists() else self._folder)
+            except FileNotFoundError:
+                self._sync_folder(self._folder)  # the day went meanwhile
+            except OSError as error:
+                raise SpoolError(f"{day.name}: cannot be synced: {error.strerror}") from error
+
+    def holds(self, path: str) -> bool:
+        """Return whether the file is there.
+
+        Raises:
+            SpoolError: that cannot be said.
+        """
+        try:
+            return stat.S_ISREG(self._place(path).file.stat().st_mode)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SpoolError(f"{path}: cannot be looked at: {error.strerror}") from error
+
+    def remove_empty_days(self) -> None:
+        """Remove the folders of past days in which nothing is left."""
+        last = (self._clock() - _PAST).date().isoformat()
+        for entry in list(self._folder.iterdir()):
+            if _DAY.fullmatch(entry.name) and entry.name < last:
+                with contextlib.suppress(OSError):  # not empty
+                    entry.rmdir()
 
     def _require_space(self, size: int) -> None:
         if self._free_bytes() - size < self._low_water_bytes:

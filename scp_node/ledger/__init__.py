@@ -6,9 +6,10 @@ from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.deliveries import DeliveryTask, DestinationState
 from scp_node.ledger.engine import LedgerError, check_revision, create_ledger_engine, upgrade
-from scp_node.ledger.intake import Registration
+from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.reports import NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.retention import HeldBack, Original
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.verification import Verification
 from scp_node.ledger.work import Claim, WorkState
@@ -23,9 +24,12 @@ __all__ = [
     "Copied",
     "DeliveryTask",
     "DestinationState",
+    "Duplicate",
+    "HeldBack",
     "Ledger",
     "LedgerError",
     "NothingToReport",
+    "Original",
     "Policy",
     "Registration",
     "ReportTask",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from sqlalchemy import Connection, func, select
 
@@ -36,6 +37,29 @@ class Analysed:
     outcome: Outcome
     started_at: datetime
     timings: Mapping[str, float] = field(default_factory=dict)
+
+
+class AnalysedImage(Protocol):
+    """What a result says of its image: a task has it, and so may a row."""
+
+    @property
+    def instance_id(self) -> int:
+        """The image's row."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """The image."""
+
+    @property
+    def study_uid(self) -> str:
+        """Its study."""
+
+    @property
+    def sha256(self) -> str:
+        """See `ReceivedInstance`."""
+
+
+ANALYSED = (instance.c.id.label("instance_id"), instance.c.sop_instance_uid, instance.c.study_uid, instance.c.sha256)
 
 
 class Analyses:
@@ -77,7 +101,10 @@ class Analyses:
         with self._transactions.writing() as (connection, now):
             for item in _recognised(connection, analysed):
                 if queue.complete(connection, item.task.claim, at=now):
-                    insert_result(connection, item, model, now)
+                    insert_result(
+                        connection, item.task, item.outcome, model, now, started_at=item.started_at,
+                        timings=item.timings,
+                    )  # fmt: skip
                     if not _is_own(item.outcome):
                         studies.add(item.task.study_uid)
                     kept += 1
@@ -118,26 +145,27 @@ def open_report(connection: Connection, policy: Policy, study_uid: str, now: dat
     )  # fmt: skip
 
 
-def insert_result(connection: Connection, item: Analysed, model: ModelIdentity, now: datetime) -> None:
+def insert_result(
+    connection: Connection, image: AnalysedImage, outcome: Outcome, model: ModelIdentity, now: datetime, *,
+    started_at: datetime | None = None, timings: Mapping[str, float] | None = None,
+) -> None:  # fmt: skip
     """Add the outcome as the next run of this image by this model."""
-    runs = select(func.count()).where(
-        result.c.instance_id == item.task.instance_id, result.c.bundle_digest == model.digest
-    )
+    runs = select(func.count()).where(result.c.instance_id == image.instance_id, result.c.bundle_digest == model.digest)
     values = {
-        "instance_id": item.task.instance_id,
+        "instance_id": image.instance_id,
         "run": 1 + connection.execute(runs).scalar_one(),
         "bundle": model.bundle,
         "bundle_digest": model.digest,
-        "timings": dict(item.timings),
-        "started_at": item.started_at,
+        "timings": dict(timings or {}),
+        "started_at": started_at or now,
         "at": now,
-        **_columns(item.outcome, model),
+        **_columns(outcome, model),
     }
     connection.execute(result.insert().values(**values))
     told = {name: values.get(name) for name in ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")}
     record_event(
-        connection, now, "analysed", study_uid=item.task.study_uid, sop_instance_uid=item.task.sop_instance_uid,
-        detail={"input_sha256": [item.task.sha256], **told},
+        connection, now, "analysed", study_uid=image.study_uid, sop_instance_uid=image.sop_instance_uid,
+        detail={"input_sha256": [image.sha256], **told},
     )  # fmt: skip
 
 

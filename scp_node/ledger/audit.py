@@ -92,6 +92,7 @@ _EMPTY: dict[str, Any] = {
     "accession": None,
     "patient_id": None,
     "interrupted": False,
+    "purged_at": None,
     "calling_ae": None,
     "peer": None,
     "sha256": None,
@@ -209,7 +210,7 @@ def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, 
 def _instance_part(row: Row[Any]) -> dict[str, Any]:
     same = ("sop_instance_uid", "study_uid", "accession", "patient_id", "calling_ae", "peer", "sha256")
     part = {name: getattr(row, name) for name in (*same, "series_uid")}
-    instants = {name: _iso(getattr(row, name)) for name in ("received_at", "registered_at")}
+    instants = {name: _iso(getattr(row, name)) for name in ("received_at", "registered_at", "purged_at")}
     return {**part, **instants, "interrupted": bool(row.interrupted)}
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, select, text, update
 
 from scp_node.domain import ReceivedInstance
 from scp_node.ledger import work as queue
@@ -20,11 +21,20 @@ _CHUNK = 500  # values in one IN list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicate:
+    """One file whose bytes are in the ledger already: to be removed, unless it is the only one that is left."""
+
+    spool_path: str
+    original_path: str  # of the file that the row names
+    original_kept: bool  # False: retention removes it, or has removed it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
     """What became of the files that were to be registered."""
 
     new: int
-    duplicates: tuple[str, ...]  # spool paths whose bytes are in the ledger already: to be removed
+    duplicates: tuple[Duplicate, ...]
     conflicts: tuple[str, ...]  # SOP Instance UIDs that came again with other bytes
 
 
@@ -38,7 +48,7 @@ class Intake:
 
     def register(self, received: Sequence[ReceivedInstance]) -> Registration:
         """Enter received files, and open the analysis of each that is new."""
-        new, duplicates, conflicts = 0, [], []
+        new, duplicates, conflicts = 0, list[Duplicate](), list[str]()
         with self._transactions.writing() as (connection, now):
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _REGISTER_LOCK})
@@ -46,16 +56,32 @@ class Intake:
             for item in received:
                 seen = known.setdefault(item.sop_instance_uid, {})
                 if item.sha256 in seen:
-                    if seen[item.sha256] != item.spool_path:
-                        duplicates.append(item.spool_path)
+                    original = seen[item.sha256]
+                    if original.spool_path != item.spool_path:
+                        duplicates.append(_duplicate(item, original))
                         _record(connection, now, "duplicate", item)
                     continue
                 if seen:
                     conflicts.append(item.sop_instance_uid)
                 self._insert(connection, item, conflict=bool(seen), now=now)
-                seen[item.sha256] = item.spool_path
+                seen[item.sha256] = _Original(item.spool_path, kept=True)
                 new += 1
         return Registration(new=new, duplicates=tuple(duplicates), conflicts=tuple(conflicts))
+
+    def adopt(self, duplicate: Duplicate) -> bool:
+        """Name this file in place of the original, which is gone; False: it is not needed, or not the original now."""
+        lost = (instance.c.spool_path == duplicate.original_path) & instance.c.purging_at.is_(None)
+        columns = (instance.c.study_uid, instance.c.sop_instance_uid, instance.c.sha256)
+        adopt = update(instance).where(lost).values(spool_path=duplicate.spool_path).returning(*columns)
+        with self._transactions.writing() as (connection, now):
+            row = connection.execute(adopt).first()
+            if row is not None:
+                told = {"input_sha256": [row.sha256], "lost": duplicate.original_path, "now": duplicate.spool_path}
+                record_event(
+                    connection, now, "original-replaced", study_uid=row.study_uid,
+                    sop_instance_uid=row.sop_instance_uid, detail=told,
+                )  # fmt: skip
+        return row is not None
 
     def unregistered(self, spool_paths: Sequence[str]) -> list[str]:
         """Return those of `spool_paths` that no row names, in their order."""
@@ -93,13 +119,23 @@ def _storable(value: object) -> object:
     return value.replace("\0", "") if isinstance(value, str) else value
 
 
-def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, str]]:
+class _Original(NamedTuple):
+    spool_path: str
+    kept: bool
+
+
+def _duplicate(item: ReceivedInstance, original: _Original) -> Duplicate:
+    return Duplicate(spool_path=item.spool_path, original_path=original.spool_path, original_kept=original.kept)
+
+
+def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, _Original]]:
     """Return, for each SOP Instance UID that the ledger has, its digests and where their files are."""
     uids = {item.sop_instance_uid for item in received}
-    columns = (instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path)
-    known: dict[str, dict[str, str]] = {}
+    columns = (instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path, instance.c.purging_at)
+    known: dict[str, dict[str, _Original]] = {}
     for row in connection.execute(select(*columns).where(instance.c.sop_instance_uid.in_(uids))):
-        known.setdefault(row.sop_instance_uid, {})[row.sha256] = row.spool_path
+        original = _Original(row.spool_path, kept=row.purging_at is None)
+        known.setdefault(row.sop_instance_uid, {})[row.sha256] = original
     return known
 
 

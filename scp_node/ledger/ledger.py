@@ -21,6 +21,7 @@ from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
+from scp_node.ledger.retention import Retention
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
@@ -45,6 +46,7 @@ class Ledger:
         self.deliveries = Deliveries(transactions, policy)
         self.commitments = Commitments(transactions, policy)
         self.upkeep = Upkeep(transactions, policy, watch or (None if clock else Watch(policy.lease)))
+        self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)

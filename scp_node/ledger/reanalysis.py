@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 from scp_node.domain import Reason
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
+from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.schema import instance, result, work
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.work import AFTER_ALL_ELSE, ANALYSE, WorkState
@@ -26,6 +27,7 @@ class PastAnalysis:
     instance_id: int
     study_uid: str
     spool_path: str
+    kept: bool = True  # its original; without it there is nothing to analyse
 
 
 class Reanalysis:
@@ -58,7 +60,7 @@ class Reanalysis:
         if model is not None:
             conditions.append(or_(result.c.bundle == model, result.c.bundle_digest == model))
         statement = (
-            select(instance.c.id, instance.c.study_uid, instance.c.spool_path)
+            select(instance.c.id, instance.c.study_uid, instance.c.spool_path, instance.c.purging_at)
             .join(result, result.c.instance_id == instance.c.id)
             .join(work, (work.c.ref_id == instance.c.id) & (work.c.queue == ANALYSE))
             .where(*conditions)
@@ -66,29 +68,34 @@ class Reanalysis:
         )
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(statement).all()
-        return [PastAnalysis(instance_id=row.id, study_uid=row.study_uid, spool_path=row.spool_path) for row in rows]
+        return [
+            PastAnalysis(instance_id=row.id, study_uid=row.study_uid, spool_path=row.spool_path,
+                         kept=row.purging_at is None)
+            for row in rows
+        ]  # fmt: skip
 
     def request(self, images: Sequence[PastAnalysis]) -> int:
         """Have these images analysed again, after all that arrives meanwhile; return how many that are.
 
-        What is analysed already, or was discarded, is left as it is.
+        What is analysed already, was discarded, or has no original any more is left as it is.
         """
         woken = 0
         for start in range(0, len(images), _CHUNK):
             chunk = images[start : start + _CHUNK]
-            ids = (work.c.queue == ANALYSE) & work.c.ref_id.in_([image.instance_id for image in chunk])
+            wanted = instance.c.id.in_([image.instance_id for image in chunk])
             with self._transactions.writing() as (connection, now):
+                held = hold_originals(connection, wanted)
+                ids = (work.c.queue == ANALYSE) & work.c.ref_id.in_(held)
                 connection.execute(update(work).where(ids, work.c.state.in_(_ENDED)).values(priority=AFTER_ALL_ELSE))
                 woken += queue.wake(connection, ids & work.c.state.in_(_ENDED), at=now)
-                for study_uid, inputs in _inputs(connection, chunk).items():
+                for study_uid, inputs in _inputs(connection, held).items():
                     detail = {"input_sha256": inputs, "images": len(inputs)}
                     record_event(connection, now, "reanalysis-requested", study_uid=study_uid, detail=detail)
         return woken
 
 
-def _inputs(connection: Connection, images: Sequence[PastAnalysis]) -> dict[str, list[str]]:
+def _inputs(connection: Connection, ids: Sequence[int]) -> dict[str, list[str]]:
     """Return the digests of the images, by the study that they are of."""
-    ids = [image.instance_id for image in images]
     columns = select(instance.c.study_uid, instance.c.sha256).where(instance.c.id.in_(ids)).order_by(instance.c.id)
     inputs: dict[str, list[str]] = {}
     for row in connection.execute(columns):

@@ -24,9 +24,10 @@ from scp_node.domain import (
     ReportedImage,
 )
 from scp_node.ledger import work as queue
-from scp_node.ledger.analyses import open_report
+from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_study
+from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.schema import companion, delivery, instance, report, report_result, result, work
 from scp_node.ledger.studies import is_interrupted
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
@@ -220,15 +221,30 @@ class Reports:
 
 
 def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
-    """Return whether images of the study wait for this model, waking those that it has never seen."""
+    """Return whether images of the study wait for this model, waking those that it has never seen.
+
+    Of those whose original is not kept any more it is said that they cannot be analysed.
+    """
     in_study = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
     seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)
     unseen = in_study.where(instance.c.id.not_in(seen))
-    woken = queue.wake(connection, (work.c.queue == ANALYSE) & work.c.ref_id.in_(unseen), at=now)
+    kept = hold_originals(connection, instance.c.id.in_(unseen))
+    woken = queue.wake(connection, (work.c.queue == ANALYSE) & work.c.ref_id.in_(kept), at=now)
+    gone = select(*ANALYSED).where(instance.c.id.in_(unseen), instance.c.purging_at.is_not(None))
+    images: Sequence[Any] = connection.execute(gone).all()
+    for image in images:
+        insert_result(connection, image, _without_original(connection, image.instance_id), model, now)
     waiting = select(work.c.id).where(
         work.c.queue == ANALYSE, work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(in_study)
     )
     return woken > 0 or connection.execute(waiting.limit(1)).first() is not None
+
+
+def _without_original(connection: Connection, instance_id: int) -> NotAnalysed:
+    """Return the outcome of an image that a model has not seen and never will."""
+    earlier = select(result.c.reason).where(result.c.instance_id == instance_id).order_by(result.c.id.desc()).limit(1)
+    own = connection.scalar(earlier) == Reason.OWN_OBJECT
+    return NotAnalysed(reason=Reason.OWN_OBJECT if own else Reason.ORIGINAL_REMOVED)
 
 
 def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity) -> Sequence[Any]:

@@ -10,10 +10,11 @@ from sqlalchemy import ColumnElement, Connection, false, func, or_, select, upda
 
 from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
 from scp_node.ledger import work as queue
-from scp_node.ledger.analyses import Analysed, AnalysisTask, insert_result, open_report
+from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_study, of_work
+from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.schema import companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Watch
@@ -59,28 +60,22 @@ class Upkeep:
 
     def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
         """Give dead analysis work the result that says so."""
-        row = connection.execute(select(instance).where(instance.c.id == lost.ref_id)).one()
-        claim = Claim(
-            id=lost.id, queue=ANALYSE, dedup=lost.dedup, ref_id=row.id, owner="", token=0, attempt=lost.attempt,
-            priority=row.priority, created_at=row.received_at,
-        )  # fmt: skip
-        task = AnalysisTask(
-            claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid, study_uid=row.study_uid,
-            sha256=row.sha256, spool_path=row.spool_path,
-        )  # fmt: skip
+        image: Any = connection.execute(select(*ANALYSED).where(instance.c.id == lost.ref_id)).one()
         outcome = NotAnalysed(reason=Reason.ABANDONED, detail=f"the worker stopped {lost.attempt} times")
-        insert_result(connection, Analysed(task=task, outcome=outcome, started_at=now), model, now)
-        open_report(connection, self._policy, row.study_uid, now)
+        insert_result(connection, image, outcome, model, now)
+        open_report(connection, self._policy, image.study_uid, now)
 
     def requeue(self, selector: str | None = None) -> int:
         """Put given-up work back: all that is dead, or what `selector` names; return how many.
 
         `selector` is a work id, a SOP Instance UID of an image, a report or a companion of one, or a Study Instance
-        UID. Named images that ended as failed are analysed once more although their work is done.
+        UID. Named images that ended as failed are analysed once more although their work is done, unless their original
+        is not kept any more: `without_original` says how many those are.
         """
-        dead = work.c.state == WorkState.DEAD
-        chosen = dead if selector is None else _named(selector) & (dead | _failed_analysis())
         with self._transactions.writing() as (connection, now):
+            dead = work.c.state == WorkState.DEAD
+            failed = _failed_analysis() & work.c.ref_id.in_(_hold_failed(connection, selector)) if selector else false()
+            chosen = dead if selector is None else _named(selector) & (dead | failed)
             rows = connection.execute(_CLOSED.where(chosen)).all()
             for row in rows:
                 queue.wake(connection, work.c.id == row.id, at=now)
@@ -90,6 +85,13 @@ class Upkeep:
                     queue.forget_attempts(connection, queue=queue.commit_queue(name), dedup=str(row.ref_id))
                 _record(connection, now, "requeued", row)
         return len(rows)
+
+    def without_original(self, selector: str) -> int:
+        """Return how many named images ended as failed and cannot be analysed once more: see `requeue`."""
+        failed = select(work.c.ref_id).where(_named(selector), _failed_analysis())
+        gone = select(func.count()).where(instance.c.id.in_(failed), instance.c.purging_at.is_not(None))
+        with self._transactions.reading() as (connection, _now):
+            return connection.execute(gone).scalar_one()
 
     def discard(self, selector: str) -> int:
         """Close dead work that `selector` names (see `requeue`) without a result; return how many."""
@@ -149,6 +151,11 @@ def _named(selector: str) -> ColumnElement[bool]:
 
 def _is_of_a_destination() -> ColumnElement[bool]:
     return work.c.queue.startswith(queue.DELIVER_PREFIX) | work.c.queue.startswith(queue.COMMIT_PREFIX)
+
+
+def _hold_failed(connection: Connection, selector: str) -> Sequence[int]:
+    failed = select(work.c.ref_id).where(_named(selector), _failed_analysis())
+    return hold_originals(connection, instance.c.id.in_(failed))
 
 
 def _failed_analysis() -> ColumnElement[bool]:

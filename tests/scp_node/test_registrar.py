@@ -16,12 +16,13 @@ from sqlalchemy.exc import OperationalError
 
 from scp_node.commitment import CommitmentReport
 from scp_node.demo.phantom import phantom_image
-from scp_node.domain import TransferEnded, utc_now
-from scp_node.ledger import AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
+from scp_node.domain import NotAnalysed, Reason, TransferEnded, utc_now
+from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.registrar import REMEMBERED, Registrar
+from scp_node.retention import Retention
 from scp_node.spool import Spool
-from tests.scp_node.ledger_node import FakeClock
+from tests.scp_node.ledger_node import MODEL, FakeClock
 from tests.scp_node.spooled import spooled
 from tests.waiting import wait_until
 
@@ -102,6 +103,43 @@ def test_the_same_uid_with_other_pixels_keeps_both_files_and_says_conflict(spool
         wait_until(lambda: len(states(ledger)) == 2)
     assert states(ledger) == ["received", "conflict"]
     assert len(list(spool.paths())) == 2
+
+
+def test_a_duplicate_is_kept_when_the_file_that_came_first_is_lost(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    first = spooled(spool, phantom_image(1, opacity=False))
+    with running(registrar):
+        registrar.received(first)
+        wait_until(lambda: states(ledger))
+        spool.remove(first.spool_path)
+        again = [spooled(spool, phantom_image(1, opacity=False)) for _ in range(3)]
+        for duplicate in again:
+            registrar.received(duplicate)
+        wait_until(lambda: ledger.intake.unregistered([first.spool_path]))
+    registrar.scan(first=True)
+    [left] = spool.paths()
+    assert left in [duplicate.spool_path for duplicate in again]
+    assert ledger.intake.unregistered([left]) == []
+    assert states(ledger) == ["received"]
+
+
+def test_a_duplicate_goes_after_its_original_was_removed_by_retention(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    first = spooled(spool, phantom_image(1, opacity=False))
+    with running(registrar):
+        registrar.received(first)
+        wait_until(lambda: states(ledger))
+        [task] = ledger.analyses.claim(owner="w", limit=1)
+        outcome = NotAnalysed(reason=Reason.OWN_OBJECT)  # opens no report
+        ledger.analyses.record([Analysed(task=task, outcome=outcome, started_at=utc_now())], MODEL)
+        retention = Retention(ledger=ledger, spool=spool, days=1e-9)
+        while retention.step():
+            pass
+        assert list(spool.paths()) == []
+        registrar.received(spooled(spool, phantom_image(1, opacity=False)))
+        wait_until(lambda: [event["kind"] for event in events(ledger)][-1] == "duplicate")
+    assert list(spool.paths()) == []
+    assert states(ledger) == ["not-analysed"]
 
 
 def test_an_interruption_is_entered_after_the_images_that_came_before_it(spool: Spool, ledger: Ledger) -> None:

@@ -41,7 +41,7 @@ def test_the_same_file_registered_twice_is_one_instance(node: Node) -> None:
 def test_the_same_bytes_in_another_file_are_a_duplicate_and_that_file_may_go(node: Node) -> None:
     node.receive("1")
     again = node.ledger.intake.register([replace(node.instance("1"), spool_path="other.dcm")])
-    assert again.duplicates == ("other.dcm",)
+    assert [each.spool_path for each in again.duplicates] == ["other.dcm"]
     assert node.analyse() == 1
 
 
