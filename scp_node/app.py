@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from scp_node.identity import installation_id
 from scp_node.ledger import (
     Copied,
     Ledger,
+    LedgerError,
+    LedgerUnreachableError,
     Policy,
     StudySnapshot,
     Verification,
@@ -28,12 +31,17 @@ from scp_node.ledger import (
     create_ledger_engine,
     upgrade,
 )
-from scp_node.polling import poll
+from scp_node.ledger.engine import LOCK_SECONDS
+from scp_node.opening import await_schema, upgrade_ledger
+from scp_node.patience import Patience, waiting
+from scp_node.polling import have_ended, poll
 from scp_node.settings import DestinationSettings, Settings, SettingsError, is_loopback
 from scp_node.spool import Spool
 from scp_node.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from scp_node.analysis import Equipment
     from scp_node.listener import Listener
     from scp_node.report import Site
@@ -45,6 +53,8 @@ SPOOL_FOLDER = "spool"
 _STOP_GRACE_SECONDS = 20.0
 _PORT_PATIENCE_SECONDS = 10.0
 _CHAIN_NOTE_SECONDS = 86_400.0
+_FIRST_TRY_SECONDS = 3.0  # that a database which does not answer holds up the start
+_LAST_TRY_SECONDS = 8.0  # that it holds up the end
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -55,24 +65,19 @@ def open_ledger(settings: Settings) -> Ledger:
     """
     engine = create_ledger_engine(settings.database_url)
     check_revision(engine)
-    policy = Policy(
-        quiet=timedelta(seconds=settings.study.quiet_seconds),
-        lease=_lease(settings),
-        max_attempts=settings.inference.max_attempts,
-        commit_attempts=settings.delivery.commit_attempts,
-    )
-    return Ledger(engine, policy)
+    return Ledger(engine, _policy(settings))
 
 
-def upgrade_database(settings: Settings) -> None:
-    """Bring the schema up to date.
+def upgrade_database(settings: Settings, *, patience: float = LOCK_SECONDS) -> None:
+    """Bring the schema up to date, waiting no longer than `patience` seconds for a connection or a lock.
 
     Raises:
-        LedgerError: the database cannot be reached, or is newer than this program.
+        LedgerUnreachableError: the database cannot be used now.
+        LedgerError: it is newer than this program.
     """
-    engine = create_ledger_engine(settings.database_url)
+    engine = create_ledger_engine(settings.database_url, patience=patience)
     try:
-        upgrade(engine)
+        upgrade_ledger(engine, settings.node.data_dir)
     finally:
         engine.dispose()
 
@@ -128,7 +133,7 @@ def _serve_all(settings: Settings, config: Path | None, stop: threading.Event) -
     settings.node.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     installation_id(settings.node.data_dir)
     if settings.database.upgrade_at_start:
-        upgrade_database(settings)
+        _upgrade_or_go_on(settings)
     base = [sys.executable, "-m", "scp_node", "serve", SUPERVISED]
     if config:
         base += ["--config", str(config)]
@@ -136,6 +141,18 @@ def _serve_all(settings: Settings, config: Path | None, stop: threading.Event) -
     status = Supervisor({role: [*base, "--role", role] for role in ROLES}).run(stop)
     log.info("node stopped")
     return status
+
+
+def _upgrade_or_go_on(settings: Settings) -> None:
+    """Upgrade now if the database can be used now, so that what does not fit is told before anything starts.
+
+    Raises:
+        LedgerError: the schema is newer than this program.
+    """
+    try:
+        upgrade_database(settings, patience=_FIRST_TRY_SECONDS)
+    except LedgerUnreachableError as error:  # the role that first reaches it upgrades it
+        log.error("database cannot be used, receiving goes on reason=%s", error)  # noqa: TRY400 - said in one line
 
 
 def check_demonstration(settings: Settings) -> None:
@@ -167,6 +184,15 @@ def _lease(settings: Settings) -> timedelta:
     return timedelta(seconds=settings.inference.lease_seconds)
 
 
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        quiet=timedelta(seconds=settings.study.quiet_seconds),
+        lease=_lease(settings),
+        max_attempts=settings.inference.max_attempts,
+        commit_attempts=settings.delivery.commit_attempts,
+    )
+
+
 def _owner(role: str) -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{role}:{uuid.uuid4().hex[:8]}"
 
@@ -181,28 +207,85 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
 
     spool = open_spool(settings)
     spool.sweep()
-    ledger = open_ledger(settings)
+    engine = create_ledger_engine(settings.database_url)
+    ledger = Ledger(engine, _policy(settings))  # nothing is asked of the database yet: Success does not need it
     registrar = Registrar(ledger, spool)
     listener = Listener(
         settings, spool, on_received=registrar.received, on_rejected=registrar.rejected, on_ended=registrar.ended,
         on_commitment=registrar.committed if any(entry.commitment for entry in settings.destinations) else None,
     )  # fmt: skip
     _start_patiently(listener, stop)
-    registered = threading.Event()
-    thread = threading.Thread(target=registrar.run, args=(registered,), name="registrar")
-    thread.start()
     retention = Retention(ledger=ledger, spool=spool, days=settings.retention.days)
-    purging = threading.Thread(
-        target=poll, args=(retention.step, stop), kwargs={"name": "retention", "longest_pause": LONGEST_PAUSE},
-        name="retention",
-    )  # fmt: skip
-    purging.start()
+    purge = partial(
+        poll, waiting(retention.step, stop, name="retention"), stop, name="retention", longest_pause=LONGEST_PAUSE
+    )
+    followers = _Followers(settings, engine, register=registrar.run, purge=purge)
+    followers.start(stop)
     stop.wait()
     listener.stop(_STOP_GRACE_SECONDS)
-    registered.set()
-    thread.join()
-    purging.join()
-    ledger.close()
+    if followers.end():
+        ledger.close()
+
+
+class _Followers:
+    """The threads beside the listener that need the database: they begin once it can be used."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine, *,
+        register: Callable[[threading.Event], None], purge: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._engine = engine
+        self._register = register
+        self._purge = purge
+        self._over = threading.Event()
+        self._refused: LedgerError | None = None
+        self._threads: list[threading.Thread] = []
+
+    def start(self, stop: threading.Event) -> None:
+        """Wait for the database beside the listener; set `stop` when it does not fit."""
+        self._begin("registrar", lambda: self._await_and_register(stop))
+
+    def end(self) -> bool:
+        """Enter what has arrived, and return whether nobody uses the database any more.
+
+        Raises:
+            LedgerError: it did not fit.
+        """
+        self._over.set()
+        ended = have_ended(self._threads, _LAST_TRY_SECONDS)
+        if self._refused:
+            raise self._refused
+        return ended
+
+    def _await_and_register(self, stop: threading.Event) -> None:
+        data_dir, may_upgrade = self._settings.node.data_dir, self._settings.database.upgrade_at_start
+        try:
+            if not await_schema(self._engine, data_dir, self._over, may_upgrade=may_upgrade):
+                return
+        except LedgerError as error:  # the role ends, as it would have at the start
+            self._refused = error
+            stop.set()
+            return
+        self._begin("retention", self._purge)
+        self._register(self._over)
+
+    def _begin(self, name: str, run: Callable[[], None]) -> None:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+
+def _await_ledger(settings: Settings, stop: threading.Event) -> Ledger | None:
+    """Return the ledger once it can be used; None: `stop` was set before.
+
+    Raises:
+        LedgerError: its schema is not this program's.
+    """
+    engine = create_ledger_engine(settings.database_url)
+    if not await_schema(engine, settings.node.data_dir, stop, may_upgrade=settings.database.upgrade_at_start):
+        return None
+    return Ledger(engine, _policy(settings))
 
 
 def _start_patiently(listener: Listener, stop: threading.Event) -> None:
@@ -232,9 +315,10 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
     from scp_node.reporting import ReportBuilder, wants_attention  # noqa: PLC0415
     from scp_node.worker import Analyser, Reporter  # noqa: PLC0415
 
-    ledger = open_ledger(settings)
     model = ServedModel.open(settings.inference)
     warm_up()
+    if (ledger := _await_ledger(settings, stop)) is None:
+        return
     with ExitStack() as stack:
         stack.callback(ledger.close)
         leases = LeaseKeeper(ledger, _lease(settings)).start()
@@ -251,6 +335,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
             ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
             network=model, detector=model.detector, batch_size=settings.inference.batch_size, owner=_owner("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),
+            patiently=Patience(stop, name="analyse"),
         )  # fmt: skip
         build = ReportBuilder(
             settings=settings.report, model=model.identity, site=_site(settings),
@@ -259,6 +344,7 @@ def _run_worker(settings: Settings, stop: threading.Event) -> None:
         reporter = Reporter(
             ledger=ledger, leases=leases, model=model.identity, build=build,
             destinations=lambda snapshot: route(settings, snapshot), owner=_owner("reporter"),
+            patiently=Patience(stop, name="report"),
         )  # fmt: skip
         log.info(
             "analysing bundle=%s backend=%s device=%s detector=%s",
@@ -292,13 +378,15 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
     from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
     from scp_node.sender import Sender  # noqa: PLC0415
 
-    ledger = open_ledger(settings)
+    if (ledger := _await_ledger(settings, stop)) is None:
+        return
     with ExitStack() as stack:
         stack.callback(ledger.close)
         leases = LeaseKeeper(ledger, _lease(settings)).start()
         stack.callback(leases.close)
 
         def open_sender(destination: DestinationSettings) -> Callable[[], bool]:
+            name = f"deliver:{destination.name}"
             scu = StorageScu(
                 destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
                 other_sop_classes=COMPANION_SOP_CLASSES, settings=settings.delivery, recast=with_sop_class,
@@ -307,7 +395,7 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
             is_checked = destination.commitment or destination.find
             return Sender(
                 name=destination.name, scu=scu, ledger=ledger, leases=leases, settings=settings.delivery,
-                owner=_owner(f"sender:{destination.name}"),
+                owner=_owner(f"sender:{destination.name}"), patiently=Patience(stop, name=name),
                 check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
             ).step  # fmt: skip
 
@@ -326,14 +414,15 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
 
 def _run_threads(stop: threading.Event, steps: dict[str, Callable[[], bool]]) -> None:
     threads = [
-        threading.Thread(target=poll, args=(step, stop), kwargs={"name": name}, name=name)
+        threading.Thread(
+            target=poll, args=(waiting(step, stop, name=name), stop), kwargs={"name": name}, name=name, daemon=True
+        )
         for name, step in steps.items()
     ]
     for thread in threads:
         thread.start()
     stop.wait()
-    for thread in threads:
-        thread.join()
+    have_ended(threads, _STOP_GRACE_SECONDS)
 
 
 def _equipment(settings: Settings) -> Equipment:

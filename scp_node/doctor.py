@@ -66,9 +66,12 @@ def _data_folder(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    counts = app.open_ledger(settings).upkeep.counts()
-    dead = sum(states.get("dead", 0) for states in counts.values())
-    return f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
+    ledger = app.open_ledger(settings)
+    dead = sum(states.get("dead", 0) for states in ledger.upkeep.counts().values())
+    told = f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
+    if number := ledger.audit.unregistrable():
+        told += f", {number} received files without a row (see `scp-node audit --state failed`)"
+    return told
 
 
 def _retention(settings: Settings) -> str:

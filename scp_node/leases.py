@@ -14,6 +14,8 @@ from scp_node.ledger import Claim, Ledger
 
 log = logging.getLogger(__name__)
 
+_CLOSE_SECONDS = 2.0  # a renewal that hangs in the database does not keep the process
+
 
 class LeaseKeeper:
     """One thread that renews every held lease at a third of its length."""
@@ -35,7 +37,7 @@ class LeaseKeeper:
     def close(self) -> None:
         """Stop renewing: what is still held runs out."""
         self._stop.set()
-        self._thread.join()
+        self._thread.join(_CLOSE_SECONDS)
 
     @contextmanager
     def hold(self, claims: Sequence[Claim]) -> Iterator[None]:

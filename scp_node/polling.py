@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 log = logging.getLogger(__name__)
 
@@ -37,3 +38,13 @@ def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_
             continue
         stop.wait(idle * random.uniform(0.75, 1.25))  # noqa: S311 - spreads pollers, guards nothing
         idle = min(1.5 * idle, longest_pause)
+
+
+def have_ended(threads: Sequence[threading.Thread], seconds: float) -> bool:
+    """Wait for threads that were told to end; one that hangs, in a database say, does not keep the process."""
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            log.error("step does not end, the process ends without it step=%s", thread.name)
+    return not any(thread.is_alive() for thread in threads)

@@ -8,30 +8,33 @@ again among the files.
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
 from itertools import islice
 
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from scp_node.backlog import Backlog, Earliest
+from scp_node.commitment import LARGEST_REPORT
 from scp_node.domain import Clock, ReceivedInstance, TransferEnded, utc_now
-from scp_node.ledger import Duplicate, Ledger
+from scp_node.ledger import Duplicate, Ledger, UnregistrableFile, blames_values
 from scp_node.listener import CommitmentAnswer, RejectedInstance
+from scp_node.patience import LONGEST_PAUSE, Patience
 from scp_node.settlement import settle
-from scp_node.spool import Spool, SpoolError
+from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
 
 log = logging.getLogger(__name__)
 
 BATCH = 64  # instances in one commit: sixteen cost about what one costs
 REMEMBERED = 10_000  # instances that wait in memory; more are found again in the spool
+REMEMBERED_BYTES = 64 * 2**20  # of their headers: a peer decides how long one is
 RESCAN_SECONDS = 300.0
 RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first one at all that are there
-LONGEST_PAUSE = 15.0  # seconds between two tries while the database is away
 _SCAN_CHUNK = 1_000
+_SMALL_BYTES = 512  # that a refused store takes, about
 
 _Arrival = ReceivedInstance | RejectedInstance | TransferEnded | CommitmentAnswer
 
@@ -39,85 +42,78 @@ _Arrival = ReceivedInstance | RejectedInstance | TransferEnded | CommitmentAnswe
 class Registrar:
     """Takes received and rejected instances from the listener, without ever making it wait."""
 
-    def __init__(self, ledger: Ledger, spool: Spool, *, clock: Clock = utc_now) -> None:
-        """Enter what `spool` holds into `ledger`."""
+    def __init__(
+        self, ledger: Ledger, spool: Spool, *, clock: Clock = utc_now,
+        remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES,
+    ) -> None:  # fmt: skip
+        """Enter what `spool` holds into `ledger`; more than `remembered` wait in the spool alone."""
         self._ledger = ledger
         self._spool = spool
         self._clock = clock
-        self._arrivals: queue.Queue[_Arrival] = queue.Queue(REMEMBERED)
+        self._arrivals: Backlog[_Arrival] = Backlog(remembered, remembered_bytes)
         self._overflowed = threading.Event()
         self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
         self._earliest = Earliest()
-        self._unreadable: set[str] = set()
+        self._forgotten = 0  # refused stores, since that was last told
+        self._forgetting = threading.Lock()
+        self._given_up: set[str] = set()
 
     def received(self, instance: ReceivedInstance) -> None:
         """Note an instance whose file is safe; never blocks."""
         self._earliest.add(instance.received_at)
-        self._remember(instance)
+        if not self._arrivals.put(instance, len(instance.header)):
+            self._overflowed.set()
 
     def rejected(self, instance: RejectedInstance) -> None:
         """Note a store that was refused; never blocks."""
-        self._remember(instance)
+        if not self._arrivals.put(instance, _SMALL_BYTES):
+            with self._forgetting:
+                self._forgotten += 1
 
     def committed(self, answer: CommitmentAnswer) -> bool:
         """Note what a destination reports, and return whether it could be noted; never blocks."""
-        try:
-            self._arrivals.put_nowait(answer)
-        except queue.Full:
-            return False
-        return True
+        return self._arrivals.put(answer, LARGEST_REPORT)
 
     def ended(self, ending: TransferEnded) -> None:
         """Note that an association is over, or that a study counts as sent; never blocks."""
-        self._remember(ending)
-
-    def _remember(self, arrival: ReceivedInstance | RejectedInstance | TransferEnded) -> None:
-        try:
-            self._arrivals.put_nowait(arrival)
-        except queue.Full:
+        if not self._arrivals.put(ending, _SMALL_BYTES):
             self._overflowed.set()
-            if isinstance(arrival, TransferEnded):  # no file says so
-                self._endings.append(arrival)
+            self._endings.append(ending)  # no file says so
 
     def run(self, stop: threading.Event) -> None:
         """Register until `stop` is set and everything that arrived before is entered, or the database stays away."""
-        self._patiently(stop, lambda: self.scan(first=True))
+        if not self._patiently(stop, lambda: self.scan(first=True, stop=stop)):
+            return
         next_scan = time.monotonic() + RESCAN_SECONDS
-        while not (stop.is_set() and self._arrivals.empty()):
-            batch = self._next_batch(wait=0.0 if stop.is_set() else 0.25)
+        while not (stop.is_set() and self._arrivals.is_empty()):
+            batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
-            if batch and not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
+            if not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
                 return
             if not self._overflowed.is_set() and not self._patiently(stop, self._enter_endings):
                 return
-            if self._overflowed.is_set() or time.monotonic() > next_scan:
+            is_behind = self._overflowed.is_set() and self._arrivals.is_empty()
+            if is_behind or time.monotonic() > next_scan:
                 self._overflowed.clear()
-                self._patiently(stop, self.scan)
+                self._patiently(stop, lambda: self.scan(stop=stop))
                 next_scan = time.monotonic() + RESCAN_SECONDS
 
     def _patiently(self, stop: threading.Event, step: Callable[[], object]) -> bool:
-        """Repeat `step` while the database is away; False when told to stop meanwhile: the files stay."""
-        pause = 0.25
+        """Repeat `step` until it is done; False when told to stop meanwhile: the files stay.
+
+        Catches everything, as `poll` does: what is no outage is a bug of ours, and must not end this thread.
+        """
+        patience = Patience(stop, name="register", also=(SpoolError, OSError))
         while True:
             try:
-                step()
-            except (SQLAlchemyError, SpoolError, OSError) as error:
-                log.warning("registration delayed error=%s", type(error).__name__)
-                if stop.wait(pause):
+                patience(step)
+            except Exception:
+                if not stop.is_set():
+                    log.exception("step failed step=register")
+                if stop.wait(LONGEST_PAUSE):
                     return False
-                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 return True
-
-    def _next_batch(self, *, wait: float) -> list[_Arrival]:
-        batch: list[_Arrival] = []
-        try:
-            batch.append(self._arrivals.get(timeout=wait) if wait else self._arrivals.get_nowait())
-            while len(batch) < BATCH:
-                batch.append(self._arrivals.get_nowait())
-        except queue.Empty:  # that is all there is
-            pass
-        return batch
 
     def _enter_endings(self) -> None:
         endings = list(self._endings)
@@ -127,8 +123,19 @@ class Registrar:
             self._endings.popleft()
 
     def _enter(self, batch: list[_Arrival]) -> None:
+        """Enter a batch; what is entered is taken out of it, so that another try begins where this one ended."""
         self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])
-        for arrival in batch:
+        batch[:] = [arrival for arrival in batch if not isinstance(arrival, ReceivedInstance)]
+        while batch:
+            self._note(batch[0])
+            batch.pop(0)
+        with self._forgetting:
+            forgotten, self._forgotten = self._forgotten, 0
+        if forgotten:
+            log.error("refused stores were not recorded, too many waited for the database count=%d", forgotten)
+
+    def _note(self, arrival: _Arrival) -> None:
+        try:
             if isinstance(arrival, RejectedInstance):
                 self._ledger.intake.record_rejected(
                     sop_instance_uid=arrival.sop_instance_uid, calling_ae=arrival.calling_ae, peer=arrival.peer,
@@ -136,44 +143,41 @@ class Registrar:
                 )  # fmt: skip
             elif isinstance(arrival, CommitmentAnswer):
                 settle(self._ledger, arrival.report, arrival.destinations)
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
+            if not blames_values(error):
+                raise
+            log.exception("what a peer sent cannot be recorded kind=%s", type(arrival).__name__)
 
-    def _register(self, received: list[ReceivedInstance]) -> None:
-        """Enter these instances; one that the database cannot take does not hold up the others."""
+    def _register(self, received: Sequence[ReceivedInstance]) -> int:
+        """Enter these instances and return how many have a row now.
+
+        One that the database cannot take does not hold up the others. What is the database's own trouble is raised.
+        """
         if not received:
-            return
+            return 0
         try:
             registration = self._ledger.intake.register(received)
-        except OperationalError:
-            raise
-        except SQLAlchemyError as error:
-            if len(received) == 1:
-                self._give_up(received[0].spool_path, type(error).__name__)
-                return
-            for instance in received:
-                self._register([instance])
-            return
+        except (SQLAlchemyError, ValueError, OverflowError) as error:
+            if not (isinstance(error, IntegrityError) or blames_values(error)):
+                raise
+            if len(received) > 1:
+                return sum(self._register([instance]) for instance in received)
+            return self._register_or_give_up(received[0], error)
         for duplicate in registration.duplicates:
             self._remove(duplicate)
         for uid in registration.conflicts:
             log.error("instance conflicts with an earlier one of the same UID sop_instance_uid=%s", uid)
+        return len(received)
 
-    def _remove(self, duplicate: Duplicate) -> None:
-        """Remove a file that the ledger has already, unless the one that its row names is lost: then this one is it."""
-        if not duplicate.original_kept or self._spool.holds(duplicate.original_path):
-            self._spool.remove(duplicate.spool_path)
-        elif self._ledger.intake.adopt(duplicate):
-            log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
-        # else another duplicate has taken it, or it is being purged: the next scan finds this file without a row
-
-    def scan(self, *, first: bool = False) -> int:
-        """Register files that have no row, and return how many that were.
+    def scan(self, *, first: bool = False, stop: threading.Event | None = None) -> int:
+        """Register files that have no row until `stop` is set, and return how many that were.
 
         Files lie by days of the wall clock. It may have been set since they were written, so what counts as recent is
         the earliest day in which anything was written since the last scan.
         """
         earliest = self._earliest.take(self._clock())
         try:
-            found = self._scan(None if first else (earliest - RESCAN_DAYS).date())
+            found = self._scan(None if first else (earliest - RESCAN_DAYS).date(), stop)
         except Exception:
             self._earliest.add(earliest)
             raise
@@ -181,48 +185,61 @@ class Registrar:
             log.info("registered files without a row count=%d", found)
         return found
 
-    def _scan(self, since: date | None) -> int:
+    def _scan(self, since: date | None, stop: threading.Event | None) -> int:
         found = 0
-        for chunk in _chunks(self._spool.paths(since)):
-            missing = [path for path in self._ledger.intake.unregistered(chunk) if path not in self._unreadable]
-            for start in range(0, len(missing), BATCH):
-                instances = [self._read(path) for path in missing[start : start + BATCH]]
-                self._register([instance for instance in instances if instance])
-            found += len(missing)
+        for chunk in _chunks(self._spool.paths(since), _SCAN_CHUNK):
+            missing = self._ledger.intake.unregistered(chunk)
+            for paths in _chunks(iter(missing), BATCH):
+                if stop is not None and stop.is_set():
+                    return found
+                found += self._register([instance for path in paths if (instance := self._read(path))])
         return found
+
+    def _register_or_give_up(self, instance: ReceivedInstance, error: Exception) -> int:
+        path = instance.spool_path
+        if isinstance(error, IntegrityError) and not self._ledger.intake.unregistered([path]):
+            return 1  # it is there: what was violated is that it is there once
+        cause = getattr(error, "orig", None) or error
+        self._give_up(
+            UnregistrableFile(
+                spool_path=path, reason=f"the database refuses it: {type(cause).__name__}", sha256=instance.sha256,
+                received_at=instance.received_at, sop_instance_uid=instance.sop_instance_uid,
+                study_uid=instance.study_uid, calling_ae=instance.calling_ae, peer=instance.peer,
+            )
+        )  # fmt: skip
+        return 0
+
+    def _remove(self, duplicate: Duplicate) -> None:
+        """Remove a file that the ledger has already, unless the one that its row names is lost: then this one is it."""
+        if not duplicate.original_kept or self._spool.holds(duplicate.original_path):
+            try:
+                self._spool.remove(duplicate.spool_path)
+            except SpoolError as error:  # a later scan finds it, and that it is not needed
+                log.warning("duplicate not removed reason=%s", error)
+        elif self._ledger.intake.adopt(duplicate):
+            log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
+        # else another duplicate has taken it, or it is being purged: the next scan finds this file without a row
 
     def _read(self, path: str) -> ReceivedInstance | None:
         try:
             return self._spool.read(path)
+        except SpoolFileGoneError:  # a duplicate, removed since it was listed
+            return None
         except SpoolError as error:
-            self._give_up(path, str(error))
+            digest, received_at = self._spool.digest(path), self._spool.received_at(path)
+            reason = str(error).removeprefix(f"{path}: ")
+            self._give_up(UnregistrableFile(spool_path=path, reason=reason, sha256=digest, received_at=received_at))
             return None
 
-    def _give_up(self, path: str, why: str) -> None:
-        self._unreadable.add(path)
-        log.error("file cannot be registered, it stays in the spool path=%s reason=%s", path, why)
+    def _give_up(self, file: UnregistrableFile) -> None:
+        """Make a file that cannot be registered an event, once; each scan tries it again."""
+        if file.spool_path in self._given_up:
+            return
+        if self._ledger.intake.record_unregistrable(file):
+            log.error("file cannot be registered, stays in the spool path=%s reason=%s", file.spool_path, file.reason)
+        self._given_up.add(file.spool_path)
 
 
-class Earliest:
-    """The earliest instant since it was last asked; for many threads."""
-
-    def __init__(self) -> None:
-        """Know of none."""
-        self._lock = threading.Lock()
-        self._instant: datetime | None = None
-
-    def add(self, instant: datetime) -> None:
-        """Note an instant."""
-        with self._lock:
-            self._instant = min(self._instant or instant, instant)
-
-    def take(self, now: datetime) -> datetime:
-        """Return the earliest instant, `now` among them, and begin anew with `now`."""
-        with self._lock:
-            earliest, self._instant = min(self._instant or now, now), now
-        return earliest
-
-
-def _chunks(paths: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(islice(paths, _SCAN_CHUNK)):
+def _chunks(paths: Iterator[str], size: int) -> Iterator[list[str]]:
+    while chunk := list(islice(paths, size)):
         yield chunk

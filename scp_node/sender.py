@@ -10,6 +10,7 @@ from typing import Protocol
 from scp_node.delivery import Disposition, SendResult, pause_before
 from scp_node.leases import LeaseKeeper
 from scp_node.ledger import DeliveryTask, Ledger
+from scp_node.patience import Patiently, at_once
 from scp_node.settings import DeliverySettings
 
 log = logging.getLogger(__name__)
@@ -36,9 +37,10 @@ class Sender:
 
     def __init__(
         self, *, name: str, scu: Scu, ledger: Ledger, leases: LeaseKeeper, settings: DeliverySettings, owner: str,
-        randomness: random.Random | None = None, check_after: timedelta | None = None,
+        randomness: random.Random | None = None, check_after: timedelta | None = None, patiently: Patiently = at_once,
     ) -> None:  # fmt: skip
         """Send what waits for the destination `name` through `scu`; have it asked about that after `check_after`."""
+        self._patiently = patiently
         self._name = name
         self._scu = scu
         self._ledger = ledger
@@ -61,7 +63,8 @@ class Sender:
             self._scu.close_if_idle()
             return False
         with self._leases.hold([task.claim]):
-            self._conclude(task, self._scu.send(task.file))
+            result = self._scu.send(task.file)
+            self._patiently(lambda: self._conclude(task, result))  # what was sent and not noted would be sent again
         return True
 
     def _probe(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -37,6 +38,10 @@ _PATH: Final = re.compile(f"(?P<day>{_DAY.pattern})/{_NAME.pattern}")
 
 class SpoolError(Exception):
     """A file could not be stored, or is not what the spool stored."""
+
+
+class SpoolFileGoneError(SpoolError):
+    """The file is not there any more."""
 
 
 class SpoolFullError(SpoolError):
@@ -112,6 +117,7 @@ class Spool:
         """Return what `write` returned for this file, from the file alone.
 
         Raises:
+            SpoolFileGoneError: it is not there any more.
             SpoolError: it cannot be read, or it is not as the spool wrote it.
         """
         place = self._place(path)
@@ -120,12 +126,25 @@ class Spool:
             head = decode_head(file)
             dataset = file[head.offset :]
             inspected = inspect(dataset, head.transfer_syntax)
+        except FileNotFoundError as error:
+            raise SpoolFileGoneError(f"{path}: is gone") from error
         except OSError as error:
             raise SpoolError(f"{path}: cannot be read: {error.strerror}") from error
         except DamagedError as error:
             raise SpoolError(f"{path}: is damaged: {error}") from error
         origin = head.origin(place.priority)
         return describe(dataset, inspected, origin, spool_path=path, received_at=place.received_at)
+
+    def received_at(self, path: str) -> datetime:
+        """Return when the file came: its name says it."""
+        return self._place(path).received_at
+
+    def digest(self, path: str) -> str:
+        """Return the SHA-256 of the whole file, whatever is in it; empty where it cannot be read."""
+        try:
+            return hashlib.sha256(self._place(path).file.read_bytes()).hexdigest()
+        except OSError:
+            return ""
 
     def dataset(self, path: str) -> Dataset:
         """Return the file as a dataset with its file meta; the pixel data is read but not decoded.

@@ -32,6 +32,7 @@ from scp_node.domain import (
 )
 from scp_node.leases import LeaseKeeper
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.patience import Patiently, at_once
 from scp_node.report import UnreportableHeader
 
 log = logging.getLogger(__name__)
@@ -78,8 +79,10 @@ class Analyser:
         self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
         batch_size: int, owner: str, detector: Detector | None = None,
         wants_attention: Callable[[Finding], bool] = lambda _: False, clock: Clock = utc_now,
+        patiently: Patiently = at_once,
     ) -> None:  # fmt: skip
         """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map."""
+        self._patiently = patiently
         self._ledger = ledger
         self._leases = leases
         self._folder = spool_folder
@@ -119,7 +122,7 @@ class Analyser:
             for task in tasks:
                 self._finish([task])
             return
-        kept = self._ledger.analyses.record(analysed, self._network.identity)
+        kept = self._patiently(lambda: self._ledger.analyses.record(analysed, self._network.identity))
         for item in analysed:
             _log_outcome(item)
         if kept < len(tasks):
@@ -208,12 +211,13 @@ class Reporter:
 
     def __init__(
         self, *, ledger: Ledger, leases: LeaseKeeper, model: ModelIdentity, build: Build,
-        destinations: Callable[[StudySnapshot], list[str]], owner: str,
+        destinations: Callable[[StudySnapshot], list[str]], owner: str, patiently: Patiently = at_once,
     ) -> None:  # fmt: skip
         """Build reports with `build` and open their deliveries to what `destinations` names."""
         self._ledger = ledger
         self._leases = leases
         self._model = model
+        self._patiently = patiently
         self._build = build
         self._destinations = destinations
         self._owner = owner
@@ -226,7 +230,7 @@ class Reporter:
             return False
         with self._leases.hold([task.claim]):
             try:
-                self._report(task)
+                self._patiently(lambda: self._report(task))
             except UnreportableHeader as error:
                 log.error("study cannot be reported study_uid=%s reason=%s", task.study_uid, error)  # noqa: TRY400 - no bug
                 self._ledger.reports.fail(task, str(error))

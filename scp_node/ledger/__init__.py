@@ -5,12 +5,15 @@ from scp_node.ledger.audit import AuditQuery
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.deliveries import DeliveryTask, DestinationState
-from scp_node.ledger.engine import LedgerError, check_revision, create_ledger_engine, upgrade
+from scp_node.ledger.engine import create_ledger_engine
+from scp_node.ledger.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.reports import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.retention import HeldBack, Original
+from scp_node.ledger.revision import check_revision, is_up_to_date, upgrade
 from scp_node.ledger.transactions import Policy
+from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 from scp_node.ledger.work import Claim, WorkState
 
@@ -28,6 +31,8 @@ __all__ = [
     "HeldBack",
     "Ledger",
     "LedgerError",
+    "LedgerGoneError",
+    "LedgerUnreachableError",
     "NothingToReport",
     "Original",
     "Policy",
@@ -35,9 +40,12 @@ __all__ = [
     "ReportTask",
     "StudyPending",
     "StudySnapshot",
+    "UnregistrableFile",
     "Verification",
     "WorkState",
+    "blames_values",
     "check_revision",
     "create_ledger_engine",
+    "is_up_to_date",
     "upgrade",
 ]

@@ -13,6 +13,7 @@ from scp_node.domain import Reason
 from scp_node.ledger.provenance import status_text
 from scp_node.ledger.schema import companion, delivery, event, instance, report, report_result, result, study, work
 from scp_node.ledger.transactions import Transactions
+from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
 from scp_node.ledger.work import ANALYSE, WorkState
 
 STATES = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
@@ -41,7 +42,7 @@ class Audit:
         self._transactions = transactions
 
     def instances(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready object for each image, in the order of arrival; refused ones at the end."""
+        """Yield one JSON-ready object for each image, in the order of arrival; what has no row comes last."""
         with self._transactions.reading() as (connection, _now):
             ids = connection.scalars(select(instance.c.id).where(*_conditions(query)).order_by(instance.c.id)).all()
         for chunk in _chunks(ids):
@@ -50,6 +51,33 @@ class Audit:
             yield from (row for row in rows if _wanted(row, query.state))
         if query.state in {None, "rejected"} and query.accession is None:
             yield from self._rejected(query)
+        if query.state in {None, "failed"} and query.accession is None:
+            yield from self._unregistrable(query)
+
+    def unregistrable(self) -> int:
+        """Return how many received files could not be registered."""
+        with self._transactions.reading() as (connection, _now):
+            return count_unregistrable(connection)
+
+    def _unregistrable(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
+        with self._transactions.reading() as (connection, _now):
+            rows = unregistrable(connection)
+        for row in rows:
+            received_at = datetime.fromisoformat(row.detail["received_at"])
+            within = (query.since or received_at) <= received_at and not (query.until and received_at >= query.until)
+            named = query.sop_instance_uid in {None, row.sop_instance_uid} and query.study_uid in {None, row.study_uid}
+            if not (within and named):
+                continue
+            told = {name: row.detail[name] or None for name in ("calling_ae", "peer", "sha256", "received_at")}
+            yield {
+                **_EMPTY,
+                **told,
+                "sop_instance_uid": row.sop_instance_uid or None,
+                "study_uid": row.study_uid or None,
+                "state": "failed",
+                "reason": "unregistrable",
+                "detail": f"{row.detail['path']}: {row.detail['reason']}",
+            }
 
     def _rejected(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
         conditions: list[ColumnElement[bool]] = [event.c.kind == "rejected"]

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from scp_node.ledger.engine import LedgerError
+from scp_node.ledger.errors import LedgerError
 from scp_node.ledger.schema import chain, clock, metadata, work
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import verify
@@ -68,6 +68,7 @@ def copy_ledger(source: Engine, target: Engine) -> Copied:
 def _lock(connection: Connection, mode: str) -> None:
     """Keep all others from writing; SQLite's transaction has done so when it began."""
     if connection.dialect.name == "postgresql":
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # one waits for the other
         names = ", ".join(table.name for table in metadata.sorted_tables)
         connection.execute(text(f"LOCK TABLE {names} IN {mode} MODE"))
 

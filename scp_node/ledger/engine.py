@@ -3,33 +3,59 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
+from scp_node.ledger.errors import LedgerError
+
+LOCK_SECONDS = 10.0  # longest wait for a lock that somebody else holds, and for a connection: then it is tried again
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 )
 _READ_ONLY = "ledger_read_only"
-_MIGRATION_LOCK = 0x5C9_0DE  # any constant: one upgrade at a time
+_LIBPQ_DRIVERS = frozenset({"psycopg", "psycopg2"})
+# A host that vanishes is noticed within 30 s, here ...
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+# ... and there: a listener that is gone must not keep its locks for the two hours of TCP's own patience.
+_SESSION = {
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "30s",
+    "idle_in_transaction_session_timeout": "60s",
+}
+_READ_ONLY_TRANSACTION = "25006"  # SQLSTATE
+# After these a connection is no good any more, though the database may be: SQLite opens a file that it may not write
+# for reading only, and a session of PostgreSQL keeps the default that it began with.
+_STALE_SQLITE = frozenset(
+    {
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
 
 
-class LedgerError(RuntimeError):
-    """The database cannot be used; the message says why and never holds a password."""
-
-
-def create_ledger_engine(url: str) -> Engine:
-    """Return an engine with the transaction rules that the ledger needs.
+def create_ledger_engine(url: str, *, patience: float = LOCK_SECONDS) -> Engine:
+    """Return an engine with the transaction rules that the ledger needs; nothing is asked of the database yet.
 
     SQLite: write-ahead log and synchronous=FULL, since with NORMAL a power cut can undo a commit that was already
-    acted on; writers take the lock when they begin, so that they never fail half-way. PostgreSQL: READ COMMITTED.
+    acted on; writers take the lock when they begin, so that they never fail half-way. A file that is not there is not
+    made. PostgreSQL: READ COMMITTED. Either waits `patience` seconds for a lock.
 
     Raises:
         LedgerError: the URL is not one, its driver is not installed, or SQLite would lie on a network file system.
@@ -38,9 +64,9 @@ def create_ledger_engine(url: str) -> Engine:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
-            return _sqlite_engine(url, parsed.database)
+            return _sqlite_engine(parsed, patience)
         if backend == "postgresql":
-            return create_engine(parsed, pool_pre_ping=True, pool_size=5, max_overflow=5)
+            return _postgresql_engine(parsed, patience)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise LedgerError(f"database.url: {error}") from None
     raise LedgerError(f"database.url: {backend} is not supported; use sqlite or postgresql+psycopg")
@@ -51,18 +77,47 @@ def reading(engine: Engine) -> Engine:
     return engine.execution_options(**{_READ_ONLY: True})
 
 
-def _sqlite_engine(url: str, database: str | None) -> Engine:
-    if database and database != ":memory:":
-        folder = Path(database).absolute().parent
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if (kind := _file_system(folder)) in _NETWORK_FILE_SYSTEMS:
+def sqlite_file(url: URL) -> Path | None:
+    """Return the file of an SQLite database; None where it has none, or names it in a way of its own."""
+    name = url.database
+    if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
+        return None
+    return Path(name).absolute()
+
+
+def _postgresql_engine(url: URL, patience: float) -> Engine:
+    is_libpq = url.get_driver_name() in _LIBPQ_DRIVERS
+    options = {"connect_timeout": max(2, round(patience)), **_KEEPALIVE} if is_libpq else {}
+    own = {name: value for name, value in options.items() if name not in url.query}  # the administrator's come first
+    engine = create_engine(
+        url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args=own, hide_parameters=True
+    )  # fmt: skip
+    session = {**_SESSION, "lock_timeout": f"{round(patience * 1000)}ms"}
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            for name, value in session.items():
+                cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.commit()
+
+    event.listen(engine, "handle_error", _drop_stale)
+    return engine
+
+
+def _sqlite_engine(url: URL, patience: float) -> Engine:
+    file = sqlite_file(url)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if (kind := _file_system(file.parent)) in _NETWORK_FILE_SYSTEMS:
             raise LedgerError(f"database.url: SQLite cannot lock safely on {kind}; use a local disk or PostgreSQL")
-    engine = create_engine(url, connect_args={"timeout": 30.0})
+    engine = create_engine(url, connect_args={"timeout": patience}, hide_parameters=True)
+    milliseconds = round(patience * 1000)
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=30000", "foreign_keys=ON"):
+        for pragma in (f"busy_timeout={milliseconds}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -70,7 +125,44 @@ def _sqlite_engine(url: str, database: str | None) -> Engine:
         read_only = connection.get_execution_options().get(_READ_ONLY, False)
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
+    event.listen(engine, "handle_error", _drop_stale)
+    if file:
+        _hold_on_to(engine, file)
     return engine
+
+
+def _hold_on_to(engine: Engine, file: Path) -> None:
+    """Use this file and no other: none is made in its place, and one that was moved away is not written to."""
+
+    @event.listens_for(engine, "do_connect")
+    def _on_do_connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
+        arguments[:] = [f"file:{quote(str(file))}?mode=rw"]
+        options["uri"] = True
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(_connection: object, record: Any) -> None:
+        record.info["file"] = _identity(file)
+
+    @event.listens_for(engine, "checkout")
+    def _on_checkout(_connection: object, record: Any, _proxy: object) -> None:
+        identity = _identity(file)
+        if identity is None or identity != record.info["file"]:
+            raise DisconnectionError("the file of the database is not the one that was opened")
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _drop_stale(context: ExceptionContext) -> None:
+    error = context.original_exception
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in _STALE_SQLITE or getattr(error, "sqlstate", None) == _READ_ONLY_TRANSACTION:
+        context.is_disconnect = True
 
 
 def _file_system(folder: Path) -> str:
@@ -86,54 +178,3 @@ def _file_system(folder: Path) -> str:
         if len(mount) >= len(best) and os.path.commonpath([mount, folder.resolve()]) == mount:
             best, kind = mount, file_system
     return kind
-
-
-def upgrade(engine: Engine) -> None:
-    """Bring the schema to the newest revision; does nothing when it is there.
-
-    Raises:
-        LedgerError: the database cannot be reached, or its schema is newer than this program.
-    """
-    config = _migrations()
-    try:
-        with engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            _refuse_newer(connection, ScriptDirectory.from_config(config))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except SQLAlchemyError as error:
-        raise LedgerError(f"database: {_first_line(error)}") from error
-
-
-def check_revision(engine: Engine) -> None:
-    """Check that the schema is the one that this program was written for.
-
-    Raises:
-        LedgerError: it is not, or the database cannot be reached.
-    """
-    head = ScriptDirectory.from_config(_migrations()).get_current_head()
-    try:
-        with reading(engine).begin() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-    except SQLAlchemyError as error:
-        raise LedgerError(f"database: {_first_line(error)}") from error
-    if current != head:
-        raise LedgerError(f"database: schema is at {current or 'nothing'}, not {head}: run `scp-node db upgrade`")
-
-
-def _migrations() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
-    return config
-
-
-def _refuse_newer(connection: Connection, scripts: ScriptDirectory) -> None:
-    current = MigrationContext.configure(connection).get_current_revision()
-    known = {script.revision for script in scripts.walk_revisions()}
-    if current is not None and current not in known:
-        raise LedgerError(f"database: schema {current} is newer than this program")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -15,6 +15,7 @@ from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import status_text
 from scp_node.ledger.schema import instance
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
+from scp_node.ledger.unregistrable import UnregistrableFile, record_unregistrable
 
 _REGISTER_LOCK = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
 _CHUNK = 500  # values in one IN list
@@ -99,6 +100,11 @@ class Intake:
         detail = {"calling_ae": calling_ae, "peer": peer, "status": status_text(status), "reason": reason}
         with self._transactions.writing() as (connection, _now):
             record_event(connection, at, "rejected", sop_instance_uid=sop_instance_uid, detail=detail)
+
+    def record_unregistrable(self, file: UnregistrableFile) -> bool:
+        """Note a file that has to stay without a row; return False where that was noted before."""
+        with self._transactions.writing() as (connection, now):
+            return record_unregistrable(connection, file, now)
 
     def _insert(self, connection: Connection, item: ReceivedInstance, *, conflict: bool, now: datetime) -> None:
         values = {name: _storable(getattr(item, name)) for name in ReceivedInstance.__slots__}

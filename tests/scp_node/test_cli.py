@@ -33,7 +33,7 @@ def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path
     ("arguments", "told"),
     [
         (["serve", "--config", "absent.toml"], "absent.toml: cannot be read"),
-        (["audit"], "schema is at nothing, not 0004: run `scp-node db upgrade`"),
+        (["audit"], "ledger.sqlite3 is not there: `scp-node db upgrade` makes it"),
         (["audit", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
         (["audit", "--state", "done"], "--state: one of received"),
         (["requeue"], "requeue: give an ID, or --dead"),

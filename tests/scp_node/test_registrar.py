@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import queue
+import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from scp_node.demo.phantom import phantom_image
 from scp_node.domain import NotAnalysed, Reason, TransferEnded, utc_now
 from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.listener import CommitmentAnswer, RejectedInstance
-from scp_node.registrar import REMEMBERED, Registrar
+from scp_node.registrar import Registrar
 from scp_node.retention import Retention
 from scp_node.spool import Spool
 from tests.scp_node.ledger_node import MODEL, FakeClock
@@ -153,8 +153,7 @@ def test_an_interruption_is_entered_after_the_images_that_came_before_it(spool: 
 
 
 def test_an_interruption_is_not_lost_when_more_comes_than_is_remembered(spool: Spool, ledger: Ledger) -> None:
-    registrar = Registrar(ledger, spool)
-    registrar._arrivals = queue.Queue(1)  # in place of ten thousand
+    registrar = Registrar(ledger, spool, remembered=1)
     received = [spooled(spool, phantom_image(seed, opacity=False)) for seed in (1, 2)]
     for instance in received:
         registrar.received(instance)
@@ -194,8 +193,12 @@ def test_a_file_that_is_no_dicom_does_not_hold_up_the_others(tmp_path: Path, spo
     (tmp_path / "spool" / broken.spool_path).write_bytes(b"no DICOM")
     spooled(spool, phantom_image(2, opacity=False))
     with running(Registrar(ledger, spool)):
-        wait_until(lambda: states(ledger))
-    assert states(ledger) == ["received"]
+        wait_until(lambda: "received" in states(ledger))
+    [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
+    assert failed["reason"] == "unregistrable"
+    assert failed["detail"] == f"{broken.spool_path}: is damaged: not a DICOM file"
+    assert failed["sha256"] == hashlib.sha256(b"no DICOM").hexdigest()
+    assert failed["received_at"] == broken.received_at.isoformat()
     assert len(list(spool.paths())) == 2
 
 
@@ -253,8 +256,8 @@ def test_what_a_destination_reports_is_entered_and_of_an_unknown_transaction_onl
 
 
 def test_a_report_that_finds_no_room_is_not_taken(spool: Spool, ledger: Ledger) -> None:
-    registrar = Registrar(ledger, spool)
+    registrar = Registrar(ledger, spool, remembered=3)
     report = CommitmentReport(transaction_uid="2.25.7", committed=frozenset(), failed={})
     answer = CommitmentAnswer(report=report, destinations=frozenset({"pacs"}))
-    taken = [registrar.committed(answer) for _ in range(REMEMBERED + 1)]
-    assert (taken.count(True), taken[-1]) == (REMEMBERED, False)
+    taken = [registrar.committed(answer) for _ in range(4)]
+    assert taken == [True, True, True, False]

@@ -67,6 +67,7 @@ def test_the_trail_of_a_study_names_what_went_with_its_report(node: Node) -> Non
 
 
 def test_deliveries_from_before_there_were_companions_are_their_reports(tmp_path: Path) -> None:
+    (tmp_path / "old.sqlite3").touch()
     engine = create_ledger_engine(f"sqlite:///{tmp_path / 'old.sqlite3'}")
     _migrate(engine, "0002")
     with engine.begin() as connection:

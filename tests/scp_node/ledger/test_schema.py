@@ -44,6 +44,7 @@ def test_a_schema_of_a_newer_program_is_not_touched(engine: Engine) -> None:
 
 
 def test_sqlite_keeps_every_commit_through_a_power_cut(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").touch()
     engine = create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
     with engine.connect() as connection:
         names = ("journal_mode", "synchronous")
@@ -73,6 +74,7 @@ def test_an_unreachable_server_is_an_error_without_the_password() -> None:
 
 def test_results_from_before_there_were_regions_have_none(tmp_path: Path) -> None:
     path = tmp_path / "old.sqlite3"
+    path.touch()
     engine = create_ledger_engine(f"sqlite:///{path}")
     config = Config()
     config.set_main_option("script_location", str(Path(migrations.__file__).parent))

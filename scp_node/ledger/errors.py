@@ -1,0 +1,36 @@
+"""What is wrong with the database, or with what it was asked to keep."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import DataError, DBAPIError, StatementError
+
+# SQLSTATE classes of PostgreSQL: data exception, program limit exceeded (a value too long for its index)
+_CLASSES_OF_VALUES = frozenset({"22", "54"})
+
+
+class LedgerError(RuntimeError):
+    """The database cannot be used; the message says why and never holds a password."""
+
+
+class LedgerUnreachableError(LedgerError):
+    """The database cannot be used now: it is stopped, locked, full, read-only or gone. It may come back."""
+
+
+class LedgerGoneError(LedgerUnreachableError):
+    """There was a ledger, and now its database is empty or its file is not there."""
+
+
+def blames_values(error: Exception) -> bool:
+    """Return whether the database refuses these very values, and always will; anything else is its own trouble.
+
+    An `IntegrityError` is not among them: only a query can say what it means.
+    """
+    if isinstance(error, DBAPIError):
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return isinstance(error, DataError) or state[:2] in _CLASSES_OF_VALUES
+    return isinstance(error, (StatementError, ValueError, OverflowError))
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, without SQL."""
+    return str(error).splitlines()[0]
