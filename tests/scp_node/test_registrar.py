@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,51 @@ def test_while_the_database_is_away_nothing_is_lost_and_afterwards_all_is_regist
         with engine.begin() as connection:
             connection.execute(text("ALTER TABLE hidden RENAME TO instance"))
         wait_until(lambda: len(states(ledger)) == 3)
+
+
+def test_more_than_is_remembered_while_the_database_is_away_is_registered_without_a_restart(
+    spool: Spool, ledger: Ledger, engine: Engine
+) -> None:
+    registrar = Registrar(ledger, spool, remembered=2)
+    with running(registrar):
+        registrar.received(spooled(spool, phantom_image(0, opacity=False)))
+        wait_until(lambda: len(states(ledger)) == 1)
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE instance RENAME TO hidden"))
+        for seed in range(1, 9):
+            registrar.received(spooled(spool, phantom_image(seed, opacity=False)))
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE hidden RENAME TO instance"))
+        wait_until(lambda: len(states(ledger)) == 9, 30)
+    assert states(ledger) == ["received"] * 9
+
+
+def test_only_the_instance_whose_values_the_database_refuses_is_given_up_and_that_is_told_once(
+    spool: Spool, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = replace(spooled(spool, phantom_image(1, opacity=False)), accession="\udc80")  # no text in any encoding
+    registrar = Registrar(ledger, spool)
+    for instance in (refused, spooled(spool, phantom_image(2, opacity=False)), refused):
+        registrar.received(instance)
+    stop = threading.Event()
+    stop.set()
+    registrar.run(stop)  # without a scan, which would read the file anew
+    assert states(ledger) == ["received", "failed"]
+    [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
+    assert (failed["sop_instance_uid"], failed["sha256"]) == (refused.sop_instance_uid, refused.sha256)
+    assert caplog.text.count("file cannot be registered") == 1
+
+
+def test_what_was_given_up_is_failed_no_more_once_a_scan_could_register_it(spool: Spool, ledger: Ledger) -> None:
+    refused = replace(spooled(spool, phantom_image(1, opacity=False)), accession="\udc80")
+    registrar = Registrar(ledger, spool)
+    registrar.received(refused)
+    stop = threading.Event()
+    stop.set()
+    registrar.run(stop)
+    assert states(ledger) == ["failed"]
+    assert registrar.scan(first=True) == 1
+    assert states(ledger) == ["received"]
 
 
 def test_a_file_that_is_no_dicom_does_not_hold_up_the_others(tmp_path: Path, spool: Spool, ledger: Ledger) -> None:

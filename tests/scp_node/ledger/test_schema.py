@@ -12,9 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
 
 from scp_node import migrations
-from scp_node.ledger import LedgerError, check_revision, create_ledger_engine, upgrade
+from scp_node.ledger import LedgerError, LedgerGoneError, check_revision, create_ledger_engine, upgrade
 from scp_node.ledger import engine as engine_module
 from scp_node.ledger.schema import metadata, result
 
@@ -51,6 +52,24 @@ def test_sqlite_keeps_every_commit_through_a_power_cut(tmp_path: Path) -> None:
         pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
     engine.dispose()
     assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+
+
+def test_a_file_that_is_gone_is_not_made_anew_and_one_that_took_its_place_is_not_written_to(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.sqlite3"
+    engine = create_ledger_engine(f"sqlite:///{file}")
+    upgrade(engine)
+    file.rename(tmp_path / "away.sqlite3")
+    with pytest.raises(LedgerGoneError, match="is gone"):
+        upgrade(engine, begin=False)
+    with pytest.raises(OperationalError), engine.begin() as connection:
+        connection.execute(text("UPDATE clock SET jumps = 1"))
+    assert not file.exists()
+    file.touch()  # another, empty database
+    with pytest.raises(OperationalError, match="no such table"), engine.begin() as connection:
+        connection.execute(text("UPDATE clock SET jumps = 1"))
+    with pytest.raises(LedgerGoneError, match="is empty"):
+        upgrade(engine, begin=False)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("url", ["mysql://localhost/x", "no url at all", "postgresql+nodriver://localhost/x"])
