@@ -10,14 +10,17 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scp_node import __version__
+from scp_node.commitment import LARGEST_REQUEST
+from scp_node.heartbeat import Heartbeat, Progress
 from scp_node.identity import installation_id
 from scp_node.ledger import (
     Copied,
@@ -35,7 +38,7 @@ from scp_node.ledger.engine import LOCK_SECONDS
 from scp_node.opening import await_schema, upgrade_ledger
 from scp_node.patience import Patience, waiting
 from scp_node.polling import have_ended, poll
-from scp_node.settings import DestinationSettings, Settings, SettingsError, is_loopback
+from scp_node.settings import DestinationSettings, InferenceSettings, Settings, SettingsError, is_loopback
 from scp_node.spool import Spool
 from scp_node.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
     from scp_node.analysis import Equipment
     from scp_node.listener import Listener
+    from scp_node.model import ServedModel
     from scp_node.report import Site
 
 log = logging.getLogger(__name__)
@@ -55,6 +59,27 @@ _PORT_PATIENCE_SECONDS = 10.0
 _CHAIN_NOTE_SECONDS = 86_400.0
 _FIRST_TRY_SECONDS = 3.0  # that a database which does not answer holds up the start
 _LAST_TRY_SECONDS = 8.0  # that it holds up the end
+_UNFIT = 1  # exit status of a role that has to be started again
+_STEP_SECONDS = 120.0  # that a step of a loop may take beside what has a time of its own: a database that is slow
+_UPGRADE_SECONDS = 3_600.0  # that a database may take to be brought up to date
+
+
+def _open_model(settings: InferenceSettings) -> ServedModel:
+    from scp_node.model import ServedModel  # noqa: PLC0415 - only the worker pays for it
+
+    return ServedModel.open(settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a node is made of where a trial puts in something else."""
+
+    program: Sequence[str] = (sys.executable, "-m", "scp_node")  # starts a role
+    open_model: Callable[[InferenceSettings], ServedModel] = _open_model
+    decoder: Sequence[str] | None = None  # arguments of the interpreter that start a decoder process; None: our own
+
+
+PARTS = Parts()
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -116,29 +141,30 @@ def open_spool(settings: Settings) -> Spool:
     return Spool(settings.node.data_dir / SPOOL_FOLDER, low_water_bytes=settings.listen.low_water_mib * 2**20)
 
 
-def serve(settings: Settings, config: Path | None, role: str, *, supervised: bool = False) -> int:
-    """Run all roles under a supervisor, or one role in this process; return the exit status."""
+def serve(settings: Settings, config: Path | None, role: str, *, supervised: bool = False, parts: Parts = PARTS) -> int:
+    """Run all roles or one under a supervisor, or, as its child, one role in this process; return the exit status."""
     stop = _stop_on_signals()
-    if supervised:
-        stop_when_orphaned(stop)
-    elif role != "listener":  # the supervisor has asked for its children; a role that runs by itself asks too
+    if not supervised:
+        return _supervise(settings, config, role, stop, parts)
+    stop_when_orphaned(stop)
+    heart = Heartbeat()
+    heart.start(stop)
+    return _RUN[role](settings, stop, heart, parts)
+
+
+def _supervise(settings: Settings, config: Path | None, role: str, stop: threading.Event, parts: Parts) -> int:
+    if role != "listener":  # which needs no model
         check_demonstration(settings)
-    if role == "all":
-        return _serve_all(settings, config, stop)
-    _RUN[role](settings, stop)
-    return 0
-
-
-def _serve_all(settings: Settings, config: Path | None, stop: threading.Event) -> int:
     settings.node.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     installation_id(settings.node.data_dir)
-    if settings.database.upgrade_at_start:
+    if role == "all" and settings.database.upgrade_at_start:
         _upgrade_or_go_on(settings)
-    base = [sys.executable, "-m", "scp_node", "serve", SUPERVISED]
+    base = [*parts.program, "serve", SUPERVISED]
     if config:
         base += ["--config", str(config)]
     log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
-    status = Supervisor({role: [*base, "--role", role] for role in ROLES}).run(stop)
+    commands = {name: [*base, "--role", name] for name in (ROLES if role == "all" else [role])}
+    status = Supervisor(commands, silent_seconds=settings.node.silent_seconds).run(stop)
     log.info("node stopped")
     return status
 
@@ -200,7 +226,7 @@ def _owner(role: str) -> str:
 # -- roles --------------------------------------------------------------------------------------------------------
 
 
-def _run_listener(settings: Settings, stop: threading.Event) -> None:
+def _run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, _parts: Parts) -> int:
     from scp_node.listener import Listener  # noqa: PLC0415 - each role loads only what it needs
     from scp_node.registrar import Registrar  # noqa: PLC0415
     from scp_node.retention import LONGEST_PAUSE, Retention  # noqa: PLC0415
@@ -209,22 +235,24 @@ def _run_listener(settings: Settings, stop: threading.Event) -> None:
     spool.sweep()
     engine = create_ledger_engine(settings.database_url)
     ledger = Ledger(engine, _policy(settings))  # nothing is asked of the database yet: Success does not need it
-    registrar = Registrar(ledger, spool)
+    registrar = Registrar(ledger, spool, renew=heart.loop("register", _STEP_SECONDS).renew)
     listener = Listener(
         settings, spool, on_received=registrar.received, on_rejected=registrar.rejected, on_ended=registrar.ended,
         on_commitment=registrar.committed if any(entry.commitment for entry in settings.destinations) else None,
+        renew=heart.loop("listen", _STEP_SECONDS).renew,
     )  # fmt: skip
     _start_patiently(listener, stop)
     retention = Retention(ledger=ledger, spool=spool, days=settings.retention.days)
     purge = partial(
         poll, waiting(retention.step, stop, name="retention"), stop, name="retention", longest_pause=LONGEST_PAUSE
     )
-    followers = _Followers(settings, engine, register=registrar.run, purge=purge)
+    followers = _Followers(settings, engine, register=registrar.run, purge=purge, heart=heart)
     followers.start(stop)
     stop.wait()
     listener.stop(_STOP_GRACE_SECONDS)
     if followers.end():
         ledger.close()
+    return 0
 
 
 class _Followers:
@@ -232,12 +260,13 @@ class _Followers:
 
     def __init__(
         self, settings: Settings, engine: Engine, *,
-        register: Callable[[threading.Event], None], purge: Callable[[], None],
+        register: Callable[[threading.Event], None], purge: Callable[[], object], heart: Heartbeat,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._engine = engine
         self._register = register
         self._purge = purge
+        self._heart = heart
         self._over = threading.Event()
         self._refused: LedgerError | None = None
         self._threads: list[threading.Thread] = []
@@ -261,29 +290,36 @@ class _Followers:
     def _await_and_register(self, stop: threading.Event) -> None:
         data_dir, may_upgrade = self._settings.node.data_dir, self._settings.database.upgrade_at_start
         try:
-            if not await_schema(self._engine, data_dir, self._over, may_upgrade=may_upgrade):
+            if not await_schema(self._engine, data_dir, self._over, may_upgrade=may_upgrade, renew=self._renew):
                 return
         except LedgerError as error:  # the role ends, as it would have at the start
             self._refused = error
             stop.set()
             return
+        self._heart.working()  # before that the role may still refuse to start, which stops the node
         self._begin("retention", self._purge)
         self._register(self._over)
 
-    def _begin(self, name: str, run: Callable[[], None]) -> None:
+    def _renew(self) -> None:
+        self._heart.still_starting(_UPGRADE_SECONDS)
+
+    def _begin(self, name: str, run: Callable[[], object]) -> None:
         thread = threading.Thread(target=run, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
 
-def _await_ledger(settings: Settings, stop: threading.Event) -> Ledger | None:
+def _await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) -> Ledger | None:
     """Return the ledger once it can be used; None: `stop` was set before.
 
     Raises:
         LedgerError: its schema is not this program's.
     """
     engine = create_ledger_engine(settings.database_url)
-    if not await_schema(engine, settings.node.data_dir, stop, may_upgrade=settings.database.upgrade_at_start):
+    if not await_schema(
+        engine, settings.node.data_dir, stop, may_upgrade=settings.database.upgrade_at_start,
+        renew=lambda: heart.still_starting(_UPGRADE_SECONDS),
+    ):  # fmt: skip
         return None
     return Ledger(engine, _policy(settings))
 
@@ -307,50 +343,56 @@ def _start_patiently(listener: Listener, stop: threading.Event) -> None:
             return
 
 
-def _run_worker(settings: Settings, stop: threading.Event) -> None:
-    from scp_node.analysis import DecoderPool  # noqa: PLC0415
+def _run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts) -> int:
+    from scp_node.analysis import DECODER, DecoderPool  # noqa: PLC0415
+    from scp_node.decoding import WatchedDecoder  # noqa: PLC0415
     from scp_node.leases import LeaseKeeper  # noqa: PLC0415
-    from scp_node.model import ServedModel  # noqa: PLC0415
     from scp_node.report import warm_up  # noqa: PLC0415
-    from scp_node.reporting import ReportBuilder, wants_attention  # noqa: PLC0415
-    from scp_node.worker import Analyser, Reporter  # noqa: PLC0415
+    from scp_node.reporting import ReportBuilder, Reporter, wants_attention  # noqa: PLC0415
+    from scp_node.worker import Analyser  # noqa: PLC0415
 
-    model = ServedModel.open(settings.inference)
+    model = parts.open_model(settings.inference)
     warm_up()
-    if (ledger := _await_ledger(settings, stop)) is None:
-        return
+    if (ledger := _await_ledger(settings, stop, heart)) is None:
+        return 0
     with ExitStack() as stack:
         stack.callback(ledger.close)
-        leases = LeaseKeeper(ledger, _lease(settings)).start()
+        leases = LeaseKeeper(ledger, _lease(settings), hangs=heart.late).start()
         stack.callback(leases.close)
-        decoder = stack.enter_context(
+        pool = stack.enter_context(
             DecoderPool(
                 settings.analysis,
                 processes=settings.analysis.decoder_processes,
                 memory_mib=settings.analysis.decoder_memory_mib,
                 own=_equipment(settings),
+                program=parts.decoder or DECODER,
             )
         )
+        analysing, reporting = heart.loop("analyse", _STEP_SECONDS), heart.loop("report", _STEP_SECONDS)
         analyser = Analyser(
-            ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER, decoder=decoder,
-            network=model, detector=model.detector, batch_size=settings.inference.batch_size, owner=_owner("worker"),
+            ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER,
+            decoder=WatchedDecoder(pool, analysing, others=1), network=model, detector=model.detector,
+            batch_size=settings.inference.batch_size, owner=_owner("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),
-            patiently=Patience(stop, name="analyse"),
+            progress=analysing, batch_seconds=settings.inference.batch_seconds,
+            patiently=Patience(stop, name="analyse", renew=analysing.renew),
         )  # fmt: skip
         build = ReportBuilder(
             settings=settings.report, model=model.identity, site=_site(settings),
-            spool_folder=settings.node.data_dir / SPOOL_FOLDER, pictures=decoder,
+            spool_folder=settings.node.data_dir / SPOOL_FOLDER,
+            pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size),
         )  # fmt: skip
         reporter = Reporter(
             ledger=ledger, leases=leases, model=model.identity, build=build,
             destinations=lambda snapshot: route(settings, snapshot), owner=_owner("reporter"),
-            patiently=Patience(stop, name="report"),
+            patiently=Patience(stop, name="report", renew=reporting.renew),
         )  # fmt: skip
         log.info(
             "analysing bundle=%s backend=%s device=%s detector=%s",
             model.identity.bundle, model.backend, model.device, "yes" if model.detector else "no",
         )  # fmt: skip
-        _run_threads(stop, {"analyse": analyser.step, "report": reporter.step, "note the chain": _chain_notes(ledger)})
+        loops = [(analysing, analyser.step), (reporting, reporter.step)]
+        return _run_loops(stop, heart, [*loops, (heart.loop("note the chain", _STEP_SECONDS), _chain_notes(ledger))])
 
 
 def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
@@ -371,22 +413,22 @@ def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
     return step
 
 
-def _run_sender(settings: Settings, stop: threading.Event) -> None:
+def _run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, _parts: Parts) -> int:
     from scp_node.committer import Committer  # noqa: PLC0415
     from scp_node.delivery import CommitmentScu, QueryScu, StorageScu  # noqa: PLC0415
     from scp_node.leases import LeaseKeeper  # noqa: PLC0415
     from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
     from scp_node.sender import Sender  # noqa: PLC0415
 
-    if (ledger := _await_ledger(settings, stop)) is None:
-        return
+    if (ledger := _await_ledger(settings, stop, heart)) is None:
+        return 0
     with ExitStack() as stack:
         stack.callback(ledger.close)
-        leases = LeaseKeeper(ledger, _lease(settings)).start()
+        leases = LeaseKeeper(ledger, _lease(settings), hangs=heart.late).start()
         stack.callback(leases.close)
 
-        def open_sender(destination: DestinationSettings) -> Callable[[], bool]:
-            name = f"deliver:{destination.name}"
+        def open_sender(destination: DestinationSettings, progress: Progress) -> Callable[[], bool]:
+            patience = Patience(stop, name=progress.name, renew=progress.renew)
             scu = StorageScu(
                 destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
                 other_sop_classes=COMPANION_SOP_CLASSES, settings=settings.delivery, recast=with_sop_class,
@@ -395,7 +437,7 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
             is_checked = destination.commitment or destination.find
             return Sender(
                 name=destination.name, scu=scu, ledger=ledger, leases=leases, settings=settings.delivery,
-                owner=_owner(f"sender:{destination.name}"), patiently=Patience(stop, name=name),
+                owner=_owner(f"sender:{destination.name}"), patiently=patience,
                 check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
             ).step  # fmt: skip
 
@@ -408,21 +450,33 @@ def _run_sender(settings: Settings, stop: threading.Event) -> None:
                 owner=_owner(f"committer:{destination.name}"),
             ).step  # fmt: skip
 
-        steps = {f"deliver:{entry.name}": open_sender(entry) for entry in settings.destinations}
-        _run_threads(stop, steps | {f"commit:{entry.name}": open_committer(entry) for entry in settings.destinations})
+        delivery = settings.delivery
+        sending = _STEP_SECONDS + delivery.connect_seconds + 3 * delivery.send_seconds
+        asking = sending + delivery.commit_answer_seconds + LARGEST_REQUEST * delivery.send_seconds
+        loops = []
+        for entry in settings.destinations:
+            progress = heart.loop(f"deliver:{entry.name}", sending)
+            loops.append((progress, open_sender(entry, progress)))
+            loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry)))
+        return _run_loops(stop, heart, loops)
 
 
-def _run_threads(stop: threading.Event, steps: dict[str, Callable[[], bool]]) -> None:
-    threads = [
-        threading.Thread(
-            target=poll, args=(waiting(step, stop, name=name), stop), kwargs={"name": name}, name=name, daemon=True
-        )
-        for name, step in steps.items()
-    ]
+def _run_loops(stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]]) -> int:
+    """Run each loop in a thread of its own until `stop`; return the exit status of the role."""
+    unfit: list[str] = []
+
+    def run(progress: Progress, step: Callable[[], bool]) -> None:
+        patient = waiting(step, stop, name=progress.name, renew=progress.renew)
+        if not poll(patient, stop, name=progress.name):
+            unfit.append(progress.name)
+
+    threads = [threading.Thread(target=run, args=loop, name=loop[0].name, daemon=True) for loop in loops]
     for thread in threads:
         thread.start()
+    heart.working()
     stop.wait()
     have_ended(threads, _STOP_GRACE_SECONDS)
+    return _UNFIT if unfit else 0
 
 
 def _equipment(settings: Settings) -> Equipment:
@@ -459,7 +513,7 @@ def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:
     return names
 
 
-_RUN: dict[str, Callable[[Settings, threading.Event], None]] = {
+_RUN: dict[str, Callable[[Settings, threading.Event, Heartbeat, Parts], int]] = {
     "listener": _run_listener,
     "worker": _run_worker,
     "sender": _run_sender,

@@ -5,6 +5,7 @@ Values only, standard library only. Everything here is frozen; a step takes valu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -170,6 +171,15 @@ class Region:
     bottom: float
     score: float  # 0..1, the detector's own: not calibrated, no probability
 
+    def __post_init__(self) -> None:
+        """Refuse what is no number.
+
+        Raises:
+            ValueError: a place or the score is not finite.
+        """
+        if not all(map(math.isfinite, (self.left, self.top, self.right, self.bottom, self.score))):
+            raise ValueError("a region has finite places and a finite score")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -183,6 +193,15 @@ class Finding:
     input_stats: Mapping[str, float] = field(default_factory=dict)
     regions: tuple[Region, ...] = ()  # of a positive image only, the surest first
     attention: bytes = b""  # class activation map: 14 x 14 float32, little-endian, in logit units; empty: not kept
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number: a finding that could not be told from one must not exist.
+
+        Raises:
+            ValueError: probability or logit is not finite, or the probability is none.
+        """
+        if not (0 <= self.probability <= 1 and math.isfinite(self.logit)):
+            raise ValueError("a finding has a probability, 0..1, and a logit that is finite")
 
     @property
     def verdict(self) -> Verdict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -18,11 +18,12 @@ _CLOSE_SECONDS = 2.0  # a renewal that hangs in the database does not keep the p
 
 
 class LeaseKeeper:
-    """One thread that renews every held lease at a third of its length."""
+    """One thread that renews every held lease at a third of its length, as long as the process does its work."""
 
-    def __init__(self, ledger: Ledger, lease: timedelta) -> None:
-        """Renew in `ledger`; call `start` before the first `hold`."""
+    def __init__(self, ledger: Ledger, lease: timedelta, *, hangs: Callable[[], object] = lambda: False) -> None:
+        """Renew in `ledger` unless `hangs` returns something; call `start` before the first `hold`."""
         self._ledger = ledger
+        self._hangs = hangs
         self._period = lease.total_seconds() / 3
         self._held: dict[int, Claim] = {}
         self._lock = threading.Lock()
@@ -57,7 +58,7 @@ class LeaseKeeper:
             pause = self._period
             with self._lock:
                 claims = list(self._held.values())
-            if not claims:
+            if not claims or self._hangs():  # what hangs would keep its work from everybody for ever
                 continue
             try:
                 self._ledger.upkeep.renew(claims)

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.backends import Backend, open_backend
 from pneumonia_model.bundle import Bundle, load_bundle, verify_golden
-from pneumonia_model.regions import Detector, Regions, detector_threshold, has_detector, open_detector
+from pneumonia_model.regions import (
+    Detector,
+    Regions,
+    detector_threshold,
+    has_detector,
+    open_detector,
+    verify_golden_regions,
+)
 
 from scp_node.domain import ModelIdentity, Region
 from scp_node.settings import InferenceSettings, SettingsError
@@ -27,6 +34,14 @@ class ServedDetector:
     def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
         """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1], the surest first."""
         return [_regions(found.above(self._threshold)) for found in self._detector.detect(inputs)]
+
+    def verify(self, bundle: Bundle) -> None:
+        """Compare what it finds with what `bundle` was released with.
+
+        Raises:
+            BundleError: it differs.
+        """
+        verify_golden_regions(bundle, self._detector)
 
 
 class ServedModel:
@@ -71,6 +86,16 @@ class ServedModel:
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class activation maps, shape (n, 14, 14) in logit units, of the same inputs."""
         return self._backend.predict(inputs).maps
+
+    def verify(self) -> None:
+        """Have the bundle's golden inputs answered once more.
+
+        Raises:
+            BundleError: network or detector does not answer as recorded; a lost device raises what the runtime raises.
+        """
+        verify_golden(self._bundle, self._backend)
+        if self.detector:
+            self.detector.verify(self._bundle)
 
 
 def identify(settings: InferenceSettings) -> ModelIdentity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import URL, Engine
@@ -15,13 +16,18 @@ from scp_node.patience import Patience
 MARKER = "ledger"  # in the data folder: names the database that this node made, or found made
 
 
-def await_schema(engine: Engine, data_dir: Path, stop: threading.Event, *, may_upgrade: bool) -> bool:
+def await_schema(
+    engine: Engine, data_dir: Path, stop: threading.Event, *, may_upgrade: bool,
+    renew: Callable[[], None] = lambda: None,
+) -> bool:  # fmt: skip
     """Wait for a database that can be used, with this program's schema; False: `stop` was set before.
+
+    `renew` is called before each try.
 
     Raises:
         LedgerError: it does not fit.
     """
-    patience = Patience(stop, name="start")
+    patience = Patience(stop, name="start", renew=renew)
     try:
         patience(lambda: prepare_ledger(engine, data_dir, may_upgrade=may_upgrade))
     except LedgerUnreachableError:

@@ -35,10 +35,14 @@ def at_once(action: Callable[[], T], /) -> T:
 class Patience:
     """Repeats an action while the database is away; each must be one that may be done twice."""
 
-    def __init__(self, stop: threading.Event, *, name: str, also: tuple[type[Exception], ...] = ()) -> None:
-        """Wait until `stop` is set; what `also` names is waited for, too."""
+    def __init__(
+        self, stop: threading.Event, *, name: str, also: tuple[type[Exception], ...] = (),
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Wait until `stop` is set; what `also` names is waited for, too. `renew` is called before each try."""
         self._stop = stop
         self._name = name
+        self._renew = renew
         self._waited_for: tuple[type[Exception], ...] = (SQLAlchemyError, LedgerUnreachableError, *also)
 
     def __call__(self, action: Callable[[], T], /) -> T:
@@ -49,6 +53,7 @@ class Patience:
         """
         pause = SHORTEST_PAUSE
         while True:
+            self._renew()
             try:
                 done = action()
             except self._waited_for as error:
@@ -71,9 +76,11 @@ class Patience:
             log.warning("database is away, will be retried step=%s reason=%r", self._name, first_line(error))
 
 
-def waiting(step: Callable[[], bool], stop: threading.Event, *, name: str) -> Callable[[], bool]:
+def waiting(
+    step: Callable[[], bool], stop: threading.Event, *, name: str, renew: Callable[[], None] = lambda: None
+) -> Callable[[], bool]:
     """Return a step for `poll` that waits while the database is away, in one line of the log for each try."""
-    patience = Patience(stop, name=name)
+    patience = Patience(stop, name=name, renew=renew)
 
     def wait_and_step() -> bool:
         try:

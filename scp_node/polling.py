@@ -15,18 +15,26 @@ LONGEST_PAUSE = 0.25
 LONGEST_PAUSE_AFTER_ERROR = 15.0
 
 
-def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_pause: float = LONGEST_PAUSE) -> None:
+class UnfitProcessError(Exception):
+    """This process can do its work no more, a new one may: the message says why."""
+
+
+def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_pause: float = LONGEST_PAUSE) -> bool:
     """Call `step` until `stop` is set; a step returns whether there was something to do.
 
     Without anything to do the pauses grow to `longest_pause`, in seconds.
 
     This is the one place that catches everything: a step that raises is logged and tried again, later each time.
-    What it had claimed comes back when its lease ends.
+    What it had claimed comes back when its lease ends. A process that is unfit is ended: `stop` is set, False returned.
     """
     idle, failed = SHORTEST_PAUSE, SHORTEST_PAUSE
     while not stop.is_set():
         try:
             busy = step()
+        except UnfitProcessError as error:
+            log.error("process is unfit, ends step=%s reason=%s", name, error)  # noqa: TRY400 - logged where it was met
+            stop.set()
+            return False
         except Exception:
             log.exception("step failed step=%s", name)
             stop.wait(failed)
@@ -38,6 +46,7 @@ def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_
             continue
         stop.wait(idle * random.uniform(0.75, 1.25))  # noqa: S311 - spreads pollers, guards nothing
         idle = min(1.5 * idle, longest_pause)
+    return True
 
 
 def have_ended(threads: Sequence[threading.Thread], seconds: float) -> bool:

@@ -45,11 +45,16 @@ class Registrar:
     def __init__(
         self, ledger: Ledger, spool: Spool, *, clock: Clock = utc_now,
         remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """Enter what `spool` holds into `ledger`; more than `remembered` wait in the spool alone."""
+        """Enter what `spool` holds into `ledger`; more than `remembered` wait in the spool alone.
+
+        `renew` is called as long as that goes on.
+        """
         self._ledger = ledger
         self._spool = spool
         self._clock = clock
+        self._renew = renew
         self._arrivals: Backlog[_Arrival] = Backlog(remembered, remembered_bytes)
         self._overflowed = threading.Event()
         self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
@@ -86,6 +91,7 @@ class Registrar:
             return
         next_scan = time.monotonic() + RESCAN_SECONDS
         while not (stop.is_set() and self._arrivals.is_empty()):
+            self._renew()
             batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
             if not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
@@ -103,7 +109,7 @@ class Registrar:
 
         Catches everything, as `poll` does: what is no outage is a bug of ours, and must not end this thread.
         """
-        patience = Patience(stop, name="register", also=(SpoolError, OSError))
+        patience = Patience(stop, name="register", also=(SpoolError, OSError), renew=self._renew)
         while True:
             try:
                 patience(step)
@@ -192,6 +198,7 @@ class Registrar:
             for paths in _chunks(iter(missing), BATCH):
                 if stop is not None and stop.is_set():
                     return found
+                self._renew()
                 found += self._register([instance for path in paths if (instance := self._read(path))])
         return found
 

@@ -64,6 +64,9 @@ class NodeSettings(Section):
         "scp-node open-source project", max_length=64, description="Manufacturer (0008,0070) of our reports."
     )
     model_name: str = Field("scp-node", max_length=64, description="Manufacturer's Model Name (0008,1090).")
+    silent_seconds: float = Field(
+        30.0, ge=2, le=3_600, description="A role that shows no sign of life for this long is killed and started again."
+    )
 
 
 class ListenSettings(Section):
@@ -172,6 +175,9 @@ class InferenceSettings(Section):
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0 takes the backend's default.")
     lease_seconds: float = Field(
         15.0, ge=2, le=3_600, description="A worker that is silent for this long loses its images to another."
+    )
+    batch_seconds: PositiveSeconds = Field(
+        120.0, description="Longest time that the network may take for one batch before the worker counts as hung."
     )
     max_attempts: int = Field(3, ge=1, le=20, description="Tries before an image ends as failed.")
     acknowledge_demonstration: bool = Field(

@@ -1,12 +1,14 @@
-"""The worker's two loops: images are analysed in batches, and quiet studies are reported.
+"""The worker's first loop: images are analysed in batches. The other one is in `scp_node.reporting`.
 
-Claim, pure step, complete: what goes wrong in a step is either an outcome of the image (`NotAnalysed`) or an exception
-that puts the whole batch back.
+Claim, pure step, complete: what goes wrong in a step is either an outcome of the image (`NotAnalysed`) or an exception.
+Then somebody is to blame, the machine or one image: the machine is asked something that it must know, and the images of
+a batch are tried one by one. See docs/decisions/0012.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,10 +18,10 @@ from typing import Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from pneumonia_model.backends import NotFiniteError
 
-from scp_node.analysis import Prepared, conclude
+from scp_node.analysis import DecoderStartError, Prepared, conclude
 from scp_node.domain import (
-    BuiltReport,
     Clock,
     Finding,
     ModelIdentity,
@@ -30,16 +32,16 @@ from scp_node.domain import (
     Verdict,
     utc_now,
 )
+from scp_node.heartbeat import Progress
 from scp_node.leases import LeaseKeeper
-from scp_node.ledger import Analysed, AnalysisTask, Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
 from scp_node.patience import Patiently, at_once
-from scp_node.report import UnreportableHeader
+from scp_node.polling import UnfitProcessError
 
 log = logging.getLogger(__name__)
 
 TOP_UP_SECONDS = 0.05  # a batch that is not full waits this long, once, for more images
 OLDEST_FIRST_EVERY = 8  # one claim in so many ignores priority, so that routine images never starve
-PENDING_PAUSE = timedelta(seconds=0.25)  # until a study whose images are still analysed is looked at again
 RETRY_PAUSE = timedelta(seconds=5)
 
 
@@ -64,6 +66,9 @@ class Network(Protocol):
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class activation maps, shape (n, 14, 14), of the same inputs, in logit units."""
 
+    def verify(self) -> None:
+        """Have inputs answered whose answers are known; raises, whatever it is, when they differ or do not come."""
+
 
 class Detector(Protocol):
     """What a model may have beside its network: where the opacities lie."""
@@ -79,9 +84,12 @@ class Analyser:
         self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
         batch_size: int, owner: str, detector: Detector | None = None,
         wants_attention: Callable[[Finding], bool] = lambda _: False, clock: Clock = utc_now,
-        patiently: Patiently = at_once,
+        progress: Progress | None = None, batch_seconds: float = math.inf, patiently: Patiently = at_once,
     ) -> None:  # fmt: skip
-        """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map."""
+        """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map.
+
+        The network has `batch_seconds` for a batch before the loop whose `progress` this is counts as hung.
+        """
         self._patiently = patiently
         self._ledger = ledger
         self._leases = leases
@@ -93,6 +101,8 @@ class Analyser:
         self._batch_size = batch_size
         self._owner = owner
         self._clock = clock
+        self._progress = progress or Progress("analyse")
+        self._batch_seconds = batch_seconds
         self._claims = 0
 
     def step(self) -> bool:
@@ -102,6 +112,8 @@ class Analyser:
         if not tasks:
             return False
         with self._leases.hold([task.claim for task in tasks]):
+            if tasks[0].claim.attempt > 1:
+                self._require_sound_machine(tasks)
             self._finish(tasks)
         return True
 
@@ -112,21 +124,62 @@ class Analyser:
         """
         try:
             analysed = self._analyse(tasks)
+        except DecoderStartError as error:
+            self._give_back(tasks, str(error))
         except Exception as error:
             log.exception("analysis failed count=%d", len(tasks))
-            if len(tasks) == 1:
-                self._ledger.analyses.retry(
-                    tasks, self._network.identity, pause=RETRY_PAUSE, error=type(error).__name__
-                )
-                return
-            for task in tasks:
+            self._blame(tasks, type(error).__name__)
+        else:
+            self._record(analysed)
+
+    def _blame(self, tasks: Sequence[AnalysisTask], error: str) -> None:
+        """Find out who is at fault. An image that breaks the machine spends its tries like one that breaks the step.
+
+        Raises:
+            UnfitProcessError: the machine is broken now.
+        """
+        fault = self._fault()
+        if fault or len(tasks) == 1:
+            self._ledger.analyses.retry(tasks, self._network.identity, pause=RETRY_PAUSE, error=fault or error)
+        if fault:
+            raise UnfitProcessError(fault)
+        if len(tasks) > 1:
+            self._finish_one_by_one(tasks)
+
+    def _finish_one_by_one(self, tasks: Sequence[AnalysisTask]) -> None:
+        for number, task in enumerate(tasks, 1):
+            try:
                 self._finish([task])
-            return
+            except UnfitProcessError as error:
+                self._ledger.analyses.put_back(tasks[number:], error=str(error))
+                raise
+
+    def _require_sound_machine(self, tasks: Sequence[AnalysisTask]) -> None:
+        """Ask the machine before it is given a suspect: what then breaks it is the image."""
+        if fault := self._fault():
+            self._give_back(tasks, fault)
+
+    def _give_back(self, tasks: Sequence[AnalysisTask], fault: str) -> None:
+        """End the process without a try of these images: another one of it has another machine to begin with."""
+        self._ledger.analyses.put_back(tasks, error=fault)
+        raise UnfitProcessError(fault)
+
+    def _fault(self) -> str:
+        """Return what is wrong with the machine; empty: it answers as it should."""
+        try:
+            with self._progress.stage(self._batch_seconds):
+                self._network.verify()
+        except Exception as error:
+            log.exception("network does not answer as it should")
+            return f"machine fault: {type(error).__name__}"
+        return ""
+
+    def _record(self, analysed: Sequence[Analysed]) -> None:
         kept = self._patiently(lambda: self._ledger.analyses.record(analysed, self._network.identity))
         for item in analysed:
             _log_outcome(item)
-        if kept < len(tasks):
-            log.warning("claims lost count=%d", len(tasks) - kept)
+        if kept < len(analysed):
+            log.warning("claims lost count=%d", len(analysed) - kept)
 
     def _claim(self) -> list[AnalysisTask]:
         self._claims += 1
@@ -135,14 +188,16 @@ class Analyser:
         urgent = any(task.claim.priority == Priority.STAT for task in tasks)
         if 1 < len(tasks) < self._batch_size and not urgent:  # more are probably coming; a lone image does not wait
             time.sleep(TOP_UP_SECONDS)
-            tasks += self._ledger.analyses.claim(owner=self._owner, limit=self._batch_size - len(tasks))
+            more = self._batch_size - len(tasks)
+            tasks += self._ledger.analyses.claim(owner=self._owner, limit=more, suspects=Suspects.LEFT)
         return tasks
 
     def _analyse(self, tasks: Sequence[AnalysisTask]) -> list[Analysed]:
         started_at, began = self._clock(), time.monotonic()
         prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
         decoded = time.monotonic()
-        outcomes = self._attended(prepared, self._located(prepared, self._infer(prepared)))
+        with self._progress.stage(self._batch_seconds):
+            outcomes = self._attended(prepared, self._located(prepared, self._infer(prepared)))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -155,9 +210,10 @@ class Analyser:
 
     def _infer(self, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
         ready = [item for item in prepared if isinstance(item, Prepared)]
-        logits = self._network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0)
+        logits = self._network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0, np.float32)
         if len(logits) != len(ready):
             raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
+        _require_numbers(logits)
         values = iter(logits.tolist())
         return [item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared]
 
@@ -177,9 +233,10 @@ class Analyser:
         inputs = [item.inputs for item, wants in pairs if wants and isinstance(item, Prepared)]
         if not inputs:
             return outcomes
-        maps = iter(self._network.attention(np.stack(inputs)).astype("<f4"))
+        maps = _require_numbers(self._network.attention(np.stack(inputs)))
+        rows = iter(maps.astype("<f4"))
         return [
-            replace(outcome, attention=next(maps).tobytes()) if wants and isinstance(outcome, Finding) else outcome
+            replace(outcome, attention=next(rows).tobytes()) if wants and isinstance(outcome, Finding) else outcome
             for outcome, wants in zip(outcomes, wanted, strict=True)
         ]
 
@@ -191,72 +248,14 @@ class Analyser:
         )  # fmt: skip
 
 
+def _require_numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise NotFiniteError("the network gave a number that is not finite")
+    return values
+
+
 def _is_positive(outcome: Outcome) -> TypeGuard[Finding]:
     return isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT
-
-
-class Build(Protocol):
-    """Builds the report of a study."""
-
-    def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
-        """Return the serialised report.
-
-        Raises:
-            UnreportableHeader: no report can be made of the study's headers.
-        """
-
-
-class Reporter:
-    """Reports studies that are quiet, one a step."""
-
-    def __init__(
-        self, *, ledger: Ledger, leases: LeaseKeeper, model: ModelIdentity, build: Build,
-        destinations: Callable[[StudySnapshot], list[str]], owner: str, patiently: Patiently = at_once,
-    ) -> None:  # fmt: skip
-        """Build reports with `build` and open their deliveries to what `destinations` names."""
-        self._ledger = ledger
-        self._leases = leases
-        self._model = model
-        self._patiently = patiently
-        self._build = build
-        self._destinations = destinations
-        self._owner = owner
-
-    def step(self) -> bool:
-        """Report one study; return whether there was one."""
-        self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up studies that are quiet
-        task = self._ledger.reports.claim(owner=self._owner)
-        if task is None:
-            return False
-        with self._leases.hold([task.claim]):
-            try:
-                self._patiently(lambda: self._report(task))
-            except UnreportableHeader as error:
-                log.error("study cannot be reported study_uid=%s reason=%s", task.study_uid, error)  # noqa: TRY400 - no bug
-                self._ledger.reports.fail(task, str(error))
-            except Exception as error:
-                log.exception("report failed study_uid=%s", task.study_uid)
-                self._ledger.reports.retry(task, pause=RETRY_PAUSE, error=type(error).__name__)
-        return True
-
-    def _report(self, task: ReportTask) -> None:
-        snapshot = self._ledger.reports.snapshot(task.study_uid, self._model)
-        if isinstance(snapshot, StudyPending):
-            self._ledger.reports.postpone(task, PENDING_PAUSE)
-            return
-        if isinstance(snapshot, NothingToReport):
-            self._ledger.reports.close(task, self._model)
-            return
-        built = self._build(snapshot)
-        if built.content_digest == snapshot.previous_content_digest:
-            self._ledger.reports.complete_unchanged(task, snapshot, self._model)
-            return
-        names = self._destinations(snapshot)
-        if self._ledger.reports.save(task, snapshot, built, self._model, names):
-            log.info(
-                "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
-                task.study_uid, built.sop_instance_uid, len(snapshot.images), ",".join(names) or "none",
-            )  # fmt: skip
 
 
 def _log_outcome(item: Analysed) -> None:

@@ -34,6 +34,7 @@ class Node:
     folder: Path
     changes: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)  # on top of the test's own
+    program: str = "scp_node"  # the module that is run
     process: subprocess.Popen[bytes] | None = None
     sent: int = 0
     settings: Settings = field(init=False)
@@ -53,7 +54,7 @@ class Node:
 
     def start(self, role: str = "all", *, wait: bool = True) -> Node:
         with (self.folder / "node.log").open("ab") as log:
-            command = [sys.executable, "-m", "scp_node", "serve", "--config", str(self.config), "--role", role]
+            command = [sys.executable, "-m", self.program, "serve", "--config", str(self.config), "--role", role]
             environment = {**os.environ, **self.environment}
             self.process = subprocess.Popen(command, stderr=log, start_new_session=True, env=environment)
         process = self.process

@@ -15,7 +15,7 @@ from scp_node.analysis.pixels import Picture, Prepared
 from scp_node.analysis.wire import GarbledReplyError, OutOfMemory, Ready, Request, Setup, take_reply
 from scp_node.domain import NotAnalysed
 
-_START_SECONDS: Final = 60.0
+START_SECONDS: Final = 60.0
 _KILL_SECONDS: Final = 5.0
 _CHUNK: Final = 262_144
 # What a decoder process needs of our environment. The rest may hold the password of the database.
@@ -61,7 +61,7 @@ class DecoderProcess:
         self._requests = 0
         self._ready = False
         self._waited_for = True
-        self.deadline = time.monotonic() + _START_SECONDS
+        self.deadline = time.monotonic() + START_SECONDS
         self._send(setup.encode())
 
     @property

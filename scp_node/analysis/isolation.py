@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from scp_node.analysis.decoder_process import DecoderEndedError, DecoderProcess, DecoderStartError
+from scp_node.analysis.decoder_process import START_SECONDS, DecoderEndedError, DecoderProcess, DecoderStartError
 from scp_node.analysis.eligibility import Equipment
 from scp_node.analysis.pixels import Picture, Prepared
 from scp_node.analysis.wire import OutOfMemory, Setup
@@ -68,6 +68,11 @@ class DecoderPool:
         except DecoderStartError:
             self.close()
             raise
+
+    def longest_seconds(self, images: int) -> float:
+        """Return after which time so many images are read, whatever they do: each may be tried twice."""
+        rounds = -(-images // self._size)
+        return 2 * rounds * (self._seconds + START_SECONDS)
 
     def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
         """Return for each DICOM file, in the same order, the network's input or why the image gets no score.

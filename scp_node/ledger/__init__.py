@@ -15,7 +15,7 @@ from scp_node.ledger.revision import check_revision, is_up_to_date, upgrade
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
-from scp_node.ledger.work import Claim, WorkState
+from scp_node.ledger.work import Claim, Suspects, WorkState
 
 __all__ = [
     "Analysed",
@@ -40,6 +40,7 @@ __all__ = [
     "ReportTask",
     "StudyPending",
     "StudySnapshot",
+    "Suspects",
     "UnregistrableFile",
     "Verification",
     "WorkState",

@@ -14,7 +14,7 @@ from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
 from scp_node.ledger.schema import companion, instance, result
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.work import ANALYSE, Claim
+from scp_node.ledger.work import ANALYSE, Claim, Suspects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +70,16 @@ class Analyses:
         self._transactions = transactions
         self._policy = policy
 
-    def claim(self, *, owner: str, limit: int, oldest_first: bool = False) -> list[AnalysisTask]:
-        """Take up to `limit` images, the most urgent first."""
+    def claim(
+        self, *, owner: str, limit: int, oldest_first: bool = False, suspects: Suspects = Suspects.ALONE
+    ) -> list[AnalysisTask]:
+        """Take up to `limit` images, the most urgent first; one that was claimed before in vain comes alone."""
         if not self._transactions.ready(ANALYSE):
             return []
         with self._transactions.writing() as (connection, now):
             claims = queue.claim(
                 connection, ANALYSE, owner=owner, limit=limit, lease=self._policy.lease, at=now,
-                oldest_first=oldest_first,
+                oldest_first=oldest_first, suspects=suspects,
             )  # fmt: skip
             ids = [claim.ref_id for claim in claims]
             columns = select(
@@ -113,14 +115,21 @@ class Analyses:
         return kept
 
     def retry(self, tasks: Sequence[AnalysisTask], model: ModelIdentity, *, pause: timedelta, error: str) -> None:
-        """Put images back after a step that failed as a whole; those whose tries are spent end as failed."""
+        """Put images back after a step that failed; those whose tries are spent end as failed."""
         spent = [task for task in tasks if task.claim.attempt >= self._policy.max_attempts]
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 if task not in spent:
                     queue.delay(connection, task.claim, due=now + pause, error=error)
-        outcome = NotAnalysed(reason=Reason.INFERENCE, detail=error)
+        detail = f"{error}, tried {self._policy.max_attempts} times"
+        outcome = NotAnalysed(reason=Reason.INFERENCE, detail=detail)
         self.record([Analysed(task=task, outcome=outcome, started_at=now) for task in spent], model)
+
+    def put_back(self, tasks: Sequence[AnalysisTask], *, error: str) -> None:
+        """Put images back that were not tried: the machine was at fault. What of them has ended stays as it is."""
+        with self._transactions.writing() as (connection, now):
+            for task in tasks:
+                queue.delay(connection, task.claim, due=now, error=error, keep_attempt=True)
 
 
 def _recognised(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:

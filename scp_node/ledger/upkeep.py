@@ -20,6 +20,8 @@ from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Watch
 from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
 
+LEASES_OF_PAUSE = 2  # an image that stopped a worker when it was alone waits for so many leases
+
 
 class Upkeep:
     """Sweeps and commands over all queues."""
@@ -47,7 +49,8 @@ class Upkeep:
                 return
         leave = None if model else ANALYSE
         with self._transactions.writing() as (connection, now):
-            for lost in queue.sweep(connection, at=now, leave=leave, lost=self._may_expire()):
+            pause = LEASES_OF_PAUSE * self._policy.lease
+            for lost in queue.sweep(connection, at=now, pause=pause, leave=leave, lost=self._may_expire()):
                 if lost.dead and lost.queue == REPORT:
                     detail = {**of_study(connection, lost.dedup), "error": "not built after several tries"}
                     record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)

@@ -7,10 +7,14 @@
 
 An attempt is counted at the claim, so that an input that kills its worker ends dead after `max_attempts`. A worker
 whose lease ran out has lost its claim: the token moved on, and whatever it tries to write is refused.
+
+Work that was claimed before and did not end well is suspect: in a queue whose work can stop its worker it is claimed
+alone, so that it takes no other with it.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -54,6 +58,14 @@ class WorkState(StrEnum):
 
 
 OPEN_STATES = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
+
+
+class Suspects(StrEnum):
+    """What a claim does with work that was claimed before in vain."""
+
+    BATCHED = "batched"  # takes it like other work
+    ALONE = "alone"  # takes one that stands first, and it alone; one further back ends the batch before it
+    LEFT = "left"  # takes none: what stands before the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +173,7 @@ def claim(
     lease: timedelta,
     at: datetime,
     oldest_first: bool = False,
+    suspects: Suspects = Suspects.BATCHED,
 ) -> list[Claim]:
     """Take up to `limit` pieces of ready work, most urgent first, and return the claims in that order.
 
@@ -168,16 +181,19 @@ def claim(
     """
     order = [work.c.id] if oldest_first else [work.c.priority, work.c.id]
     pick = (
-        select(work.c.id)
+        select(work.c.id, work.c.attempt)
         .where(work.c.queue == queue, work.c.state == WorkState.READY)
         .order_by(*order)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
-        .cte("pick")
     )
+    ready = [(row.id, row.attempt > 0) for row in connection.execute(pick)]
+    ids = _together(ready, suspects)
+    if not ids:
+        return []
     statement = (
         update(work)
-        .where(work.c.id.in_(select(pick.c.id)))
+        .where(work.c.id.in_(ids))
         .values(
             state=WorkState.LEASED,
             lease_owner=owner,
@@ -195,6 +211,16 @@ def claim(
         for row in connection.execute(statement)
     ]  # fmt: skip
     return sorted(claims, key=lambda c: c.id if oldest_first else (c.priority, c.id))
+
+
+def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int]:
+    """Return the ids of ready work, each with whether it is suspect, that make one batch."""
+    if suspects is Suspects.BATCHED:
+        return [row_id for row_id, _ in ready]
+    fresh = [row_id for row_id, _ in itertools.takewhile(lambda row: not row[1], ready)]
+    if fresh or suspects is Suspects.LEFT:
+        return fresh
+    return [row_id for row_id, _ in ready[:1]]
 
 
 def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, at: datetime) -> int:
@@ -226,21 +252,31 @@ def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> 
     )
 
 
-def sweep(connection: Connection, *, at: datetime, leave: str | None = None, lost: bool = True) -> list[Expired]:
+def sweep(
+    connection: Connection,
+    *,
+    at: datetime,
+    pause: timedelta = timedelta(0),
+    leave: str | None = None,
+    lost: bool = True,
+) -> list[Expired]:
     """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
 
-    Lost leases of the queue `leave` are not touched. Without `lost` no lease is taken for lost.
+    Of the analyses, which are what can stop a worker, one that was lost again, alone, waits for `pause`: what else
+    waits goes first. Lost leases of the queue `leave` are not touched. Without `lost` no lease is taken for lost.
     """
     due = _due(at) | _misdated(at) if lost else _due(at)
     connection.execute(update(work).where(due).values(state=WorkState.READY))
     if not lost:
         return []
     spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
+    again = and_(work.c.queue == ANALYSE, work.c.attempt > 1)
     expired = (
         update(work)
         .where(_expired(at), work.c.queue != (leave or ""))
         .values(
-            state=case((spent, WorkState.DEAD), else_=WorkState.READY),
+            state=case((spent, WorkState.DEAD), (again, WorkState.DELAYED), else_=WorkState.READY),
+            due_at=case((again, at + pause), else_=work.c.due_at),
             done_at=case((spent, at), else_=None),
             error=case((spent, "lease expired, attempts spent"), else_="lease expired"),
             **_RELEASED,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any, Final, Protocol, cast
 
 from pynetdicom import __version__ as pynetdicom_version
@@ -91,7 +92,9 @@ class NodeServer(AssociationServer):
         services: Services,
         *,
         largest_dataset: int,
+        renew: Callable[[], None],
     ) -> None:
+        self.renew = renew
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
@@ -112,7 +115,8 @@ class NodeServer(AssociationServer):
         log.exception("connection failed")
 
     def service_actions(self) -> None:
-        """Do nothing between connections; pynetdicom's collects garbage here, with all threads waiting."""
+        """Say that connections are accepted; pynetdicom's collects garbage here, with all threads waiting."""
+        self.renew()
 
     def admitted(self) -> int:
         """Return how many associations were let in and are not over."""

@@ -53,10 +53,12 @@ class Listener:
         on_ended: Callable[[TransferEnded], None] = lambda _: None,
         on_commitment: Callable[[CommitmentAnswer], bool] | None = None,
         clock: Clock = utc_now,
+        renew: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare it; `start` opens the port. The callbacks run in many threads and must not block.
 
         Without `on_commitment` no destination may report on storage commitment; it returns whether it took the report.
+        `renew` is called a few times a second, as long as connections are accepted.
         """
         self._settings = settings
         self._spool = spool
@@ -73,6 +75,7 @@ class Listener:
         self._commitment = CommitmentService(on_commitment) if on_commitment else None
         destinations = settings.destinations if on_commitment else []
         self._sources = policy.Sources(destinations, self._peers, policy.resolved)
+        self._renew = renew
         self._admission = threading.Lock()
         self._server: NodeServer | None = None
 
@@ -101,6 +104,7 @@ class Listener:
                 accepted_contexts(commitment=self._commitment is not None),
                 self,
                 largest_dataset=listen.max_instance_mib * _MIB,
+                renew=self._renew,
             )
         except OSError as error:
             raise ListenError(f"cannot listen on {listen.host} port {listen.port}: {error.strerror}") from error

@@ -54,6 +54,9 @@ class Recorder:
     def probability(self, logit: float) -> float:
         return 1 / (1 + math.exp(-logit))
 
+    def verify(self) -> None:
+        pass
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fed:

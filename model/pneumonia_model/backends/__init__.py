@@ -21,6 +21,10 @@ class BackendError(Exception):
     """The runtime or device that was asked for is not there, or gave no usable numbers."""
 
 
+class NotFiniteError(BackendError):
+    """The network gave NaN or an infinity."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
     """What the network says of a batch.
@@ -106,7 +110,7 @@ def checked_logits(logits: NDArray[np.float32], *, count: int) -> NDArray[np.flo
     if logits.shape != (count,):
         raise BackendError(f"{count} inputs gave {logits.shape} logits")
     if not np.isfinite(logits).all():
-        raise BackendError("the network gave a number that is not finite")
+        raise NotFiniteError("the network gave a number that is not finite")
     return logits
 
 
@@ -115,7 +119,7 @@ def checked_prediction(logits: NDArray[np.float32], maps: NDArray[np.float32], *
     if maps.shape != (count, MAP_SIDE, MAP_SIDE):
         raise BackendError(f"{count} inputs gave {maps.shape} maps")
     if not np.isfinite(maps).all():
-        raise BackendError("the network gave a number that is not finite")
+        raise NotFiniteError("the network gave a number that is not finite")
     return Prediction(logits=checked_logits(logits, count=count), maps=maps)
 
 

@@ -103,11 +103,13 @@ def test_an_image_that_stops_its_worker_three_times_ends_as_abandoned_and_is_rep
     node.receive("1")
     for _ in range(3):
         assert len(node.ledger.analyses.claim(owner="w", limit=1)) == 1
-        node.clock.advance(seconds=16)
-        node.ledger.upkeep.sweep(MODEL)
+        for _ in range(3):  # the lease, and the pause of two leases after the second time
+            node.clock.advance(seconds=16)
+            node.ledger.upkeep.sweep(MODEL)
     assert node.ledger.analyses.claim(owner="w", limit=1) == []
     [row] = node.audit()
     assert (row["state"], row["reason"]) == ("failed", "abandoned")
+    assert row["detail"] == "the worker stopped 3 times"
     snapshot = node.report()
     assert snapshot is not None
     assert isinstance(snapshot.images[0].outcome, NotAnalysed)
@@ -124,7 +126,7 @@ def test_a_sender_does_not_bury_analyses_since_it_has_no_model_to_name(node: Nod
 def test_a_step_that_fails_as_a_whole_is_tried_three_times_then_every_image_says_so(node: Node) -> None:
     node.receive("1", "2")
     for _ in range(3):
-        tasks = node.ledger.analyses.claim(owner="w", limit=10)
+        tasks = [task for _ in range(2) for task in node.ledger.analyses.claim(owner="w", limit=10)]
         assert len(tasks) == 2
         node.ledger.analyses.retry(tasks, MODEL, pause=timedelta(seconds=1), error="out of memory")
         node.clock.advance(seconds=2)
