@@ -134,13 +134,17 @@ def test_a_role_that_refuses_to_start_stops_the_node_and_the_other_roles(tmp_pat
     assert Supervisor({"a": role(tmp_path), "b": refusing}).run(threading.Event()) == REFUSED
 
 
-def test_roles_end_when_their_node_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unheard_seconds", [0, 1])
+def test_roles_end_when_their_node_is_killed(tmp_path: Path, unheard_seconds: float) -> None:
     program = (
         "import threading\nfrom scp_node.supervisor import Supervisor\n"
         f"Supervisor({{'a': {role(tmp_path)!r}}}).run(threading.Event())"
     )
     node = subprocess.Popen([sys.executable, "-c", program])
     wait_until(lambda: pids(tmp_path))
+    if unheard_seconds:  # the node dies with heartbeats that it has not read
+        node.send_signal(signal.SIGSTOP)
+        threading.Event().wait(unheard_seconds)
     node.kill()
     node.wait(10)
     wait_until(lambda: list(tmp_path.glob("*.stopped")))
