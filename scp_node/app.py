@@ -164,7 +164,9 @@ def _supervise(settings: Settings, config: Path | None, role: str, stop: threadi
         base += ["--config", str(config)]
     log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
     commands = {name: [*base, "--role", name] for name in (ROLES if role == "all" else [role])}
-    status = Supervisor(commands, silent_seconds=settings.node.silent_seconds).run(stop)
+    status = Supervisor(
+        commands, silent_seconds=settings.node.silent_seconds, longest_pause=settings.node.restart_cap_seconds
+    ).run(stop)
     log.info("node stopped")
     return status
 

@@ -67,6 +67,9 @@ class NodeSettings(Section):
     silent_seconds: float = Field(
         30.0, ge=2, le=3_600, description="A role that shows no sign of life for this long is killed and started again."
     )
+    restart_cap_seconds: PositiveSeconds = Field(
+        30.0, description="Longest pause before a role that died is started again; the first is 0.2 s, then doubled."
+    )
 
 
 class ListenSettings(Section):

@@ -26,7 +26,7 @@ REFUSED = 2  # exit status of a role that cannot start: a setting, the database,
 SILENT_SECONDS = 30.0  # unless told otherwise
 SUPERVISED = "--supervised"
 _SHORTEST_PAUSE = 0.2
-_LONGEST_PAUSE = 30.0
+LONGEST_PAUSE = 30.0  # unless told otherwise
 _STEADY = 60.0  # seconds after which an earlier death is forgotten
 _GRACE = 30.0  # seconds that a role has to finish when told to stop
 _LOOK = 0.1  # seconds between two looks at the roles
@@ -62,10 +62,17 @@ class _Child:
 class Supervisor:
     """Starts the roles, restarts them, and stops them together."""
 
-    def __init__(self, commands: Mapping[str, Sequence[str]], *, silent_seconds: float = SILENT_SECONDS) -> None:
-        """Run each command under its role's name; one that says nothing for `silent_seconds` is killed."""
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], *, silent_seconds: float = SILENT_SECONDS,
+        longest_pause: float = LONGEST_PAUSE,
+    ) -> None:  # fmt: skip
+        """Run each command under its role's name.
+
+        One that says nothing for `silent_seconds` is killed; one that dies again and again waits up to `longest_pause`.
+        """
         self._commands = commands
         self._silent_seconds = silent_seconds
+        self._longest_pause = longest_pause
         self._children: list[_Child] = []
         self._looked = 0.0  # monotonic
 
@@ -116,7 +123,7 @@ class Supervisor:
 
     def _put_off(self, child: _Child) -> None:
         child.restart_at = time.monotonic() + child.pause
-        child.pause = min(2 * child.pause, _LONGEST_PAUSE)
+        child.pause = min(2 * child.pause, self._longest_pause)
 
     def _kill_if_silent(self, child: _Child) -> None:
         limit = self._silent_seconds if child.works else max(self._silent_seconds, START_SECONDS)

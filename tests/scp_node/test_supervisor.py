@@ -129,6 +129,18 @@ def test_a_role_that_has_worked_and_then_finds_its_machine_broken_does_not_stop_
         wait_until(lambda: len(pids(tmp_path)) == 2, 20)
 
 
+def test_a_role_that_dies_again_and_again_waits_no_longer_than_it_is_told(tmp_path: Path) -> None:
+    stop = threading.Event()
+    dying = ["sh", "-c", f"touch {tmp_path}/$$; exit 1"]
+    node = threading.Thread(target=Supervisor({"a": dying}, longest_pause=0.05).run, args=(stop,))
+    node.start()
+    try:
+        wait_until(lambda: len(pids(tmp_path)) >= 9, 20)  # pauses that go on doubling would take 51 s
+    finally:
+        stop.set()
+        node.join(10)
+
+
 def test_a_role_that_refuses_to_start_stops_the_node_and_the_other_roles(tmp_path: Path) -> None:
     refusing = [sys.executable, "-c", f"raise SystemExit({REFUSED})"]
     assert Supervisor({"a": role(tmp_path), "b": refusing}).run(threading.Event()) == REFUSED
