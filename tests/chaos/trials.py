@@ -1,4 +1,4 @@
-"""Trials that take minutes: run them by hand, `python -m tests.chaos.trials kills`, `outage` or `latency FOLDER`.
+"""Trials that take minutes: run them by hand, `python -m tests.chaos.trials outage` or `latency FOLDER`.
 
 What is counted is counted from outside: what the sender was told, and what the PACS holds.
 """
@@ -6,10 +6,8 @@ What is counted is counted from outside: what the sender was told, and what the 
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -28,17 +26,12 @@ from tests.waiting import wait_until
 def main() -> int:
     """Run the named trial; return 0 when its promise held."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("trial", choices=["kills", "outage", "latency"])
+    parser.add_argument("trial", choices=["outage", "latency"])
     parser.add_argument("folder", nargs="?", type=Path, help="of DICOM files, for latency")
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=120, help="length of the outage")
-    parser.add_argument("--seed", type=int, default=time.time_ns() % 10**6)
     arguments = parser.parse_args()
-    say(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="scp-node-trial-") as folder, ExitStack() as stack:
-        if arguments.trial == "kills":
-            return kills(Path(folder), stack, arguments.images, arguments.kills, random.Random(arguments.seed))
         if arguments.trial == "outage":
             return outage(Path(folder), stack, arguments.images, arguments.seconds)
         return latency(Path(folder), stack, sorted(arguments.folder.rglob("*.dcm"))[: arguments.images])
@@ -49,56 +42,10 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def kills(folder: Path, stack: ExitStack, images: int, number: int, randomness: random.Random) -> int:
-    """Kill the whole node while images are sent: what was acknowledged ends in exactly one report."""
-    pacs = StoragePacs(folder / "pacs")
-    stack.callback(pacs.close)
-    node = _node(folder, stack, {"destinations": [destination(pacs.port)]})
-    acknowledged: Counter[str] = Counter()
-    attempts = Counter[str]()
-    sending = threading.Thread(target=_send_all, args=(node, images, acknowledged, attempts))
-    sending.start()
-    for kill in range(number):
-        goal = (kill + 1) * images // (number + 1)
-        wait_until(lambda goal=goal: len(acknowledged) >= goal or not sending.is_alive(), 300)  # type: ignore[misc]
-        time.sleep(randomness.uniform(0, 0.5))
-        node.kill()
-        say(f"kill {kill + 1}: {len(acknowledged)} acknowledged")
-        node.start()
-    sending.join()
-    node.run_until_idle(len(acknowledged), timeout=300)
-    reports = Counter(report.StudyInstanceUID for report in _distinct(pacs))
-    lost = [study for study in acknowledged if reports[study] == 0]
-    doubled = [study for study, count in reports.items() if count > 1]
-    say(
-        f"{number} kills, {images} images, {sum(attempts.values())} sends: {len(acknowledged)} acknowledged, "
-        f"{len(reports)} studies reported, {len(lost)} lost, {len(doubled)} with two reports"
-    )
-    return 1 if lost or doubled or len(acknowledged) != images else 0
-
-
 def _node(folder: Path, stack: ExitStack, changes: dict[str, Any]) -> Node:
     node = Node(folder, changes)
     stack.callback(node.end)
     return node.start()
-
-
-def _send_all(node: Node, images: int, acknowledged: Counter[str], attempts: Counter[str]) -> None:
-    """Send each image in an association of its own until it is acknowledged, as a PACS does."""
-    for seed in range(images):
-        image = radiograph(seed)
-        study = image.StudyInstanceUID
-        while not acknowledged[study]:
-            attempts[study] += 1
-            if node.send(image) == [0x0000]:
-                acknowledged[study] += 1
-            else:
-                time.sleep(0.1)
-
-
-def _distinct(pacs: StoragePacs) -> list[Dataset]:
-    """Return what the PACS holds: the same instance sent twice is one, as in any archive."""
-    return list({report.SOPInstanceUID: report for _, report in pacs.new_reports()}.values())
 
 
 def outage(folder: Path, stack: ExitStack, images: int, seconds: float) -> int:
