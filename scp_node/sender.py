@@ -1,19 +1,27 @@
-"""The sender's loop, one for each destination: deliver what waits, and leave a destination alone that is down."""
+"""The sender's loop, one for each destination: deliver what waits, and leave a destination alone that is down.
+
+Every failure is somebody's: the object's, which then spends a try, or the destination's, which is paused after a few in
+a row while no object spends anything. Only where an association was open and no response came it may be either; then
+the object pays where the destination took something else meanwhile. See docs/decisions/0014.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from scp_node.delivery import Disposition, SendResult, pause_before
 from scp_node.leases import LeaseKeeper
-from scp_node.ledger import DeliveryTask, Ledger
+from scp_node.ledger import DeliveryTask, DestinationState, Ledger
 from scp_node.patience import Patiently, at_once
 from scp_node.settings import DeliverySettings
 
 log = logging.getLogger(__name__)
+
+_NO_ANSWER: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposition.UNREACHABLE})
 
 
 class Scu(Protocol):
@@ -48,15 +56,14 @@ class Sender:
         self._settings = settings
         self._owner = owner
         self._check_after = check_after
+        self._was_unreachable = False  # when last tried: whatever waits is not to blame for that
         self._random = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     def step(self) -> bool:
         """Send one report, or probe a destination that was down; return whether there was something to do."""
         state = self._ledger.deliveries.destination(self._name)
         if state.paused:
-            if state.probe_due:
-                self._probe()
-            return False
+            return state.probe_due and self._probe(state)
         self._ledger.upkeep.sweep()
         task = self._ledger.deliveries.claim(self._name, owner=self._owner)
         if task is None:
@@ -64,63 +71,96 @@ class Sender:
             return False
         with self._leases.hold([task.claim]):
             result = self._scu.send(task.file)
-            self._patiently(lambda: self._conclude(task, result))  # what was sent and not noted would be sent again
+            self._patiently(lambda: self._conclude(task, result, state))  # not noted, it would be sent again
+        self._judge(result, state)
         return True
 
-    def _probe(self) -> None:
+    def _probe(self, state: DestinationState) -> bool:
+        """Ask a paused destination whether it is there; return whether a report may be tried."""
         if self._scu.echo():
-            log.info("destination is back destination=%s", self._name)
-            self._ledger.deliveries.destination_recovered(self._name)
-        else:
-            probe = timedelta(seconds=self._settings.probe_seconds)
-            self._ledger.deliveries.destination_failed(self._name, pause=probe, detail="no answer to C-ECHO")
+            self._ledger.deliveries.destination_on_trial(self._name, hasten=self._was_unreachable)
+            return True
+        self._was_unreachable = True
+        self._give_up_what_is_old(state)
+        self._destination_failed(state.detail)
+        return False
 
-    def _conclude(self, task: DeliveryTask, result: SendResult) -> None:
-        status = "none" if result.status is None else f"0x{result.status:04X}"
+    def _give_up_what_is_old(self, state: DestinationState) -> None:
+        """Make dead letters of what waits for too long: while the destination is paused nothing else tries it."""
+        oldest, detail = self._longest(), f"waited too long: {state.detail}"
+        while buried := self._ledger.deliveries.give_up(self._name, older_than=oldest, detail=detail):
+            for uid in buried:
+                self._log_dead(uid, "none", detail)
+
+    def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> None:
+        """Note what became of the object."""
+        uid, status = task.sop_instance_uid, "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
             self._ledger.deliveries.delivered(
                 task, status=result.status or 0, sop_class_uid=result.sop_class_uid, check_after=self._check_after
             )
-            uid = task.sop_instance_uid
             log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
             return
-        if self._is_dead(task, result):
+        spent = self._spends_a_try(task, result)
+        if self._is_dead(task, result, spent=spent):
             self._ledger.deliveries.bury(task, status=result.status, detail=result.detail)
-            log.error(
-                "report not delivered, given up report_uid=%s destination=%s status=%s reason=%s",
-                task.sop_instance_uid, self._name, status, result.detail,
-            )  # fmt: skip
+            self._log_dead(uid, status, result.detail)
             return
-        self._put_back(task, result)
+        pause = self._pause(task.claim.attempt if spent else state.failures + 1)
+        self._ledger.deliveries.retry(
+            task, status=result.status, detail=result.detail, pause=pause, keep_attempt=not spent
+        )
         log.warning(
             "report not delivered, will be retried report_uid=%s destination=%s status=%s reason=%s",
-            task.sop_instance_uid, self._name, status, result.detail,
+            uid, self._name, status, result.detail,
         )  # fmt: skip
 
-    def _is_dead(self, task: DeliveryTask, result: SendResult) -> bool:
-        if result.disposition is Disposition.PERMANENT:
-            return task.claim.attempt >= self._settings.permanent_attempts
-        return self._ledger.deliveries.waited(task) > timedelta(hours=self._settings.retry_for_hours)
+    def _spends_a_try(self, task: DeliveryTask, result: SendResult) -> bool:
+        if result.disposition is Disposition.UNANSWERED:
+            return self._ledger.deliveries.took_since(self._name, task.tried_at or task.opened_at)
+        return result.disposition not in _NO_ANSWER
 
-    def _put_back(self, task: DeliveryTask, result: SendResult) -> None:
-        """Retry later. A destination that could not even be asked is at fault itself: no try of the report is spent."""
-        unreachable = result.status is None and result.disposition is Disposition.RETRY
-        if not unreachable:
-            self._ledger.deliveries.retry(
-                task, status=result.status, detail=result.detail, pause=self._pause(task.claim.attempt)
-            )
-            return
-        failures = self._ledger.deliveries.destination(self._name).failures + 1
-        pause = self._pause(failures)
-        self._ledger.deliveries.retry(task, status=None, detail=result.detail, pause=pause, keep_attempt=True)
-        is_down = failures >= self._settings.breaker_failures
-        paused = timedelta(seconds=self._settings.probe_seconds) if is_down else None
-        self._ledger.deliveries.destination_failed(self._name, pause=paused, detail=result.detail)
+    def _is_dead(self, task: DeliveryTask, result: SendResult, *, spent: bool) -> bool:
+        limits = {
+            Disposition.PERMANENT: self._settings.permanent_attempts,
+            Disposition.UNANSWERED: self._settings.unanswered_attempts,
+        }
+        if spent and task.claim.attempt >= limits.get(result.disposition, math.inf):
+            return True
+        return self._ledger.deliveries.waited(task) > self._longest()
+
+    def _judge(self, result: SendResult, state: DestinationState) -> None:
+        """Note what the try says of the destination."""
+        self._was_unreachable = result.disposition is Disposition.UNREACHABLE
+        if result.disposition in _NO_ANSWER:
+            self._destination_failed(result.detail)
+        elif state.failures:
+            is_back = self._ledger.deliveries.destination_answered(self._name, enough=self._settings.breaker_failures)
+            if is_back:  # a warning: who was told that it is away is told that it is back
+                log.warning("destination is back destination=%s", self._name)
+
+    def _destination_failed(self, detail: str) -> None:
+        is_news = self._ledger.deliveries.destination_failed(
+            self._name, detail=detail, enough=self._settings.breaker_failures, pause=self._pause_of_destination
+        )
+        if is_news:
+            log.error("destination paused destination=%s reason=%s", self._name, detail)
+
+    def _log_dead(self, uid: str, status: str, detail: str) -> None:
+        log.error(
+            "report not delivered, given up report_uid=%s destination=%s status=%s reason=%s",
+            uid, self._name, status, detail,
+        )  # fmt: skip
+
+    def _longest(self) -> timedelta:
+        return timedelta(hours=self._settings.retry_for_hours)
 
     def _pause(self, attempt: int) -> timedelta:
-        return pause_before(
-            attempt,
-            first=timedelta(seconds=self._settings.retry_first_seconds),
-            cap=timedelta(seconds=self._settings.retry_cap_seconds),
-            random=self._random,
-        )
+        return self._drawn(attempt, cap=self._settings.retry_cap_seconds)
+
+    def _pause_of_destination(self, attempt: int) -> timedelta:
+        return self._drawn(attempt, cap=self._settings.probe_seconds)
+
+    def _drawn(self, attempt: int, *, cap: float) -> timedelta:
+        first = timedelta(seconds=self._settings.retry_first_seconds)
+        return pause_before(attempt, first=first, cap=timedelta(seconds=cap), random=self._random)

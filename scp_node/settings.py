@@ -245,8 +245,12 @@ class ReportSettings(Section):
 class DeliverySettings(Section):
     """How reports are sent, and sent again."""
 
-    connect_seconds: PositiveSeconds = Field(10.0, description="Longest wait for a connection to a destination.")
-    send_seconds: PositiveSeconds = Field(30.0, description="Longest time for one report, from request to response.")
+    connect_seconds: PositiveSeconds = Field(
+        10.0, description="Longest wait for an association with a destination; part of send_seconds."
+    )
+    send_seconds: PositiveSeconds = Field(
+        25.0, description="Longest time for one object, from connecting to the last response, second tries included."
+    )
     keep_open_seconds: PositiveSeconds = Field(
         5.0, description="An idle association to a destination is kept this long."
     )
@@ -254,10 +258,15 @@ class DeliverySettings(Section):
     retry_cap_seconds: PositiveSeconds = Field(900.0, description="Longest pause between retries.")
     retry_for_hours: float = Field(168.0, gt=0, description="A report that cannot be delivered for this long is dead.")
     permanent_attempts: int = Field(3, ge=1, le=20, description="Tries after a status that says no for good.")
+    unanswered_attempts: int = Field(
+        8, ge=1, le=100, description="Tries of an object that gets no response while the destination takes others."
+    )
     breaker_failures: int = Field(
         3, ge=1, le=100, description="Failures in a row after which a destination is paused and only probed by C-ECHO."
     )
-    probe_seconds: PositiveSeconds = Field(30.0, description="Pause between two such probes.")
+    probe_seconds: PositiveSeconds = Field(
+        60.0, description="Longest pause between two such probes; doubles up to this from retry_first_seconds."
+    )
     commit_after_seconds: float = Field(
         10.0, ge=0, le=86_400, description="How long after a delivery its destination is asked whether it has it."
     )

@@ -38,7 +38,6 @@ from scp_node.delivery.connection import (
     AssociationError,
     Connection,
     ConnectionLostError,
-    RejectedPermanentlyError,
     decoded,
     guarded,
 )
@@ -48,7 +47,6 @@ MAXIMUM_CONTEXTS: Final = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 VERIFICATION: Final = "1.2.840.10008.1.1"
 
 _APPLICATION_CONTEXT: Final = "1.2.840.10008.3.1.1.1"  # PS3.7 section A.2.1
-_REJECTED_PERMANENT: Final = 1
 _OUR_MAXIMUM_PDU: Final = 16_384  # bytes; responses are small
 _THEIR_MAXIMUM_PDU: Final = 131_072  # bytes; the most that we send in one, whatever the peer allows
 _LARGEST_MESSAGE: Final = 1 << 17  # bytes; a response, or what a destination says of fifty instances
@@ -139,9 +137,9 @@ class RequestedAssociation:
         """Return whether the peer has said anything while nothing was asked: it has closed, aborted or released."""
         return self._connection.has_input()
 
-    def release(self) -> None:
-        """Release the association and close the connection."""
-        deadline = time.monotonic() + _RELEASE_SECONDS
+    def release(self, *, seconds: float = _RELEASE_SECONDS) -> None:
+        """Release the association, within `seconds` at most, and close the connection."""
+        deadline = time.monotonic() + min(seconds, _RELEASE_SECONDS)
         with contextlib.suppress(AssociationError):
             self._connection.send(A_RELEASE_RQ().encode(), deadline)
             while self._connection.receive(deadline)[0] != RELEASE_RP:
@@ -245,5 +243,4 @@ def _rejection(pdu: bytes) -> AssociationError:
         reason = rejection.reason_str
     except ValueError:
         reason = "unknown reason"
-    kind = RejectedPermanentlyError if result == _REJECTED_PERMANENT else AssociationError
-    return kind(f"association rejected {result}/{source}/{diagnostic}: {reason}")
+    return AssociationError(f"association rejected {result}/{source}/{diagnostic}: {reason}")

@@ -7,24 +7,18 @@ import select
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from typing import Any, Final, Self
 
 from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
 
 ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = 2, 3, 4, 5, 6, 7  # PDU types, PS3.8 section 9.3
 LARGEST_PDU: Final = 1 << 20  # bytes; more is no DICOM peer
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
 class AssociationError(Exception):
     """The association could not be opened, or is over; the message holds no text of the peer."""
-
-    is_permanent = False
-
-
-class RejectedPermanentlyError(AssociationError):
-    """The peer will not have us: A-ASSOCIATE-RJ, result 1."""
-
-    is_permanent = True
 
 
 class ConnectionLostError(AssociationError):
@@ -38,16 +32,20 @@ class Connection:
         """Take over a connected socket."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
+        self._is_late = False  # the peer let a deadline pass
 
     @classmethod
     def open(cls, host: str, port: int, *, seconds: float) -> Self:
-        """Connect within `seconds`; looking a name up is in the hands of the system.
+        """Connect within `seconds` to any of the addresses of `host`.
+
+        An address is taken as it is; looking a name up is in the hands of the system, which may take longer.
 
         Raises:
             AssociationError: the peer cannot be reached.
         """
+        deadline = time.monotonic() + seconds
         try:
-            return cls(socket.create_connection((host, port), timeout=seconds))
+            return cls(_connected(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), deadline))
         except OSError as error:
             raise AssociationError(f"no connection: {_reason(error)}") from error
 
@@ -61,6 +59,7 @@ class Connection:
             self._socket.settimeout(_left(deadline))
             self._socket.sendall(pdu)  # the time-out is for all of it
         except TimeoutError as error:
+            self._is_late = True
             raise AssociationError("peer does not read in time") from error
         except OSError as error:
             raise ConnectionLostError(f"connection lost: {_reason(error)}") from error
@@ -90,7 +89,10 @@ class Connection:
         return bool(poller.poll(0))
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; what a peer did not read in time is not sent any more."""
+        if self._is_late:  # the system would go on sending what it holds, megabytes, and fill a slow line for minutes
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._socket.close()
 
     def abort(self) -> None:
@@ -113,6 +115,7 @@ class Connection:
                     raise ConnectionLostError("peer closed the connection")
                 data += part
         except TimeoutError as error:
+            self._is_late = True
             raise AssociationError("peer does not answer in time") from error
         except OSError as error:
             raise ConnectionLostError(f"connection lost: {_reason(error)}") from error
@@ -145,6 +148,22 @@ def guarded(step: Any, *arguments: Any) -> Any:
         return step(*arguments)
     except Exception as error:  # pynetdicom raises what comes, for whatever a peer may send
         raise ConnectionLostError(f"malformed PDU: {type(error).__name__}") from error
+
+
+def _connected(addresses: Sequence[Any], deadline: float) -> socket.socket:
+    """Connect to the first of `addresses` that answers; each gets its share of the time that is left."""
+    refusal: OSError = OSError("name has no address")
+    for number, (family, kind, protocol, _name, address) in enumerate(addresses):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(_left(deadline) / (len(addresses) - number))
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            refusal = error
+        else:
+            return connection
+    raise refusal
 
 
 def _left(deadline: float) -> float:

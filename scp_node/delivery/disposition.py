@@ -16,24 +16,28 @@ _DELIVERED: Final = frozenset(
         0xB007,  # Data Set does not match SOP Class: stored
     }
 )
+_OUT_OF_RESOURCES: Final = 0xA7  # the first byte, PS3.4 Table B.2-1: speaks of the destination, not of the object
 _PASSING_FAILURES: Final = frozenset({0x0110, 0x0213})  # processing failure, resource limitation, PS3.7 section C.5
 _LARGEST_EXPONENT: Final = 40  # beyond it any pause is longer than any cap
 
 
 class Disposition(StrEnum):
-    """What became of a report that was sent."""
+    """What became of an object that was sent."""
 
     DELIVERED = "delivered"  # the destination has it
-    RETRY = "retry"  # a later try may succeed
+    RETRY = "retry"  # the destination did not take this object; a later try may succeed
     PERMANENT = "permanent"  # the destination said no for good
+    BUSY = "busy"  # the destination takes nothing at present
+    UNANSWERED = "unanswered"  # there was an association, and no response: the object's fault or the destination's
+    UNREACHABLE = "unreachable"  # there was no association: the destination's fault
 
 
-def classify(status: int | None) -> Disposition:
-    """Return what a C-STORE status means; None is no response at all."""
-    if status is None:
-        return Disposition.RETRY
+def classify(status: int) -> Disposition:
+    """Return what a C-STORE status means."""
     if status in _DELIVERED:
         return Disposition.DELIVERED
+    if status >> 8 == _OUT_OF_RESOURCES:
+        return Disposition.BUSY
     is_refused = status >> 8 == 0xA9 or status >> 12 == 0xC  # does not match SOP class, cannot understand
     is_failure = status >> 8 in (0x01, 0x02) and status not in _PASSING_FAILURES  # PS3.7 section C.5
     return Disposition.PERMANENT if is_refused or is_failure else Disposition.RETRY

@@ -60,30 +60,30 @@ class StorageScu:
         self._used_at = 0.0  # monotonic
 
     def send(self, file: bytes) -> SendResult:
-        """Send one object, a DICOM file; never raises for network reasons."""
+        """Send one object, a DICOM file, within `delivery.send_seconds`; never raises for network reasons."""
+        deadline = time.monotonic() + self._settings.send_seconds
         was_open = self._drop_if_stale()
         try:
-            return self._send(file)
+            return self._send(file, deadline)
         except ConnectionLostError as error:
-            self.abort()
             if not was_open:
-                return _not_sent(error)
-        except AssociationError as error:
+                return self._not_sent(error)
             self.abort()
-            return _not_sent(error)
+        except AssociationError as error:
+            return self._not_sent(error)
         try:  # the peer had left the association that we kept: the same bytes again on a new one
-            return self._send(file)
+            return self._send(file, deadline)
         except AssociationError as error:
-            self.abort()
-            return _not_sent(error)
+            return self._not_sent(error)
 
     def echo(self) -> bool:
-        """Return whether the destination answers a C-ECHO with Success."""
+        """Return whether the destination answers a C-ECHO with Success, within `delivery.send_seconds`."""
+        deadline = time.monotonic() + self._settings.send_seconds
         self._drop_if_stale()
         try:
-            status = self._open().echo(seconds=self._settings.send_seconds)
+            status = self._open(deadline).echo(seconds=_left(deadline))
         except AssociationError as error:
-            log.info("no answer to C-ECHO destination=%s reason=%r", self._destination.name, str(error))
+            log.debug("no answer to C-ECHO destination=%s reason=%r", self._destination.name, str(error))
             self.abort()
             return False
         self._used_at = time.monotonic()
@@ -106,18 +106,19 @@ class StorageScu:
             self._association.abort()
             self._association = None
 
-    def _send(self, file: bytes) -> SendResult:
-        association = self._open()
+    def _send(self, file: bytes, deadline: float) -> SendResult:
+        association = self._open(deadline)
         own = decode_head(memoryview(file)).sop_class_uid
         wanted = (own,) if own in self._other_sop_classes else self._sop_classes
         contexts = [found for uid in wanted if (found := association.context_for(uid))]
         if not contexts:
-            self.close()
+            association.release(seconds=_left(deadline))
+            self._association = None
             return SendResult(
                 disposition=Disposition.PERMANENT, status=None, sop_class_uid="", detail="no SOP class is accepted"
             )
         for context in contexts:
-            result = self._store(association, file, context)
+            result = self._store(association, file, context, deadline)
             if not _refuses_sop_class(result.status):
                 self._remember(context.abstract_syntax)
                 break
@@ -129,9 +130,9 @@ class StorageScu:
             others = (uid for uid in self._sop_classes if uid != sop_class_uid)
             self._sop_classes = (sop_class_uid, *others)
 
-    def _store(self, association: RequestedAssociation, file: bytes, context: Accepted) -> SendResult:
+    def _store(self, association: RequestedAssociation, file: bytes, context: Accepted, deadline: float) -> SendResult:
         dataset, sop_instance_uid = self._encoded(file, context)
-        status = association.store(dataset, sop_instance_uid, context, seconds=self._settings.send_seconds)
+        status = association.store(dataset, sop_instance_uid, context, seconds=_left(deadline))
         self._used_at = time.monotonic()
         disposition = classify(status)
         return SendResult(
@@ -150,7 +151,13 @@ class StorageScu:
             return _transcoded(file, context.transfer_syntax), head.sop_instance_uid
         return file[head.offset :], head.sop_instance_uid
 
-    def _open(self) -> RequestedAssociation:
+    def _not_sent(self, error: AssociationError) -> SendResult:
+        """Abort what is open, and return whose fault it was that there is no response."""
+        disposition = Disposition.UNANSWERED if self._association else Disposition.UNREACHABLE
+        self.abort()
+        return SendResult(disposition=disposition, status=None, sop_class_uid="", detail=str(error))
+
+    def _open(self, deadline: float) -> RequestedAssociation:
         if self._association is None:
             self._association = RequestedAssociation.request(
                 self._destination.host,
@@ -160,7 +167,7 @@ class StorageScu:
                 contexts=[
                     (uid, list(_SYNTAXES)) for uid in (*self._sop_classes, *self._other_sop_classes, VERIFICATION)
                 ],
-                seconds=self._settings.connect_seconds,
+                seconds=min(self._settings.connect_seconds, _left(deadline)),
             )
         return self._association
 
@@ -176,9 +183,8 @@ def _refuses_sop_class(status: int | None) -> bool:
     return status is not None and (status == 0x0122 or status >> 8 == 0xA9)
 
 
-def _not_sent(error: AssociationError) -> SendResult:
-    disposition = Disposition.PERMANENT if error.is_permanent else Disposition.RETRY
-    return SendResult(disposition=disposition, status=None, sop_class_uid="", detail=str(error))
+def _left(deadline: float) -> float:
+    return max(0.0, deadline - time.monotonic())
 
 
 def _transcoded(file: bytes, transfer_syntax: str) -> bytes:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Select, func, select, update
 
 from scp_node.ledger import work as queue
 from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_delivery, status_text
-from scp_node.ledger.schema import companion, delivery, destination, report
+from scp_node.ledger.schema import companion, delivery, destination, report, work
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.work import Claim, commit_queue, deliver_queue
+from scp_node.ledger.work import Claim, WorkState, commit_queue, deliver_queue
+
+_CHUNK = 500  # rows in one transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,7 @@ class DeliveryTask:
     sop_instance_uid: str  # of what is sent
     file: bytes
     opened_at: datetime  # since when it is tried
+    tried_at: datetime | None  # when last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class DestinationState:
     failures: int = 0  # in a row
     paused: bool = False
     probe_due: bool = False  # the pause is over: one C-ECHO may tell whether it is back
+    detail: str = ""  # of the last failure
 
 
 class Deliveries:
@@ -55,19 +60,12 @@ class Deliveries:
             claims = queue.claim(connection, waiting, owner=owner, limit=1, lease=self._policy.lease, at=now)
             if not claims:
                 return None
-            columns = (
-                delivery.c.id,
-                delivery.c.created_at,
-                report.c.study_uid,
-                func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid"),
-                func.coalesce(companion.c.file, report.c.file).label("file"),
-            )
-            joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
-            joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
-            row = connection.execute(joined.where(delivery.c.id == claims[0].ref_id)).one()
+            wanted = _described().add_columns(func.coalesce(companion.c.file, report.c.file).label("file"))
+            row = connection.execute(wanted.where(delivery.c.id == claims[0].ref_id)).one()
         return DeliveryTask(
             claim=claims[0], delivery_id=row.id, destination=name, study_uid=row.study_uid,
             sop_instance_uid=row.sop_instance_uid, file=row.file, opened_at=row.created_at,
+            tried_at=row.last_attempt_at,
         )  # fmt: skip
 
     def delivered(
@@ -85,7 +83,6 @@ class Deliveries:
             _record(connection, now, "delivered", task, status=status)
             if check_after is not None:
                 _open_commitment(connection, task, now + check_after, now)
-            _set_destination(connection, task.destination, now, failures=0, paused_until=None, detail="")
         return True
 
     def retry(
@@ -104,6 +101,26 @@ class Deliveries:
                 _note(connection, task, now, state="dead", dimse_status=status, detail=detail)
                 _record(connection, now, "delivery-dead", task, status=status, detail=detail)
 
+    def give_up(self, name: str, *, older_than: timedelta, detail: str) -> list[str]:
+        """Bury some of what waits for longer than that; return the SOP Instance UIDs, none: nothing is that old."""
+        waiting = (work.c.queue == deliver_queue(name)) & work.c.state.in_([WorkState.READY, WorkState.DELAYED])
+        with self._transactions.writing() as (connection, now):
+            old = _described().join(work, work.c.ref_id == delivery.c.id).add_columns(work.c.id.label("work_id"))
+            old = old.where(waiting, delivery.c.created_at < now - older_than).order_by(work.c.id).limit(_CHUNK)
+            rows = connection.execute(old.with_for_update(of=work, skip_locked=True)).all()
+            queue.bury_waiting(connection, [row.work_id for row in rows], error=detail, at=now)
+            dead = update(delivery).where(delivery.c.id.in_([row.id for row in rows]))
+            connection.execute(dead.values(state="dead", detail=detail))
+            for row in rows:
+                _tell(connection, now, "delivery-dead", row.id, status=None, detail=detail)
+        return [row.sop_instance_uid for row in rows]
+
+    def took_since(self, name: str, instant: datetime) -> bool:
+        """Return whether the destination took anything after `instant`; what a clock that was ahead wrote is none."""
+        taken = select(delivery.c.id).where(delivery.c.destination == name, delivery.c.delivered_at > instant)
+        with self._transactions.reading() as (connection, now):
+            return connection.execute(taken.where(delivery.c.delivered_at <= now).limit(1)).first() is not None
+
     def now(self) -> datetime:
         """Return the ledger's clock."""
         with self._transactions.reading() as (_connection, now):
@@ -118,31 +135,51 @@ class Deliveries:
 
     def destination(self, name: str) -> DestinationState:
         """Return the state of the destination's circuit breaker."""
-        columns = select(destination.c.failures, destination.c.paused_until)
+        columns = select(destination.c.failures, destination.c.paused_until, destination.c.detail)
         with self._transactions.reading() as (connection, now):
             row = connection.execute(columns.where(destination.c.name == name)).first()
         if row is None:
             return DestinationState()
         paused = row.paused_until is not None
         probe_due = paused and not now < row.paused_until <= now + queue.LONGEST_WAIT
-        return DestinationState(failures=row.failures, paused=paused, probe_due=probe_due)
+        return DestinationState(failures=row.failures, paused=paused, probe_due=probe_due, detail=row.detail)
 
-    def destination_failed(self, name: str, *, pause: timedelta | None, detail: str) -> None:
-        """Count a failure of the destination itself, and pause it when told for how long."""
-        failures = select(destination.c.failures).where(destination.c.name == name)
+    def destination_failed(self, name: str, *, detail: str, enough: int, pause: Callable[[int], timedelta]) -> bool:
+        """Count a failure of the destination itself, and pause it from the number `enough` on; return whether anew.
+
+        `pause` is told how often it was paused in this outage, 1 at first.
+        """
         with self._transactions.writing() as (connection, now):
-            count = 1 + (connection.scalar(failures) or 0)
-            until = None if pause is None else now + pause
+            count = 1 + _failures(connection, name)
+            until = now + pause(count - enough + 1) if count >= enough else None
             _set_destination(connection, name, now, failures=count, paused_until=until, detail=detail)
-            if pause is not None:
+            if count == enough:
                 record_event(connection, now, "destination-paused", detail={"destination": name, "reason": detail})
+        return count == enough
 
-    def destination_recovered(self, name: str) -> None:
-        """Let the destination be used again, and everything that waits for it at once."""
+    def destination_on_trial(self, name: str, *, hasten: bool = False) -> None:
+        """Let a paused destination be used again; its next failure pauses it at once.
+
+        With `hasten` all that waits is due at once, so that the oldest is tried first; not where that is suspected to
+        be what failed, since nothing else would be tried then.
+        """
         with self._transactions.writing() as (connection, now):
+            connection.execute(update(destination).where(destination.c.name == name).values(paused_until=None))
+            if hasten:
+                queue.hasten(connection, deliver_queue(name), at=now)
+
+    def destination_answered(self, name: str, *, enough: int) -> bool:
+        """Forget the failures of the destination; return whether there were `enough`, so that it was paused.
+
+        Everything that waits for it is due at once then.
+        """
+        with self._transactions.writing() as (connection, now):
+            is_back = _failures(connection, name) >= enough
             _set_destination(connection, name, now, failures=0, paused_until=None, detail="")
-            queue.hasten(connection, deliver_queue(name), at=now)
-            record_event(connection, now, "destination-recovered", detail={"destination": name})
+            if is_back:
+                queue.hasten(connection, deliver_queue(name), at=now)
+                record_event(connection, now, "destination-recovered", detail={"destination": name})
+        return is_back
 
 
 def _open_commitment(connection: Connection, task: DeliveryTask, due: datetime, now: datetime) -> None:
@@ -164,9 +201,29 @@ def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: A
 def _record(
     connection: Connection, now: datetime, kind: str, task: DeliveryTask, *, status: int | None, detail: str = ""
 ) -> None:
-    names = of_delivery(connection, task.delivery_id).names
-    told = {**names, "status": status_text(status), "detail": detail}
-    record_event(connection, now, kind, study_uid=task.study_uid, detail=told)
+    _tell(connection, now, kind, task.delivery_id, status=status, detail=detail)
+
+
+def _tell(
+    connection: Connection, now: datetime, kind: str, delivery_id: int, *, status: int | None, detail: str
+) -> None:
+    subject = of_delivery(connection, delivery_id)
+    told = {**subject.names, "status": status_text(status), "detail": detail}
+    record_event(connection, now, kind, study_uid=subject.study_uid, detail=told)
+
+
+def _described() -> Select[Any]:
+    """Return the query for deliveries with the study and the identity of what is sent."""
+    identity = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
+    columns = (delivery.c.id, delivery.c.created_at, delivery.c.last_attempt_at, report.c.study_uid, identity)
+    joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
+    return joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
+
+
+def _failures(connection: Connection, name: str) -> int:
+    """Return the failures in a row; the row is locked, so that two senders do not both count the same."""
+    failures = select(destination.c.failures).where(destination.c.name == name)
+    return connection.scalar(failures.with_for_update()) or 0
 
 
 def _set_destination(connection: Connection, name: str, now: datetime, **values: Any) -> None:

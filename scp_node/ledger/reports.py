@@ -166,8 +166,10 @@ class Reports:
             report_id = _insert_report(connection, snapshot, built, model, now)
             companion_ids = [_insert_companion(connection, report_id, each) for each in built.companions]
             for name in destinations:
-                for companion_id in (None, *companion_ids):
-                    _open_delivery(connection, report_id, companion_id, name, priority=snapshot.priority, now=now)
+                _open_delivery(connection, report_id, None, name, priority=snapshot.priority, now=now)
+                for companion_id in companion_ids:
+                    later = snapshot.priority + queue.BEHIND_REPORTS
+                    _open_delivery(connection, report_id, companion_id, name, priority=later, now=now)
             detail = {
                 "input_sha256": [row.sha256 for row in rows],
                 "bundle_digest": model.digest,

@@ -34,6 +34,7 @@ COMMIT_PREFIX = "commit:"
 AFTER_ALL_ELSE = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
 LONGEST_WAIT = timedelta(hours=25)  # no setting allows a pause of more than a day: what is due later had another clock
 LONGEST_LEASE = timedelta(hours=2)  # nor a lease of more than an hour
+BEHIND_REPORTS = Priority.ROUTINE + 1  # added to the priority of what goes with a report: no report waits for a picture
 
 
 def deliver_queue(destination: str) -> str:
@@ -244,6 +245,14 @@ def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> b
     return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **_RELEASED)
 
 
+def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: datetime) -> None:
+    """Give work up that nobody holds; the caller has locked it."""
+    waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
+    connection.execute(
+        update(work).where(work.c.id.in_(ids), waiting).values(state=WorkState.DEAD, done_at=at, error=error)
+    )
+
+
 def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
     """Return whether `sweep` would change anything."""
     return any(
@@ -369,7 +378,7 @@ def _new_row(
         "queue": queue,
         "dedup": dedup,
         "ref_id": ref_id,
-        "priority": Priority(priority),
+        "priority": int(priority),
         "attempt": 0,
         "max_attempts": max_attempts,
         "lease_token": 0,

@@ -75,7 +75,8 @@ def test_an_archive_that_is_frozen_costs_a_time_out_and_one_that_goes_on_is_reac
     scu = open_scu(storescp, send_seconds=0.5, connect_seconds=0.5)
     assert scu.send(report()).disposition is Disposition.DELIVERED
     storescp.pause()
-    assert scu.send(report()).disposition is Disposition.RETRY
+    assert scu.send(report()).disposition is Disposition.UNANSWERED, "on the association that was kept"
+    assert scu.send(report()).disposition is Disposition.UNREACHABLE
     assert not scu.echo()
     storescp.resume()
     assert open_scu(storescp).send(report()).disposition is Disposition.DELIVERED
@@ -85,7 +86,7 @@ def test_an_archive_that_restarts_is_reached_again(storescp: StoreScp, open_scu:
     scu = open_scu(storescp)
     assert scu.send(report()).disposition is Disposition.DELIVERED
     storescp.stop()
-    assert scu.send(report()).disposition is Disposition.RETRY
+    assert scu.send(report()).disposition is Disposition.UNREACHABLE
     storescp.start()
     assert scu.send(report()).disposition is Disposition.DELIVERED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -38,9 +39,10 @@ class Node:
 
     engine: Engine
     clock: FakeClock = field(default_factory=FakeClock)
+    policy: Policy = POLICY
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.engine, POLICY, self.clock)
+        self.ledger = Ledger(self.engine, self.policy, self.clock)
 
     def instance(self, name: str = "1", study: str = "1.2.3", **changes: Any) -> ReceivedInstance:
         values: dict[str, Any] = {
@@ -73,8 +75,11 @@ class Node:
         done = [Analysed(task=task, outcome=result, started_at=self.clock()) for task in tasks]
         return self.ledger.analyses.record(done, model)
 
-    def report(self, *destinations: str, model: ModelIdentity = MODEL) -> StudySnapshot | None:
-        """Report one quiet study with a stand-in for the report's bytes; None when there was nothing to save."""
+    def report(
+        self, *destinations: str, model: ModelIdentity = MODEL,
+        build: Callable[[str, StudySnapshot], BuiltReport] | None = None,
+    ) -> StudySnapshot | None:  # fmt: skip
+        """Report one quiet study, by default with a stand-in for the bytes; None when there was nothing to save."""
         self.ledger.upkeep.sweep(model)
         task = self.ledger.reports.claim(owner="w")
         if task is None:
@@ -83,8 +88,18 @@ class Node:
         if not isinstance(snapshot, StudySnapshot):
             self.ledger.reports.postpone(task, timedelta(seconds=0.2))
             return None
-        saved = self.ledger.reports.save(task, snapshot, built_report(task.study_uid, snapshot), model, destinations)
+        built = (build or built_report)(task.study_uid, snapshot)
+        saved = self.ledger.reports.save(task, snapshot, built, model, destinations)
         return snapshot if saved else None
+
+    def paused_for(self, destination: str) -> float:
+        """Return the seconds until the destination is probed, 0: it is not paused."""
+        found = self.rows(f"SELECT paused_until FROM destination WHERE name = '{destination}'")  # noqa: S608 - ours
+        if not found or found[0][0] is None:
+            return 0
+        [(until,)] = found
+        at = datetime.fromisoformat(until).replace(tzinfo=UTC) if isinstance(until, str) else until
+        return max(0.0, (at - self.clock()).total_seconds())
 
     def audit(self) -> list[dict[str, Any]]:
         return list(self.ledger.audit.instances(AuditQuery()))

@@ -155,7 +155,7 @@ def test_a_destination_that_is_down_for_a_day_commits_itself_when_it_is_back(nod
 
 def test_a_paused_destination_is_not_asked(node: Node) -> None:
     delivering(node, "1.2.3")
-    node.ledger.deliveries.destination_failed("pacs", pause=LEASE, detail="down")
+    node.ledger.deliveries.destination_failed("pacs", pause=lambda _: LEASE, enough=1, detail="down")
     assert not committer(node, Asker()).step()
 
 

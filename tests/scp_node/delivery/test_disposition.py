@@ -22,9 +22,8 @@ SECONDS = st.floats(1, 86_400)
         (0xB006, Disposition.DELIVERED),
         (0xB007, Disposition.DELIVERED),
         (0x0111, Disposition.DELIVERED),
-        (None, Disposition.RETRY),
-        (0xA700, Disposition.RETRY),
-        (0xA7FF, Disposition.RETRY),
+        (0xA700, Disposition.BUSY),
+        (0xA7FF, Disposition.BUSY),
         (0x0110, Disposition.RETRY),
         (0x0213, Disposition.RETRY),
         (0xB001, Disposition.RETRY),
@@ -39,7 +38,7 @@ SECONDS = st.floats(1, 86_400)
         (0x0211, Disposition.PERMANENT),
     ],
 )
-def test_a_status_is_classified(status: int | None, disposition: Disposition) -> None:
+def test_a_status_is_classified(status: int, disposition: Disposition) -> None:
     assert classify(status) is disposition
 
 

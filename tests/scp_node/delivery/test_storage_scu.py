@@ -102,7 +102,7 @@ def test_a_report_is_delivered_byte_for_byte(scp: Scp, open_scu: OpenScu) -> Non
     [
         (0xB000, Disposition.DELIVERED),
         (0xB007, Disposition.DELIVERED),
-        (0xA700, Disposition.RETRY),
+        (0xA700, Disposition.BUSY),
         (0xC000, Disposition.PERMANENT),
         (0x0124, Disposition.PERMANENT),
     ],
@@ -238,7 +238,7 @@ def test_a_kept_association_that_breaks_during_the_store_is_tried_once_more(scp:
 def test_a_new_association_that_breaks_is_not_tried_again_at_once(scp: Scp, open_scu: OpenScu) -> None:
     scp.on_store = lambda event: event.assoc.abort()
     result = open_scu(scp.port).send(report())
-    assert (result.disposition, result.status) == (Disposition.RETRY, None)
+    assert (result.disposition, result.status) == (Disposition.UNANSWERED, None)
     assert result.detail == "peer aborted the association"
     assert len(scp.stored) == 1
 
@@ -250,34 +250,32 @@ def test_echo_tells_whether_the_destination_answers(scp: Scp, open_scu: OpenScu,
 
 
 @pytest.mark.parametrize(
-    ("answer", "disposition", "detail"),
+    ("answer", "detail"),
     [
-        (REJECTED_FOR_GOOD, Disposition.PERMANENT, "association rejected 1/1/7: Called AE title not recognised"),
-        (REJECTED_FOR_NOW, Disposition.RETRY, "association rejected 2/3/2: Local limit exceeded"),
-        (ABORT, Disposition.RETRY, "peer aborted the association"),
-        (None, Disposition.RETRY, "peer closed the connection"),
-        (b"\x02\0\0\0\0\x04\0\0\0\0", Disposition.RETRY, "answer names none of our contexts"),
-        (b"\x02\0\0\0\0\x49" + bytes(68) + b"\x21\0\0\x09\1", Disposition.RETRY, "malformed PDU"),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", Disposition.RETRY, "PDU is longer than allowed"),
-        (b"\x05\0\0\0\0\x04\0\0\0\0", Disposition.RETRY, "peer released the association"),
-        (b"\x04\0\0\0\0\x04\0\0\0\0", Disposition.RETRY, "unexpected PDU"),
-        (b"\x03\0\0\0\0\x04\0\x02\x09\x09", Disposition.RETRY, "association rejected 2/9/9: unknown reason"),
+        (REJECTED_FOR_GOOD, "association rejected 1/1/7: Called AE title not recognised"),
+        (REJECTED_FOR_NOW, "association rejected 2/3/2: Local limit exceeded"),
+        (ABORT, "peer aborted the association"),
+        (None, "peer closed the connection"),
+        (b"\x02\0\0\0\0\x04\0\0\0\0", "answer names none of our contexts"),
+        (b"\x02\0\0\0\0\x49" + bytes(68) + b"\x21\0\0\x09\1", "malformed PDU"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "PDU is longer than allowed"),
+        (b"\x05\0\0\0\0\x04\0\0\0\0", "peer released the association"),
+        (b"\x04\0\0\0\0\x04\0\0\0\0", "unexpected PDU"),
+        (b"\x03\0\0\0\0\x04\0\x02\x09\x09", "association rejected 2/9/9: unknown reason"),
     ],
 )
-def test_an_association_that_does_not_come_about_is_told(
-    open_scu: OpenScu, answer: bytes | None, disposition: Disposition, detail: str
-) -> None:
+def test_an_association_that_does_not_come_about_is_told(open_scu: OpenScu, answer: bytes | None, detail: str) -> None:
     with answering(answer=answer) as port:
         scu = open_scu(port)
         result = scu.send(report())
         assert not scu.echo()
-    assert (result.disposition, result.status, result.sop_class_uid) == (disposition, None, "")
+    assert (result.disposition, result.status, result.sop_class_uid) == (Disposition.UNREACHABLE, None, "")
     assert result.detail.startswith(detail)
 
 
 def test_a_destination_that_is_not_there_is_told(open_scu: OpenScu, free_port: int) -> None:
     result = open_scu(free_port).send(report())
-    assert (result.disposition, result.status) == (Disposition.RETRY, None)
+    assert (result.disposition, result.status) == (Disposition.UNREACHABLE, None)
     assert result.detail == "no connection: Connection refused"
 
 
@@ -289,7 +287,7 @@ def test_a_name_that_nobody_knows_is_told() -> None:
         settings=DeliverySettings(),
         recast=recast,
     )
-    assert scu.send(report()).disposition is Disposition.RETRY
+    assert scu.send(report()).disposition is Disposition.UNREACHABLE
 
 
 def test_a_silent_destination_costs_the_connect_time_out(open_scu: OpenScu) -> None:
@@ -297,7 +295,7 @@ def test_a_silent_destination_costs_the_connect_time_out(open_scu: OpenScu) -> N
         started = time.monotonic()
         result = open_scu(port, connect_seconds=0.3).send(report())
         assert 0.3 <= time.monotonic() - started < 3
-    assert (result.disposition, result.detail) == (Disposition.RETRY, "peer does not answer in time")
+    assert (result.disposition, result.detail) == (Disposition.UNREACHABLE, "peer does not answer in time")
 
 
 def test_a_store_that_is_never_answered_costs_the_send_time_out(open_scu: OpenScu) -> None:
@@ -305,7 +303,7 @@ def test_a_store_that_is_never_answered_costs_the_send_time_out(open_scu: OpenSc
         started = time.monotonic()
         result = open_scu(port, send_seconds=0.3).send(report())
         assert 0.3 <= time.monotonic() - started < 3
-    assert (result.disposition, result.detail) == (Disposition.RETRY, "peer does not answer in time")
+    assert (result.disposition, result.detail) == (Disposition.UNANSWERED, "peer does not answer in time")
 
 
 def test_a_destination_that_stops_reading_costs_the_send_time_out(open_scu: OpenScu) -> None:
@@ -313,7 +311,7 @@ def test_a_destination_that_stops_reading_costs_the_send_time_out(open_scu: Open
         started = time.monotonic()
         result = open_scu(port, send_seconds=0.5).send(report("x" * 20_000_000))
         assert 0.5 <= time.monotonic() - started < 5
-    assert (result.disposition, result.detail) == (Disposition.RETRY, "peer does not read in time")
+    assert (result.disposition, result.detail) == (Disposition.UNANSWERED, "peer does not read in time")
 
 
 @pytest.mark.parametrize(
@@ -324,7 +322,7 @@ def test_a_destination_that_stops_reading_costs_the_send_time_out(open_scu: Open
 def test_a_response_that_is_none_is_a_lost_connection(open_scu: OpenScu, response: dict[str, Any]) -> None:
     with answering(answer=acceptance() + store_response(**response)) as port:
         result = open_scu(port).send(report())
-    assert (result.disposition, result.status) == (Disposition.RETRY, None)
+    assert (result.disposition, result.status) == (Disposition.UNANSWERED, None)
     assert result.detail == "response without a status, or to another request"
 
 

@@ -20,7 +20,7 @@ from scp_node.ledger import Analysed, Verification, create_ledger_engine, upgrad
 from scp_node.ledger.events import event_hash, record_event
 from scp_node.ledger.schema import companion, event, report
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
-from tests.scp_node.ledger_node import MODEL, Node
+from tests.scp_node.ledger_node import LEASE, MODEL, Node
 
 OUTCOME = Finding(probability=0.9, logit=2.0, threshold=0.5)
 
@@ -338,8 +338,7 @@ class TestAnUpgrade:
         node = Node(engine)
         found = node.ledger.verifier.verify()
         assert (found.events, found.problems) == (1_003, ())
-        node.ledger.deliveries.destination_failed("pacs", pause=None, detail="")
-        node.ledger.deliveries.destination_recovered("pacs")
+        node.ledger.deliveries.destination_failed("pacs", pause=lambda _: LEASE, enough=1, detail="down")
         assert node.ledger.verifier.verify().events == 1_004
         change(node, "UPDATE event SET kind = 'x' WHERE id = 2004")
         assert problem(node).startswith("event 2004 was edited")

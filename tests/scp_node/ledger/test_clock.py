@@ -118,7 +118,7 @@ def test_a_lease_lasts_as_long_as_it_should_whatever_the_clock_is_set_to(process
 def test_a_paused_destination_is_probed_after_its_pause_whatever_the_clock_is_set_to(
     process: Process, seconds: float
 ) -> None:
-    process.ledger.deliveries.destination_failed("pacs", pause=PAUSE, detail="refused")
+    process.ledger.deliveries.destination_failed("pacs", pause=lambda _: PAUSE, enough=1, detail="down")
     process.clock.advance(seconds=4)
     process.clock.set_by(seconds)
     process.clock.advance(seconds=5)
@@ -321,7 +321,7 @@ def test_what_a_clock_that_was_ahead_put_off_by_years_is_not_stuck(engine: Engin
     ahead.waiting()
     ahead.receive("2")
     ahead.ledger.analyses.claim(owner="w", limit=1)
-    ahead.ledger.deliveries.destination_failed("pacs", pause=PAUSE, detail="refused")
+    ahead.ledger.deliveries.destination_failed("pacs", pause=lambda _: PAUSE, enough=1, detail="down")
     host.set_by(-DECADES)  # while the node is down
     started = Process(engine, host)
     assert started.ledger.deliveries.destination("pacs").probe_due

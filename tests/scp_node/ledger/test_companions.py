@@ -51,6 +51,15 @@ def test_a_picture_follows_its_report_to_every_destination(node: Node) -> None:
         assert node.ledger.deliveries.claim(destination, owner="s") is None
 
 
+def test_no_report_waits_for_a_picture(node: Node) -> None:
+    reported_with_overlay(node, "pacs")
+    node.receive("late", study="1.2.4")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    node.report("pacs")
+    assert [claimed(node, "pacs").study_uid for _ in range(3)] == ["1.2.3", "1.2.4", "1.2.3"]
+
+
 def test_a_picture_that_is_refused_leaves_its_report_delivered(node: Node) -> None:
     reported_with_overlay(node, "pacs")
     node.ledger.deliveries.delivered(claimed(node, "pacs"), status=0, sop_class_uid="1.2")

@@ -15,7 +15,7 @@ from scp_node.ledger.copying import copy_ledger
 from scp_node.ledger.schema import chain, metadata
 from tests import servers
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
-from tests.scp_node.ledger_node import Node
+from tests.scp_node.ledger_node import LEASE, Node
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_embedded_database_can_be_the_target_too(filled: Node, tmp_path: Path
 @pytest.mark.parametrize("written", ["event", "clock"])
 def test_a_database_that_was_used_is_refused(filled: Node, target: Engine, written: str) -> None:
     if written == "event":
-        Node(target).ledger.deliveries.destination_recovered("pacs")
+        Node(target).ledger.deliveries.destination_failed("pacs", pause=lambda _: LEASE, enough=1, detail="down")
     else:
         with target.begin() as connection:
             connection.execute(text("UPDATE clock SET jumps = 1"))

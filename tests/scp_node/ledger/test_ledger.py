@@ -5,9 +5,10 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from scp_node.domain import Finding, NotAnalysed, Priority, Reason
-from scp_node.ledger import Analysed, StudyPending, StudySnapshot
+from scp_node.ledger import Analysed, DestinationState, StudyPending, StudySnapshot
 from tests.scp_node.ledger_node import LEASE, MODEL, QUIET, Node, built_report
 
 
@@ -289,13 +290,20 @@ def test_a_paused_destination_is_due_for_a_probe_after_its_pause_and_recovers(no
     node.receive("1", priority=Priority.STAT)
     node.analyse()
     node.report("pacs")
-    node.ledger.deliveries.destination_failed("pacs", pause=timedelta(seconds=30), detail="refused")
+    failed = partial(
+        node.ledger.deliveries.destination_failed, "pacs", detail="refused", enough=2,
+        pause=lambda number: timedelta(seconds=15 * number),
+    )  # fmt: skip
+    assert [failed(), failed(), failed()] == [False, True, False], "one alarm"
     state = node.ledger.deliveries.destination("pacs")
-    assert (state.failures, state.paused, state.probe_due) == (1, True, False)
+    assert (state.failures, state.paused, state.probe_due) == (3, True, False)
     node.clock.advance(seconds=31)
     assert node.ledger.deliveries.destination("pacs").probe_due
-    node.ledger.deliveries.destination_recovered("pacs")
-    assert not node.ledger.deliveries.destination("pacs").paused
+    node.ledger.deliveries.destination_on_trial("pacs")
+    state = node.ledger.deliveries.destination("pacs")
+    assert (state.paused, state.failures, state.detail) == (False, 3, "refused")
+    assert [node.ledger.deliveries.destination_answered("pacs", enough=2) for _ in range(2)] == [True, False]
+    assert node.ledger.deliveries.destination("pacs") == DestinationState()
 
 
 def test_one_destination_that_is_down_holds_up_no_other(node: Node) -> None:
