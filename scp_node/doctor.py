@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -12,7 +13,8 @@ from pneumonia_model.bundle import BundleError
 
 from scp_node import app
 from scp_node.echo import answers_echo, echo
-from scp_node.ledger import LedgerError
+from scp_node.ledger import Ledger, LedgerError
+from scp_node.ledger.work import OPEN_STATES, WorkState, deliver_queue
 from scp_node.model import ServedModel
 from scp_node.settings import DestinationSettings, Settings, SettingsError
 from scp_node.spool import SpoolError
@@ -45,6 +47,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
         )
     for destination in settings.destinations:
         yield _destination(settings, destination)
+        yield _deliveries(settings, destination.name)
 
 
 def _try(name: str, look: Callable[[], str]) -> Check:
@@ -110,3 +113,24 @@ def _destination(settings: Settings, destination: DestinationSettings) -> Check:
         f"{settings.node.ae_title}?"
     )  # fmt: skip
     return Check(name=f"destination {destination.name}", good=good, message=message)
+
+
+def _deliveries(settings: Settings, name: str) -> Check:
+    try:
+        with closing(app.open_ledger(settings)) as ledger:
+            return delivery_check(ledger, name)
+    except LedgerError as error:
+        return Check(name=f"deliveries to {name}", good=False, message=str(error))
+
+
+def delivery_check(ledger: Ledger, name: str) -> Check:
+    """Return what waits for a destination, and whether a person has to look after it."""
+    states = ledger.upkeep.counts().get(deliver_queue(name), {})
+    dead = states.get(WorkState.DEAD, 0)
+    told = [f"{sum(states.get(state, 0) for state in OPEN_STATES)} waiting"]
+    if dead:
+        told.append(f"{dead} given up (see `scp-node requeue`)")
+    state = ledger.deliveries.destination(name)
+    if state.paused:
+        told.append(f"paused after {state.failures} failures in a row: {state.detail}")
+    return Check(name=f"deliveries to {name}", good=not dead and not state.paused, message=", ".join(told))
