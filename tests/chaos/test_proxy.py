@@ -141,7 +141,12 @@ def test_a_closed_door_refuses_and_a_full_queue_lets_connect_hang_until_it_is_op
 
 
 def test_a_peer_that_is_not_there_is_a_reset(free_port: int) -> None:
-    with Proxy(free_port) as proxy, socket.socket() as client, pytest.raises(ConnectionResetError):
+    with Proxy(free_port) as proxy, pytest.raises(ConnectionResetError):
+        ask(proxy.port)
+
+
+def ask(port: int) -> bytes:
+    with socket.socket() as client:
         client.settimeout(5)
-        client.connect((LOOPBACK, proxy.port))  # the reset may be here already
-        client.recv(1)
+        client.connect((LOOPBACK, port))  # a reset may be here already
+        return client.recv(1)

@@ -41,13 +41,14 @@ class Scp:
     @contextlib.contextmanager
     def serving(self) -> Iterator[Scp]:
         handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)]
-        self._server = self.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-        try:
-            yield self
-        finally:
-            self._server.shutdown()
-            for association in self.ae.active_associations:
-                association.abort()
+        with closing_connections() as closing:
+            self._server = self.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*handlers, closing])
+            try:
+                yield self
+            finally:
+                self._server.shutdown()
+                for association in self.ae.active_associations:
+                    association.abort()
 
     def _accepted(self, _event: evt.Event) -> None:
         self.associations += 1
