@@ -17,6 +17,7 @@ from tests.node import radiograph
 from tests.servers import run_tool
 
 RETRY_SECONDS = 0.3
+BEHIND_SECONDS = 5.0  # between two studies then: something is always on its way, and still the node catches up
 URGENT = "EMERGENCY"  # calling AE title of urgent studies
 _SENDING = re.compile(r"^I: Sending file: (?P<file>.+)$")
 _ANSWER = re.compile(r"Received Store Response \((?P<status>.+)\)")
@@ -62,7 +63,7 @@ class Modalities:
     folder: Path
     port: int
     random: Random
-    is_behind: Callable[[dict[str, set[str]]], bool]  # too many studies wait for their report: pause
+    is_behind: Callable[[dict[str, set[str]]], bool]  # too many studies wait for their report: slow down
     acknowledged: dict[str, set[str]] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)  # by SOP Instance UID
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -88,8 +89,7 @@ class Modalities:
     def _work(self) -> None:
         while not self._stop.is_set():
             if self.is_behind(self.acknowledged):
-                self._stop.wait(0.05)
-                continue
+                self._stop.wait(BEHIND_SECONDS)
             study = self._new_study()
             images = list(study.images)
             late = images.pop() if len(images) > 1 and self.random.random() < 0.4 else None
