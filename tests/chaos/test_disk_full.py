@@ -216,4 +216,4 @@ def _truncate_log(node: Node) -> None:
 
 def _complaints(node: Node) -> list[str]:
     """Return the lines of the log in which a step could not write."""
-    return [line for line in node.log.splitlines() if "registration delayed" in line or "step failed" in line]
+    return [line for line in node.log.splitlines() if "database is away" in line or "step failed" in line]
