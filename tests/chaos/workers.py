@@ -53,8 +53,8 @@ class Deed(StrEnum):
 class DecoderDeed(StrEnum):
     """What an image does to who reads it."""
 
-    HANGS = "hangs"
-    FILLS = "fills"
+    HANGS = "hangs a decoder"
+    FILLS = "fills a decoder"
 
 
 class Poison:
