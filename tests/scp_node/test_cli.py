@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import typer.main
 from scp_node.cli import cli
 from scp_node.settings import load_settings
 from tests.node import BUNDLE
+from tests.servers import free_port
 
 
 def run(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -109,6 +112,17 @@ def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_ackno
     assert done.returncode == 2
     assert "inference.acknowledge_demonstration" in done.stderr
     assert "pacs" in done.stderr
+
+
+@pytest.mark.parametrize("role", ["all", "listener", "sender"])
+def test_a_schema_that_does_not_fit_ends_a_role_with_status_2_and_is_not_waited_for(tmp_path: Path, role: str) -> None:
+    (tmp_path / "scp_node.toml").write_text(f'[listen]\nport = {free_port()}\n[inference]\nbundle = "{BUNDLE}"\n')
+    assert run("db", "upgrade", cwd=tmp_path).returncode == 0
+    with closing(sqlite3.connect(next(tmp_path.rglob("ledger.sqlite3")))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    done = run("serve", "--role", role, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "schema 9999 is newer than this program" in done.stderr
 
 
 def test_one_flipped_byte_in_the_bundle_stops_the_start(tmp_path: Path) -> None:
