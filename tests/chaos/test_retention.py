@@ -97,8 +97,8 @@ def test_a_purge_that_is_killed_at_every_step_leaves_no_dangling_row_and_ends(ch
     report = site.node.ledger.reports.file(done[0].StudyInstanceUID)
     site.close_pacs()
     assert site.node.send(*waiting) == [0x0000] * len(waiting)
-    refused = "SELECT id FROM event WHERE kind = 'delivery-delayed'"
-    wait_until(lambda: rows(site.node, refused), PATIENCE, what="the PACS is away")
+    undelivered = "SELECT id FROM delivery WHERE state = 'waiting'"
+    wait_until(lambda: rows(site.node, undelivered), PATIENCE, what="a report waits for the PACS")
     assert site.node.stop() == 0
     site.node.config.write_text(site.node.config.read_text().replace("days = 0.0", SOON))
 

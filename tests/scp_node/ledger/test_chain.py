@@ -330,7 +330,11 @@ class TestAnUpgrade:
     def test_chains_the_events_that_are_there(
         self, database: str, tmp_path: Path, request: pytest.FixtureRequest
     ) -> None:
-        url = f"sqlite:///{tmp_path / 'old.sqlite3'}" if database == "sqlite" else request.getfixturevalue("postgres")
+        if database == "sqlite":
+            url = f"sqlite:///{tmp_path / 'old.sqlite3'}"
+            (tmp_path / "old.sqlite3").touch()  # the engine makes none
+        else:
+            url = request.getfixturevalue("postgres")
         engine = create_ledger_engine(url)
         _migrate(engine, "0003")
         _fill(engine, 1_003)  # more than one batch, and with gaps as a rollback leaves them

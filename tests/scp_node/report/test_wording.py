@@ -198,7 +198,7 @@ def test_a_threshold_is_shown_with_all_its_digits(threshold: float, shown: str) 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, -0.01, 1.01])
 def test_what_is_no_probability_is_not_reported(wrong: float) -> None:
-    with pytest.raises(ValueError, match="a probability is a number from 0 to 1"):
-        image_sentence(Finding(probability=wrong, logit=0.0, threshold=0.5), MODEL)
+    with pytest.raises(ValueError, match=r"a finding has a probability, 0\.\.1"):
+        Finding(probability=wrong, logit=0.0, threshold=0.5)
     with pytest.raises(ValueError, match="a threshold is a number from 0 to 1"):
         image_sentence(Finding(probability=0.5, logit=0.0, threshold=wrong), MODEL)

@@ -21,7 +21,7 @@ from scp_node.domain import Priority, ReceivedInstance
 from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.part10 import decode_head, encode_head
 from scp_node.received import Origin, inspect
-from scp_node.spool import Spool, SpoolError, SpoolFullError
+from scp_node.spool import Spool, SpoolError, SpoolFileGoneError, SpoolFullError
 from tests.scp_node.listener.datasets import radiograph
 from tests.scp_node.listener.peer import EXPLICIT
 
@@ -277,7 +277,7 @@ def test_a_file_that_was_damaged_later_is_said_to_be(spool: Spool, tmp_path: Pat
         with pytest.raises(SpoolError, match="is damaged"):
             spool.read(received.spool_path)
     path.unlink()
-    with pytest.raises(SpoolError, match="cannot be read"):
+    with pytest.raises(SpoolFileGoneError, match="is gone"):
         spool.read(received.spool_path)
 
 
