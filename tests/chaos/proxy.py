@@ -69,10 +69,16 @@ class Link:
     up: int = 0
     down: int = 0
     ended: threading.Event = field(default_factory=threading.Event)
+    _ending: threading.Lock = field(default_factory=threading.Lock)
 
     def end(self, *, reset: bool = False) -> None:
-        """Close both sides."""
-        self.ended.set()
+        """Close both sides; how the first call says, for the other direction notices and ends the connection too."""
+        with self._ending:
+            if not self.ended.is_set():
+                self.ended.set()
+                self._close(reset=reset)
+
+    def _close(self, *, reset: bool) -> None:
         for side in (self.client, self.peer):
             with contextlib.suppress(OSError):
                 if reset:
