@@ -1,0 +1,235 @@
+"""What waits, and what came and went, costs neither memory nor time: a node runs for years."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, event
+
+from scp_node.delivery.association import VERIFICATION, RequestedAssociation
+from scp_node.domain import utc_now
+from scp_node.ledger import create_ledger_engine, upgrade
+from scp_node.ledger.schema import delivery, instance, report, work
+from scp_node.ledger.work import ANALYSE, WorkState, deliver_queue
+from tests.chaos.conftest import Chaos
+from tests.chaos.process_tree import Process, processes
+from tests.node import Node, destination, radiograph
+from tests.scp_node.ledger_node import Node as LedgerNode
+from tests.waiting import wait_until
+
+FLAT = 1.10  # "within 10 %"
+EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
+_CHUNK = 5_000
+
+
+@pytest.fixture
+def engine(database: dict[str, Any], tmp_path: Path) -> Iterator[Engine]:
+    """A ledger database of each kind."""
+    engine = create_ledger_engine(database.get("url", f"sqlite:///{tmp_path / 'waiting.sqlite3'}"))
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def test_a_claim_does_the_same_work_however_many_rows_wait(engine: Engine, chaos: Chaos) -> None:
+    many = chaos.amount(short=10_000, long=100_000)
+    node = LedgerNode(engine)
+    _add_analyses(engine, range(1_000))
+    few_cost, few_ms = _cost_of_claims(engine, node)
+    _add_analyses(engine, range(1_000, many))
+    many_cost, many_ms = _cost_of_claims(engine, node)
+    ready = node.ledger.upkeep.counts()[ANALYSE][WorkState.READY]
+    chaos.figure(
+        f"claim of 16 with 1,000 rows waiting, then {ready:,}: {few_ms:.2f}, {many_ms:.2f} ms (medians); "
+        f"work done by the database, in its own units: {few_cost}, {many_cost}, ratio {many_cost / few_cost:.2f}"
+    )
+    deeper = 3 * 16 if engine.dialect.name == "postgresql" else 0  # an index of more rows is a page or two deeper
+    assert many_cost <= few_cost * FLAT + deeper
+
+
+def test_rows_that_wait_take_no_memory_of_the_node(chaos: Chaos, database: dict[str, Any], tmp_path: Path) -> None:
+    many = chaos.amount(short=10_000, long=100_000)
+    sizes = []
+    for name, rows in (("few", 0), ("many", many)):
+        (tmp_path / name).mkdir()
+        url = {"database": {"url": f"sqlite:///{tmp_path / name / 'ledger.sqlite3'}", **database}}
+        node = Node(tmp_path / name, {"destinations": [destination(1, "away")], **url})  # nobody listens there
+        try:
+            engine = create_ledger_engine(node.settings.database_url)
+            upgrade(engine)
+            _add_deliveries(engine, rows)
+            engine.dispose()
+            node.start()
+            node.send(*[radiograph(seed) for seed in range(5)])
+            wait_until(lambda node=node: _ended(node) == 5, 120, what="five images are analysed")  # type: ignore[misc]
+            sizes.append({process.role: _resident_mib(process) for process in _roles(node)})
+        finally:
+            node.end()
+    few, more = sizes
+    told = ", ".join(f"{role} {few[role]:.0f} and {more[role]:.0f}" for role in sorted(few))
+    chaos.figure(f"MiB resident with nothing and with {many:,} deliveries waiting: {told}")
+    assert all(more[role] <= few[role] * FLAT for role in few), told
+
+
+def test_associations_that_came_and_went_leave_nothing_behind(chaos: Chaos, start_node: Callable[..., Node]) -> None:
+    number = chaos.amount(short=500, long=10_000)
+    node = start_node()
+    [listener] = [process for process in _roles(node) if process.role == "listener"]
+    _echoes(node, 200)  # what is allocated once
+    before = _settled(listener)
+    began = time.monotonic()
+    _echoes(node, number)
+    rate = number / (time.monotonic() - began)
+    threads, descriptors, mib = _settled(listener)
+    chaos.figure(
+        f"{number:,} associations opened and released ({rate:.0f}/s): threads {before[0]} -> {threads}, descriptors "
+        f"{before[1]} -> {descriptors}, MiB resident {before[2]:.1f} -> {mib:.1f}"
+    )
+    assert (threads, descriptors) == before[:2]
+    assert mib <= before[2] * FLAT
+
+
+def _cost_of_claims(engine: Engine, node: LedgerNode) -> tuple[int, float]:
+    """Claim 16 images 15 times; return the work that one took (SQLite: steps; PostgreSQL: pages), and milliseconds."""
+    milliseconds = []
+    for _ in range(15):
+        began = time.perf_counter()
+        assert len(node.ledger.analyses.claim(owner="w", limit=16)) == 16
+        milliseconds.append(1000 * (time.perf_counter() - began))
+    count = _steps if engine.dialect.name == "sqlite" else _pages
+    return count(engine, node), statistics.median(milliseconds)
+
+
+def _steps(engine: Engine, node: LedgerNode) -> int:
+    """Return how many instructions of SQLite's virtual machine a claim takes."""
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def watch(connection: Any, _record: object, _proxy: object) -> None:
+        connection.set_progress_handler(step, 1)
+
+    event.listen(engine, "checkout", watch)
+    node.ledger.analyses.claim(owner="w", limit=16)
+    event.remove(engine, "checkout", watch)
+    with engine.connect() as connection:
+        connection.connection.driver_connection.set_progress_handler(None, 1)  # type: ignore[union-attr]
+    return steps
+
+
+def _pages(engine: Engine, node: LedgerNode) -> int:
+    """Return how many pages PostgreSQL looks at for the statements of a claim."""
+    with engine.begin() as connection:  # as after a while of autovacuum
+        connection.exec_driver_sql("ANALYZE work")
+    claim, pages = [], 0
+
+    def keep(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: object) -> None:
+        claim.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", keep)
+    node.ledger.analyses.claim(owner="w", limit=16)
+    event.remove(engine, "before_cursor_execute", keep)
+    with engine.begin() as connection:
+        for statement, parameters in claim:
+            if "FROM work" in statement or "UPDATE work" in statement:
+                plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS) {statement}", parameters).scalars().all()
+                pages += sum(int(hit) for hit in re.findall(r"^[^\n]*Buffers: shared hit=(\d+)", str(plan[1]), re.M))
+                pages += sum(int(hit) for hit in re.findall(r"Buffers: shared hit=(\d+)", plan[0]))
+        connection.rollback()
+    return max(1, pages)
+
+
+def _add_analyses(engine: Engine, numbers: range) -> None:
+    node = LedgerNode(engine)
+    columns = {column.name for column in instance.c}
+    for start in range(numbers.start, numbers.stop, _CHUNK):
+        chunk = range(start + 1, min(start + _CHUNK, numbers.stop) + 1)
+        images = [node.instance(str(number), study=f"1.2.9.{number}") for number in chunk]
+        rows = [{name: getattr(image, name) for name in image.__slots__ if name in columns} for image in images]
+        with engine.begin() as connection:
+            connection.execute(
+                instance.insert(), [{**row, "conflict": False, "registered_at": node.clock()} for row in rows]
+            )
+            connection.execute(work.insert(), [_work(ANALYSE, number, node.clock()) for number in chunk])
+
+
+def _add_deliveries(engine: Engine, rows: int) -> None:
+    """Add reports that wait, some ready and most delayed, for a destination that is not there."""
+    now = utc_now()
+    for start in range(0, rows, _CHUNK):
+        chunk = range(start + 1, min(start + _CHUNK, rows) + 1)
+        made = [_report(number, now) for number in chunk]
+        sent = [{"id": number, "report_id": number, "destination": "away", "state": "waiting", "attempts": 0,
+                 "detail": "", "created_at": now} for number in chunk]  # fmt: skip
+        with engine.begin() as connection:
+            connection.execute(report.insert(), made)
+            connection.execute(delivery.insert(), sent)
+            connection.execute(work.insert(), [_delayed(number, now) for number in chunk])
+
+
+def _report(number: int, now: Any) -> dict[str, Any]:
+    same = dict.fromkeys(("bundle_digest", "content_digest", "sha256"), f"{number:064d}")
+    uids = dict.fromkeys(("sop_class_uid", "series_instance_uid"), "1.2.3")
+    return {**same, **uids, "id": number, "study_uid": f"1.2.7.{number}", "version": 1,
+            "sop_instance_uid": f"1.2.8.{number}", "file": b"report" * 100, "at": now}  # fmt: skip
+
+
+def _work(queue: str, number: int, now: Any) -> dict[str, Any]:
+    return {"queue": queue, "dedup": str(number), "ref_id": number, "state": WorkState.READY, "priority": 10,
+            "attempt": 0, "max_attempts": 3, "lease_token": 0, "error": "", "created_at": now}  # fmt: skip
+
+
+def _delayed(number: int, now: Any) -> dict[str, Any]:
+    waiting = {"state": WorkState.DELAYED, "due_at": now + timedelta(hours=1), "max_attempts": None}
+    return {**_work(deliver_queue("away"), number, now), **waiting}
+
+
+def _roles(node: Node) -> list[Process]:
+    assert node.process is not None
+    return [each for each in processes(node.process.pid) if each.role in {"listener", "worker", "sender"}]
+
+
+def _ended(node: Node) -> int:
+    return node.ledger.upkeep.counts().get(ANALYSE, {}).get(WorkState.DONE, 0)
+
+
+def _resident_mib(process: Process) -> float:
+    pages = int(Path(f"/proc/{process.pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * _PAGE_KIB / 1024
+
+
+def _held(process: Process) -> tuple[int, int, float]:
+    """Return threads, descriptors and MiB resident."""
+    threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
+    return threads, len(process.descriptors()), _resident_mib(process)
+
+
+def _settled(process: Process) -> tuple[int, int, float]:
+    """Return what is held once the last associations have ended: the least of five seconds."""
+    held = []
+    for _ in range(50):
+        held.append(_held(process))
+        time.sleep(0.1)
+    return min(held)
+
+
+def _echoes(node: Node, number: int) -> None:
+    for _ in range(number):
+        association = RequestedAssociation.request(
+            "127.0.0.1", node.settings.listen.port, calling_ae="MODALITY1", called_ae=node.settings.node.ae_title,
+            contexts=[(VERIFICATION, [EXPLICIT_VR_LITTLE_ENDIAN])], seconds=20,
+        )  # fmt: skip
+        assert association.echo(seconds=20) == 0
+        association.release()
