@@ -18,8 +18,9 @@ from pydicom.datadict import dictionary_description
 
 from scp_node import implementation
 from scp_node.cli import cli
+from scp_node.commitment import EventStatus
 from scp_node.domain import BuiltObject, Region
-from scp_node.ledger.audit import STATES
+from scp_node.ledger.audit import DELIVERY_STATES, STATES
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
 from scp_node.report import (
@@ -71,7 +72,11 @@ def test_the_transfer_syntaxes_are_those_that_are_accepted_in_their_order(statem
 
 
 def test_every_status_is_explained(statement: str) -> None:
-    assert [int(row[0], 16) for row in table(statement, "Status")] == sorted(StoreStatus)
+    assert [int(row[0], 16) for row in table(statement, "Status |")] == sorted(StoreStatus)
+
+
+def test_every_status_of_a_commitment_report_is_explained(statement: str) -> None:
+    assert [int(row[0], 16) for row in table(statement, "Status of an N-EVENT-REPORT")] == sorted(EventStatus)
 
 
 def test_every_rejection_is_listed_with_its_numbers(statement: str) -> None:
@@ -160,6 +165,11 @@ def test_the_readme_explains_every_state_of_an_image(repository: Path) -> None:
     readme = (repository / "README.md").read_text(encoding="utf-8")
     rows = table(readme, "state of an image")
     assert {state for row in rows for state in re.findall(r"`([a-z-]+)`", row[0])} == set(STATES)
+
+
+def test_the_readme_explains_every_state_of_a_delivery(repository: Path) -> None:
+    readme = (repository / "README.md").read_text(encoding="utf-8")
+    assert {row[0].strip("`") for row in table(readme, "state of a delivery")} == set(DELIVERY_STATES)
 
 
 def test_the_settings_that_the_readme_names_exist_with_those_defaults(repository: Path) -> None:
