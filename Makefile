@@ -26,8 +26,9 @@ run: $(VENV)/.light  ## Start the node on its defaults: port 11112, this machine
 demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for your own, KEEP=1 to look around
 	$(BIN)/python -m scp_node.demo $(IMAGES) $(if $(KEEP),--keep)
 
-test: check tools  ## Run the gate and every test
-	$(BIN)/pytest
+test: check tools  ## Run the gate and every test; those that break things come one at a time
+	$(BIN)/pytest --ignore tests/chaos --numprocesses 2 --dist loadfile
+	$(BIN)/pytest tests/chaos
 
 chaos: tools  ## Break things at length, an hour or so: SEED=number repeats a run, TESTS="-k disk" chooses
 	CHAOS=long $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/pytest tests/chaos $(TESTS)

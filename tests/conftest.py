@@ -148,7 +148,10 @@ def postgres_server() -> Iterator[servers.Postgres]:
 
 @pytest.fixture
 def postgres(postgres_server: servers.Postgres) -> Iterator[str]:
-    """The SQLAlchemy URL of an empty PostgreSQL database."""
+    """The SQLAlchemy URL of an empty PostgreSQL database; a server that is gone fails one test, not all that follow."""
+    if told := postgres_server.ended_by_itself():
+        postgres_server.start()
+        pytest.fail(told)
     with postgres_server.database() as url:
         yield url
 

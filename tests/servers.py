@@ -80,6 +80,13 @@ class Server:
         assert self._process is not None, f"{type(self).__name__} is not running"
         return self._process.pid
 
+    def ended_by_itself(self) -> str | None:
+        """Return its status and the end of its log if it was started and is gone; it can be started again then."""
+        if self._process is None or (status := self._process.poll()) is None:
+            return None
+        self._process = None
+        return f"{type(self).__name__} ended with {status}:\n{self.log[-4000:]}"
+
     def start(self) -> Self:
         """Start it and return when it serves."""
         assert self._process is None, f"{type(self).__name__} is already running"
@@ -127,9 +134,8 @@ class Server:
 
     def _is_ready_or_gone(self) -> bool:
         assert self._process is not None
-        if self._process.poll() is not None:
-            status, self._process = self._process.returncode, None
-            raise RuntimeError(f"{type(self).__name__} ended with {status} at start:\n{self.log[-4000:]}")
+        if told := self.ended_by_itself():
+            raise RuntimeError(told)
         return self.is_ready()
 
     def _end(self, by: signal.Signals) -> None:

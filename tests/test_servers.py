@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +115,14 @@ def test_a_paused_server_does_not_answer_until_it_is_resumed(storescp: StoreScp)
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"(?s)StoreScp ended with .*Unknown option"):
         StoreScp(tmp_path, "--unknown-option").start()
+
+
+def test_a_server_that_ended_by_itself_says_how_and_starts_again(storescp: StoreScp) -> None:
+    assert storescp.ended_by_itself() is None
+    os.kill(storescp.pid, signal.SIGKILL)
+    assert wait_until(storescp.ended_by_itself).startswith("StoreScp ended with -9")
+    storescp.start()
+    assert echoes(storescp.port, storescp.ae_title)
 
 
 @pytest.mark.parametrize("_round", [1, 2])
