@@ -120,7 +120,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
 def test_a_server_that_ended_by_itself_says_how_and_starts_again(storescp: StoreScp) -> None:
     assert storescp.ended_by_itself() is None
     os.kill(storescp.pid, signal.SIGKILL)
-    assert wait_until(storescp.ended_by_itself).startswith("StoreScp ended with -9")
+    assert "StoreScp ended with -9" in str(wait_until(storescp.ended_by_itself))
     storescp.start()
     assert echoes(storescp.port, storescp.ae_title)
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
 from tests import servers
+from tests.scp_node.ledger_node import ledger_engine
 
 LONG_VARIABLE = "CHAOS"  # CHAOS=long
 SEED_VARIABLE = "CHAOS_SEED"
@@ -58,6 +62,13 @@ def database(request: pytest.FixtureRequest) -> dict[str, Any]:
     if request.param == "sqlite":
         return {}
     return {"url": request.getfixturevalue("postgres")}
+
+
+@pytest.fixture
+def engine(database: dict[str, Any], tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger database of each kind."""
+    with ledger_engine(database.get("url", tmp_path / "ledger.sqlite3")) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -6,38 +6,28 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlalchemy import Engine, event
 
 from scp_node.delivery.association import VERIFICATION, RequestedAssociation
 from scp_node.domain import utc_now
-from scp_node.ledger import create_ledger_engine, upgrade
 from scp_node.ledger.schema import delivery, instance, report, work
 from scp_node.ledger.work import ANALYSE, WorkState, deliver_queue
 from tests.chaos.conftest import Chaos
 from tests.chaos.process_tree import Process, processes
 from tests.node import Node, destination, radiograph
 from tests.scp_node.ledger_node import Node as LedgerNode
+from tests.scp_node.ledger_node import ledger_engine
 from tests.waiting import wait_until
 
 FLAT = 1.10  # "within 10 %"
 EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 _PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
 _CHUNK = 5_000
-
-
-@pytest.fixture
-def engine(database: dict[str, Any], tmp_path: Path) -> Iterator[Engine]:
-    """A ledger database of each kind."""
-    engine = create_ledger_engine(database.get("url", f"sqlite:///{tmp_path / 'waiting.sqlite3'}"))
-    upgrade(engine)
-    yield engine
-    engine.dispose()
 
 
 def test_a_claim_does_the_same_work_however_many_rows_wait(engine: Engine, chaos: Chaos) -> None:
@@ -64,10 +54,8 @@ def test_rows_that_wait_take_no_memory_of_the_node(chaos: Chaos, database: dict[
         url = {"database": {"url": f"sqlite:///{tmp_path / name / 'ledger.sqlite3'}", **database}}
         node = Node(tmp_path / name, {"destinations": [destination(1, "away")], **url})  # nobody listens there
         try:
-            engine = create_ledger_engine(node.settings.database_url)
-            upgrade(engine)
-            _add_deliveries(engine, rows)
-            engine.dispose()
+            with ledger_engine(node.settings.database_url) as engine:
+                _add_deliveries(engine, rows)
             node.start()
             node.send(*[radiograph(seed) for seed in range(5)])
             wait_until(lambda node=node: _ended(node) == 5, 120, what="five images are analysed")  # type: ignore[misc]

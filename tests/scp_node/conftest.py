@@ -8,20 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from scp_node.ledger import create_ledger_engine, upgrade
-from tests.scp_node.ledger_node import Node
+from tests.scp_node.ledger_node import Node, ledger_engine
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An empty ledger database of each kind."""
-    url = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
-    if request.param == "postgresql":
-        url = request.getfixturevalue("postgres")
-    engine = create_ledger_engine(url)
-    upgrade(engine)
-    yield engine
-    engine.dispose()
+    url = request.getfixturevalue("postgres") if request.param == "postgresql" else tmp_path / "ledger.sqlite3"
+    with ledger_engine(url) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from alembic import command
+from alembic.config import Config
 from sqlalchemy import Engine, text
 
+from scp_node import migrations
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
-from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, StudySnapshot
+from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
 
 MODEL = ModelIdentity(
     name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"
@@ -18,6 +23,24 @@ MODEL = ModelIdentity(
 LEASE = timedelta(seconds=15)
 QUIET = timedelta(seconds=10)
 POLICY = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
+
+
+@contextmanager
+def ledger_engine(url: str | Path) -> Iterator[Engine]:
+    """Open an empty database, or a file that is not there, as a ledger."""
+    engine = create_ledger_engine(f"sqlite:///{url}" if isinstance(url, Path) else url)
+    upgrade(engine)
+    yield engine
+    engine.dispose()
+
+
+def migrate(engine: Engine, revision: str) -> None:
+    """Bring the schema to a revision, which may be an older one than this program's."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
 
 
 @dataclass

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from scp_node.leases import LeaseKeeper
-from scp_node.ledger import Ledger, Policy, create_ledger_engine, upgrade
-from tests.scp_node.ledger_node import Node
+from scp_node.ledger import Ledger, Policy
+from tests.scp_node.ledger_node import Node, ledger_engine
 from tests.waiting import wait_until
 
 LEASE = timedelta(seconds=4.5)
@@ -21,10 +21,8 @@ LEASE = timedelta(seconds=4.5)
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
-    upgrade(engine)
-    yield engine
-    engine.dispose()
+    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
+        yield engine
 
 
 def test_a_lease_that_could_not_be_renewed_is_renewed_soon_after_and_not_only_a_third_of_its_length_later(

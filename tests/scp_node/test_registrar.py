@@ -18,12 +18,12 @@ from sqlalchemy.exc import OperationalError
 from scp_node.commitment import CommitmentReport
 from scp_node.demo.phantom import phantom_image
 from scp_node.domain import NotAnalysed, Reason, TransferEnded, utc_now
-from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, create_ledger_engine, upgrade
+from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.registrar import Registrar
 from scp_node.retention import Retention
 from scp_node.spool import Spool
-from tests.scp_node.ledger_node import MODEL, FakeClock
+from tests.scp_node.ledger_node import MODEL, FakeClock, ledger_engine
 from tests.scp_node.spooled import spooled
 from tests.waiting import wait_until
 
@@ -37,10 +37,8 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
-    upgrade(engine)
-    yield engine
-    engine.dispose()
+    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
-from alembic.config import Config
 from sqlalchemy import Engine, Executable, insert, select, text, update
 
-from scp_node import migrations
 from scp_node.domain import Finding, NotAnalysed, Priority, Reason
 from scp_node.ledger import Analysed, Verification, create_ledger_engine, upgrade
 from scp_node.ledger.events import event_hash, record_event
 from scp_node.ledger.schema import companion, event, report
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
-from tests.scp_node.ledger_node import LEASE, MODEL, Node
+from tests.scp_node.ledger_node import LEASE, MODEL, Node, migrate
 
 OUTCOME = Finding(probability=0.9, logit=2.0, threshold=0.5)
 
@@ -336,7 +333,7 @@ class TestAnUpgrade:
         else:
             url = request.getfixturevalue("postgres")
         engine = create_ledger_engine(url)
-        _migrate(engine, "0003")
+        migrate(engine, "0003")
         _fill(engine, 1_003)  # more than one batch, and with gaps as a rollback leaves them
         upgrade(engine)
         node = Node(engine)
@@ -347,14 +344,6 @@ class TestAnUpgrade:
         change(node, "UPDATE event SET kind = 'x' WHERE id = 2004")
         assert problem(node).startswith("event 2004 was edited")
         engine.dispose()
-
-
-def _migrate(engine: Engine, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
 
 
 def _fill(engine: Engine, number: int) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from scp_node import migrations
 from scp_node.domain import BuiltObject, NotAnalysed, Reason
 from scp_node.ledger import DeliveryTask, StudySnapshot, create_ledger_engine
-from tests.scp_node.ledger_node import MODEL, Node, built_report
+from tests.scp_node.ledger_node import MODEL, Node, built_report, migrate
 
 OVERLAY = BuiltObject(
     kind="overlay",
@@ -78,7 +75,7 @@ def test_the_trail_of_a_study_names_what_went_with_its_report(node: Node) -> Non
 def test_deliveries_from_before_there_were_companions_are_their_reports(tmp_path: Path) -> None:
     (tmp_path / "old.sqlite3").touch()
     engine = create_ledger_engine(f"sqlite:///{tmp_path / 'old.sqlite3'}")
-    _migrate(engine, "0002")
+    migrate(engine, "0002")
     with engine.begin() as connection:
         connection.execute(
             text(
@@ -91,19 +88,11 @@ def test_deliveries_from_before_there_were_companions_are_their_reports(tmp_path
                 " VALUES (3, 7, 'pacs', 'delivered', 1, '', '2026-01-01')"
             )
         )
-    _migrate(engine, "head")
+    migrate(engine, "head")
     with engine.begin() as connection:
         kept = connection.execute(text("SELECT id, report_id, companion_id, state FROM delivery")).one()
     engine.dispose()
     assert tuple(kept) == (3, 7, None, "delivered")
-
-
-def _migrate(engine: Engine, revision: str) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, revision)
 
 
 class TestWhatAPacsRoutesBack:
