@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from scp_node.backlog import Backlog, Earliest
 from scp_node.commitment import LARGEST_REPORT
 from scp_node.domain import Clock, ReceivedInstance, TransferEnded, utc_now
-from scp_node.ledger import Duplicate, Ledger, UnregistrableFile, blames_values
+from scp_node.ledger import Duplicate, Ledger, LedgerError, UnregistrableFile, blames_values
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.patience import LONGEST_PAUSE, Patience
 from scp_node.settlement import settle
@@ -123,10 +123,22 @@ class Registrar:
 
     def _enter_endings(self) -> None:
         endings = list(self._endings)
-        if endings:
-            self._ledger.studies.transfers_ended(endings)
+        if not self._end(endings):  # one of them meets a bug: alone, it holds up no other
+            for ending in endings:
+                self._end([ending])
         for _ in endings:
             self._endings.popleft()
+
+    def _end(self, endings: Sequence[TransferEnded]) -> bool:
+        try:
+            if endings:
+                self._ledger.studies.transfers_ended(endings)
+        except Exception as error:
+            if not _is_bug(error):
+                raise
+            log.exception("ends of associations cannot be entered count=%d", len(endings))
+            return False
+        return True
 
     def _enter(self, batch: list[_Arrival]) -> None:
         """Enter a batch; what is entered is taken out of it, so that another try begins where this one ended."""
@@ -149,22 +161,23 @@ class Registrar:
                 )  # fmt: skip
             elif isinstance(arrival, CommitmentAnswer):
                 settle(self._ledger, arrival.report, arrival.destinations)
-        except (SQLAlchemyError, ValueError, OverflowError) as error:
-            if not blames_values(error):
+        except Exception as error:
+            if not (blames_values(error) or _is_bug(error)):
                 raise
             log.exception("what a peer sent cannot be recorded kind=%s", type(arrival).__name__)
 
     def _register(self, received: Sequence[ReceivedInstance]) -> int:
         """Enter these instances and return how many have a row now.
 
-        One that the database cannot take does not hold up the others. What is the database's own trouble is raised.
+        One that the database cannot take, or that meets a bug of ours, does not hold up the others. What is the
+        database's own trouble is raised.
         """
         if not received:
             return 0
         try:
             registration = self._ledger.intake.register(received)
-        except (SQLAlchemyError, ValueError, OverflowError) as error:
-            if not (isinstance(error, IntegrityError) or blames_values(error)):
+        except Exception as error:
+            if not (isinstance(error, IntegrityError) or blames_values(error) or _is_bug(error)):
                 raise
             if len(received) > 1:
                 return sum(self._register([instance]) for instance in received)
@@ -206,10 +219,13 @@ class Registrar:
         path = instance.spool_path
         if isinstance(error, IntegrityError) and not self._ledger.intake.unregistered([path]):
             return 1  # it is there: what was violated is that it is there once
-        cause = getattr(error, "orig", None) or error
+        cause = type(getattr(error, "orig", None) or error).__name__
+        reason = f"this program fails on it: {cause}" if _is_bug(error) else f"the database refuses it: {cause}"
+        if _is_bug(error):
+            log.error("instance cannot be registered path=%s", path, exc_info=error)
         self._give_up(
             UnregistrableFile(
-                spool_path=path, reason=f"the database refuses it: {type(cause).__name__}", sha256=instance.sha256,
+                spool_path=path, reason=reason, sha256=instance.sha256,
                 received_at=instance.received_at, sop_instance_uid=instance.sop_instance_uid,
                 study_uid=instance.study_uid, calling_ae=instance.calling_ae, peer=instance.peer,
             )
@@ -245,6 +261,11 @@ class Registrar:
         if self._ledger.intake.record_unregistrable(file):
             log.error("file cannot be registered, stays in the spool path=%s reason=%s", file.spool_path, file.reason)
         self._given_up.add(file.spool_path)
+
+
+def _is_bug(error: Exception) -> bool:
+    """Return whether an error is neither the database's nor the machine's: waiting does not mend it."""
+    return not isinstance(error, (SQLAlchemyError, LedgerError, SpoolError, OSError, MemoryError))
 
 
 def _chunks(paths: Iterator[str], size: int) -> Iterator[list[str]]:

@@ -79,15 +79,10 @@ def _check_numbers(report: Dataset) -> None:
 
 
 def test_poison_ends_as_failed_after_three_tries_and_stops_nobody_else(chaos: Chaos, site: Site) -> None:
-    deeds: list[Deed | DecoderDeed] = [
-        Deed.KILLS,
-        chaos.random.choice([Deed.STOPS, Deed.SEIZES]),
-        Deed.FILLS,
-        Deed.NUMBS,
-    ]
-    deeds.append(chaos.random.choice([*DecoderDeed]))
-    if chaos.long:
-        deeds = [*Deed, *DecoderDeed]
+    deeds: list[Deed | DecoderDeed] = [*Deed, *DecoderDeed]
+    if not chaos.long:
+        one_of = ([Deed.KILLS, Deed.FILLS], [Deed.STOPS, Deed.SEIZES], [*DecoderDeed])
+        deeds = [Deed.NUMBS, *(chaos.random.choice(kind) for kind in one_of)]
     images = [radiograph(seed) for seed in range(len(deeds) + chaos.amount(short=4, long=40))]
     chaos.random.shuffle(images)
     bad = dict(zip(deeds, images, strict=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from scp_node.commitment import CommitmentReport
 from scp_node.demo.phantom import phantom_image
-from scp_node.domain import NotAnalysed, Reason, TransferEnded, utc_now
+from scp_node.domain import NotAnalysed, Reason, ReceivedInstance, TransferEnded, utc_now
 from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy
 from scp_node.listener import CommitmentAnswer, RejectedInstance
 from scp_node.registrar import Registrar
@@ -218,6 +218,39 @@ def test_only_the_instance_whose_values_the_database_refuses_is_given_up_and_tha
     [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
     assert (failed["sop_instance_uid"], failed["sha256"]) == (refused.sop_instance_uid, refused.sha256)
     assert caplog.text.count("file cannot be registered") == 1
+
+
+def test_an_instance_that_this_program_fails_on_holds_up_no_other_and_is_seen(
+    spool: Spool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    received = [spooled(spool, phantom_image(seed, opacity=False)) for seed in range(3)]
+    bad = received[1]
+    register, transfers_ended = ledger.intake.register, ledger.studies.transfers_ended
+
+    def fails(instances: Sequence[ReceivedInstance]) -> Any:
+        if bad.sop_instance_uid in {instance.sop_instance_uid for instance in instances}:
+            raise KeyError("a bug")
+        return register(instances)
+
+    def fails_too(endings: Sequence[TransferEnded]) -> None:
+        if endings[0].study_uids == (bad.study_uid,) or len(endings) > 1:
+            raise KeyError("another bug")
+        transfers_ended(endings)
+
+    monkeypatch.setattr(ledger.intake, "register", fails)
+    monkeypatch.setattr(ledger.studies, "transfers_ended", fails_too)
+    registrar = Registrar(ledger, spool)
+    for instance in received:
+        registrar.received(instance)
+        registrar.ended(interrupted(instance.study_uid))
+    with running(registrar):
+        wait_until(lambda: sum(bool(row["interrupted"]) for row in ledger.audit.instances(AuditQuery())) == 2)
+    assert states(ledger) == ["received", "received", "failed"]
+    [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
+    assert failed["sop_instance_uid"] == bad.sop_instance_uid
+    assert "this program fails on it: KeyError" in failed["detail"]
+    assert "KeyError: 'a bug'" in caplog.text, "with its traceback"
+    assert bad.spool_path in list(spool.paths())
 
 
 def test_what_was_given_up_is_failed_no_more_once_a_scan_could_register_it(spool: Spool, ledger: Ledger) -> None:
