@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
-from sqlalchemy import URL, Connection, Engine, ExceptionContext, create_engine, event
+from sqlalchemy import URL, Connection, Dialect, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
@@ -101,7 +103,7 @@ def _postgresql_engine(url: URL, patience: float) -> Engine:
                 cursor.execute("SELECT set_config(%s, %s, false)", (name, value))
         connection.commit()
 
-    event.listen(engine, "handle_error", _drop_stale)
+    event.listen(engine, "handle_error", _drop_read_only)
     return engine
 
 
@@ -117,18 +119,102 @@ def _sqlite_engine(url: URL, patience: float) -> Engine:
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
-        for pragma in (f"busy_timeout={milliseconds}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            for pragma in (f"busy_timeout={milliseconds}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()  # now, and not when it is collected: see _Together
+            raise
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
         read_only = connection.get_execution_options().get(_READ_ONLY, False)
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
-    event.listen(engine, "handle_error", _drop_stale)
     if file:
         _hold_on_to(engine, file)
+    _Together(engine)
     return engine
+
+
+class _SqliteConnection(sqlite3.Connection):
+    """Can be referred to weakly, and knows who has it."""
+
+    is_open = True
+    in_use = True  # by a thread; else it lies in the pool
+    is_stale = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
+
+    def cursor(self, *arguments: Any, **options: Any) -> Any:
+        """Return a cursor, and remember it."""
+        cursor = super().cursor(*arguments, **options)
+        self._cursors.add(cursor)
+        return cursor
+
+    def close(self) -> None:
+        """Close it and its cursors; one that an exception holds on to would keep it open in SQLite."""
+        for cursor in self._cursors:
+            cursor.close()
+        super().close()
+        self.is_open = False
+
+
+class _Together:
+    """Has no connection to a SQLite file open at one moment, after an error that outlives each of them.
+
+    The connections of a process share the index of the write-ahead log as the first of them could open it. One that saw
+    the disk read-only passes that on to each that comes after it, until none is left; and as long as one is left SQLite
+    keeps the descriptors of those that were closed (https://sqlite.org/src/file/src/os_unix.c).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._lock = threading.Lock()
+        self._known: WeakSet[_SqliteConnection] = WeakSet()
+        self._must_be_none = False
+        event.listen(engine, "do_connect", self._on_do_connect)
+        event.listen(engine, "checkout", self._on_checkout)
+        event.listen(engine, "checkin", self._on_checkin)
+        event.listen(engine, "handle_error", self._on_error)
+
+    def _on_do_connect(
+        self, dialect: Dialect, _record: object, arguments: list[Any], options: dict[str, Any]
+    ) -> _SqliteConnection:
+        with self._lock:
+            if self._must_be_none and any(connection.is_open for connection in self._known):
+                raise sqlite3.OperationalError("connections from before an error of the disk are still in use")
+            self._must_be_none = False
+            connection: Any = dialect.connect(*arguments, **options, factory=_SqliteConnection)
+            self._known.add(connection)
+            return connection  # type: ignore[no-any-return]
+
+    def _on_checkout(self, connection: _SqliteConnection, _record: object, _proxy: object) -> None:
+        with self._lock:
+            connection.in_use = True
+            if connection.is_stale:
+                raise DisconnectionError("the connection is from before an error of the disk")
+
+    def _on_checkin(self, connection: _SqliteConnection | None, record: Any) -> None:
+        with self._lock:
+            if connection is None:
+                return
+            connection.in_use = False
+            is_stale = connection.is_stale
+        if is_stale:
+            record.invalidate()
+
+    def _on_error(self, context: ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF not in _STALE_SQLITE:
+            return
+        context.is_disconnect = True
+        with self._lock:
+            self._must_be_none = True
+            for connection in self._known:
+                connection.is_stale = True
+                if not connection.in_use:
+                    connection.close()
 
 
 def _hold_on_to(engine: Engine, file: Path) -> None:
@@ -158,10 +244,8 @@ def _identity(file: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _drop_stale(context: ExceptionContext) -> None:
-    error = context.original_exception
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in _STALE_SQLITE or getattr(error, "sqlstate", None) == _READ_ONLY_TRANSACTION:
+def _drop_read_only(context: ExceptionContext) -> None:
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY_TRANSACTION:
         context.is_disconnect = True
 
 

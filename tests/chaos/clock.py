@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,11 @@ from sqlalchemy import Row, text
 
 from scp_node.delivery.association import RequestedAssociation
 from scp_node.ledger.engine import create_ledger_engine, reading
+from tests.chaos.preload import build
 from tests.node import Node
 from tests.scp_node.delivery.scp import EXPLICIT, Scp
 from tests.servers import Postgres
-from tests.tools import require
 
-_SOURCE = Path(__file__).parent / "wall_clock.c"
 _DECODER = b"scp_node.analysis.decoder"
 
 
@@ -35,12 +33,9 @@ class SetClock:
     def __init__(self, folder: Path) -> None:
         """Build what is preloaded, in `folder`, which those programs must be able to read."""
         self._file = folder / "wall-clock"
-        self._library = folder / "wall-clock.so"
         self.seconds = 0.0  # from the real time
         self._write()
-        require("c-headers")
-        options = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o", str(self._library), str(_SOURCE)]
-        subprocess.run([str(require("cc")), *options], check=True)
+        self._library = build("wall_clock", folder)
 
     @property
     def environment(self) -> dict[str, str]:

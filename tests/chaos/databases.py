@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 
+from tests.chaos.preload import build
 from tests.servers import LOOPBACK, Postgres
 
 Outage = Callable[[], AbstractContextManager[None]]
@@ -31,7 +32,36 @@ def of_postgres(server: Postgres, database: str) -> dict[str, Outage]:
 
 def of_sqlite(file: Path) -> dict[str, Outage]:
     """Return what may happen to a SQLite file that has a small file system to itself, by name."""
-    return {"locked": lambda: _file_locked(file), "full": lambda: _full(file.parent), "gone": lambda: moved_away(file)}
+    return {
+        "locked": lambda: _file_locked(file),
+        "full": lambda: _full(file.parent),
+        "read-only": lambda: _disk_failed(file.parent),
+        "gone": lambda: moved_away(file),
+    }
+
+
+def read_only_environment(folder: Path) -> dict[str, str]:
+    """What a program needs in its environment so that the disk of `folder` can fail; the library is built beside it."""
+    library = build("read_only", folder.parent)
+    return {
+        "LD_PRELOAD": str(library),
+        "TEST_READ_ONLY": str(folder.resolve()),
+        "TEST_READ_ONLY_WHILE": str(_failure(folder)),
+    }
+
+
+def _failure(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name} has failed")
+
+
+@contextmanager
+def _disk_failed(folder: Path) -> Iterator[None]:
+    """The kernel lets nothing be written there any more."""
+    _failure(folder).touch()
+    try:
+        yield
+    finally:
+        _failure(folder).unlink()
 
 
 @contextmanager

@@ -20,13 +20,15 @@ from scp_node.ledger.schema import instance
 from tests import servers
 from tests.chaos.clock import rows
 from tests.chaos.conftest import Chaos
-from tests.chaos.databases import Outage, moved_away, of_postgres, of_sqlite, small_disk
+from tests.chaos.databases import Outage, moved_away, of_postgres, of_sqlite, read_only_environment, small_disk
 from tests.chaos.load import Load, percentile
+from tests.chaos.process_tree import processes
 from tests.node import Node, destination, radiograph
 from tests.scp_node.delivery.scp import Scp
 from tests.waiting import wait_until
 
 DISK_MIB = 48
+MOST_DESCRIPTORS = 64  # of a process: its connections to the database have few, however often they were opened anew
 
 
 @dataclass
@@ -80,7 +82,7 @@ def _sqlite_site(folder: Path) -> Iterator[Site]:
         except PermissionError as error:
             pytest.skip(f"a small disk for the database cannot be mounted: {error}")
         file = disk / "ledger.sqlite3"
-        node = Node(folder, _changes(pacs, f"sqlite:///{file}"))
+        node = Node(folder, _changes(pacs, f"sqlite:///{file}"), read_only_environment(disk))
         stack.callback(node.end)
         yield Site(node, pacs, of_sqlite(file))
 
@@ -131,8 +133,10 @@ def test_while_the_database_is_away_stores_are_answered_and_afterwards_all_is_re
     assert Counter(site.column("SELECT study_uid FROM instance")) == Counter(studies)
     assert Counter(site.column("SELECT study_uid FROM report")) == Counter(studies)
     late = site.waited()
+    assert site.node.process is not None
     assert max(late) > seconds / 2, "the database was never away"
     assert site.node.ledger.verifier.verify().problems == ()
+    assert all(len(process.descriptors()) < MOST_DESCRIPTORS for process in processes(site.node.process.pid))
     chaos.figure(
         f"{seconds} s each: {', '.join(site.outages)}; {len(answered)} answers timed, all 0x0000, p50 "
         f"{percentile(answered, 0.5) * 1000:.0f} ms, p99 {percentile(answered, 0.99) * 1000:.0f} ms, longest "
