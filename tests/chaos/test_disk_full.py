@@ -77,9 +77,10 @@ class Scene:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
+def scene(request: pytest.FixtureRequest, tmp_path: Path, chaos: Chaos) -> Iterator[Scene]:
+    sizes = {"spool": chaos.amount(short=64, long=128), "database": chaos.amount(short=160, long=1_024)}
     with contextlib.ExitStack() as stack:
-        disks = {"spool": stack.enter_context(mounted(64)), "database": stack.enter_context(mounted(160))}
+        disks = {name: stack.enter_context(mounted(size)) for name, size in sizes.items()}
         folder = disks["database"].folder / "database"
         folder.mkdir()
         url = f"sqlite:///{folder / 'scp_node.db'}"
@@ -180,7 +181,7 @@ def test_the_low_water_mark_keeps_room_for_database_and_reports(tmp_path: Path, 
 def _all_done(scene: Scene) -> None:
     """Every study that was acknowledged is reported once, and every refusal is in the audit."""
     statuses = [status for status in scene.modality.statuses.values() if status is not None]
-    rows = scene.node.run_until_idle(len(statuses), timeout=90)
+    rows = scene.node.run_until_idle(len(statuses), timeout=90 + 2 * len(statuses))
     states = {row["sop_instance_uid"]: row["state"] for row in rows}
     expected = {SUCCESS: "analysed", OUT_OF_RESOURCES: "rejected"}
     assert states == {uid: expected[told] for uid, told in scene.modality.statuses.items() if told is not None}
