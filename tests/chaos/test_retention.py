@@ -93,7 +93,7 @@ def test_a_purge_that_is_killed_at_every_step_leaves_no_dangling_row_and_ends(ch
     waiting = study(chaos, 2)
     site.open_pacs()
     assert site.node.send(*done) == [0x0000] * len(done)
-    told = {row["sop_instance_uid"]: row for row in site.node.run_until_idle(len(done), PATIENCE)}
+    told = {row["sop_instance_uid"]: row for row in site.node.run_until_idle(len(done), PATIENCE + 2 * len(done))}
     report = site.node.ledger.reports.file(done[0].StudyInstanceUID)
     site.close_pacs()
     assert site.node.send(*waiting) == [0x0000] * len(waiting)
@@ -120,7 +120,7 @@ def test_a_purge_that_is_killed_at_every_step_leaves_no_dangling_row_and_ends(ch
     assert site.node.send(done[0]) == [0x0000], "a PACS may send it again"
     again = "SELECT id FROM event WHERE kind = 'duplicate'"
     wait_until(lambda: rows(site.node, again) and not site.files(), PATIENCE, what="it is known, and not kept")
-    after = site.node.run_until_idle(len(done) + len(waiting), PATIENCE)
+    after = site.node.run_until_idle(len(done) + len(waiting), PATIENCE + 2 * len(done))
     purged = Counter(row.sop_instance_uid for row in rows(site.node, _PURGED))
     assert purged == Counter(image.SOPInstanceUID for image in [*done, *waiting]), "each is told of once"
     for row in after:
