@@ -134,7 +134,7 @@ class Registrar:
             if endings:
                 self._ledger.studies.transfers_ended(endings)
         except Exception as error:
-            if not _is_bug(error):
+            if _passes(error):
                 raise
             log.exception("ends of associations cannot be entered count=%d", len(endings))
             return False
@@ -162,7 +162,7 @@ class Registrar:
             elif isinstance(arrival, CommitmentAnswer):
                 settle(self._ledger, arrival.report, arrival.destinations)
         except Exception as error:
-            if not (blames_values(error) or _is_bug(error)):
+            if _passes(error):
                 raise
             log.exception("what a peer sent cannot be recorded kind=%s", type(arrival).__name__)
 
@@ -177,7 +177,7 @@ class Registrar:
         try:
             registration = self._ledger.intake.register(received)
         except Exception as error:
-            if not (isinstance(error, IntegrityError) or blames_values(error) or _is_bug(error)):
+            if _passes(error) and not isinstance(error, IntegrityError):
                 raise
             if len(received) > 1:
                 return sum(self._register([instance]) for instance in received)
@@ -219,13 +219,15 @@ class Registrar:
         path = instance.spool_path
         if isinstance(error, IntegrityError) and not self._ledger.intake.unregistered([path]):
             return 1  # it is there: what was violated is that it is there once
-        cause = type(getattr(error, "orig", None) or error).__name__
-        reason = f"this program fails on it: {cause}" if _is_bug(error) else f"the database refuses it: {cause}"
-        if _is_bug(error):
+        if isinstance(error, IntegrityError) or blames_values(error):
+            blamed = "the database refuses it"
+        else:
+            blamed = "this program fails on it"
             log.error("instance cannot be registered path=%s", path, exc_info=error)
+        cause = getattr(error, "orig", None) or error
         self._give_up(
             UnregistrableFile(
-                spool_path=path, reason=reason, sha256=instance.sha256,
+                spool_path=path, reason=f"{blamed}: {type(cause).__name__}", sha256=instance.sha256,
                 received_at=instance.received_at, sop_instance_uid=instance.sop_instance_uid,
                 study_uid=instance.study_uid, calling_ae=instance.calling_ae, peer=instance.peer,
             )
@@ -263,9 +265,13 @@ class Registrar:
         self._given_up.add(file.spool_path)
 
 
-def _is_bug(error: Exception) -> bool:
-    """Return whether an error is neither the database's nor the machine's: waiting does not mend it."""
-    return not isinstance(error, (SQLAlchemyError, LedgerError, SpoolError, OSError, MemoryError))
+def _passes(error: Exception) -> bool:
+    """Return whether waiting may mend it: the database's own trouble, or the machine's; else it is a bug of ours.
+
+    An `IntegrityError` is among them: only a query can say what it means.
+    """
+    of_surroundings = (SQLAlchemyError, LedgerError, SpoolError, OSError, MemoryError)
+    return isinstance(error, of_surroundings) and not blames_values(error)
 
 
 def _chunks(paths: Iterator[str], size: int) -> Iterator[list[str]]:

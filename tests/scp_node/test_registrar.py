@@ -217,6 +217,7 @@ def test_only_the_instance_whose_values_the_database_refuses_is_given_up_and_tha
     assert states(ledger) == ["received", "failed"]
     [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
     assert (failed["sop_instance_uid"], failed["sha256"]) == (refused.sop_instance_uid, refused.sha256)
+    assert "the database refuses it: UnicodeEncodeError" in failed["detail"]
     assert caplog.text.count("file cannot be registered") == 1
 
 
