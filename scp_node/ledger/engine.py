@@ -173,8 +173,7 @@ class _Together:
     def __init__(self, engine: Engine) -> None:
         self._lock = threading.Lock()
         self._known: WeakSet[_SqliteConnection] = WeakSet()
-        self._must_be_none = False
-        event.listen(engine, "do_connect", self._on_do_connect)
+        event.listen(engine, "do_connect", self._on_do_connect)  # the last one: it makes the connection
         event.listen(engine, "checkout", self._on_checkout)
         event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "handle_error", self._on_error)
@@ -183,9 +182,8 @@ class _Together:
         self, dialect: Dialect, _record: object, arguments: list[Any], options: dict[str, Any]
     ) -> _SqliteConnection:
         with self._lock:
-            if self._must_be_none and any(connection.is_open for connection in self._known):
+            if any(connection.is_open and connection.is_stale for connection in self._known):
                 raise sqlite3.OperationalError("connections from before an error of the disk are still in use")
-            self._must_be_none = False
             connection: Any = dialect.connect(*arguments, **options, factory=_SqliteConnection)
             self._known.add(connection)
             return connection  # type: ignore[no-any-return]
@@ -198,19 +196,16 @@ class _Together:
 
     def _on_checkin(self, connection: _SqliteConnection | None, record: Any) -> None:
         with self._lock:
-            if connection is None:
-                return
-            connection.in_use = False
-            is_stale = connection.is_stale
-        if is_stale:
-            record.invalidate()
+            if connection is not None:
+                connection.in_use = False
+                if connection.is_stale:
+                    record.invalidate()  # closes it
 
     def _on_error(self, context: ExceptionContext) -> None:
         if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF not in _STALE_SQLITE:
             return
         context.is_disconnect = True
         with self._lock:
-            self._must_be_none = True
             for connection in self._known:
                 connection.is_stale = True
                 if not connection.in_use:
