@@ -24,3 +24,9 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
             raise AssertionError(f"not true within {timeout:g} s: {name} (last value: {value!r})")
         time.sleep(PAUSE)
     return value
+
+
+def let_pass(seconds: float) -> None:
+    """Return after so many seconds: for what lasts, such as an outage, and not for what is hoped to have happened."""
+    over = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > over, seconds + 5)

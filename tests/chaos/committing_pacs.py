@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Self
+from unittest import mock
 
 from pydicom import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.presentation import build_context
+from pynetdicom.transport import AssociationSocket
 
 from scp_node.commitment import ALL_COMMITTED, FAILURES_EXIST, PUSH_MODEL, WELL_KNOWN_INSTANCE, new_transaction_uid
 from scp_node.settings import ReportSettings
-from tests.scp_node.delivery.scp import VERIFICATION, closing_connections
+from tests.scp_node.delivery.scp import VERIFICATION, serving_ae
 from tests.scp_node.events import MISSING
 
 AE_TITLE = "PACS"
@@ -39,28 +42,21 @@ class CommittingPacs:
         self._random = randomness
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._server: Any = None
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+        self.port = 0
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[Self]:
         ae = AE(AE_TITLE)
         classes = (*ReportSettings().sop_classes, SECONDARY_CAPTURE, VERIFICATION, PUSH_MODEL)
         ae.supported_contexts = [build_context(uid) for uid in classes]
-        with closing_connections() as closing:
-            handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._act), closing]
-            self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_N_ACTION, self._act)]
+        closing = mock.patch.object(AssociationSocket, "_shutdown_socket", _shut_down_and_close)
+        with closing, serving_ae(ae, handlers) as self.port:
             try:
                 yield self
             finally:
                 for thread in self._threads:
                     thread.join(20)
-                self._server.shutdown()
-                for association in ae.active_associations:
-                    association.abort()
 
     def _store(self, event: Any) -> int:
         uid = str(event.request.AffectedSOPInstanceUID)
@@ -144,6 +140,13 @@ class CommittingPacs:
             with self._lock:
                 self.promised.update(str(item.ReferencedSOPInstanceUID) for item in report.ReferencedSOPSequence)
         association.send_n_event_report(report, kind, PUSH_MODEL, WELL_KNOWN_INSTANCE)
+
+
+def _shut_down_and_close(association_socket: Any) -> None:
+    """Stand in for pynetdicom's, which leaves a socket open where the connection was refused: the node is killed."""
+    with contextlib.suppress(OSError):
+        association_socket.socket.shutdown(socket.SHUT_RDWR)
+    association_socket.socket.close()
 
 
 def _spoilt(report: Dataset, randomness: random.Random) -> Dataset:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
 import psycopg
 
+from tests.chaos.disk import Disk
 from tests.chaos.preload import build
 from tests.servers import LOOPBACK, Postgres
 
 Outage = Callable[[], AbstractContextManager[None]]
-_BLOCK = 4096
 
 
 def of_postgres(server: Postgres, database: str) -> dict[str, Outage]:
@@ -30,56 +29,36 @@ def of_postgres(server: Postgres, database: str) -> dict[str, Outage]:
     }
 
 
-def of_sqlite(file: Path) -> dict[str, Outage]:
-    """Return what may happen to a SQLite file that has a small file system to itself, by name."""
+def of_sqlite(file: Path, disk: Disk, failure: Failure) -> dict[str, Outage]:
+    """Return what may happen to a SQLite file that has a small disk to itself, by name."""
     return {
         "locked": lambda: _file_locked(file),
-        "full": lambda: _full(file.parent),
-        "read-only": lambda: _disk_failed(file.parent),
+        "full": lambda: _full(disk),
+        "read-only": failure.now,
         "gone": lambda: moved_away(file),
     }
 
 
-def read_only_environment(folder: Path) -> dict[str, str]:
-    """What a program needs in its environment so that the disk of `folder` can fail; the library is built beside it."""
-    library = build("read_only", folder.parent)
-    return {
-        "LD_PRELOAD": str(library),
-        "TEST_READ_ONLY": str(folder.resolve()),
-        "TEST_READ_ONLY_WHILE": str(_failure(folder)),
-    }
+class Failure:
+    """A folder whose disk can fail: the programs that have its environment write nothing there any more."""
 
+    def __init__(self, disk: Path, folder: Path) -> None:
+        """Build in `folder` what is preloaded."""
+        self._has_failed = folder / "disk-has-failed"
+        self.environment = {
+            "LD_PRELOAD": str(build("read_only", folder)),
+            "TEST_READ_ONLY": str(disk.resolve()),
+            "TEST_READ_ONLY_WHILE": str(self._has_failed),
+        }
 
-def _failure(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name} has failed")
-
-
-@contextmanager
-def _disk_failed(folder: Path) -> Iterator[None]:
-    """The kernel lets nothing be written there any more."""
-    _failure(folder).touch()
-    try:
-        yield
-    finally:
-        _failure(folder).unlink()
-
-
-@contextmanager
-def small_disk(folder: Path, mebibytes: int) -> Iterator[Path]:
-    """Mount a file system in memory on `folder`.
-
-    Raises:
-        PermissionError: only root may.
-    """
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        raise PermissionError(mounted.stderr)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    @contextmanager
+    def now(self) -> Iterator[None]:
+        """Let it have failed in this block."""
+        self._has_failed.touch()
+        try:
+            yield
+        finally:
+            self._has_failed.unlink()
 
 
 @contextmanager
@@ -157,15 +136,12 @@ def _file_locked(file: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full(folder: Path) -> Iterator[None]:
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, suppress(OSError):
-        while True:
-            file.write(bytes(_BLOCK))
+def _full(disk: Disk) -> Iterator[None]:
+    disk.fill()
     try:
         yield
     finally:
-        filler.unlink()
+        disk.make_room()
 
 
 def _children(pid: int) -> list[int]:

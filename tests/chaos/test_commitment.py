@@ -9,7 +9,7 @@ from tests.chaos.committing_pacs import CommittingPacs
 from tests.chaos.conftest import Chaos
 from tests.node import Node, destination, radiograph
 from tests.servers import free_port
-from tests.waiting import wait_until
+from tests.waiting import let_pass, wait_until
 
 
 def test_a_report_is_committed_exactly_where_the_pacs_promised_it_whatever_else_it_says_and_though_the_node_is_killed(
@@ -26,8 +26,7 @@ def test_a_report_is_committed_exactly_where_the_pacs_promised_it_whatever_else_
                 assert set(node.send(*[radiograph(seed) for seed in share])) == {0}
                 known = len(pacs.held)
                 wait_until(lambda known=known: len(pacs.held) > known or pacs.lost, 60)  # type: ignore[misc]
-                pause = chaos.random.uniform(0, 1)
-                wait_until(_Elapsed(pause), 60)
+                let_pass(chaos.random.uniform(0, 1))
                 node.kill()
                 node.start()
             rows = node.run_until_idle(images, timeout=chaos.amount(short=90, long=600))
@@ -83,17 +82,6 @@ class _Forgetful(CommittingPacs):
             self.held.clear()
         self.answer_later(event, "other association")
         return 0x0000, None
-
-
-class _Elapsed:
-    """True once it has been asked for so many hundredths of a second."""
-
-    def __init__(self, seconds: float) -> None:
-        self._left = int(seconds * 100)
-
-    def __call__(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 def _settings(pacs: CommittingPacs, port: int, database: dict[str, Any], commit_attempts: int = 20) -> dict[str, Any]:

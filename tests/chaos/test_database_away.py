@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,12 +19,13 @@ from scp_node.ledger.schema import instance
 from tests import servers
 from tests.chaos.clock import rows
 from tests.chaos.conftest import Chaos
-from tests.chaos.databases import Outage, moved_away, of_postgres, of_sqlite, read_only_environment, small_disk
+from tests.chaos.databases import Failure, Outage, moved_away, of_postgres, of_sqlite
+from tests.chaos.disk import mounted
 from tests.chaos.load import Load, percentile
 from tests.chaos.process_tree import processes
 from tests.node import Node, destination, radiograph
 from tests.scp_node.delivery.scp import Scp
-from tests.waiting import wait_until
+from tests.waiting import let_pass, wait_until
 
 DISK_MIB = 48
 MOST_DESCRIPTORS = 64  # of a process: its connections to the database have few, however often they were opened anew
@@ -77,14 +77,12 @@ def _changes(pacs: Scp, url: str) -> dict[str, Any]:
 def _sqlite_site(folder: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         pacs = stack.enter_context(Scp().serving())
-        try:
-            disk = stack.enter_context(small_disk(folder / "disk", DISK_MIB))
-        except PermissionError as error:
-            pytest.skip(f"a small disk for the database cannot be mounted: {error}")
-        file = disk / "ledger.sqlite3"
-        node = Node(folder, _changes(pacs, f"sqlite:///{file}"), read_only_environment(disk))
+        disk = stack.enter_context(mounted(DISK_MIB))
+        failure = Failure(disk.folder, folder)
+        file = disk.folder / "ledger.sqlite3"
+        node = Node(folder, _changes(pacs, f"sqlite:///{file}"), failure.environment)
         stack.callback(node.end)
-        yield Site(node, pacs, of_sqlite(file))
+        yield Site(node, pacs, of_sqlite(file, disk, failure))
 
 
 @contextmanager
@@ -119,7 +117,7 @@ def test_while_the_database_is_away_stores_are_answered_and_afterwards_all_is_re
         for name, outage in site.outages.items():
             stored = len(load.stores)
             with outage():
-                _wait(seconds)
+                let_pass(seconds)
                 told[name] = len(load.stores) - stored
             _await_rows(site, stored + told[name], what=f"rows after {name}")
     assert load.refused() == []
@@ -174,11 +172,6 @@ def test_a_file_that_is_gone_at_the_start_is_waited_for_and_no_empty_one_is_made
             _wait_until_all_roles_wait(site.node)
         wait_until(lambda: len(site.reports) == 2, 180, what="both reports")
         assert site.registered() == 2
-
-
-def _wait(seconds: float) -> None:
-    over = time.monotonic() + seconds
-    wait_until(lambda: time.monotonic() > over, seconds + 5)
 
 
 def _await_rows(site: Site, most: int, *, what: str) -> None:

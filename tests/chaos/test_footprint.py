@@ -205,12 +205,17 @@ def _held(process: Process) -> tuple[int, int, float]:
 
 
 def _settled(process: Process) -> tuple[int, int, float]:
-    """Return what is held once the last associations have ended: the least of five seconds."""
-    held = []
-    for _ in range(50):
-        held.append(_held(process))
-        time.sleep(0.1)
-    return min(held)
+    """Return what is held once threads and descriptors have been the same for five seconds."""
+    since, last = time.monotonic(), _held(process)[:2]
+
+    def is_steady() -> bool:
+        nonlocal since, last
+        if (held := _held(process)[:2]) != last:
+            since, last = time.monotonic(), held
+        return time.monotonic() > since + 5
+
+    wait_until(is_steady, 60, what="threads and descriptors are steady")
+    return _held(process)
 
 
 def _echoes(node: Node, number: int) -> None:

@@ -29,26 +29,24 @@ class Scp:
         self.statuses: list[int] = []  # of the next responses; 0x0000 when it is empty
         self.stored: list[tuple[str, str, bytes]] = []  # SOP class, transfer syntax, dataset
         self.associations = 0
+        self.releases = 0
         self.on_store: Callable[[evt.Event], None] = lambda _event: None
         self.ae = AE("PACS")
         self.ae.supported_contexts = [build_context(uid, list(syntaxes)) for uid in (*sop_classes, VERIFICATION)]
-        self._server: Any = None
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+        self.port = 0
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[Scp]:
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_ACCEPTED, self._accepted)]
-        with closing_connections() as closing:
-            self._server = self.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*handlers, closing])
-            try:
-                yield self
-            finally:
-                self._server.shutdown()
-                for association in self.ae.active_associations:
-                    association.abort()
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_ACCEPTED, self._accepted),
+            (evt.EVT_RELEASED, self._released),
+        ]
+        with serving_ae(self.ae, handlers) as self.port:
+            yield self
+
+    def _released(self, _event: evt.Event) -> None:
+        self.releases += 1
 
     def _accepted(self, _event: evt.Event) -> None:
         self.associations += 1
@@ -64,10 +62,17 @@ class Scp:
 
 
 @contextlib.contextmanager
-def closing_connections() -> Iterator[tuple[Any, Any]]:
-    """Give an event handler for pynetdicom's server that closes at the end what it leaves open after an abort."""
-    with contextlib.ExitStack() as stack:
-        yield evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
+def serving_ae(ae: AE, handlers: list[Any]) -> Iterator[int]:
+    """Serve an AE of pynetdicom on a free port, which is given; at the end what is still open is aborted."""
+    with contextlib.ExitStack() as stack:  # closes what pynetdicom leaves open after an abort
+        closing = evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
+        server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*handlers, closing])
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            for association in ae.active_associations:
+                association.abort()
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pynetdicom.presentation import build_context
 from scp_node.commitment import PUSH_MODEL, WELL_KNOWN_INSTANCE, Reference
 from scp_node.delivery import Asked, AskResult, CommitmentScu
 from scp_node.settings import DeliverySettings, DestinationSettings
-from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, answering, closing_connections
+from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, answering, serving_ae
 from tests.scp_node.events import MISSING, SR, event, information
 from tests.waiting import wait_until
 
@@ -40,24 +40,17 @@ class CommittingScp:
         self._threads: list[threading.Thread] = []
         self.ae = AE("PACS")
         self.ae.supported_contexts = [build_context(sop_class, list(syntaxes))]
-        self._server: Any = None
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
+        self.port = 0
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[CommittingScp]:
-        with closing_connections() as closing:
-            handlers: list[Any] = [(evt.EVT_N_ACTION, self._act), closing]
-            self._server = self.ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        with serving_ae(self.ae, [(evt.EVT_N_ACTION, self._act)]) as self.port:
             try:
                 yield self
             finally:
                 for thread in self._threads:
                     thread.join(10)
                 wait_until(lambda: not self.ae.active_associations)  # the SCU leaves none open
-                self._server.shutdown()
 
     def report(
         self, association: Any, report: Dataset, event_type: int = 1, instance: str = WELL_KNOWN_INSTANCE

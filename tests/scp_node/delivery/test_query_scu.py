@@ -14,7 +14,7 @@ from pynetdicom.presentation import build_context
 from scp_node.delivery import FindResult, QueryScu, Wanted
 from scp_node.delivery.query import STUDY_ROOT_FIND
 from scp_node.settings import DeliverySettings, DestinationSettings
-from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, closing_connections
+from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, serving_ae
 from tests.waiting import wait_until
 
 Answer = tuple[int, Dataset | None]
@@ -43,14 +43,11 @@ def archive(
 
     ae = AE("PACS")
     ae.supported_contexts = [build_context(sop_class, [syntax])]
-    with closing_connections() as closing:
-        handlers: Any = [(evt.EVT_C_FIND, find), closing]
-        server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    with serving_ae(ae, [(evt.EVT_C_FIND, find)]) as port:
         try:
-            yield server.server_address[1], queries
+            yield port, queries
         finally:
             wait_until(lambda: not ae.active_associations)  # the SCU leaves none open
-            server.shutdown()
 
 
 def find(port: int) -> FindResult:

@@ -194,14 +194,12 @@ def test_the_association_is_kept_while_there_is_work(scp: Scp, open_scu: OpenScu
 
 
 def test_an_idle_association_is_released(scp: Scp, open_scu: OpenScu) -> None:
-    released: list[evt.Event] = []
-    scp._server.bind(evt.EVT_RELEASED, released.append)
     scu = open_scu(scp.port, keep_open_seconds=1e-9)
     scu.send(report())
     scu.close_if_idle()
     scu.send(report())
     assert scp.associations == 2
-    assert wait_until(lambda: released)
+    assert wait_until(lambda: scp.releases)
 
 
 def test_a_kept_association_that_the_destination_left_is_replaced_without_a_failure(
