@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import queue
@@ -11,6 +12,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -138,9 +140,8 @@ class StoragePacs:
         ae.add_supported_context(Verification)
         for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
             ae.add_supported_context(sop_class)
-        handlers: Any = [(evt.EVT_C_STORE, self._on_c_store)]
-        self._server = cast("Any", ae.start_server((_LOOPBACK, port), block=False, evt_handlers=handlers))
-        self.port = self._server.server_address[1]
+        self._open = contextlib.ExitStack()
+        self.port = self._open.enter_context(serving_ae(ae, [(evt.EVT_C_STORE, self._on_c_store)], port))
         self.look = f"dsrdump {folder}/*.dcm"
 
     def _on_c_store(self, event: Any) -> int:
@@ -155,5 +156,19 @@ class StoragePacs:
         return [self._arrived.get() for _ in range(self._arrived.qsize())]
 
     def close(self) -> None:
-        """Stop."""
-        self._server.shutdown()
+        """Stop, and abort what is open: a peer that keeps its association would go on storing."""
+        self._open.close()
+
+
+@contextlib.contextmanager
+def serving_ae(ae: AE, handlers: list[Any], port: int = 0) -> Iterator[int]:
+    """Serve an AE of pynetdicom on `port`, or a free one, which is given; at the end abort what is still open."""
+    with contextlib.ExitStack() as stack:  # closes what pynetdicom leaves open after an abort
+        closing = evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
+        server = cast("Any", ae.start_server((_LOOPBACK, port), block=False, evt_handlers=[*handlers, closing]))
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            for association in ae.active_associations:
+                association.abort()

@@ -17,8 +17,9 @@ from pynetdicom.presentation import build_context
 from pynetdicom.transport import AssociationSocket
 
 from scp_node.commitment import ALL_COMMITTED, FAILURES_EXIST, PUSH_MODEL, WELL_KNOWN_INSTANCE, new_transaction_uid
+from scp_node.demo.pacs import serving_ae
 from scp_node.settings import ReportSettings
-from tests.scp_node.delivery.scp import VERIFICATION, serving_ae
+from tests.scp_node.delivery.scp import VERIFICATION
 from tests.scp_node.events import MISSING
 
 AE_TITLE = "PACS"

@@ -11,6 +11,7 @@ from typing import Any
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
 
+from scp_node.demo.pacs import serving_ae
 from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -59,20 +60,6 @@ class Scp:
             (str(request.AffectedSOPClassUID), str(event.context.transfer_syntax), request.DataSet.getvalue())
         )
         return status
-
-
-@contextlib.contextmanager
-def serving_ae(ae: AE, handlers: list[Any]) -> Iterator[int]:
-    """Serve an AE of pynetdicom on a free port, which is given; at the end what is still open is aborted."""
-    with contextlib.ExitStack() as stack:  # closes what pynetdicom leaves open after an abort
-        closing = evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
-        server: Any = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[*handlers, closing])
-        try:
-            yield int(server.server_address[1])
-        finally:
-            server.shutdown()
-            for association in ae.active_associations:
-                association.abort()
 
 
 @contextlib.contextmanager

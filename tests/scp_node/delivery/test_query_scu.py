@@ -13,8 +13,9 @@ from pynetdicom.presentation import build_context
 
 from scp_node.delivery import FindResult, QueryScu, Wanted
 from scp_node.delivery.query import STUDY_ROOT_FIND
+from scp_node.demo.pacs import serving_ae
 from scp_node.settings import DeliverySettings, DestinationSettings
-from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, serving_ae
+from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION
 from tests.waiting import wait_until
 
 Answer = tuple[int, Dataset | None]
