@@ -182,7 +182,10 @@ class InferenceSettings(Section):
     batch_seconds: PositiveSeconds = Field(
         120.0, description="Longest time that the network may take for one batch before the worker counts as hung."
     )
-    max_attempts: int = Field(3, ge=1, le=20, description="Tries before an image ends as failed.")
+    max_attempts: int = Field(
+        3, ge=2, le=20,
+        description="Tries before an image ends as failed; the first may fail for another image of its batch.",
+    )  # fmt: skip
     acknowledge_demonstration: bool = Field(
         default=False,
         description="Set true to let a demonstration model send reports to an address other than loopback.",

@@ -2,7 +2,7 @@
 
 Claim, pure step, complete: what goes wrong in a step is either an outcome of the image (`NotAnalysed`) or an exception.
 Then somebody is to blame, the machine or one image: the machine is asked something that it must know, and the images of
-a batch are tried one by one. See docs/decisions/0012.
+a batch are put back, to be claimed one by one. See docs/decisions/0012.
 """
 
 from __future__ import annotations
@@ -118,10 +118,7 @@ class Analyser:
         return True
 
     def _finish(self, tasks: Sequence[AnalysisTask]) -> None:
-        """Analyse and record; where a batch fails as a whole its images are tried one by one, to find the one at fault.
-
-        Decoders answer with outcomes, so what fails here is the network or the machine: no memory, a lost device.
-        """
+        """Analyse and record; decoders answer with outcomes, so what fails is the network or the machine."""
         try:
             analysed = self._analyse(tasks)
         except DecoderStartError as error:
@@ -133,26 +130,18 @@ class Analyser:
             self._record(analysed)
 
     def _blame(self, tasks: Sequence[AnalysisTask], error: str) -> None:
-        """Find out who is at fault. An image that breaks the machine spends its tries like one that breaks the step.
+        """Have the images tried again, a batch one by one, and find out whether this process may do that.
+
+        All have spent a try: one of them may be at fault, and may break the machine as well as the step.
 
         Raises:
             UnfitProcessError: the machine is broken now.
         """
         fault = self._fault()
-        if fault or len(tasks) == 1:
-            self._ledger.analyses.retry(tasks, self._network.identity, pause=RETRY_PAUSE, error=fault or error)
+        pause = RETRY_PAUSE if fault or len(tasks) == 1 else timedelta(0)
+        self._ledger.analyses.retry(tasks, self._network.identity, pause=pause, error=fault or error)
         if fault:
             raise UnfitProcessError(fault)
-        if len(tasks) > 1:
-            self._finish_one_by_one(tasks)
-
-    def _finish_one_by_one(self, tasks: Sequence[AnalysisTask]) -> None:
-        for number, task in enumerate(tasks, 1):
-            try:
-                self._finish([task])
-            except UnfitProcessError as error:
-                self._ledger.analyses.put_back(tasks[number:], error=str(error))
-                raise
 
     def _require_sound_machine(self, tasks: Sequence[AnalysisTask]) -> None:
         """Ask the machine before it is given a suspect: what then breaks it is the image."""

@@ -111,9 +111,9 @@ def test_nothing_to_do_is_said_so(node: Node) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_value_that_is_no_number_never_becomes_a_result(node: Node, value: float) -> None:
     node.receive("1", "2")
-    worker = analyser(node, Network(value, 2.0, value, 2.0, value, value))
+    worker = analyser(node, Network(value, 2.0, value, value, 2.0))
     worker.step()
-    assert states(node) == [("received", None), ("analysed", None)]
+    assert states(node) == [("received", None)] * 2
     for _ in range(4):
         node.clock.advance(seconds=6)
         worker.step()
@@ -144,9 +144,15 @@ def test_a_finding_and_a_region_without_numbers_cannot_be_made(value: float) -> 
 
 def test_one_image_that_breaks_the_network_does_not_take_its_batch_with_it(node: Node) -> None:
     node.receive("1", "2", "3")
-    batch: list[float | Exception] = [2.0, RuntimeError(), 2.0]
-    analyser(node, Network(*batch, *batch)).step()
+    network = Network(2.0, RuntimeError(), 2.0, 2.0, RuntimeError(), 2.0, RuntimeError())
+    worker = analyser(node, network)
+    while worker.step():
+        pass
     assert states(node) == [("analysed", None), ("received", None), ("analysed", None)]
+    node.clock.advance(seconds=6)
+    worker.step()
+    assert states(node)[1] == ("failed", "inference")
+    assert network.batches == [3, 1, 1, 1, 1], "the others twice at most, the one at fault three times"
 
 
 def test_a_network_that_fails_once_is_asked_again(node: Node) -> None:
@@ -211,14 +217,17 @@ def test_an_image_that_breaks_the_machine_each_time_ends_as_failed_after_three_t
     assert node.audit()[0]["detail"] == "machine fault: RuntimeError, tried 3 times"
 
 
-def test_one_image_that_breaks_the_machine_costs_the_others_behind_it_no_try(node: Node) -> None:
+def test_one_image_that_breaks_the_machine_costs_the_others_behind_it_one_try(node: Node) -> None:
     node.receive("1", "2", "3")
     network = Network(2.0, MemoryError(), 2.0, 2.0, RuntimeError())
-    network.faults = [None, RuntimeError("sticky")]
+    network.faults = [None, None, None, RuntimeError("sticky")]
+    worker = analyser(node, network)
+    worker.step()
+    worker.step()
     with pytest.raises(UnfitProcessError):
-        analyser(node, network).step()
+        worker.step()
     assert states(node) == [("analysed", None), ("received", None), ("received", None)]
-    assert node.rows("SELECT attempt FROM work WHERE queue = 'analyse' ORDER BY id") == [(1,), (1,), (0,)]
+    assert node.rows("SELECT attempt FROM work WHERE queue = 'analyse' ORDER BY id") == [(2,), (2,), (1,)]
 
 
 def test_an_image_is_not_blamed_for_decoders_that_do_not_start(node: Node) -> None:
@@ -233,7 +242,8 @@ def test_an_image_that_failed_before_is_not_topped_up_into_a_batch_with_fresh_on
     node.receive("1", "2", "3")
     network = Network(2.0, 2.0, MemoryError(), 2.0, 2.0, MemoryError())
     worker = analyser(node, network)
-    worker.step()
+    while worker.step():
+        pass
     assert states(node) == [("analysed", None), ("analysed", None), ("received", None)]
     node.clock.advance(seconds=6)
     node.receive("4", "5", priority=Priority.HIGH)
