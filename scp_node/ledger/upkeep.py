@@ -41,8 +41,9 @@ class Upkeep:
     def sweep(self, model: ModelIdentity | None = None) -> None:
         """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.
 
-        Results carry the model, so without `model` lost analyses are left to a role that has one. While the database
-        was away nobody could renew a lease: then none is taken for lost until everybody has had the time to.
+        Results carry the model, so without `model` an image whose tries are spent is left to a role that has one; other
+        lost ones are not, since a worker that was just started has not watched for long enough to take a lease for lost.
+        While the database was away nobody could renew one: then none is, until everybody has had the time to.
         """
         with self._transactions.reading() as (connection, now):
             if not queue.sweep_needed(connection, at=now, lost=self._may_expire()):

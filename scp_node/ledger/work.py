@@ -272,7 +272,8 @@ def sweep(
     """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
 
     Of the analyses, which are what can stop a worker, one that was lost again, alone, waits for `pause`: what else
-    waits goes first. Lost leases of the queue `leave` are not touched. Without `lost` no lease is taken for lost.
+    waits goes first. What would be buried in the queue `leave` is not touched. Without `lost` no lease is taken for
+    lost.
     """
     due = _due(at) | _misdated(at) if lost else _due(at)
     connection.execute(update(work).where(due).values(state=WorkState.READY))
@@ -282,7 +283,7 @@ def sweep(
     again = and_(work.c.queue == ANALYSE, work.c.attempt > 1)
     expired = (
         update(work)
-        .where(_expired(at), work.c.queue != (leave or ""))
+        .where(_expired(at), ~and_(work.c.queue == (leave or ""), spent))
         .values(
             state=case((spent, WorkState.DEAD), (again, WorkState.DELAYED), else_=WorkState.READY),
             due_at=case((again, at + pause), else_=work.c.due_at),

@@ -118,10 +118,23 @@ def test_an_image_that_stops_its_worker_three_times_ends_as_abandoned_and_is_rep
 
 def test_a_sender_does_not_bury_analyses_since_it_has_no_model_to_name(node: Node) -> None:
     node.receive("1")
+    for _ in range(3):
+        assert len(node.ledger.analyses.claim(owner="w", limit=1)) == 1
+        for _ in range(3):  # the lease, and the pause of two leases after the second time
+            node.clock.advance(seconds=16)
+            node.ledger.upkeep.sweep()
+    assert node.ledger.upkeep.counts()["analyse"] == {"leased": 1}
+    assert [row["reason"] for row in node.audit()] == [None]
+    node.ledger.upkeep.sweep(MODEL)
+    assert [row["reason"] for row in node.audit()] == ["abandoned"]
+
+
+def test_a_sender_brings_back_what_lost_its_worker_while_each_new_worker_is_too_young_to(node: Node) -> None:
+    node.receive("1")
     node.ledger.analyses.claim(owner="w", limit=1)
     node.clock.advance(seconds=16)
     node.ledger.upkeep.sweep()
-    assert node.ledger.upkeep.counts()["analyse"] == {"leased": 1}
+    assert len(node.ledger.analyses.claim(owner="w", limit=1)) == 1
 
 
 def test_a_step_that_fails_as_a_whole_is_tried_three_times_then_every_image_says_so(node: Node) -> None:
