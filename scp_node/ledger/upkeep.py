@@ -15,7 +15,7 @@ from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_study, of_work
 from scp_node.ledger.retention import hold_originals
-from scp_node.ledger.schema import companion, delivery, instance, report, result, work
+from scp_node.ledger.schema import clock, companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Watch
 from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
@@ -35,19 +35,25 @@ class Upkeep:
     def renew(self, claims: Sequence[Claim]) -> int:
         """Lengthen the leases that are still ours; return how many those are."""
         with self._transactions.writing() as (connection, now):
-            self._may_expire()
-            return queue.renew(connection, claims, lease=self._policy.lease, at=now)
+            renewed = queue.renew(connection, claims, lease=self._policy.lease, at=now)
+        if self._watch is not None:
+            self._watch.wrote()
+        return renewed
 
     def sweep(self, model: ModelIdentity | None = None) -> None:
         """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.
 
-        Results carry the model, so without `model` an image whose tries are spent is left to a role that has one; other
-        lost ones are not, since a worker that was just started has not watched for long enough to take a lease for lost.
-        While the database was away nobody could renew one: then none is, until everybody has had the time to.
+        Results carry the model, so without `model` an image whose tries are spent is left to a role that has one. Other
+        lost ones are not: a worker that was just started has not watched for long enough. While nobody could write
+        nobody could renew a lease: then none is taken for lost until everybody has had the time to.
         """
         with self._transactions.reading() as (connection, now):
-            if not queue.sweep_needed(connection, at=now, lost=self._may_expire()):
-                return
+            needed = queue.sweep_needed(connection, at=now, lost=self._may_expire())
+            watched = self._watch if queue.is_leased(connection) else None
+        if watched is not None and watched.is_due:
+            self._write(watched)
+        if not needed:
+            return
         leave = None if model else ANALYSE
         with self._transactions.writing() as (connection, now):
             pause = LEASES_OF_PAUSE * self._policy.lease
@@ -59,8 +65,14 @@ class Upkeep:
                     self._abandon(connection, lost, model, now)
 
     def _may_expire(self) -> bool:
-        """Return whether leases may be taken for lost; asked once the database has answered."""
-        return self._watch is None or self._watch.look()
+        """Return whether leases may be taken for lost; asked once the lock is there, for which one may have waited."""
+        return self._watch is None or self._watch.is_long_enough()
+
+    def _write(self, watch: Watch) -> None:
+        """Write what is there already: whoever holds a lease could do so, too."""
+        with self._transactions.writing() as (connection, _now):
+            connection.execute(update(clock).values(jumps=clock.c.jumps))
+        watch.wrote()
 
     def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
         """Give dead analysis work the result that says so."""

@@ -253,6 +253,11 @@ def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: 
     )
 
 
+def is_leased(connection: Connection) -> bool:
+    """Return whether anybody holds a lease."""
+    return connection.execute(select(work.c.id).where(work.c.state == WorkState.LEASED).limit(1)).first() is not None
+
+
 def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
     """Return whether `sweep` would change anything."""
     return any(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
+from sqlalchemy.exc import OperationalError
 
 from scp_node.domain import Priority
 from scp_node.ledger import DeliveryTask, Ledger, create_ledger_engine, upgrade
@@ -360,6 +362,45 @@ def test_while_the_database_was_away_nobody_could_renew_so_no_lease_is_lost(engi
     assert states(other, "analyse") == {"leased": 1}
     other.watch(0.25)
     assert states(other, "analyse") == {"ready": 1}, "its holder is gone"
+
+
+def test_while_the_database_answered_readers_only_nobody_could_renew_so_no_lease_is_lost(engine: Engine) -> None:
+    host = Host()
+    holder, other = Process(engine, host), Process(engine, host)
+    holder.receive("1", "2")
+    held, lost = holder.ledger.analyses.claim(owner="w", limit=2)
+    other.watch(LEASE.total_seconds() * 0.9)
+    for _ in range(240):
+        with suppress(OperationalError), read_only(engine):
+            other.ledger.upkeep.sweep(MODEL)
+        host.advance(seconds=0.25)
+    other.watch(LEASE.total_seconds() / 3)
+    assert holder.ledger.upkeep.renew([held.claim]) == 1, "the first to come is not the one that sweeps"
+    other.watch(LEASE.total_seconds() / 2)
+    assert states(other, "analyse") == {"leased": 1, "ready": 1}, "one holder is gone"
+    assert holder.ledger.upkeep.renew([lost.claim]) == 0
+
+
+def test_a_node_without_leases_writes_nothing(engine: Engine) -> None:
+    process = Process(engine)
+    process.waiting()
+    with read_only(engine):
+        process.watch(3)
+
+
+@contextmanager
+def read_only(engine: Engine) -> Iterator[None]:
+    """Let no statement through that would change a row."""
+
+    def refuse(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE"):
+            raise OperationalError(statement, None, RuntimeError("read-only"))
+
+    event.listen(engine, "before_cursor_execute", refuse)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", refuse)
 
 
 def test_a_process_that_did_not_look_for_a_while_takes_no_lease_for_lost(engine: Engine) -> None:
