@@ -293,7 +293,7 @@ def test_starting_the_node_installs_no_torch(repository: Path) -> None:
 def test_make_test_runs_the_whole_gate(repository: Path) -> None:
     everything = run("make", "--dry-run", "test", cwd=repository)
     gate = ["ruff check\n", "ruff format --check\n", "mypy\n", "lint-imports\n"]
-    tests = ["pytest --ignore tests/chaos ", "pytest tests/chaos\n"]
+    tests = ["pytest --ignore tests/chaos ", "pytest tests/chaos "]
     places = [everything.find(f"bin/{step}") for step in gate + tests]
     assert -1 not in places
     assert places == sorted(places)

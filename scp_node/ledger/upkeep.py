@@ -51,7 +51,7 @@ class Upkeep:
             needed = queue.sweep_needed(connection, at=now, lost=self._may_expire())
             watched = self._watch if queue.is_leased(connection) else None
         if watched is not None and watched.is_due:
-            self._write(watched)
+            self._prove_writable(watched)
         if not needed:
             return
         leave = None if model else ANALYSE
@@ -68,7 +68,7 @@ class Upkeep:
         """Return whether leases may be taken for lost; asked once the lock is there, for which one may have waited."""
         return self._watch is None or self._watch.is_long_enough()
 
-    def _write(self, watch: Watch) -> None:
+    def _prove_writable(self, watch: Watch) -> None:
         """Write what is there already: whoever holds a lease could do so, too."""
         with self._transactions.writing() as (connection, _now):
             connection.execute(update(clock).values(jumps=clock.c.jumps))

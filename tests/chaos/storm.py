@@ -35,6 +35,7 @@ OCCASIONAL = {
     "commit Intake.record_rejected",
     "commit Reports.complete_unchanged",
     "commit Reports.postpone",
+    "commit Upkeep._prove_writable",
     "commit Upkeep.renew",
     "commit Upkeep.sweep",
 }
