@@ -29,9 +29,11 @@ POLICY = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
 def ledger_engine(url: str | Path) -> Iterator[Engine]:
     """Open an empty database, or a file that is not there, as a ledger."""
     engine = create_ledger_engine(f"sqlite:///{url}" if isinstance(url, Path) else url)
-    upgrade(engine)
-    yield engine
-    engine.dispose()
+    try:
+        upgrade(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine, revision: str) -> None:
