@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -45,7 +46,7 @@ def free_port() -> int:
                 return port
 
 
-class Server:
+class Server(ABC):
     """A program that listens on `port` of the loopback interface; a context manager that starts and stops it."""
 
     stop_signal = signal.SIGTERM
@@ -56,13 +57,13 @@ class Server:
         self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str | Path]:
         """Return the program and its arguments."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_ready(self) -> bool:
         """Return whether it serves."""
-        raise NotImplementedError
 
     def run_as(self) -> Mapping[str, Any]:
         """Return further arguments of Popen."""

@@ -36,8 +36,7 @@ class Upkeep:
         """Lengthen the leases that are still ours; return how many those are."""
         with self._transactions.writing() as (connection, now):
             renewed = queue.renew(connection, claims, lease=self._policy.lease, at=now)
-        if self._watch is not None:
-            self._watch.wrote()
+        self._wrote()
         return renewed
 
     def sweep(self, model: ModelIdentity | None = None) -> None:
@@ -49,9 +48,9 @@ class Upkeep:
         """
         with self._transactions.reading() as (connection, now):
             needed = queue.sweep_needed(connection, at=now, lost=self._may_expire())
-            watched = self._watch if queue.is_leased(connection) else None
-        if watched is not None and watched.is_due:
-            self._prove_writable(watched)
+            watching = self._watch is not None and self._watch.is_due and queue.is_leased(connection)
+        if watching:
+            self._prove_writable()
         if not needed:
             return
         leave = None if model else ANALYSE
@@ -68,11 +67,15 @@ class Upkeep:
         """Return whether leases may be taken for lost; asked once the lock is there, for which one may have waited."""
         return self._watch is None or self._watch.is_long_enough()
 
-    def _prove_writable(self, watch: Watch) -> None:
+    def _prove_writable(self) -> None:
         """Write what is there already: whoever holds a lease could do so, too."""
         with self._transactions.writing() as (connection, _now):
             connection.execute(update(clock).values(jumps=clock.c.jumps))
-        watch.wrote()
+        self._wrote()
+
+    def _wrote(self) -> None:
+        if self._watch is not None:
+            self._watch.wrote()
 
     def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
         """Give dead analysis work the result that says so."""
