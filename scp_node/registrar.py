@@ -98,6 +98,8 @@ class Registrar:
                 return
             if not self._overflowed.is_set() and not self._patiently(stop, self._enter_endings):
                 return
+            if not self._patiently(stop, self._ledger.upkeep.sweep):  # senders and workers may be dying all the time
+                return
             is_behind = self._overflowed.is_set() and self._arrivals.is_empty()
             if is_behind or time.monotonic() > next_scan:
                 self._overflowed.clear()

@@ -111,8 +111,11 @@ class WallClock:
         seconds = self.jump(look)
         if seconds:
             moved = _move(connection, seconds, look.wall - timedelta(seconds=seconds))
-            jumped = {"jumps": clock.c.jumps + 1, "jumped_seconds": look.jumped + seconds}
-            connection.execute(update(clock).where(clock.c.id == 1).values(**jumped))
+            proof = {
+                column: _later(connection, column, seconds) for column in (clock.c.writable_since, clock.c.writable_at)
+            }
+            jumped = {clock.c.jumps: clock.c.jumps + 1, clock.c.jumped_seconds: look.jumped + seconds}
+            connection.execute(update(clock).where(clock.c.id == 1).values({**jumped, **proof}))
             detail = {"seconds": round(seconds, 3), "moved": moved}
             record_event(connection, look.wall, "clock-jumped", detail=detail)
             log.warning("clock jumped, what waits was moved with it seconds=%.3f moved=%d", seconds, moved)

@@ -33,9 +33,8 @@ class Ledger:
     """The ledger of one node, or of many that share a database."""
 
     def __init__(
-        self, engine: Engine, policy: Policy, clock: Clock | None = None, *, wall_clock: WallClock | None = None,
-        watch: Watch | None = None,
-    ) -> None:  # fmt: skip
+        self, engine: Engine, policy: Policy, clock: Clock | None = None, *, wall_clock: WallClock | None = None
+    ) -> None:
         """Use `clock`, as it is, or `wall_clock`: by default the one that all hosts of this database share."""
         self._engine = engine
         transactions = Transactions(engine, clock, wall_clock=wall_clock)
@@ -45,7 +44,7 @@ class Ledger:
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)
         self.commitments = Commitments(transactions, policy)
-        self.upkeep = Upkeep(transactions, policy, watch or (None if clock else Watch(policy.lease)))
+        self.upkeep = Upkeep(transactions, policy, None if clock else Watch(policy.lease))
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.audit = Audit(transactions)

@@ -274,4 +274,6 @@ clock = Table(
     Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
     Column("jumps", Integer, nullable=False),  # how many jumps of the wall clock were made good
     Column("jumped_seconds", Float, nullable=False),  # their sum
+    Column("writable_since", UtcDateTime),  # since when this database could be written to without a long pause
+    Column("writable_at", UtcDateTime),  # when that was proven last
 )

@@ -15,9 +15,9 @@ from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.events import record_event
 from scp_node.ledger.provenance import of_study, of_work
 from scp_node.ledger.retention import hold_originals
-from scp_node.ledger.schema import clock, companion, delivery, instance, report, result, work
+from scp_node.ledger.schema import companion, delivery, instance, report, result, work
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.watch import Watch
+from scp_node.ledger.watch import Standing, Watch
 from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
 
 LEASES_OF_PAUSE = 2  # an image that stopped a worker when it was alone waits for so many leases
@@ -35,47 +35,35 @@ class Upkeep:
     def renew(self, claims: Sequence[Claim]) -> int:
         """Lengthen the leases that are still ours; return how many those are."""
         with self._transactions.writing() as (connection, now):
-            renewed = queue.renew(connection, claims, lease=self._policy.lease, at=now)
-        self._wrote()
-        return renewed
+            return queue.renew(connection, claims, lease=self._policy.lease, at=now)
 
     def sweep(self, model: ModelIdentity | None = None) -> None:
         """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.
 
-        Results carry the model, so without `model` an image whose tries are spent is left to a role that has one. Other
-        lost ones are not: a worker that was just started has not watched for long enough. While nobody could write
-        nobody could renew a lease: then none is taken for lost until everybody has had the time to.
+        Results carry the model, so without `model` an image whose tries are spent is left to a role that has one. While
+        nobody could write nobody could renew a lease: then none is taken for lost until everybody has had the time to.
         """
         with self._transactions.reading() as (connection, now):
-            needed = queue.sweep_needed(connection, at=now, lost=self._may_expire())
-            watching = self._watch is not None and self._watch.is_due and queue.is_leased(connection)
-        if watching:
-            self._prove_writable()
+            standing = self._look(connection, now)
+            needed = queue.sweep_needed(connection, at=now, lost=standing.is_proven)
+            proof_needed = standing.is_due and queue.is_leased(connection)
+        if self._watch and proof_needed:
+            self._watch.prove(self._transactions)
         if not needed:
             return
         leave = None if model else ANALYSE
         with self._transactions.writing() as (connection, now):
             pause = LEASES_OF_PAUSE * self._policy.lease
-            for lost in queue.sweep(connection, at=now, pause=pause, leave=leave, lost=self._may_expire()):
+            may_expire = self._look(connection, now).is_proven
+            for lost in queue.sweep(connection, at=now, pause=pause, leave=leave, lost=may_expire):
                 if lost.dead and lost.queue == REPORT:
                     detail = {**of_study(connection, lost.dedup), "error": "not built after several tries"}
                     record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)
                 elif lost.dead and lost.queue == ANALYSE and model is not None:
                     self._abandon(connection, lost, model, now)
 
-    def _may_expire(self) -> bool:
-        """Return whether leases may be taken for lost; asked once the lock is there, for which one may have waited."""
-        return self._watch is None or self._watch.is_long_enough()
-
-    def _prove_writable(self) -> None:
-        """Write what is there already: whoever holds a lease could do so, too."""
-        with self._transactions.writing() as (connection, _now):
-            connection.execute(update(clock).values(jumps=clock.c.jumps))
-        self._wrote()
-
-    def _wrote(self) -> None:
-        if self._watch is not None:
-            self._watch.wrote()
+    def _look(self, connection: Connection, now: datetime) -> Standing:
+        return self._watch.look(connection, now) if self._watch else Standing(is_due=False, is_proven=True)
 
     def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
         """Give dead analysis work the result that says so."""

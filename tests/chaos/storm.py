@@ -35,9 +35,9 @@ OCCASIONAL = {
     "commit Intake.record_rejected",
     "commit Reports.complete_unchanged",
     "commit Reports.postpone",
-    "commit Upkeep._prove_writable",
     "commit Upkeep.renew",
     "commit Upkeep.sweep",
+    "commit Watch.prove",
 }
 _ROLES = {"listener": ("receive", "register"), "worker": ("analyse", "report"), "sender": ("send",)}
 

@@ -339,3 +339,12 @@ def test_a_report_that_finds_no_room_is_not_taken(spool: Spool, ledger: Ledger) 
     answer = CommitmentAnswer(report=report, destinations=frozenset({"pacs"}))
     taken = [registrar.committed(answer) for _ in range(4)]
     assert taken == [True, True, True, False]
+
+
+def test_lost_work_comes_back_though_no_other_role_runs(spool: Spool, engine: Engine) -> None:
+    ledger = Ledger(engine, replace(POLICY, lease=timedelta(seconds=0.6)))
+    registrar = Registrar(ledger, spool)
+    registrar.received(spooled(spool, phantom_image(1, opacity=False)))
+    with running(registrar):
+        wait_until(lambda: ledger.analyses.claim(owner="killed", limit=1))
+        wait_until(lambda: ledger.upkeep.counts()["analyse"] == {"ready": 1})

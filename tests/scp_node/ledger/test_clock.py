@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,13 +15,13 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from scp_node.domain import Priority
-from scp_node.ledger import DeliveryTask, Ledger, create_ledger_engine, upgrade
+from scp_node.ledger import DeliveryTask, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.ledger import work as queue
 from scp_node.ledger.clock import JUMP_LOCK, TOLERANCE, Look, WallClock
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.watch import Watch
-from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, QUIET, FakeClock, Node
-from tests.waiting import wait_until
+from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, QUIET, FakeClock, Node, ledger_engine
+from tests.waiting import let_pass, wait_until
 
 HOUR, DAY, DECADES = 3_600, 86_400, 26 * 365 * 86_400
 SETTINGS = pytest.mark.parametrize("seconds", [HOUR, -HOUR, DAY, -DAY], ids=["+1h", "-1h", "+1d", "-1d"])
@@ -54,7 +54,7 @@ class Process(Node):
 
     def __post_init__(self) -> None:
         self.wall_clock = WallClock(wall=self.clock, monotonic=self.clock.monotonic)
-        self.ledger = Ledger(self.engine, POLICY, wall_clock=self.wall_clock, watch=Watch(LEASE, self.clock.monotonic))
+        self.ledger = Ledger(self.engine, POLICY, wall_clock=self.wall_clock)
 
     def waiting(self) -> DeliveryTask:
         """Make a report that a destination refused for now, and return its delivery."""
@@ -349,6 +349,67 @@ def test_after_a_kill_of_the_whole_node_lost_work_is_back_when_its_lease_ends(en
     assert states(started, "analyse") == {"ready": 1}
 
 
+def test_processes_of_which_none_lives_for_long_bring_lost_work_back_when_its_lease_ends(engine: Engine) -> None:
+    host = Host()
+    killed = Process(engine, host)
+    killed.receive("1")
+    killed.ledger.analyses.claim(owner="w", limit=1)
+    for _ in range(15):
+        assert states(killed, "analyse") == {"leased": 1}
+        Process(engine, host).watch(1)
+    Process(engine, host).watch(0.25)
+    assert states(killed, "analyse") == {"ready": 1}
+
+
+def test_what_processes_saw_before_and_after_a_long_pause_does_not_add_up(engine: Engine) -> None:
+    host = Host()
+    holder = Process(engine, host)
+    holder.receive("1")
+    [task] = holder.ledger.analyses.claim(owner="w", limit=1)
+    Process(engine, host).watch(9)
+    host.advance(seconds=8)
+    for _ in range(9):
+        Process(engine, host).watch(1)
+    assert holder.ledger.upkeep.renew([task.claim]) == 1
+
+
+def test_what_was_proven_a_while_ago_says_nothing_of_now(process: Process) -> None:
+    process.receive("1")
+    process.ledger.analyses.claim(owner="w", limit=1)
+    process.watch(LEASE.total_seconds() - 1)
+    transactions, watch = Transactions(process.engine, process.clock), Watch(LEASE)
+    with transactions.reading() as (connection, now):
+        assert watch.look(connection, now).is_proven
+        assert not watch.look(connection, now + LEASE / 2 + timedelta(seconds=1)).is_proven
+
+
+def test_what_waited_for_a_lock_on_the_work_proves_nothing(postgres: str) -> None:
+    """Somebody works on the table: who only reads it, or writes elsewhere, is not kept from that."""
+    lease = timedelta(seconds=1.2)
+    with ledger_engine(postgres) as engine:
+        node = Node(engine)
+        node.receive("1")
+        ledger = Ledger(engine, Policy(quiet=QUIET, lease=lease, max_attempts=3))
+        ledger.analyses.claim(owner="w", limit=1)
+        sweeping = []
+        with ThreadPoolExecutor(3) as pool:
+            with engine.begin() as connection:
+                connection.execute(text("LOCK TABLE work IN EXCLUSIVE MODE"))
+                for _ in range(3):
+                    sweeping.append(pool.submit(ledger.upkeep.sweep))
+                    let_pass(0.1)
+                let_pass(0.2)
+                unlocked = datetime.now(UTC)
+            for each in sweeping:
+                each.result(20)
+
+        def since() -> Any:
+            ledger.upkeep.sweep()
+            return node.rows("SELECT writable_since FROM clock")[0][0]
+
+        assert wait_until(since) > unlocked - lease / 6
+
+
 def test_while_the_database_was_away_nobody_could_renew_so_no_lease_is_lost(engine: Engine) -> None:
     host = Host()
     holder, other = Process(engine, host), Process(engine, host)
@@ -406,10 +467,10 @@ def read_only(engine: Engine) -> Iterator[None]:
 def test_a_process_that_did_not_look_for_a_while_takes_no_lease_for_lost(engine: Engine) -> None:
     host = Host()
     slow, holder = Process(engine, host), Process(engine, host)
-    slow.watch(LEASE.total_seconds())
     holder.receive("1")
     holder.ledger.analyses.claim(owner="w", limit=1)
-    host.advance(seconds=LEASE.total_seconds() + 1)
+    slow.watch(LEASE.total_seconds() - 1)
+    host.advance(seconds=LEASE.total_seconds())
     slow.ledger.upkeep.sweep(MODEL)
     assert states(slow, "analyse") == {"leased": 1}
 
