@@ -231,10 +231,11 @@ work = Table(
     Column("started_at", UtcDateTime),
     Column("done_at", UtcDateTime),
     UniqueConstraint("queue", "dedup"),
-    # A claim reads the front of one index, however many rows wait, sleep or are done.
+    # A claim reads the front of one index, however many rows wait, sleep or are done. By the id alone PostgreSQL may
+    # take the primary key instead, which begins with what is done.
     Index("ix_work_ready", "queue", "priority", "id", sqlite_where=text("state = 'ready'"),
           postgresql_where=text("state = 'ready'")),
-    Index("ix_work_ready_oldest", "queue", "id", sqlite_where=text("state = 'ready'"),
+    Index("ix_work_ready_oldest", "queue", "created_at", "id", sqlite_where=text("state = 'ready'"),
           postgresql_where=text("state = 'ready'")),
     Index("ix_work_delayed", "due_at", sqlite_where=text("state = 'delayed'"),
           postgresql_where=text("state = 'delayed'")),

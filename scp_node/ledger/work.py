@@ -98,8 +98,15 @@ class Expired:
 
 def ready_exists(connection: Connection, queue: str) -> bool:
     """Return whether a claim on `queue` would get anything."""
-    found = select(work.c.id).where(work.c.queue == queue, work.c.state == WorkState.READY).limit(1)
-    return connection.execute(found).first() is not None
+    return _exists(connection, and_(work.c.queue == queue, work.c.state == WorkState.READY), by=_MOST_URGENT)
+
+
+def _exists(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
+    """Return whether any work meets `condition`, as the one index that is in the order `by` tells.
+
+    Without an order PostgreSQL expects to come upon one soon, and reads the table from its start, where all is done.
+    """
+    return connection.execute(select(work.c.id).where(condition).order_by(*by).limit(1)).first() is not None
 
 
 def enqueue(
@@ -180,7 +187,7 @@ def claim(
 
     With `oldest_first` priority is not looked at: used for one claim in a few, it keeps routine work from starving.
     """
-    order = [work.c.id] if oldest_first else [work.c.priority, work.c.id]
+    order = _OLDEST if oldest_first else _MOST_URGENT
     pick = (
         select(work.c.id, work.c.attempt)
         .where(work.c.queue == queue, work.c.state == WorkState.READY)
@@ -211,7 +218,7 @@ def claim(
               attempt=row.attempt, priority=row.priority, created_at=row.created_at)
         for row in connection.execute(statement)
     ]  # fmt: skip
-    return sorted(claims, key=lambda c: c.id if oldest_first else (c.priority, c.id))
+    return sorted(claims, key=lambda c: (c.created_at if oldest_first else c.priority, c.id))
 
 
 def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int]:
@@ -255,14 +262,16 @@ def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: 
 
 def is_leased(connection: Connection) -> bool:
     """Return whether anybody holds a lease."""
-    return connection.execute(select(work.c.id).where(work.c.state == WorkState.LEASED).limit(1)).first() is not None
+    return _exists(connection, work.c.state == WorkState.LEASED, by=[work.c.lease_until])
 
 
 def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
     """Return whether `sweep` would change anything."""
-    return any(
-        connection.execute(select(work.c.id).where(condition).limit(1)).first() is not None
-        for condition in ([_due(at), _misdated(at), _expired(at)] if lost else [_due(at)])
+    if _exists(connection, _due(at), by=[work.c.due_at]):
+        return True
+    return lost and (
+        _exists(connection, _misdated(at), by=[work.c.due_at])
+        or _exists(connection, _expired(at), by=[work.c.lease_until])
     )
 
 
@@ -364,6 +373,8 @@ def cancel(connection: Connection, condition: ColumnElement[bool], *, at: dateti
     ).rowcount
 
 
+_MOST_URGENT: Sequence[ColumnElement[Any]] = (work.c.priority, work.c.id)
+_OLDEST: Sequence[ColumnElement[Any]] = (work.c.created_at, work.c.id)
 _RELEASED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
 
 
