@@ -55,13 +55,13 @@ def test_a_claim_does_the_same_work_however_many_rows_wait(engine: Engine, other
     _add_analyses(many.engine, range(rows), state=WorkState.DONE)
     _add_analyses(many.engine, range(rows, 2 * rows))
     turns = [(_milliseconds_of_a_claim(few), _milliseconds_of_a_claim(many)) for _ in range(_TURNS)]
-    few_cost, many_cost = _cost_of_a_claim(few), _cost_of_a_claim(many)
+    few_cost, many_cost = _cost_of_two_claims(few), _cost_of_two_claims(many)
     few_ms, many_ms = (statistics.median(each) for each in zip(*turns, strict=True))
     ratio = statistics.median(longer / shorter for shorter, longer in turns)
     chaos.figure(
         f"claim of 16 with 1,000 rows waiting, and with {rows:,} behind as many that are done, {_TURNS} times in "
-        f"turns: {few_ms:.2f} and {many_ms:.2f} ms, ratio {ratio:.2f} (medians); work done by the database, in its own "
-        f"units: {few_cost} and {many_cost}, ratio {many_cost / few_cost:.2f}"
+        f"turns: {few_ms:.2f} and {many_ms:.2f} ms, ratio {ratio:.2f} (medians); work done by the database for one by "
+        f"priority and one by age, in its own units: {few_cost} and {many_cost}, ratio {many_cost / few_cost:.2f}"
     )
     deeper = 2 * 2 * 16 if engine.dialect.name == "postgresql" else 0  # an index of more rows may have one level more
     assert many_cost <= few_cost * FLAT + deeper
@@ -114,7 +114,7 @@ def _milliseconds_of_a_claim(node: LedgerNode) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def _cost_of_a_claim(node: LedgerNode) -> int:
+def _cost_of_two_claims(node: LedgerNode) -> int:
     """Return the work of two claims of 16 images, by priority and by age (SQLite: steps; PostgreSQL: pages)."""
     return _steps(node) if node.engine.dialect.name == "sqlite" else _pages(node)
 
