@@ -1,5 +1,5 @@
 """`python -m scp_node` is `scp-node`."""
 
-from scp_node.cli import main
+from scp_node.cli.commands import main
 
 main()

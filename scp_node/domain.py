@@ -10,9 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from typing import Final
 
 Clock = Callable[[], datetime]
 """Returns the current instant as an aware UTC datetime."""
+
+# Storage commitment, PS3.4 Annex J
+LARGEST_REQUEST: Final = 50  # instances in one transaction: no answer of a sound peer names more
+LARGEST_REPORT: Final = 1 << 16  # bytes; fifty references have some ten thousand
+# Failure Reasons (0008,1197) that another send does not mend, PS3.3 section C.14.1.1
+CLASS_NOT_SUPPORTED: Final = 0x0122  # the destination commits itself to no instance of this SOP class
+DUPLICATE_TRANSACTION_UID: Final = 0x0131  # speaks of the request, not of the instance
 
 
 def utc_now() -> datetime:
@@ -305,3 +313,40 @@ class BuiltReport:
     content_digest: str  # sha256 over outcome and sources, the key of the instance UID
     file: bytes  # a DICOM Part 10 file
     companions: tuple[BuiltObject, ...] = ()  # sent after the report, each as a delivery of its own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """One instance that was sent, as a request and its answer name it."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentReport:
+    """What a destination says of one transaction; an instance in neither part is not answered."""
+
+    transaction_uid: str
+    committed: frozenset[Reference]
+    failed: Mapping[Reference, int]  # with the Failure Reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedInstance:
+    """One C-STORE request that was not accepted, as the audit records it."""
+
+    sop_instance_uid: str  # escaped unless it is a UID
+    calling_ae: str  # escaped
+    peer: str
+    status: int
+    reason: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitmentAnswer:
+    """What a destination reports on an association of its own."""
+
+    report: CommitmentReport
+    destinations: frozenset[str]  # names of those that the requestor of the association may be

@@ -1,19 +1,40 @@
-"""Makes the database ready for a role, and never begins an empty ledger where there was one before."""
+"""From settings to what they name: the database with its ledger, the spool, and who this installation is.
+
+A database is made ready for a role here, and an empty ledger never begins where there was one before.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Callable
+from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy import URL, Engine
 
-from scp_node.ledger import LedgerGoneError, LedgerUnreachableError, check_revision, is_up_to_date, upgrade
-from scp_node.ledger.engine import sqlite_file
-from scp_node.patience import Patience
+from scp_node.ledger import (
+    Copied,
+    Ledger,
+    LedgerGoneError,
+    LedgerUnreachableError,
+    Policy,
+    Verification,
+    check_revision,
+    create_ledger_engine,
+    is_up_to_date,
+    upgrade,
+)
+from scp_node.ledger.database.engine import LOCK_SECONDS, sqlite_file
+from scp_node.runtime.patience import Patience
+from scp_node.settings import Settings
+from scp_node.spool import Spool
 
-MARKER = "ledger"  # in the data folder: names the database that this node made, or found made
+INSTALLATION_ID = "installation-id"  # in the data folder, as all that follow
+SPOOL_FOLDER = "spool"
+MARKER = "ledger"  # names the database that this node made, or found made
 
 
 def await_schema(
@@ -89,3 +110,98 @@ def _name(url: URL) -> str:
     if file := sqlite_file(url):
         return f"sqlite:///{file}"
     return f"{url.get_backend_name()}://{url.host}:{url.port or ''}/{url.database}"
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """Return the ledger of these settings; its schema must be there.
+
+    Raises:
+        LedgerError: the database cannot be reached, or its schema is not this program's.
+    """
+    engine = create_ledger_engine(settings.database_url)
+    check_revision(engine)
+    return Ledger(engine, policy_of(settings))
+
+
+def upgrade_database(settings: Settings, *, patience: float = LOCK_SECONDS) -> None:
+    """Bring the schema up to date, waiting no longer than `patience` seconds for a connection or a lock.
+
+    Raises:
+        LedgerUnreachableError: the database cannot be used now.
+        LedgerError: it is newer than this program.
+    """
+    engine = create_ledger_engine(settings.database_url, patience=patience)
+    try:
+        upgrade_ledger(engine, settings.node.data_dir)
+    finally:
+        engine.dispose()
+
+
+def copy_database(settings: Settings, url: str) -> Copied:
+    """Copy the database of these settings into the empty one at `url`; no role may run.
+
+    Raises:
+        LedgerError: see `scp_node.ledger.copy_ledger`.
+    """
+    with closing(open_ledger(settings)) as source:
+        target = create_ledger_engine(url)
+        try:
+            upgrade(target)
+            return source.copy_to(target)
+        finally:
+            target.dispose()
+
+
+def backup_database(settings: Settings, file: Path, *, overwrite: bool = False) -> Verification:
+    """Copy an SQLite database to `file` while the node runs, and return what a check of the copy found.
+
+    Raises:
+        LedgerError: see `scp_node.ledger.backup_ledger`.
+    """
+    with closing(open_ledger(settings)) as ledger:
+        return ledger.backup(file, overwrite=overwrite)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Return the spool of these settings.
+
+    Raises:
+        SpoolError: its folder cannot be made.
+    """
+    return Spool(settings.node.data_dir / SPOOL_FOLDER, low_water_bytes=settings.listen.low_water_mib * 2**20)
+
+
+def lease_of(settings: Settings) -> timedelta:
+    """Return how long a process may be silent before its work is another's."""
+    return timedelta(seconds=settings.inference.lease_seconds)
+
+
+def policy_of(settings: Settings) -> Policy:
+    """Return the rules that the ledger's queues keep."""
+    return Policy(
+        quiet=timedelta(seconds=settings.study.quiet_seconds),
+        lease=lease_of(settings),
+        max_attempts=settings.inference.max_attempts,
+        commit_attempts=settings.delivery.commit_attempts,
+    )
+
+
+def installation_id(data_dir: Path) -> uuid.UUID:
+    """Return the installation's identifier, drawing it on the first start.
+
+    Raises:
+        OSError: the data folder cannot be written.
+        ValueError: the file does not hold an identifier.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = data_dir / INSTALLATION_ID
+    if not path.exists():
+        temporary = data_dir / f"{INSTALLATION_ID}.{os.getpid()}"
+        temporary.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
+        try:
+            os.link(temporary, path)  # fails when another process was faster: theirs is the identifier
+        except FileExistsError:
+            pass
+        finally:
+            temporary.unlink()
+    return uuid.UUID(path.read_text(encoding="ascii").strip())

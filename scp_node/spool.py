@@ -21,10 +21,10 @@ from typing import Final, NamedTuple
 
 from pydicom import Dataset, dcmread
 
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.inspection import Inspected, Origin, describe, inspect
+from scp_node.dicom.part10 import decode_head, encode_head
 from scp_node.domain import Clock, Priority, ReceivedInstance, utc_now
-from scp_node.encoding import DamagedError
-from scp_node.part10 import decode_head, encode_head
-from scp_node.received import Inspected, Origin, describe, inspect
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600

@@ -15,21 +15,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pneumonia_model.backends import open_backend
 from pneumonia_model.bundle import load_bundle
+from pneumonia_model.opening import open_backend
 from pydicom import dcmread
 from rich.console import Console
 from rich.table import Table
 
 from scp_node.analysis import Prepared, analyse_file
-from scp_node.app import upgrade_database
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import StoragePacs
 from scp_node.domain import Finding, ReportedImage, utc_now
 from scp_node.ledger import Analysed, Ledger, Policy, create_ledger_engine, upgrade
+from scp_node.opening import upgrade_database
 from scp_node.report import Site, build_overlay, build_report, warm_up
-from scp_node.report.attention import activation_map
-from scp_node.report.drawing import draw, heading
+from scp_node.report.content.attention import activation_map
+from scp_node.report.objects.drawing import draw, heading
 from scp_node.settings import AnalysisSettings
 from scp_node.spool import Spool
 from tests.highdicom_report import plain_picture, plain_report

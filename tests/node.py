@@ -14,11 +14,11 @@ from typing import Any
 
 from pydicom import Dataset
 
-from scp_node import app
 from scp_node.delivery import send_files
+from scp_node.delivery.echo import answers_echo
 from scp_node.demo.phantom import phantom_image
-from scp_node.echo import answers_echo
 from scp_node.ledger import AuditQuery, Ledger
+from scp_node.opening import open_ledger
 from scp_node.settings import InferenceSettings, Settings
 from tests.servers import free_port
 from tests.waiting import wait_until
@@ -108,7 +108,7 @@ class Node:
 
     @cached_property
     def ledger(self) -> Ledger:
-        return app.open_ledger(self.settings)
+        return open_ledger(self.settings)
 
     def audit(self) -> list[dict[str, Any]]:
         return list(self.ledger.audit.instances(AuditQuery()))

@@ -18,7 +18,7 @@ from pydicom import dcmread
 from scp_node.analysis import Picture, Prepared, analyse_file, conclude
 from scp_node.analysis.analyse import picture_file
 from scp_node.domain import Finding, ReportedImage
-from scp_node.model import ServedModel
+from scp_node.inference.served_model import ServedModel
 from scp_node.report import Site, build_overlay, build_report
 from scp_node.settings import AnalysisSettings, InferenceSettings, NodeSettings, ReportSettings
 from tests.node import BUNDLE, radiograph

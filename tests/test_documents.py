@@ -16,9 +16,9 @@ import typer.main
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description
 
-from scp_node import implementation
-from scp_node.cli import cli
-from scp_node.commitment import EventStatus
+from scp_node.cli.commands import cli
+from scp_node.dicom import implementation
+from scp_node.dicom.commitment_messages import EventStatus
 from scp_node.domain import BuiltObject, Region
 from scp_node.ledger.audit import DELIVERY_STATES, STATES
 from scp_node.listener import contexts, policy

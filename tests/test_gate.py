@@ -32,6 +32,8 @@ BAD_IMPORTS = {  # contract -> a file and the line that breaks it
     "The node never needs training": ("scp_node/delivery/planted.py", "import pneumonia_training"),
     "Analysis and report are pure: no sockets, no SQL": ("scp_node/analysis/planted.py", "import sqlalchemy"),
     "The listener stays light": ("scp_node/listener/planted.py", "import torch"),
+    "The steps do not know the listener": ("scp_node/loops/planted.py", "import scp_node.listener.contexts"),
+    "Ledger and DICOM bytes need no network": ("scp_node/ledger/planted.py", "import pynetdicom.ae"),
 }
 PROMISED_TARGETS = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
 # Where packages are taken from, and folders that exist on one developer's machine only. Names of hosts are spelt in two
@@ -112,19 +114,27 @@ def test_the_wheel_says_that_it_is_typed_and_has_the_licence(wheel: list[PurePos
 # Who imports whom
 
 
-def imported_with(statement: str, repository: Path) -> set[str]:
-    """Return which heavy modules a fresh interpreter has loaded after the statement."""
+def loaded_with(statement: str, modules: set[str], repository: Path) -> set[str]:
+    """Return which of the modules a fresh interpreter has loaded after the statement."""
     code = f"import sys\n{statement}\nprint(' '.join(m for m in sys.modules if '.' not in m))"
-    return HEAVY & set(run(sys.executable, "-c", code, cwd=repository).split())
+    return modules & set(run(sys.executable, "-c", code, cwd=repository).split())
 
 
-@pytest.mark.parametrize("module", ["scp_node", "scp_node.cli", "scp_node.listener", "scp_node.ledger"])
+@pytest.mark.parametrize("module", ["scp_node", "scp_node.cli.commands", "scp_node.listener", "scp_node.ledger"])
 def test_importing_it_loads_no_network_and_no_report_library(module: str, repository: Path) -> None:
-    assert imported_with(f"import {module}", repository) == set()
+    assert loaded_with(f"import {module}", HEAVY, repository) == set()
+
+
+def test_the_ledger_loads_no_network(repository: Path) -> None:
+    assert loaded_with("import scp_node.ledger", {"pynetdicom"}, repository) == set()
+
+
+def test_a_loaded_network_would_be_seen(repository: Path) -> None:
+    assert loaded_with("import scp_node.listener", {"pynetdicom"}, repository) == {"pynetdicom"}
 
 
 def test_a_heavy_import_would_be_seen(repository: Path) -> None:
-    assert "highdicom" in imported_with("import scp_node, highdicom", repository)
+    assert "highdicom" in loaded_with("import scp_node, highdicom", HEAVY, repository)
 
 
 def lint_imports(source: Path, *, expect: int) -> str:

@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from pneumonia_model.backends import Backend
 
 MANIFEST: Final = "manifest.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -25,8 +22,6 @@ GRAPH: Final = "model.onnx"
 GOLDEN: Final = "golden.npy"
 SCHEMA: Final = 1
 
-GOLDEN_TOLERANCE: Final = 1e-4
-"""Largest difference in logit between a runtime and the released figures; measured differences are below 1e-5."""
 
 LEAST_PROBABILITY: Final = 1e-4
 """Probabilities are kept this far from 0 and 1: no film is ever reported as certain."""
@@ -97,33 +92,6 @@ def load_bundle(path: Path) -> Bundle:
     for name, expected in manifest["files"].items():
         check_file(path / name, expected)
     return understood(path, manifest)
-
-
-def verify_golden(bundle: Bundle, backend: "Backend") -> None:
-    """Compare the backend's logits of the golden inputs with those that the bundle was released with.
-
-    Raises:
-        BundleError: they differ by more than `GOLDEN_TOLERANCE`.
-    """
-    worst = golden_difference(bundle, backend)
-    if not worst <= GOLDEN_TOLERANCE:
-        raise BundleError(
-            f"{bundle.path}: golden logits differ by {worst:.2g} on {backend.name} ({backend.device}), "
-            f"allowed are {GOLDEN_TOLERANCE:g}"
-        )
-
-
-def golden_difference(bundle: Bundle, backend: "Backend") -> float:
-    """Return by how much a backend's golden logits differ at most from the released ones.
-
-    Raises:
-        BundleError: the bundle has another number of inputs than of logits.
-    """
-    expected = bundle.golden_logits()
-    found = backend.logits(bundle.golden_inputs())
-    if found.shape != expected.shape:
-        raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden logits")
-    return float(np.abs(found - expected).max())
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:

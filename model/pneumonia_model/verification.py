@@ -13,18 +13,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from pneumonia_model.backends import Backend, cuda_found, installed, open_backend
-from pneumonia_model.bundle import (
-    GOLDEN_TOLERANCE,
-    MANIFEST,
-    WEIGHTS,
-    Bundle,
-    BundleError,
-    check_file,
-    golden_difference,
-    read_manifest,
-    understood,
-)
+from pneumonia_model.bundle import MANIFEST, WEIGHTS, Bundle, BundleError, check_file, read_manifest, understood
+from pneumonia_model.golden import GOLDEN_TOLERANCE, golden_difference
+from pneumonia_model.opening import cuda_found, installed, open_backend
+from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import PREPROCESSING
 
 RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")

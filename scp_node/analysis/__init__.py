@@ -2,13 +2,9 @@
 
 from scp_node.analysis.analyse import analyse, analyse_file, conclude
 from scp_node.analysis.eligibility import Equipment, assess_header
-from scp_node.analysis.isolation import DECODER, DecoderPool, DecoderStartError
 from scp_node.analysis.pixels import Picture, Prepared, prepare
 
 __all__ = [
-    "DECODER",
-    "DecoderPool",
-    "DecoderStartError",
     "Equipment",
     "Picture",
     "Prepared",

@@ -14,13 +14,7 @@ from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import UnreadableAttributeError, code, description, integer, items, named
 from scp_node.analysis.patient_age import OLDEST_PLAUSIBLE_AGE, stated_ages
-from scp_node.analysis.vocabulary import (
-    Statement,
-    coded_body_part,
-    coded_view,
-    described_body_part,
-    described_view,
-)
+from scp_node.analysis.vocabulary import Statement, coded_body_part, coded_view, described_body_part, described_view
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 

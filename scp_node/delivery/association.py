@@ -15,13 +15,7 @@ from typing import Any, Final, Self
 
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
-from pynetdicom.pdu import (
-    A_ASSOCIATE_AC,
-    A_ASSOCIATE_RJ,
-    A_ASSOCIATE_RQ,
-    A_RELEASE_RQ,
-    P_DATA_TF,
-)
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
@@ -41,7 +35,7 @@ from scp_node.delivery.connection import (
     decoded,
     guarded,
 )
-from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 MAXIMUM_CONTEXTS: Final = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 VERIFICATION: Final = "1.2.840.10008.1.1"

@@ -13,21 +13,20 @@ from typing import Any, Final
 from pynetdicom.dimse_messages import N_ACTION_RQ, N_EVENT_REPORT_RSP
 from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
 
-from scp_node.commitment import (
+from scp_node.delivery.association import Accepted, RequestedAssociation
+from scp_node.delivery.connection import AssociationError, ConnectionLostError
+from scp_node.dicom.commitment_messages import (
     PUSH_MODEL,
     REQUEST_STORAGE_COMMITMENT,
     SYNTAXES,
     WELL_KNOWN_INSTANCE,
-    CommitmentReport,
     EventRefusedError,
     EventStatus,
-    Reference,
     encoded_request,
     event_response,
     read_event,
 )
-from scp_node.delivery.association import Accepted, RequestedAssociation
-from scp_node.delivery.connection import AssociationError, ConnectionLostError
+from scp_node.domain import CommitmentReport, Reference
 from scp_node.settings import DeliverySettings, DestinationSettings
 
 # It accepted the context and does not do it: no such SOP class or instance, SOP class not supported, not authorised,

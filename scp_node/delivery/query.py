@@ -13,10 +13,10 @@ from pynetdicom.dimse_messages import C_FIND_RQ
 from pynetdicom.dimse_primitives import C_FIND
 from pynetdicom.dsutils import decode
 
-from scp_node.commitment import SYNTAXES, encoded
 from scp_node.delivery.association import Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError, guarded
-from scp_node.received import IMPLICIT_VR_LITTLE_ENDIAN
+from scp_node.dicom.commitment_messages import SYNTAXES, encoded
+from scp_node.dicom.inspection import IMPLICIT_VR_LITTLE_ENDIAN
 from scp_node.settings import DeliverySettings, DestinationSettings
 
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND

@@ -16,7 +16,7 @@ from pynetdicom.dsutils import encode
 from scp_node.delivery.association import VERIFICATION, Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError
 from scp_node.delivery.disposition import Disposition, classify
-from scp_node.part10 import decode_head
+from scp_node.dicom.part10 import decode_head
 from scp_node.settings import DeliverySettings, DestinationSettings
 
 _EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"

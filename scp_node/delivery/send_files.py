@@ -8,9 +8,9 @@ from typing import Final
 
 from scp_node.delivery.association import MAXIMUM_CONTEXTS, RequestedAssociation
 from scp_node.delivery.connection import AssociationError
-from scp_node.encoding import DamagedError
-from scp_node.part10 import FileHead, decode_head
-from scp_node.received import is_uid
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.inspection import is_uid
+from scp_node.dicom.part10 import FileHead, decode_head
 
 CONNECT_SECONDS: Final = 10.0
 SEND_SECONDS: Final = 120.0  # for one file

@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from scp_node.cli.tables import dicom_files
 from scp_node.delivery import send_files
+from scp_node.delivery.echo import answers_echo
 from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs
 from scp_node.demo.phantom import phantom_image
-from scp_node.echo import answers_echo
 from scp_node.settings import Settings
-from scp_node.tables import dicom_files
 
 QUIET_SECONDS = 1.0
 _START_SECONDS = 60.0

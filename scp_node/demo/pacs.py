@@ -19,11 +19,7 @@ from typing import Any, Protocol, cast
 
 from pydicom import Dataset, dcmread
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    Comprehensive3DSRStorage,
-    SecondaryCaptureImageStorage,
-    Verification,
-)
+from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, Verification  # type: ignore[attr-defined]
 
 AE_TITLE = "PACS"
 _LOOPBACK = "127.0.0.1"

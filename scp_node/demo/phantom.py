@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
-from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 _NAMESPACE = uuid.UUID("b1a55e2c-55a1-4d3a-9d55-9d3c2a0f7a11")
 _LUNGS = ((0.31, 0.46), (0.69, 0.46))  # centres as shares of width and height

@@ -4,18 +4,18 @@ from scp_node.ledger.analyses import Analysed, AnalysisTask
 from scp_node.ledger.audit import AuditQuery
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
+from scp_node.ledger.database.engine import create_ledger_engine
+from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
+from scp_node.ledger.database.revision import check_revision, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import DeliveryTask, DestinationState
-from scp_node.ledger.engine import create_ledger_engine
-from scp_node.ledger.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
+from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.reports import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.retention import HeldBack, Original
-from scp_node.ledger.revision import check_revision, is_up_to_date, upgrade
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
-from scp_node.ledger.work import Claim, Suspects, WorkState
 
 __all__ = [
     "Analysed",

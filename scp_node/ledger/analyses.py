@@ -10,11 +10,11 @@ from typing import Protocol
 from sqlalchemy import Connection, func, select
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
-from scp_node.ledger import work as queue
-from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import companion, instance, result
+from scp_node.ledger import queue
+from scp_node.ledger.database.schema import companion, instance, result
+from scp_node.ledger.queue import ANALYSE, Claim, Suspects
+from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.work import ANALYSE, Claim, Suspects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

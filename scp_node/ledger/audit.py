@@ -10,11 +10,21 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
 from scp_node.domain import Reason
-from scp_node.ledger.provenance import status_text
-from scp_node.ledger.schema import companion, delivery, event, instance, report, report_result, result, study, work
+from scp_node.ledger.database.schema import (
+    companion,
+    delivery,
+    event,
+    instance,
+    report,
+    report_result,
+    result,
+    study,
+    work,
+)
+from scp_node.ledger.queue import ANALYSE, WorkState
+from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
-from scp_node.ledger.work import ANALYSE, WorkState
 
 STATES = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
 DELIVERY_STATES = ("waiting", "delivered", "committed", "found", "dead", "discarded")

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import NullPool
 
-from scp_node.ledger.errors import LedgerError
+from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import Verification, Verifier
 

@@ -21,9 +21,9 @@ from sqlalchemy import ColumnElement, Connection, Interval, func, literal, selec
 from sqlalchemy.sql.elements import KeyedColumnElement
 
 from scp_node.domain import Clock, utc_now
-from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import clock, delivery, destination, work
-from scp_node.ledger.work import LONGEST_WAIT, WorkState
+from scp_node.ledger.database.schema import clock, delivery, destination, work
+from scp_node.ledger.queue import LONGEST_WAIT, WorkState
+from scp_node.ledger.trail.events import record_event
 
 TOLERANCE: Final = 2.0  # seconds; a smaller jump makes nothing early or late that anybody would notice
 DRIFT: Final = 0.001  # seconds a second by which two sound clocks may part; NTP slews by half of it

@@ -15,19 +15,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, update
 
-from scp_node.commitment import (
-    CLASS_NOT_SUPPORTED,
-    DUPLICATE_TRANSACTION_UID,
-    LARGEST_REQUEST,
-    CommitmentReport,
-    Reference,
-)
-from scp_node.ledger import work as queue
-from scp_node.ledger.events import record_event
-from scp_node.ledger.provenance import of_delivery
-from scp_node.ledger.schema import companion, delivery, report, work
+from scp_node.domain import CLASS_NOT_SUPPORTED, DUPLICATE_TRANSACTION_UID, LARGEST_REQUEST, CommitmentReport, Reference
+from scp_node.ledger import queue
+from scp_node.ledger.database.schema import companion, delivery, report, work
+from scp_node.ledger.queue import Claim, commit_queue, deliver_queue
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.trail.provenance import of_delivery
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.work import Claim, commit_queue, deliver_queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

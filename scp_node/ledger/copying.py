@@ -13,11 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from scp_node.ledger.errors import LedgerError
-from scp_node.ledger.schema import chain, clock, metadata, work
+from scp_node.ledger.database.errors import LedgerError
+from scp_node.ledger.database.schema import chain, clock, metadata, work
+from scp_node.ledger.queue import WorkState
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import verify
-from scp_node.ledger.work import WorkState
 
 _ROWS = 200  # in memory at a time
 _FILES = 8  # of tables with whole files, which have megabytes

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select, update
 
-from scp_node.ledger import work as queue
-from scp_node.ledger.events import record_event
-from scp_node.ledger.provenance import of_delivery, status_text
-from scp_node.ledger.schema import companion, delivery, destination, report, work
+from scp_node.ledger import queue
+from scp_node.ledger.database.schema import companion, delivery, destination, report, work
+from scp_node.ledger.queue import Claim, WorkState, commit_queue, deliver_queue
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.trail.provenance import of_delivery, status_text
 from scp_node.ledger.transactions import Policy, Transactions
-from scp_node.ledger.work import Claim, WorkState, commit_queue, deliver_queue
 
 _CHUNK = 500  # rows in one transaction
 

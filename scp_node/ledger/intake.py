@@ -10,10 +10,10 @@ from typing import NamedTuple
 from sqlalchemy import Connection, select, text, update
 
 from scp_node.domain import ReceivedInstance
-from scp_node.ledger import work as queue
-from scp_node.ledger.events import record_event
-from scp_node.ledger.provenance import status_text
-from scp_node.ledger.schema import instance
+from scp_node.ledger import queue
+from scp_node.ledger.database.schema import instance
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 from scp_node.ledger.unregistrable import UnregistrableFile, record_unregistrable
 

@@ -9,12 +9,12 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from scp_node.domain import Reason
-from scp_node.ledger import work as queue
-from scp_node.ledger.events import record_event
+from scp_node.ledger import queue
+from scp_node.ledger.database.schema import instance, result, work
+from scp_node.ledger.queue import AFTER_ALL_ELSE, ANALYSE, WorkState
 from scp_node.ledger.retention import hold_originals
-from scp_node.ledger.schema import instance, result, work
+from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
-from scp_node.ledger.work import AFTER_ALL_ELSE, ANALYSE, WorkState
 
 _CHUNK = 500  # values in one IN list
 _ENDED = (WorkState.DONE, WorkState.DEAD)

@@ -23,15 +23,15 @@ from scp_node.domain import (
     Region,
     ReportedImage,
 )
-from scp_node.ledger import work as queue
+from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
-from scp_node.ledger.events import record_event
-from scp_node.ledger.provenance import of_study
+from scp_node.ledger.database.schema import companion, delivery, instance, report, report_result, result, work
+from scp_node.ledger.queue import ANALYSE, OPEN_STATES, REPORT, Claim
 from scp_node.ledger.retention import hold_originals
-from scp_node.ledger.schema import companion, delivery, instance, report, report_result, result, work
 from scp_node.ledger.studies import is_interrupted
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.trail.provenance import of_study
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
-from scp_node.ledger.work import ANALYSE, OPEN_STATES, REPORT, Claim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

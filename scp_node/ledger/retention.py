@@ -8,10 +8,10 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
-from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import delivery, instance, report, work
+from scp_node.ledger.database.schema import delivery, instance, report, work
+from scp_node.ledger.queue import ANALYSE, OPEN_STATES, REPORT, WorkState
+from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
-from scp_node.ledger.work import ANALYSE, OPEN_STATES, REPORT, WorkState
 
 BATCH = 100  # originals in one transaction
 _CLOSED_ANALYSES = (WorkState.DONE, WorkState.CANCELLED)

@@ -10,9 +10,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import TransferEnded
 from scp_node.ledger.analyses import open_report
-from scp_node.ledger.events import record_event
-from scp_node.ledger.provenance import of_study
-from scp_node.ledger.schema import event, instance, study
+from scp_node.ledger.database.schema import event, instance, study
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.trail.provenance import of_study
 from scp_node.ledger.transactions import Policy, Transactions
 
 INTERRUPTED = "association-interrupted"

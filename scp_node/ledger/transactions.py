@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, text
 
 from scp_node.domain import Clock, Priority
-from scp_node.ledger import work as queue
+from scp_node.ledger import queue
 from scp_node.ledger.clock import WallClock
-from scp_node.ledger.engine import reading
-from scp_node.ledger.events import recording
+from scp_node.ledger.database.engine import reading
+from scp_node.ledger.trail.events import recording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

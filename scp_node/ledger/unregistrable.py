@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, exists, func, select
 
-from scp_node.ledger.events import record_event
-from scp_node.ledger.schema import event, instance
+from scp_node.ledger.database.schema import event, instance
+from scp_node.ledger.trail.events import record_event
 
 KIND = "unregistrable"
 _PATH = event.c.detail["path"].as_string()

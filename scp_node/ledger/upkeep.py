@@ -9,16 +9,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, false, func, or_, select, update
 
 from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
-from scp_node.ledger import work as queue
+from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.commitments import reopen_delivery
-from scp_node.ledger.events import record_event
-from scp_node.ledger.provenance import of_study, of_work
+from scp_node.ledger.database.schema import companion, delivery, instance, report, result, work
+from scp_node.ledger.queue import ANALYSE, REPORT, Claim, Expired, WorkState
 from scp_node.ledger.retention import hold_originals
-from scp_node.ledger.schema import companion, delivery, instance, report, result, work
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.trail.provenance import of_study, of_work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Standing, Watch
-from scp_node.ledger.work import ANALYSE, REPORT, Claim, Expired, WorkState
 
 LEASES_OF_PAUSE = 2  # an image that stopped a worker when it was alone waits for so many leases
 

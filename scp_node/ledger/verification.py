@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select
 
-from scp_node.ledger.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
-from scp_node.ledger.schema import companion, instance, report, result
+from scp_node.ledger.database.schema import companion, instance, report, result
+from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
 MOST_PROBLEMS = 20  # that are named; a ledger that has more is looked at by a person anyway

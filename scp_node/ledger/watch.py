@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, false, select, update
 
 from scp_node.ledger.clock import host_seconds
-from scp_node.ledger.schema import clock, work
+from scp_node.ledger.database.schema import clock, work
 from scp_node.ledger.transactions import Transactions
 
 _PROOF: Final = select(clock.c.writable_at, clock.c.writable_since).where(clock.c.id == 1)

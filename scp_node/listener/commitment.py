@@ -7,18 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scp_node.commitment import CommitmentReport, EventRefusedError, EventStatus, read_event
+from scp_node.dicom.commitment_messages import EventRefusedError, EventStatus, read_event
+from scp_node.domain import CommitmentAnswer
 from scp_node.listener.text import escaped
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitmentAnswer:
-    """What a destination reports on an association of its own."""
-
-    report: CommitmentReport
-    destinations: frozenset[str]  # names of those that the requestor of the association may be
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

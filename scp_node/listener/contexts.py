@@ -6,7 +6,7 @@ from typing import Final
 
 from pynetdicom.presentation import PresentationContext, build_context
 
-from scp_node.commitment import PUSH_MODEL, SYNTAXES
+from scp_node.dicom.commitment_messages import PUSH_MODEL, SYNTAXES
 
 VERIFICATION: Final = "1.2.840.10008.1.1"
 

@@ -14,19 +14,19 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT
 from pynetdicom.presentation import PresentationContext
 
-from scp_node.commitment import PUSH_MODEL, event_response
-from scp_node.domain import Clock, ReceivedInstance, TransferEnded, utc_now
-from scp_node.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.dicom.commitment_messages import PUSH_MODEL, event_response
+from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.dicom.inspection import is_uid
+from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded, utc_now
 from scp_node.listener import policy
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
-from scp_node.listener.commitment import CommitmentAnswer, CommitmentService, EventRequest
+from scp_node.listener.commitment import CommitmentService, EventRequest
 from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION, accepted_contexts
 from scp_node.listener.policy import Peers, Rejection
-from scp_node.listener.store import RejectedInstance, StoreRequest, StoreService
+from scp_node.listener.store import StoreRequest, StoreService
 from scp_node.listener.text import escaped
 from scp_node.listener.transfers import Part, Transfers
 from scp_node.listener.upper_layer import BoundedBuffer
-from scp_node.received import is_uid
 from scp_node.settings import Settings, is_loopback
 from scp_node.spool import Spool
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
 from enum import IntEnum
 from typing import Final
 
-from scp_node.domain import Clock, Priority, ReceivedInstance
-from scp_node.encoding import DamagedError
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.inspection import Inspected, Origin, inspect, is_uid
+from scp_node.domain import Clock, Priority, ReceivedInstance, RejectedInstance
 from scp_node.listener.contexts import STORAGE_CLASSES
 from scp_node.listener.text import escaped
-from scp_node.received import Inspected, Origin, inspect, is_uid
 from scp_node.spool import Spool, SpoolError
 
 HIGH: Final = 0x0001  # C-STORE Priority, PS3.7 Table 9.3-1
@@ -56,18 +55,6 @@ class StoreAnswer:
     status: StoreStatus
     comment: str = ""  # Error Comment (0000,0902): ASCII, at most 64 characters, nothing of the patient's
     study_uid: str = ""  # of an instance that was stored
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedInstance:
-    """One C-STORE request that was not accepted, as the audit records it."""
-
-    sop_instance_uid: str  # escaped unless it is a UID
-    calling_ae: str  # escaped
-    peer: str
-    status: int
-    reason: str
-    at: datetime
 
 
 class _Refusal(Exception):  # noqa: N818 - control flow of this module, not an error of ours

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pynetdicom.dimse_messages import C_STORE_RQ
 
-from scp_node.received import is_uid, study_uid_of
+from scp_node.dicom.inspection import is_uid, study_uid_of
 
 _HEADER_BYTES = 1 << 20  # how far into a dataset its Study Instance UID is looked for
 

@@ -1,14 +1,14 @@
 """The report of a study as a DICOM Structured Report: values in, bytes out; no sockets, no SQL."""
 
-from scp_node.report.key_object import build_key_object
-from scp_node.report.overlay import build_overlay
-from scp_node.report.presentation_state import build_presentation_state
-from scp_node.report.segmentation import build_segmentation
+from scp_node.report.objects.key_object import build_key_object
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.presentation_state import build_presentation_state
+from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.sr import build_report, warm_up
+from scp_node.report.objects.text_sr import build_text_report
 from scp_node.report.site import Site
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES, with_sop_class
-from scp_node.report.source import UnreportableHeader
-from scp_node.report.sr import build_report, warm_up
-from scp_node.report.text_sr import build_text_report
+from scp_node.report.source.source import UnreportableHeader
 
 __all__ = [
     "COMPANION_SOP_CLASSES",

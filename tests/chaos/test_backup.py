@@ -18,9 +18,8 @@ import pytest
 from pydicom import Dataset
 from sqlalchemy import make_url
 
-from scp_node.app import SPOOL_FOLDER
 from scp_node.demo.pacs import StoragePacs
-from scp_node.identity import FILE_NAME
+from scp_node.opening import INSTALLATION_ID, SPOOL_FOLDER
 from tests import servers
 from tests.chaos.conftest import Chaos
 from tests.node import Node, destination, radiograph
@@ -131,7 +130,7 @@ class lost_while_receiving:  # noqa: N801 - reads as the context that it is
             promised = list(modality.acknowledged)
             data = self.site.settings.node.data_dir
             shutil.copytree(data / SPOOL_FOLDER, self.folder / "images", ignore=shutil.ignore_patterns("tmp"))
-            shutil.copy(data / FILE_NAME, self.folder / FILE_NAME)
+            shutil.copy(data / INSTALLATION_ID, self.folder / INSTALLATION_ID)
             modality.wait_for(self.chaos.amount(short=2, long=20))
         finally:
             modality.stop.set()
@@ -149,7 +148,7 @@ def prepared(node: Node, backup: Path) -> Path:
     """Put images and identity into the new data folder, and return it."""
     data = node.settings.node.data_dir
     shutil.copytree(backup / "images", data / SPOOL_FOLDER)
-    shutil.copy(backup / FILE_NAME, data / FILE_NAME)
+    shutil.copy(backup / INSTALLATION_ID, data / INSTALLATION_ID)
     return data
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from tests import servers
-from tests.chaos.clock import Modality, Pacs, PostgresWithClock, SetClock, decoders_stopped, rows
 from tests.chaos.conftest import Chaos
+from tests.chaos.kit.clock import Modality, Pacs, PostgresWithClock, SetClock, decoders_stopped, rows
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 

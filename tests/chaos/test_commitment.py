@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.chaos.committing_pacs import CommittingPacs
 from tests.chaos.conftest import Chaos
+from tests.chaos.kit.committing_pacs import CommittingPacs
 from tests.node import Node, destination, radiograph
 from tests.servers import free_port
 from tests.waiting import let_pass, wait_until

@@ -15,14 +15,14 @@ from sqlalchemy import select
 from sqlalchemy.engine import make_url
 
 from scp_node.ledger import create_ledger_engine
-from scp_node.ledger.schema import instance
+from scp_node.ledger.database.schema import instance
 from tests import servers
-from tests.chaos.clock import rows
 from tests.chaos.conftest import Chaos
-from tests.chaos.databases import Failure, Outage, moved_away, of_postgres, of_sqlite
-from tests.chaos.disk import mounted
-from tests.chaos.load import Load, percentile
-from tests.chaos.process_tree import processes
+from tests.chaos.kit.clock import rows
+from tests.chaos.kit.databases import Failure, Outage, moved_away, of_postgres, of_sqlite
+from tests.chaos.kit.disk import mounted
+from tests.chaos.kit.load import Load, percentile
+from tests.chaos.kit.process_tree import processes
 from tests.node import Node, destination, radiograph
 from tests.scp_node.delivery.scp import Scp
 from tests.waiting import let_pass, wait_until

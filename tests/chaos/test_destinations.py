@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from scp_node.sender import Sender
+from scp_node.loops.deliver import Sender
 from scp_node.settings import DeliverySettings
 from tests.chaos.conftest import Chaos
-from tests.chaos.destinations import Destination, Kind, dicom_report, open_node, open_scu, open_sender
+from tests.chaos.kit.destinations import Destination, Kind, dicom_report, open_node, open_scu, open_sender
 from tests.node import Node as WholeNode
 from tests.node import destination, radiograph
 from tests.scp_node.ledger_node import Node

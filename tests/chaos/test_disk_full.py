@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from scp_node.app import SPOOL_FOLDER
+from scp_node.opening import SPOOL_FOLDER
 from scp_node.spool import Spool
 from tests import servers
-from tests.chaos.archive import Archive
 from tests.chaos.conftest import Chaos
-from tests.chaos.disk import MIB, Disk, mounted
-from tests.chaos.process_tree import processes
+from tests.chaos.kit.archive import Archive
+from tests.chaos.kit.disk import MIB, Disk, mounted
+from tests.chaos.kit.process_tree import processes
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 

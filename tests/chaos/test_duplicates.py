@@ -18,8 +18,8 @@ from pydicom.uid import generate_uid
 from pynetdicom.dsutils import encode
 
 from scp_node.demo.pacs import StoragePacs
-from tests.chaos.clock import rows
 from tests.chaos.conftest import Chaos
+from tests.chaos.kit.clock import rows
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 

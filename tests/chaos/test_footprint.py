@@ -17,10 +17,10 @@ from sqlalchemy import Engine, event
 
 from scp_node.delivery.association import VERIFICATION, RequestedAssociation
 from scp_node.domain import utc_now
-from scp_node.ledger.schema import delivery, instance, report, work
-from scp_node.ledger.work import ANALYSE, WorkState, deliver_queue
+from scp_node.ledger.database.schema import delivery, instance, report, work
+from scp_node.ledger.queue import ANALYSE, WorkState, deliver_queue
 from tests.chaos.conftest import Chaos
-from tests.chaos.process_tree import Process, processes
+from tests.chaos.kit.process_tree import Process, processes
 from tests.node import Node, destination, radiograph
 from tests.scp_node.ledger_node import Node as LedgerNode
 from tests.scp_node.ledger_node import ledger_engine

@@ -15,10 +15,10 @@ from pydicom.uid import generate_uid
 
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import StoragePacs
-from scp_node.report.wording import INCOMPLETE, INCOMPLETE_SHORT
-from tests.chaos.clock import rows
+from scp_node.report.content.wording import INCOMPLETE, INCOMPLETE_SHORT
 from tests.chaos.conftest import Chaos
-from tests.chaos.cut import Line
+from tests.chaos.kit.clock import rows
+from tests.chaos.kit.cut import Line
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 

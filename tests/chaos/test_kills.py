@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from scp_node.app import SPOOL_FOLDER
-from tests.chaos import storm
-from tests.chaos.archive import Archive, StudyReports, evidence
+from scp_node.opening import SPOOL_FOLDER
 from tests.chaos.conftest import Chaos
-from tests.chaos.faults import AFTER, BEFORE, Faults
-from tests.chaos.modality import URGENT, Modalities
-from tests.chaos.work_watch import WorkWatch
+from tests.chaos.kit import storm
+from tests.chaos.kit.archive import Archive, StudyReports, evidence
+from tests.chaos.kit.faults import AFTER, BEFORE, Faults
+from tests.chaos.kit.modality import URGENT, Modalities
+from tests.chaos.kit.work_watch import WorkWatch
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 

@@ -13,10 +13,10 @@ import pytest
 
 from scp_node.delivery import SendResult, StorageScu
 from scp_node.domain import Priority
-from scp_node.sender import Sender
+from scp_node.loops.deliver import Sender
 from scp_node.settings import DeliverySettings
 from tests.chaos.conftest import Chaos
-from tests.chaos.destinations import Destination, Kind, dicom_report, open_node, open_scu, open_sender
+from tests.chaos.kit.destinations import Destination, Kind, dicom_report, open_node, open_scu, open_sender
 from tests.scp_node.ledger_node import FakeClock, Node
 
 SETTINGS = DeliverySettings()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.proxy import LOOPBACK, Door, Fault, Faults, Proxy
+from tests.chaos.kit.proxy import LOOPBACK, Door, Fault, Faults, Proxy
 from tests.waiting import wait_until
 
 

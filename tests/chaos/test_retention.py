@@ -18,9 +18,9 @@ from pydicom import Dataset
 from pydicom.uid import generate_uid
 
 from scp_node.demo.pacs import StoragePacs
-from tests.chaos.clock import rows
 from tests.chaos.conftest import Chaos
-from tests.chaos.purging import Step
+from tests.chaos.kit.clock import rows
+from tests.chaos.kit.purging import Step
 from tests.node import Node, destination, radiograph
 from tests.servers import free_port
 from tests.waiting import wait_until
@@ -52,7 +52,7 @@ class Site:
 
     def purge_until(self, step: Step) -> None:
         """Begin to remove originals in a process of its own, and kill that at `step`."""
-        command = [sys.executable, "-m", "tests.chaos.purging", str(self.node.config), step]
+        command = [sys.executable, "-m", "tests.chaos.kit.purging", str(self.node.config), step]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             came, _, _ = select.select([process.stdout], [], [], PATIENCE)

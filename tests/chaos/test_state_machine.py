@@ -21,7 +21,7 @@ from scp_node.ledger import (
     StudySnapshot,
     WorkState,
 )
-from scp_node.ledger.schema import instance, metadata, result, work
+from scp_node.ledger.database.schema import instance, metadata, result, work
 from tests.chaos.conftest import Chaos
 from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, Node, built_report
 

@@ -13,9 +13,9 @@ import pytest
 from pydicom import Dataset
 
 from scp_node.demo.pacs import StoragePacs
-from tests.chaos.clock import rows as database_rows
 from tests.chaos.conftest import Chaos
-from tests.chaos.workers import MODULE, DecoderDeed, Deed, Poison
+from tests.chaos.kit.clock import rows as database_rows
+from tests.chaos.kit.workers import MODULE, DecoderDeed, Deed, Poison
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scp_node.settings import load_settings
+from scp_node.settings_file import load_settings
 from tests.docker.files import is_pinned
 
 SERVICES = ["node", "orthanc"]

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from scp_node.settings import Settings, load_settings
+from scp_node.settings import Settings
+from scp_node.settings_file import load_settings
 from tests.docker.files import Dockerfile, build_context, is_pinned
 
 TARGETS = ["cpu", "gpu"]

@@ -34,7 +34,7 @@ from scp_node.report import (
     with_sop_class,
 )
 from scp_node.report.attributes import dataset
-from scp_node.report.wording import INCOMPLETE, image_sentence
+from scp_node.report.content.wording import INCOMPLETE, image_sentence
 from tests.scp_node.report.reports import (
     AT,
     FAILED,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from pneumonia_model.bundle import MANIFEST, file_sha256, load_bundle, rendered, seal
 from pneumonia_model.detector import DETECTOR_ARCHITECTURE, OpacityDetector, TorchDetector
-from pneumonia_model.regions import DETECTOR_WEIGHTS, golden_regions
+from pneumonia_model.golden import golden_regions
+from pneumonia_model.regions import DETECTOR_WEIGHTS
 from safetensors.torch import save
 
 from tests.node import BUNDLE

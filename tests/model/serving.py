@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pneumonia_training.manifests import OPTIONAL_COLUMNS
-from pneumonia_training.prepare import prepare
+from pneumonia_training.films.manifests import OPTIONAL_COLUMNS
+from pneumonia_training.films.prepare import prepare
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from scp_node.analysis import DecoderPool, Prepared
+from scp_node.analysis import Prepared
+from scp_node.decoders import DecoderPool
+from scp_node.dicom.inspection import Origin, inspect
+from scp_node.dicom.part10 import PREAMBLE, decode_head
 from scp_node.domain import ModelIdentity, NotAnalysed, Priority, ReceivedInstance
-from scp_node.leases import LeaseKeeper
 from scp_node.ledger import create_ledger_engine, upgrade
-from scp_node.part10 import PREAMBLE, decode_head
-from scp_node.received import Origin, inspect
+from scp_node.loops.analyse import Analyser
+from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import AnalysisSettings
 from scp_node.spool import Spool
-from scp_node.worker import Analyser
 from tests.scp_node.ledger_node import LEASE, MODEL, Node
 
 

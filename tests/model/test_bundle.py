@@ -17,7 +17,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pneumonia_model.backends import Backend, BackendError, Prediction, checked_prediction, open_backend
 from pneumonia_model.bundle import (
     GOLDEN,
     GRAPH,
@@ -29,8 +28,10 @@ from pneumonia_model.bundle import (
     load_bundle,
     rendered,
     seal,
-    verify_golden,
 )
+from pneumonia_model.golden import verify_golden
+from pneumonia_model.opening import open_backend
+from pneumonia_model.prediction import Backend, BackendError, Prediction, checked_prediction
 from pneumonia_model.preprocessing import PREPROCESSING
 
 FILES = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")

@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pneumonia_model.backends import open_backend
-from pneumonia_model.bundle import Bundle, golden_difference, load_bundle
-from pneumonia_training.reading import film_input
+from pneumonia_model.bundle import Bundle, load_bundle
+from pneumonia_model.golden import golden_difference
+from pneumonia_model.opening import open_backend
+from pneumonia_training.films.reading import film_input
 from pydicom import Dataset, config, dcmread
 from pydicom.uid import (
     JPEG2000,

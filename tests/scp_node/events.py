@@ -8,7 +8,7 @@ from typing import Any
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 
-from scp_node.commitment import encoded
+from scp_node.dicom.commitment_messages import encoded
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 SR = "1.2.840.10008.5.1.4.1.1.88.34"

@@ -13,9 +13,9 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, text
 
-from scp_node import migrations
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
 from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
+from scp_node.ledger.database import migrations
 
 MODEL = ModelIdentity(
     name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"

@@ -7,8 +7,8 @@ from io import BytesIO
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
 
+from scp_node.dicom.inspection import Origin, inspect
 from scp_node.domain import Priority, ReceivedInstance
-from scp_node.received import Origin, inspect
 from scp_node.spool import Spool
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scp_node.settings import Settings, SettingsError, commented_toml, load_settings
+from scp_node.settings import Settings, SettingsError
+from scp_node.settings_file import commented_toml, load_settings
 
 
 @pytest.fixture

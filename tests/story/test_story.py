@@ -14,8 +14,8 @@ import pytest
 from pneumonia_model.bundle import rendered, seal
 from pydicom import Dataset, dcmread
 
-from scp_node import app
 from scp_node.demo.pacs import StoragePacs
+from scp_node.opening import SPOOL_FOLDER, upgrade_database
 from scp_node.report.text import as_text
 from tests.node import BUNDLE, Node, destination, radiograph
 from tests.servers import free_port
@@ -175,7 +175,7 @@ def test_what_was_acknowledged_before_a_kill_is_reported_once_after_the_restart(
 def test_the_roles_run_apart_on_one_postgresql(pacs: StoragePacs, postgres: str, tmp_path: Path) -> None:
     tables = {"destinations": [destination(pacs.port)], "database": {"url": postgres}}
     shared = Node(tmp_path, tables)
-    app.upgrade_database(shared.settings)
+    upgrade_database(shared.settings)
     with ExitStack() as stack:
         stack.callback(shared.end)
         for role in ("worker", "sender", "listener"):
@@ -265,7 +265,7 @@ def test_an_image_whose_file_is_gone_is_not_analysed_again(start_node: Callable[
     node = start_node()
     node.send(radiograph())
     node.run_until_idle(1)
-    for file in (node.settings.node.data_dir / app.SPOOL_FOLDER).rglob("*.dcm"):
+    for file in (node.settings.node.data_dir / SPOOL_FOLDER).rglob("*.dcm"):
         file.unlink()
     told = _command(node, "reanalyse", radiograph().StudyInstanceUID)
     assert "0 images of 0 studies; 1 left out, their files are gone" in told

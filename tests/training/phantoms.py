@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pneumonia_model.preprocessing import INPUT_SIDE
-from pneumonia_training.prepare import Prepared
+from pneumonia_training.films.prepare import Prepared
 
 LUNGS = (0.32, 0.68)
 

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pneumonia_model.backends import open_backend
-from pneumonia_model.bundle import load_bundle, verify_golden
-from pneumonia_training import cli, figures
-from pneumonia_training.checkpoint import network_weights
+from pneumonia_model.bundle import load_bundle
+from pneumonia_model.golden import verify_golden
+from pneumonia_model.opening import open_backend
+from pneumonia_training import cli, intervals
+from pneumonia_training.learning.checkpoint import network_weights
 from typer.testing import CliRunner
 
 from tests.node import BUNDLE
-from tests.training.films import write_manifest
+from tests.training.small_films import write_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 CPU = ("--accelerator", "cpu", "--devices", "1")
@@ -57,7 +58,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_four_commands_lead_from_films_to_a_bundle_and_its_report(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "REPLICATES", 50)
+    monkeypatch.setattr(intervals, "REPLICATES", 50)
     checkpoint = run("fit", cache, tmp_path / "run", *SHORT, *CPU).splitlines()[-1]
     exported = run("export", checkpoint, cache, *SHORT, "--version", "9.9.9", "--bundles", tmp_path / "bundles")
     bundle = load_bundle(tmp_path / "bundles" / "pneumonia-resnet18-9.9.9")

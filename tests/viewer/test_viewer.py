@@ -19,7 +19,7 @@ from scp_node.analysis import Picture
 from scp_node.analysis.analyse import picture_file
 from scp_node.domain import Finding, Outcome, ReportedImage
 from scp_node.report import build_overlay
-from scp_node.report.wording import percent, short_comment
+from scp_node.report.content.wording import percent, short_comment
 from tests import servers
 from tests.node import radiograph
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, UNDETERMINED, built, stored

@@ -9,37 +9,32 @@ from pathlib import Path
 from typing import Annotated, cast
 
 import typer
-from pneumonia_model.backends import BackendError
 from pneumonia_model.bundle import BundleError, load_bundle
+from pneumonia_model.prediction import BackendError
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from pneumonia_training.calibration import CalibrationError
-from pneumonia_training.card import update_cards
-from pneumonia_training.checkpoint import CheckpointError
-from pneumonia_training.checks import Finding, read_findings, summary
-from pneumonia_training.comparison import compare_recipes
-from pneumonia_training.crossvalidate import Plan
-from pneumonia_training.crossvalidate import crossvalidate as run_crossvalidation
 from pneumonia_training.detection.commands import detect_evaluate, detect_export, fit_boxes
 from pneumonia_training.detection.recipe import is_detection
-from pneumonia_training.evaluation import (
-    compare_bundles,
-    evaluate_crossvalidation,
-    evaluate_external,
-    evaluate_films,
-)
-from pneumonia_training.export import ExportError, Release
-from pneumonia_training.export import export as release_bundle
-from pneumonia_training.fit import Hardware, teacher_probabilities
-from pneumonia_training.fit import fit as train
-from pneumonia_training.fit import smoke as smoke_trial
-from pneumonia_training.manifests import ManifestError, read_manifest, read_rsna_folder
-from pneumonia_training.prepare import load_prepared, npy_names, write_npy
-from pneumonia_training.prepare import prepare as prepare_films
-from pneumonia_training.recipe import RecipeError, read_recipe
-from pneumonia_training.record import RunError
+from pneumonia_training.evaluation import compare_bundles, evaluate_crossvalidation, evaluate_external, evaluate_films
+from pneumonia_training.films.manifests import ManifestError, read_manifest, read_rsna_folder
+from pneumonia_training.films.prepare import load_prepared, npy_names, write_npy
+from pneumonia_training.films.prepare import prepare as prepare_films
+from pneumonia_training.films.problems import Finding, read_findings, summary
+from pneumonia_training.learning.checkpoint import CheckpointError
+from pneumonia_training.learning.crossvalidate import Plan
+from pneumonia_training.learning.crossvalidate import crossvalidate as run_crossvalidation
+from pneumonia_training.learning.fit import Hardware, teacher_probabilities
+from pneumonia_training.learning.fit import fit as train
+from pneumonia_training.learning.fit import smoke as smoke_trial
+from pneumonia_training.learning.recipe import RecipeError, read_recipe
+from pneumonia_training.learning.run_record import RunError
+from pneumonia_training.measuring.calibration import CalibrationError
+from pneumonia_training.measuring.compare_recipes import compare_recipes
+from pneumonia_training.release.cards import update_cards
+from pneumonia_training.release.export import ExportError, Release
+from pneumonia_training.release.export import export as release_bundle
 
 app = typer.Typer(help="Train, evaluate and release the pneumonia model.", no_args_is_help=True, add_completion=False)
 

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pneumonia_model.backends import open_backend
 from pneumonia_model.bundle import Bundle
+from pneumonia_model.opening import open_backend
 
-from pneumonia_training.calibration import chosen_in
-from pneumonia_training.compare import compare
-from pneumonia_training.evaluate import Measurement, measure_crossvalidation, measure_films, training_rows_like
-from pneumonia_training.external import measure_external, read_external
-from pneumonia_training.fit import split_films
-from pneumonia_training.prepare import Prepared
-from pneumonia_training.provenance import (
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.learning.fit import split_films
+from pneumonia_training.learning.recipe import Recipe
+from pneumonia_training.measuring.calibration import chosen_in
+from pneumonia_training.measuring.compare_bundles import compare
+from pneumonia_training.measuring.external import measure_external, read_external
+from pneumonia_training.measuring.measure import Measurement, measure_crossvalidation, measure_films, training_rows_like
+from pneumonia_training.measuring.provenance import (
     bundle_document,
     crossvalidation_document,
     doubts,
@@ -23,8 +24,7 @@ from pneumonia_training.provenance import (
     hold_out_document,
     split_by,
 )
-from pneumonia_training.recipe import Recipe
-from pneumonia_training.report_html import comparison_report, report
+from pneumonia_training.pages.evaluation_page import comparison_report, report
 
 METRICS: Final = "metrics.json"
 REPORT: Final = "report.html"

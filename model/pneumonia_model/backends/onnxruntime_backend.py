@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from pneumonia_model.backends import BackendError, Prediction, checked_inputs, checked_logits, checked_prediction
 from pneumonia_model.bundle import GRAPH, Bundle
+from pneumonia_model.prediction import BackendError, Prediction, checked_inputs, checked_logits, checked_prediction
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INPUTS = {"inputs", "mapped"}

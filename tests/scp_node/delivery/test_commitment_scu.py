@@ -15,9 +15,10 @@ from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.presentation import build_context
 
-from scp_node.commitment import PUSH_MODEL, WELL_KNOWN_INSTANCE, Reference
 from scp_node.delivery import Asked, AskResult, CommitmentScu
 from scp_node.demo.pacs import serving_ae
+from scp_node.dicom.commitment_messages import PUSH_MODEL, WELL_KNOWN_INSTANCE
+from scp_node.domain import Reference
 from scp_node.settings import DeliverySettings, DestinationSettings
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, answering
 from tests.scp_node.events import MISSING, SR, event, information

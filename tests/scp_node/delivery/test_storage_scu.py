@@ -17,13 +17,7 @@ from pynetdicom import evt
 from pynetdicom.dsutils import decode
 
 from scp_node.delivery import Disposition, SendResult, StorageScu
-from scp_node.settings import (
-    COMPREHENSIVE_3D_SR,
-    COMPREHENSIVE_SR,
-    ENHANCED_SR,
-    DeliverySettings,
-    DestinationSettings,
-)
+from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR, DeliverySettings, DestinationSettings
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, SR_CLASSES, Scp, answering
 from tests.waiting import wait_until
 

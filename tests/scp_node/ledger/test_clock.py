@@ -15,8 +15,7 @@ from sqlalchemy import Engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from scp_node.domain import Priority
-from scp_node.ledger import DeliveryTask, Ledger, Policy, create_ledger_engine, upgrade
-from scp_node.ledger import work as queue
+from scp_node.ledger import DeliveryTask, Ledger, Policy, create_ledger_engine, queue, upgrade
 from scp_node.ledger.clock import JUMP_LOCK, TOLERANCE, Look, WallClock
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.watch import Watch

@@ -6,8 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from scp_node.commitment import CommitmentReport, Reference
-from scp_node.domain import Priority
+from scp_node.domain import CommitmentReport, Priority, Reference
 from scp_node.ledger import AuditQuery, CommitmentTask
 from tests.scp_node.ledger_node import LEASE, POLICY, Node
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, select, text
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.ledger import LedgerError, create_ledger_engine, upgrade
 from scp_node.ledger.copying import copy_ledger
-from scp_node.ledger.schema import chain, metadata
+from scp_node.ledger.database.schema import chain, metadata
 from tests import servers
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
 from tests.scp_node.ledger_node import LEASE, Node, ledger_engine

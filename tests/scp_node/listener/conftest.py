@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from scp_node.domain import ReceivedInstance, TransferEnded
-from scp_node.listener import CommitmentAnswer, Listener, RejectedInstance
+from scp_node.domain import CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded
+from scp_node.listener import Listener
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.peer import ASSOCIATE_AC, Peer

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scp_node.domain import Priority, ReceivedInstance
-from scp_node.listener import Listener, RejectedInstance
-from scp_node.received import Inspected, Origin
+from scp_node.dicom.inspection import Inspected, Origin
+from scp_node.domain import Priority, ReceivedInstance, RejectedInstance
+from scp_node.listener import Listener
 from scp_node.settings import Settings
 from scp_node.spool import Spool, SpoolFullError
 from tests.scp_node.listener import datasets

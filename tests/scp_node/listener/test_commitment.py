@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scp_node.commitment import LARGEST_REPORT, LARGEST_REQUEST, Reference
+from scp_node.domain import LARGEST_REPORT, LARGEST_REQUEST, Reference
 from scp_node.listener import policy
 from scp_node.settings import DestinationSettings, PeerSettings
 from tests.scp_node.events import EXPLICIT, MISSING, SR, event

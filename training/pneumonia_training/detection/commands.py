@@ -12,8 +12,8 @@ from pneumonia_training.detection.evaluate import measure
 from pneumonia_training.detection.export import add_detector
 from pneumonia_training.detection.fit import fit_detector, open_trained, smoke
 from pneumonia_training.detection.recipe import read_detection_recipe
-from pneumonia_training.fit import Hardware
-from pneumonia_training.prepare import load_prepared
+from pneumonia_training.films.prepare import load_prepared
+from pneumonia_training.learning.fit import Hardware
 
 Cache = Annotated[Path, typer.Argument(help="Folder of prepared films.")]
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of `fit --recipe detect`, in its run folder.")]

@@ -12,8 +12,8 @@ from pneumonia_model.regions import NO_REGIONS, Detector, Regions
 from pneumonia_training.detection.films import truths
 from pneumonia_training.detection.fit import TrainedDetector
 from pneumonia_training.detection.metric import Corners, film_scores, mean_average_precision, mean_score
-from pneumonia_training.figures import auc, bootstrap
-from pneumonia_training.prepare import Prepared
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.intervals import auc, bootstrap
 
 THRESHOLDS: Final = np.round(np.arange(0.02, 0.96, 0.01), 2)
 

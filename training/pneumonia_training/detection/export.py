@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 from pneumonia_model.bundle import MANIFEST, Bundle, file_sha256, load_bundle, rendered, seal
 from pneumonia_model.detector import DETECTOR_ARCHITECTURE
-from pneumonia_model.regions import DETECTOR_WEIGHTS, SECTION, golden_regions, open_detector
+from pneumonia_model.golden import golden_regions
+from pneumonia_model.opening import open_detector
+from pneumonia_model.regions import DETECTOR_WEIGHTS, SECTION
 from safetensors.torch import save
 
 from pneumonia_training.detection.evaluate import measure
 from pneumonia_training.detection.fit import TrainedDetector
-from pneumonia_training.export import ExportError
-from pneumonia_training.prepare import Prepared
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.release.export import ExportError
 
 _DIGITS = 6
 

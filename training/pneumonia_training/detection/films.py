@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
-from pneumonia_training.data import Split, split_by_patient
 from pneumonia_training.detection.metric import Corners
 from pneumonia_training.detection.recipe import DetectionRecipe, Variation
-from pneumonia_training.manifests import BOX_FRAME
-from pneumonia_training.prepare import Prepared
-from pneumonia_training.recipe import RecipeError
+from pneumonia_training.films.manifests import BOX_FRAME
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.sampling import Split, split_by_patient
+from pneumonia_training.learning.recipe import RecipeError
 
 _LEAST_LEFT = 0.25  # of a box's area after a variation: less of an opacity is no opacity that can be seen
 

@@ -14,15 +14,15 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from pneumonia_training.checkpoint import network_weights
-from pneumonia_training.data import Split
 from pneumonia_training.detection.films import split_boxed, training_loader
 from pneumonia_training.detection.module import RELEASED, DetectorModule
 from pneumonia_training.detection.recipe import DetectionRecipe, parsed
-from pneumonia_training.fit import Hardware
-from pneumonia_training.prepare import Prepared
-from pneumonia_training.recipe import RecipeError
-from pneumonia_training.record import RUN, RunError, record_run, sides_document
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.sampling import Split
+from pneumonia_training.learning.checkpoint import network_weights
+from pneumonia_training.learning.fit import Hardware
+from pneumonia_training.learning.recipe import RecipeError
+from pneumonia_training.learning.run_record import RUN, RunError, record_run, sides_document
 
 log = logging.getLogger(__name__)
 

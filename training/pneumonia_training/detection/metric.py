@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.regions import Regions
 
-from pneumonia_training.figures import Estimate, bootstrap
+from pneumonia_training.intervals import Estimate, bootstrap
 
 Corners = NDArray[np.float64]
 """Boxes, shape (n, 4): left, top, right, bottom, in any unit that all boxes of a film share."""

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from pneumonia_training.data import SplitRule
-from pneumonia_training.recipe import RecipeError, assignment, recipe_document, tuples
+from pneumonia_training.films.sampling import SplitRule
+from pneumonia_training.learning.recipe import RecipeError, assignment, recipe_document, tuples
 
 _TABLE = "detector"
 

@@ -1,0 +1,72 @@
+"""The golden checks: does a runtime answer the golden inputs as the bundle was released with?"""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumonia_model.bundle import Bundle, BundleError
+from pneumonia_model.prediction import Backend
+from pneumonia_model.regions import Detector, detector_section
+
+GOLDEN_TOLERANCE: Final = 1e-4
+"""Largest difference in logit between a runtime and the released figures; measured differences are below 1e-5."""
+
+GOLDEN_REGIONS: Final = 3
+"""So many of the surest regions of each golden input are recorded, however unsure they are."""
+GOLDEN_REGION_TOLERANCE: Final = 1e-3
+"""Largest difference of an edge, as a share of the film's side, or of a score, from the released ones."""
+
+
+def verify_golden(bundle: Bundle, backend: Backend) -> None:
+    """Compare the backend's logits of the golden inputs with those that the bundle was released with.
+
+    Raises:
+        BundleError: they differ by more than `GOLDEN_TOLERANCE`.
+    """
+    worst = golden_difference(bundle, backend)
+    if not worst <= GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"{bundle.path}: golden logits differ by {worst:.2g} on {backend.name} ({backend.device}), "
+            f"allowed are {GOLDEN_TOLERANCE:g}"
+        )
+
+
+def golden_difference(bundle: Bundle, backend: Backend) -> float:
+    """Return by how much a backend's golden logits differ at most from the released ones.
+
+    Raises:
+        BundleError: the bundle has another number of inputs than of logits.
+    """
+    expected = bundle.golden_logits()
+    found = backend.logits(bundle.golden_inputs())
+    if found.shape != expected.shape:
+        raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden logits")
+    return float(np.abs(found - expected).max())
+
+
+def verify_golden_regions(bundle: Bundle, detector: Detector) -> None:
+    """Compare the surest regions of the golden inputs with those that the bundle was released with.
+
+    Raises:
+        BundleError: an edge or a score differs by more than `GOLDEN_REGION_TOLERANCE`.
+    """
+    expected = np.asarray(detector_section(bundle)["golden"], dtype=np.float64)
+    found = golden_regions(detector, bundle.golden_inputs())
+    if found.shape != expected.shape:
+        raise BundleError(f"{bundle.path}: golden regions are {found.shape}, the manifest states {expected.shape}")
+    worst = float(np.abs(found - expected).max())
+    if not worst <= GOLDEN_REGION_TOLERANCE:
+        raise BundleError(
+            f"{bundle.path}: golden regions differ by {worst:.2g}, allowed are {GOLDEN_REGION_TOLERANCE:g}"
+        )
+
+
+def golden_regions(detector: Detector, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the surest regions of each input, shape (n, `GOLDEN_REGIONS`, 5): left, top, right, bottom, score."""
+    return np.stack(
+        [
+            np.column_stack([regions.boxes[:GOLDEN_REGIONS], regions.scores[:GOLDEN_REGIONS]])
+            for regions in detector.detect(inputs)
+        ]
+    )

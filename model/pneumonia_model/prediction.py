@@ -1,0 +1,89 @@
+"""What a network says of a batch of films, and what every runtime that evaluates one has to keep."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pneumonia_model.preprocessing import INPUT_SIDE
+
+MAP_SIDE: Final = INPUT_SIDE // 16
+"""Places of a class activation map along each side."""
+
+
+class BackendError(Exception):
+    """The runtime or device that was asked for is not there, or gave no usable numbers."""
+
+
+class NotFiniteError(BackendError):
+    """The network gave NaN or an infinity."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What the network says of a batch.
+
+    Attributes:
+        logits: shape (n,), always finite.
+        maps: class activation maps in logit units, shape (n, 14, 14), on one scale for all films. The mean of every
+            second row and column, [::2, ::2], plus the network's bias is the film's logit; the places in between are
+            what the same weights say there. Attention, not a segmentation.
+    """
+
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32]
+
+
+class Backend(Protocol):
+    """A loaded network."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits, shape (n,), of inputs of shape (n, 224, 224): half of the work of `predict`.
+
+        Raises:
+            BackendError: the inputs have another shape, or an output is not finite.
+        """
+
+    def predict(self, inputs: NDArray[np.float32]) -> Prediction:
+        """Return the same logits, to the last bit, and the maps.
+
+        Raises:
+            BackendError: as `logits`.
+        """
+
+
+def checked_inputs(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the inputs if there are any, of the network's shape and type, else raise BackendError."""
+    if (
+        inputs.ndim != 3
+        or not len(inputs)
+        or inputs.shape[1:] != (INPUT_SIDE, INPUT_SIDE)
+        or inputs.dtype != np.float32
+    ):
+        raise BackendError(f"inputs are {inputs.dtype} {inputs.shape}, the network takes float32 (n, 224, 224)")
+    return np.ascontiguousarray(inputs)
+
+
+def checked_logits(logits: NDArray[np.float32], *, count: int) -> NDArray[np.float32]:
+    """Return the logits if there is a finite one for each input, else raise BackendError."""
+    if logits.shape != (count,):
+        raise BackendError(f"{count} inputs gave {logits.shape} logits")
+    if not np.isfinite(logits).all():
+        raise NotFiniteError("the network gave a number that is not finite")
+    return logits
+
+
+def checked_prediction(logits: NDArray[np.float32], maps: NDArray[np.float32], *, count: int) -> Prediction:
+    """Return the outputs as a prediction if there is a finite one for each input, else raise BackendError."""
+    if maps.shape != (count, MAP_SIDE, MAP_SIDE):
+        raise BackendError(f"{count} inputs gave {maps.shape} maps")
+    if not np.isfinite(maps).all():
+        raise NotFiniteError("the network gave a number that is not finite")
+    return Prediction(logits=checked_logits(logits, count=count), maps=maps)

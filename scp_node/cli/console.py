@@ -1,0 +1,30 @@
+"""What all commands share: where they print, and where their settings come from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from scp_node.runtime.logs import configure_logging
+from scp_node.settings import Settings
+from scp_node.settings_file import load_settings
+
+out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)  # a pipe has no width: keep UIDs whole
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Settings file. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.", dir_okay=False
+    ),
+]
+
+
+def settings_of(config: Path | None) -> Settings:
+    """Return the settings, with the log set up by them."""
+    settings = load_settings(config)
+    configure_logging(settings.log)
+    return settings

@@ -1,0 +1,7 @@
+"""Reads pixel data in processes of its own, so that a decoder that dies, hangs or fills the memory costs one image."""
+
+from scp_node.decoders.pool import DECODER, DecoderPool
+from scp_node.decoders.process import DecoderStartError
+from scp_node.decoders.watched import WatchedDecoder
+
+__all__ = ["DECODER", "DecoderPool", "DecoderStartError", "WatchedDecoder"]

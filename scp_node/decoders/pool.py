@@ -1,0 +1,199 @@
+"""Decoding in processes of its own: a bomb, a hang or a crash of a decoder ends that process, and nothing else."""
+
+from __future__ import annotations
+
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from scp_node.analysis.eligibility import Equipment
+from scp_node.analysis.pixels import Picture, Prepared
+from scp_node.decoders.process import START_SECONDS, DecoderEndedError, DecoderProcess, DecoderStartError
+from scp_node.decoders.wire import OutOfMemory, Setup
+from scp_node.domain import NotAnalysed, Reason
+from scp_node.settings import AnalysisSettings
+
+DECODER: Final = ("-P", "-m", "scp_node.decoders.program")  # -P: a module in the working folder is not ours
+
+_MOST_FAILED_STARTS: Final = 3  # in one call: one may have been ended by somebody else
+_MISUNDERSTOOD: Final = NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="decoder answered another question")
+
+
+class DecoderPool:
+    """Decoder processes, kept from image to image; safe for many threads, which take turns.
+
+    An image whose decoder crashed or ran out of memory is given to a second one before it is blamed: the first may have
+    been ended by somebody else, or have been full of what earlier images left.
+    """
+
+    def __init__(
+        self,
+        rules: AnalysisSettings,
+        *,
+        processes: int = 2,
+        memory_mib: int = 1_536,
+        own: Equipment | None = None,
+        program: Sequence[str] = DECODER,
+    ) -> None:
+        """Start the processes, without waiting for them.
+
+        Args:
+            rules: the intended use, and how long one image may take.
+            processes: how many images are read at the same time, at least 1.
+            memory_mib: by how much one process may grow while it reads an image; 850 for the largest that is accepted.
+            own: how this node signs what it makes.
+            program: arguments of the Python interpreter that start a decoder process.
+
+        Raises:
+            DecoderStartError: the system starts no process.
+        """
+        if processes < 1:
+            raise ValueError("a pool has at least one process")
+        self._seconds = rules.decode_seconds
+        self._setup = Setup(rules=rules, own=own, memory_mib=memory_mib)
+        self._program = tuple(program)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._size = processes
+        self._processes: list[DecoderProcess] = []
+        try:
+            self._fill_up()
+        except DecoderStartError:
+            self.close()
+            raise
+
+    def longest_seconds(self, images: int) -> float:
+        """Return after which time so many images are read, whatever they do: each may be tried twice."""
+        rounds = -(-images // self._size)
+        return 2 * rounds * (self._seconds + START_SECONDS)
+
+    def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
+        """Return for each DICOM file, in the same order, the network's input or why the image gets no score.
+
+        Raises:
+            DecoderStartError: a decoder process does not start.
+        """
+        answers = self._ask(paths, picture=False)
+        return [answer if isinstance(answer, Prepared | NotAnalysed) else _MISUNDERSTOOD for answer in answers]
+
+    def picture(self, path: Path) -> Picture | NotAnalysed:
+        """Return the picture of a DICOM file that was analysed before, or why there is none any more.
+
+        Raises:
+            DecoderStartError: a decoder process does not start.
+        """
+        [answer] = self._ask([path], picture=True)
+        return answer if isinstance(answer, Picture | NotAnalysed) else _MISUNDERSTOOD
+
+    def _ask(self, paths: Sequence[Path], *, picture: bool) -> list[Prepared | Picture | NotAnalysed]:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the pool is closed")
+            batch = _Batch(paths, picture=picture)
+            try:
+                while len(batch.outcomes) < len(paths):
+                    self._hand_out(batch)
+                    self._collect(batch)
+            finally:
+                for process in batch.busy:  # after an exception: its answer must not be taken for a later one
+                    self._discard(process)
+            return [batch.outcomes[index] for index in range(len(paths))]
+
+    def close(self) -> None:
+        """End the processes; waits for the images of another thread. Closing twice is no error."""
+        with self._lock:
+            self._closed = True
+            while self._processes:
+                self._processes.pop().stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _fill_up(self) -> None:
+        while len(self._processes) < self._size:
+            self._processes.append(DecoderProcess(self._program, self._setup))
+
+    def _discard(self, process: DecoderProcess) -> int | None:
+        self._processes.remove(process)
+        return process.stop()
+
+    def _hand_out(self, batch: _Batch) -> None:
+        self._fill_up()
+        for process in [process for process in self._processes if process.is_idle]:
+            if not batch.waiting:
+                return
+            index = batch.waiting.popleft()
+            if process.ask(batch.paths[index], self._seconds, picture=batch.picture):
+                batch.busy[process] = index
+            else:
+                batch.waiting.appendleft(index)
+                self._discard(process)
+
+    def _collect(self, batch: _Batch) -> None:
+        expected = [process for process in self._processes if not process.is_idle]
+        for process in _readable(expected):
+            self._receive(process, batch)
+        for process in expected:
+            if not process.is_idle and process in self._processes and process.deadline <= time.monotonic():
+                self._give_up(process, batch, "deadline")
+
+    def _receive(self, process: DecoderProcess, batch: _Batch) -> None:
+        try:
+            answer = process.receive()
+        except DecoderEndedError:
+            self._give_up(process, batch, "crash")
+            return
+        if isinstance(answer, OutOfMemory):
+            self._give_up(process, batch, "memory")
+        elif answer is not None:
+            batch.outcomes[batch.busy.pop(process)] = answer
+
+    def _give_up(self, process: DecoderProcess, batch: _Batch, why: str) -> None:
+        status = self._discard(process)
+        if process not in batch.busy:
+            batch.failed_starts += 1
+            if batch.failed_starts == _MOST_FAILED_STARTS:
+                raise DecoderStartError(f"decoder process ended before it was ready: {why}, exit status {status}")
+            return
+        index = batch.busy.pop(process)
+        if why != "deadline" and index not in batch.asked_again:
+            batch.asked_again.add(index)
+            batch.waiting.appendleft(index)
+        else:
+            detail = f"decoder stopped: {why}"
+            batch.outcomes[index] = NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail=detail)
+
+
+class _Batch:
+    """The images of one call, by their place in it."""
+
+    def __init__(self, paths: Sequence[Path], *, picture: bool) -> None:
+        self.paths = paths
+        self.picture = picture
+        self.waiting = deque(range(len(paths)))
+        self.busy: dict[DecoderProcess, int] = {}
+        self.asked_again: set[int] = set()
+        self.failed_starts = 0
+        self.outcomes: dict[int, Prepared | Picture | NotAnalysed] = {}
+
+
+def _readable(processes: Sequence[DecoderProcess]) -> list[DecoderProcess]:
+    """Wait until one of the processes says something, or the first deadline, and return those that did."""
+    if not processes:
+        return []
+    with selectors.DefaultSelector() as selector:
+        for process in processes:
+            selector.register(process, selectors.EVENT_READ)
+        first_deadline = min(process.deadline for process in processes)
+        events = selector.select(max(0.0, first_deadline - time.monotonic()))
+    return [process for process in processes if process.fileno() in {key.fd for key, _ in events}]

@@ -1,0 +1,91 @@
+"""The program of a decoder process: reads one image after another, and may die of any of them.
+
+Started by `scp_node.decoders.pool`. The first line of its input is a `Setup`, every further one a request. It ends
+with its input, and at once when the node is gone, even in the middle of an image.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+
+from scp_node.analysis.analyse import analyse_file, picture_file
+from scp_node.analysis.eligibility import Equipment
+from scp_node.analysis.pixels import Prepared
+from scp_node.decoders.wire import OutOfMemory, Ready, Request, Setup, encode_reply
+from scp_node.domain import NotAnalysed
+from scp_node.settings import AnalysisSettings
+
+Analyse = Callable[[Path, AnalysisSettings, Equipment | None], Prepared | NotAnalysed]
+
+_MIB = 1024 * 1024
+_STATM = Path("/proc/self/statm")  # its first number is the size of our address space in pages
+
+
+def main(analyse: Analyse = analyse_file) -> None:
+    """Answer requests until there are no more; the argument of the program is the lifeline's descriptor."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the node ends us when it has our answer
+    end_with_parent(int(sys.argv[1]))
+    requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
+    setup = Setup.decode(requests.readline())
+    cv2.setNumThreads(1)
+    _limit(setup.memory_mib)
+    _silence()
+    _write(replies, encode_reply(0, Ready()))
+    for line in requests:
+        request = Request.decode(line)
+        try:
+            answer = picture_file(request.path) if request.picture else analyse(request.path, setup.rules, setup.own)
+            reply = encode_reply(request.number, answer)
+        except MemoryError:
+            reply = encode_reply(request.number, OutOfMemory())
+        _write(replies, reply)
+
+
+def end_with_parent(lifeline: int) -> None:
+    """Let the kernel end this process when the other end of the pipe `lifeline` closes: when its holder is dead.
+
+    A thread that waits for it would not run while a decoder holds the interpreter; PR_SET_PDEATHSIG would fire when the
+    thread ends that started us. Where a pipe cannot send signals (not Linux), the end of the input has to do.
+    """
+    if hasattr(os, "O_ASYNC"):
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # ends the process
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+
+
+def _limit(memory_mib: int) -> None:
+    """Let this process grow by so much, and write no file: neither a core dump nor anything else of a patient's."""
+    limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
+    if _STATM.exists():  # Linux: elsewhere nothing tells our size, and the limit would not be kept
+        pages = int(_STATM.read_text(encoding="ascii").split()[0])
+        limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_mib * _MIB
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+
+
+def _silence() -> None:
+    """Drop what libraries print about an image, on our standard output too; the errors of starting have been told."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    os.close(nothing)
+
+
+def _write(replies: BinaryIO, reply: bytes) -> None:
+    rest = memoryview(reply)
+    while rest:
+        rest = rest[replies.write(rest) :]
+
+
+if __name__ == "__main__":
+    main()

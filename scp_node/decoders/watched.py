@@ -1,0 +1,31 @@
+"""The decoders as one loop of the worker sees them: what reads for minutes is no hang of the loop that waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from scp_node.analysis import Picture, Prepared
+from scp_node.decoders import DecoderPool
+from scp_node.domain import NotAnalysed
+from scp_node.runtime.heartbeat import Progress
+
+
+class WatchedDecoder:
+    """Decoders that have their own deadline for each image: the loop's own begins again when they are done."""
+
+    def __init__(self, pool: DecoderPool, progress: Progress, *, others: int) -> None:
+        """Read with `pool`, which may first read `others` images of another loop."""
+        self._pool = pool
+        self._progress = progress
+        self._others = others
+
+    def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
+        """As `DecoderPool.prepare_many`."""
+        with self._progress.stage(self._pool.longest_seconds(len(paths) + self._others)):
+            return self._pool.prepare_many(paths)
+
+    def picture(self, path: Path) -> Picture | NotAnalysed:
+        """As `DecoderPool.picture`."""
+        with self._progress.stage(self._pool.longest_seconds(1 + self._others)):
+            return self._pool.picture(path)

@@ -1,0 +1,1 @@
+"""Bytes of the standard: no socket, no SQL."""

@@ -1,0 +1,166 @@
+"""Storage commitment as both associations speak it: what is asked, and what an N-EVENT-REPORT says (PS3.4 Annex J)."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable
+from enum import IntEnum
+from io import BytesIO
+from typing import Any, Final
+
+from pydicom import Dataset, Sequence
+from pynetdicom.dimse_primitives import N_EVENT_REPORT
+from pynetdicom.dsutils import decode, encode
+
+from scp_node.dicom.encoding import DamagedError, Walker
+from scp_node.dicom.inspection import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, is_uid
+from scp_node.domain import LARGEST_REPORT, LARGEST_REQUEST, CommitmentReport, Reference
+
+PUSH_MODEL: Final = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model SOP Class
+WELL_KNOWN_INSTANCE: Final = "1.2.840.10008.1.20.1.1"  # PS3.4 section J.3.5
+SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
+REQUEST_STORAGE_COMMITMENT: Final = 1  # Action Type ID, PS3.4 Table J.3-1
+ALL_COMMITTED, FAILURES_EXIST = 1, 2  # Event Type IDs, PS3.4 Table J.3-2
+
+
+_TRANSACTION_UID: Final = 0x0008_1195
+_FAILED_SOP_SEQUENCE: Final = 0x0008_1198
+_REFERENCED_SOP_SEQUENCE: Final = 0x0008_1199
+_REFERENCED_SOP_CLASS_UID: Final = 0x0008_1150
+_REFERENCED_SOP_INSTANCE_UID: Final = 0x0008_1155
+_FAILURE_REASON: Final = 0x0008_1197
+
+
+class EventStatus(IntEnum):
+    """What an N-EVENT-REPORT is answered, PS3.7 section 10.1.1.1.8."""
+
+    SUCCESS = 0x0000
+    PROCESSING_FAILURE = 0x0110  # it is none of our destinations that reports
+    NO_SUCH_SOP_INSTANCE = 0x0112
+    NO_SUCH_EVENT_TYPE = 0x0113
+    INVALID_ARGUMENT_VALUE = 0x0115
+    NO_SUCH_SOP_CLASS = 0x0118
+    RESOURCE_LIMITATION = 0x0213  # too long, or we cannot take it now
+
+
+class EventRefusedError(Exception):
+    """The N-EVENT-REPORT is not taken; the message says nothing of what it holds."""
+
+    def __init__(self, status: EventStatus, reason: str) -> None:
+        """Refuse with `status`."""
+        super().__init__(reason)
+        self.status = status
+
+
+def new_transaction_uid() -> str:
+    """Return a UID that no request had before, PS3.5 section B.2."""
+    return f"2.25.{uuid.uuid4().int}"
+
+
+def encoded_request(transaction_uid: str, references: Iterable[Reference], transfer_syntax: str) -> bytes:
+    """Return the Action Information of a request, PS3.4 Table J.3-1."""
+    information = Dataset()
+    information.TransactionUID = transaction_uid
+    information.ReferencedSOPSequence = [_item(reference) for reference in references]
+    return encoded(information, transfer_syntax)
+
+
+def encoded(dataset: Dataset, transfer_syntax: str) -> bytes:
+    """Return a dataset of ours in one of `SYNTAXES`."""
+    data = encode(dataset, transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True)
+    if data is None:
+        raise ValueError("dataset cannot be encoded")
+    return data
+
+
+def read_event(message: Any, transfer_syntax: str) -> CommitmentReport:
+    """Return what an N-EVENT-REPORT request, pynetdicom's primitive, reports.
+
+    Raises:
+        EventRefusedError: it is no report of the Storage Commitment Push Model, or not well formed.
+    """
+    if message.AffectedSOPClassUID != PUSH_MODEL:
+        raise EventRefusedError(EventStatus.NO_SUCH_SOP_CLASS, "SOP class of the event is not storage commitment")
+    if message.AffectedSOPInstanceUID != WELL_KNOWN_INSTANCE:
+        raise EventRefusedError(EventStatus.NO_SUCH_SOP_INSTANCE, "SOP instance of the event is not the well-known one")
+    if message.EventTypeID not in (ALL_COMMITTED, FAILURES_EXIST):
+        raise EventRefusedError(EventStatus.NO_SUCH_EVENT_TYPE, "event type is unknown")
+    data = b"" if message.EventInformation is None else message.EventInformation.getvalue()
+    if getattr(message.EventInformation, "overflowed", False) or len(data) > LARGEST_REPORT:
+        raise EventRefusedError(EventStatus.RESOURCE_LIMITATION, "report is larger than any that we asked for")
+    try:
+        report = _read(data, transfer_syntax)
+    except Exception as error:  # pydicom raises what comes, for whatever a peer may send
+        raise EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report is not well formed") from error
+    if report.failed and message.EventTypeID == ALL_COMMITTED:
+        raise EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report of success names failures")
+    return report
+
+
+def event_response(event: Any, status: EventStatus) -> N_EVENT_REPORT:
+    """Return the answer to an N-EVENT-REPORT request, both pynetdicom's primitives."""
+    response = N_EVENT_REPORT()
+    response.MessageIDBeingRespondedTo = event.MessageID
+    if event.AffectedSOPClassUID == PUSH_MODEL:
+        response.AffectedSOPClassUID = PUSH_MODEL
+    if event.AffectedSOPInstanceUID == WELL_KNOWN_INSTANCE:
+        response.AffectedSOPInstanceUID = WELL_KNOWN_INSTANCE
+    if event.EventTypeID in (ALL_COMMITTED, FAILURES_EXIST):
+        response.EventTypeID = event.EventTypeID
+    response.Status = int(status)
+    return response
+
+
+def _read(data: bytes, transfer_syntax: str) -> CommitmentReport:
+    implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+    for _ in Walker(memoryview(data), implicit=implicit).elements():  # bounds and depth, before pydicom recurses
+        pass
+    information = decode(BytesIO(data), implicit, is_little_endian=True)
+    failed = {_reference(item): _failure_reason(item) for item in _items(information, _FAILED_SOP_SEQUENCE)}
+    stored = {_reference(item) for item in _items(information, _REFERENCED_SOP_SEQUENCE)}
+    return CommitmentReport(
+        transaction_uid=_uid(information, _TRANSACTION_UID), committed=frozenset(stored - set(failed)), failed=failed
+    )
+
+
+def _items(information: Dataset, tag: int) -> Sequence:
+    items = information[tag].value if tag in information else Sequence()
+    if not isinstance(items, Sequence) or len(items) > LARGEST_REQUEST:
+        raise DamagedError("not a sequence, or more than was asked for")
+    return items
+
+
+def _reference(item: Dataset) -> Reference:
+    return Reference(
+        sop_class_uid=_uid(item, _REFERENCED_SOP_CLASS_UID),
+        sop_instance_uid=_uid(item, _REFERENCED_SOP_INSTANCE_UID),
+    )
+
+
+def _failure_reason(item: Dataset) -> int:
+    value = _raw(item, _FAILURE_REASON)
+    if len(value) != 2:  # US
+        raise DamagedError("Failure Reason is malformed")
+    return int.from_bytes(value, "little")
+
+
+def _uid(dataset: Dataset, tag: int) -> str:
+    value = _raw(dataset, tag).rstrip(b"\0 ").decode("ascii")
+    if not is_uid(value):
+        raise DamagedError("UID is malformed")
+    return value
+
+
+def _raw(dataset: Dataset, tag: int) -> bytes:
+    """Return the bytes of a value: pydicom's conversion would write a bad one into a warning."""
+    value = dataset.get_item(tag).value
+    if not isinstance(value, bytes):
+        raise DamagedError("a sequence in place of a value")
+    return value
+
+
+def _item(reference: Reference) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID = reference.sop_class_uid
+    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
+    return item

@@ -1,0 +1,221 @@
+"""Read what the node must know of a received dataset, without decoding its pixel data."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from pydicom.charset import python_encoding
+
+from scp_node.dicom.encoding import PIXEL_DATA, UNDEFINED_LENGTH, DamagedError, Element, Walker
+from scp_node.domain import Priority, ReceivedInstance
+
+IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
+EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
+NATIVE: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
+
+# Leading zeros in a component break PS3.5 section 9.1, yet archives are full of them: a radiograph is not lost for one.
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+_UID_LENGTH: Final = 64
+
+_SPECIFIC_CHARACTER_SET: Final = 0x0008_0005
+_SOP_CLASS_UID: Final = 0x0008_0016
+_SOP_INSTANCE_UID: Final = 0x0008_0018
+_ACCESSION_NUMBER: Final = 0x0008_0050
+_PATIENT_ID: Final = 0x0010_0020
+_STUDY_INSTANCE_UID: Final = 0x0020_000D
+_SERIES_INSTANCE_UID: Final = 0x0020_000E
+_SAMPLES_PER_PIXEL: Final = 0x0028_0002
+_PHOTOMETRIC_INTERPRETATION: Final = 0x0028_0004
+_NUMBER_OF_FRAMES: Final = 0x0028_0008
+_ROWS: Final = 0x0028_0010
+_COLUMNS: Final = 0x0028_0011
+_BITS_ALLOCATED: Final = 0x0028_0100
+_REQUESTED_PROCEDURE_PRIORITY: Final = 0x0040_1003
+_WANTED: Final = frozenset(
+    {
+        _SPECIFIC_CHARACTER_SET,
+        _SOP_CLASS_UID,
+        _SOP_INSTANCE_UID,
+        _ACCESSION_NUMBER,
+        _PATIENT_ID,
+        _STUDY_INSTANCE_UID,
+        _SERIES_INSTANCE_UID,
+        _SAMPLES_PER_PIXEL,
+        _PHOTOMETRIC_INTERPRETATION,
+        _NUMBER_OF_FRAMES,
+        _ROWS,
+        _COLUMNS,
+        _BITS_ALLOCATED,
+        _REQUESTED_PROCEDURE_PRIORITY,
+    }
+)
+_FIRST_GROUP: Final = 0x0008  # lower ones belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
+_TEXT_LIMIT: Final = 256  # bytes kept of an identifier; LO and SH have at most 64 characters
+_PRIORITIES: Final = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a dataset came from: what the association and the command say, not the dataset."""
+
+    calling_ae: str
+    called_ae: str
+    peer: str  # address of the sender
+    transfer_syntax: str
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """What was read from a dataset that is complete."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_uid: str
+    series_uid: str
+    accession: str
+    patient_id: str
+    priority: Priority  # from Requested Procedure Priority
+    header_length: int  # offset of the pixel data, or the whole length
+
+
+def is_uid(value: str) -> bool:
+    """Return whether `value` is made as a UID, PS3.5 section 9.1, but for leading zeros."""
+    return len(value) <= _UID_LENGTH and _UID.fullmatch(value) is not None
+
+
+def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
+    """Return what the node must know of a dataset in a little-endian transfer syntax.
+
+    Raises:
+        DamagedError: it is cut off, not well formed, or lacks what a report about it needs.
+    """
+    walker = Walker(dataset, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
+    found: dict[int, Element] = {}
+    pixels: Element | None = None
+    for element in walker.elements():
+        if element.tag >> 16 < _FIRST_GROUP:
+            raise DamagedError("element of a command or file in the dataset")
+        is_pixels = element.tag in PIXEL_DATA
+        if element.tag in found or (is_pixels and pixels):
+            raise DamagedError("element occurs twice")  # each reader would take another one
+        if is_pixels:
+            pixels = element
+        elif element.tag in _WANTED and pixels is None:
+            found[element.tag] = element
+    values = _Values(dataset, found)
+    if pixels:
+        _check_pixels(values, walker, pixels, is_native=transfer_syntax in NATIVE)
+    return Inspected(
+        sop_class_uid=values.uid(_SOP_CLASS_UID, "SOP Class UID"),
+        sop_instance_uid=values.uid(_SOP_INSTANCE_UID, "SOP Instance UID"),
+        study_uid=values.uid(_STUDY_INSTANCE_UID, "Study Instance UID"),
+        series_uid=values.uid(_SERIES_INSTANCE_UID, "Series Instance UID"),
+        accession=values.text(_ACCESSION_NUMBER),
+        patient_id=values.text(_PATIENT_ID),
+        priority=_PRIORITIES.get(values.text(_REQUESTED_PROCEDURE_PRIORITY), Priority.ROUTINE),
+        header_length=pixels.start if pixels else len(dataset),
+    )
+
+
+def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
+    """Return the Study Instance UID of a dataset that may be cut off; empty where it is not in `beginning`."""
+    walker = Walker(beginning, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
+    with contextlib.suppress(DamagedError):  # the end of what came
+        for element in walker.elements():
+            if element.tag == _STUDY_INSTANCE_UID:
+                return _Values(beginning, {element.tag: element}).uid(element.tag, "Study Instance UID")
+    return ""
+
+
+def describe(
+    dataset: memoryview, inspected: Inspected, origin: Origin, *, spool_path: str, received_at: datetime
+) -> ReceivedInstance:
+    """Return the received instance: from the network and from its own file alike."""
+    return ReceivedInstance(
+        sop_instance_uid=inspected.sop_instance_uid,
+        sop_class_uid=inspected.sop_class_uid,
+        study_uid=inspected.study_uid,
+        series_uid=inspected.series_uid,
+        accession=inspected.accession,
+        patient_id=inspected.patient_id,
+        calling_ae=origin.calling_ae,
+        called_ae=origin.called_ae,
+        peer=origin.peer,
+        transfer_syntax=origin.transfer_syntax,
+        sha256=hashlib.sha256(dataset).hexdigest(),
+        size=len(dataset),
+        spool_path=spool_path,
+        header=bytes(dataset[: inspected.header_length]),
+        priority=origin.priority,
+        received_at=received_at,
+    )
+
+
+class _Values:
+    def __init__(self, dataset: memoryview, elements: Mapping[int, Element]) -> None:
+        self._dataset = dataset
+        self._elements = elements
+
+    def raw(self, tag: int) -> bytes | None:
+        if (element := self._elements.get(tag)) is None:
+            return None
+        length = min(element.length, _TEXT_LIMIT)
+        return bytes(self._dataset[element.value : element.value + length])
+
+    def uid(self, tag: int, name: str) -> str:
+        value = (self.raw(tag) or b"").rstrip(b"\0 ").decode("ascii", "replace")
+        if not value:
+            raise DamagedError(f"{name} is missing")
+        if not is_uid(value):
+            raise DamagedError(f"{name} is malformed")
+        return value
+
+    def text(self, tag: int) -> str:
+        """Return an identifier to search by; its exact value stays in the header."""
+        text = (self.raw(tag) or b"").decode(self._codec(), "replace")
+        return "".join(character for character in text if character.isprintable()).strip()
+
+    def number(self, tag: int, name: str) -> int:
+        value = self.raw(tag)
+        if value is None or len(value) != 2:  # US
+            raise DamagedError(f"{name} is missing or malformed")
+        return int.from_bytes(value, "little")
+
+    def frames(self) -> int:
+        if not (text := self.text(_NUMBER_OF_FRAMES)):
+            return 1
+        if not re.fullmatch(r"\+?[0-9]{1,12}", text):  # IS
+            raise DamagedError("Number of Frames is malformed")
+        return int(text)
+
+    def _codec(self) -> str:
+        terms = (self.raw(_SPECIFIC_CHARACTER_SET) or b"").decode("ascii", "replace").split("\\")
+        codec = python_encoding.get(terms[0].strip(" \0"), "latin_1")
+        return codec if isinstance(codec, str) else "latin_1"
+
+
+def _check_pixels(values: _Values, walker: Walker, pixels: Element, *, is_native: bool) -> None:
+    samples = values.number(_SAMPLES_PER_PIXEL, "Samples per Pixel")
+    if values.text(_PHOTOMETRIC_INTERPRETATION) == "YBR_FULL_422":
+        samples = 2  # PS3.3 section C.7.6.3.1.2: two pixels share their two colours
+    needed_bits = (
+        values.number(_ROWS, "Rows")
+        * values.number(_COLUMNS, "Columns")
+        * samples
+        * values.number(_BITS_ALLOCATED, "Bits Allocated")
+        * values.frames()
+    )
+    if is_native != (pixels.length != UNDEFINED_LENGTH):
+        raise DamagedError("pixel data does not have the form of its transfer syntax")
+    if is_native and pixels.length < math.ceil(needed_bits / 8):
+        raise DamagedError("pixel data is shorter than the image")
+    if not is_native and sum(1 for length in walker.fragments(pixels) if length) < 1:
+        raise DamagedError("pixel data is empty")

@@ -1,0 +1,1 @@
+"""The model that the node serves, and how the loops see it."""

@@ -1,0 +1,152 @@
+"""The model that the node serves: a bundle of `pneumonia_model`, as the worker and the commands see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pneumonia_model.bundle import Bundle, load_bundle
+from pneumonia_model.golden import verify_golden, verify_golden_regions
+from pneumonia_model.opening import open_backend, open_detector
+from pneumonia_model.prediction import Backend
+from pneumonia_model.regions import Detector, Regions, detector_threshold, has_detector
+
+from scp_node.domain import ModelIdentity, Region
+from scp_node.settings import InferenceSettings, SettingsError
+
+_DIGITS = 6  # of a share of the image: a hundredth of a pixel and less
+
+
+class ServedDetector:
+    """A bundle's detector at the bundle's own threshold."""
+
+    def __init__(self, detector: Detector, threshold: float) -> None:
+        """Report what `detector` gives a score of `threshold` or more."""
+        self._detector = detector
+        self._threshold = threshold
+
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1], the surest first."""
+        return [_regions(found.above(self._threshold)) for found in self._detector.detect(inputs)]
+
+    def verify(self, bundle: Bundle) -> None:
+        """Compare what it finds with what `bundle` was released with.
+
+        Raises:
+            BundleError: it differs.
+        """
+        verify_golden_regions(bundle, self._detector)
+
+
+class ServedModel:
+    """An opened bundle whose network, and detector where it has one, have answered as they should."""
+
+    def __init__(
+        self, bundle: Bundle, backend: Backend, identity: ModelIdentity, detector: ServedDetector | None = None
+    ) -> None:
+        """Serve `bundle` through `backend` as `identity`."""
+        self._bundle = bundle
+        self._backend = backend
+        self.identity = identity
+        self.detector = detector
+        self.backend = backend.name
+        self.device = backend.device
+
+    @classmethod
+    def open(cls, settings: InferenceSettings) -> ServedModel:
+        """Load the bundle, open its network and detector, and check them.
+
+        Raises:
+            BundleError: a file is missing or altered, or the network or detector does not answer as recorded.
+            SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
+            BackendError: the runtime or device that was asked for, or that the detector needs, is not there.
+        """
+        bundle = load_bundle(settings.bundle)
+        identity = _identity(bundle, settings)
+        backend = open_backend(bundle, settings.backend, settings.device, threads=settings.threads or None)
+        verify_golden(bundle, backend)
+        detector = open_detector(bundle, settings.device, threads=settings.threads or None)
+        served = None if detector is None else ServedDetector(detector, detector_threshold(bundle))
+        return cls(bundle, backend, identity, served)
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits, shape (n,), of inputs of shape (n, 224, 224) in [0, 1]."""
+        return self._backend.logits(inputs)
+
+    def probability(self, logit: float) -> float:
+        """Return the calibrated probability, 0..1."""
+        return self._bundle.probability(logit)
+
+    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the class activation maps, shape (n, 14, 14) in logit units, of the same inputs."""
+        return self._backend.predict(inputs).maps
+
+    def verify(self) -> None:
+        """Have the bundle's golden inputs answered once more.
+
+        Raises:
+            BundleError: network or detector does not answer as recorded; a lost device raises what the runtime raises.
+        """
+        verify_golden(self._bundle, self._backend)
+        if self.detector:
+            self.detector.verify(self._bundle)
+
+
+def identify(settings: InferenceSettings) -> ModelIdentity:
+    """Return who the configured bundle is, without opening its network.
+
+    Raises:
+        BundleError: a file is missing or altered.
+        SettingsError: the bundle has no such operating point.
+    """
+    return _identity(load_bundle(settings.bundle), settings)
+
+
+def describe(settings: InferenceSettings) -> dict[str, Any]:
+    """Return the bundle's manifest with its digest, ready for JSON.
+
+    Raises:
+        BundleError: a file is missing or altered.
+    """
+    bundle = load_bundle(settings.bundle)
+    return {"digest": bundle.digest, **bundle.manifest}
+
+
+def _identity(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
+    threshold = _threshold(bundle, settings.operating_point)
+    if settings.grey_zone and not settings.grey_zone < threshold < 1 - settings.grey_zone:
+        raise SettingsError(f"inference.grey_zone: {settings.grey_zone} around the threshold {threshold} leaves 0 to 1")
+    return ModelIdentity(
+        name=bundle.name,
+        version=bundle.version,
+        digest=bundle.digest,
+        status=bundle.status,
+        threshold=threshold,
+        grey_zone=settings.grey_zone,
+        calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
+        region_threshold=detector_threshold(bundle) if has_detector(bundle) else None,
+    )
+
+
+def _regions(found: Regions) -> tuple[Region, ...]:
+    """Return what was found as values of the node, without boxes that have no area."""
+    regions = (
+        Region(left=left, top=top, right=right, bottom=bottom, score=score)
+        for (left, top, right, bottom), score in zip(
+            found.boxes.round(_DIGITS).tolist(), found.scores.round(_DIGITS).tolist(), strict=True
+        )
+    )
+    return tuple(region for region in regions if region.right > region.left and region.bottom > region.top)
+
+
+def _threshold(bundle: Bundle, operating_point: str) -> float:
+    """Return the threshold of that name: thresholds belong to a model, so only its own can be chosen."""
+    if not operating_point:
+        return bundle.threshold
+    points = {str(point["name"]): float(point["threshold"]) for point in bundle.manifest["operating_points"]}
+    if operating_point not in points:
+        raise SettingsError(
+            f"inference.operating_point: {bundle.name} has {', '.join(points)}, not {operating_point!r}"
+        )
+    return points[operating_point]

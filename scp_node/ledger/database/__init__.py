@@ -1,0 +1,1 @@
+"""The database below the ledger: engine, schema, revision, migrations and errors."""

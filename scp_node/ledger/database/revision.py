@@ -1,0 +1,101 @@
+"""The revision of the schema: checked, and brought up to date."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+
+from scp_node.ledger.database.engine import reading, sqlite_file
+from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, first_line
+
+_MIGRATION_LOCK = 0x5C9_0DE  # any constant: one upgrade at a time
+
+
+def upgrade(engine: Engine, *, begin: bool = True) -> None:
+    """Bring the schema to the newest revision; does nothing when it is there.
+
+    With `begin` a database that is empty or, on SQLite, not there gets its tables; else that is an error: there was a
+    ledger before, and an empty one in its place would be wrong.
+
+    Raises:
+        LedgerGoneError: there is no ledger, and none may be begun.
+        LedgerUnreachableError: the database cannot be used now.
+        LedgerError: its schema is newer than this program.
+    """
+    config = _migrations()
+    file = sqlite_file(engine.url)
+    if file and not begin and not file.exists():
+        raise LedgerGoneError(f"database: {file} is gone")
+    try:
+        if file and begin:
+            file.touch(mode=0o600)  # an empty file is an empty database
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+            current = MigrationContext.configure(connection).get_current_revision()
+            if current is None and not begin:
+                raise LedgerGoneError("database: is empty, though there was a ledger in it")
+            _refuse_newer(current, ScriptDirectory.from_config(config))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except (SQLAlchemyError, OSError) as error:
+        raise _explained(error, file) from error
+
+
+def check_revision(engine: Engine) -> None:
+    """Check that the schema is the one that this program was written for.
+
+    Raises:
+        LedgerUnreachableError: the database cannot be used now.
+        LedgerError: the schema is another one.
+    """
+    current, head = _current(engine), ScriptDirectory.from_config(_migrations()).get_current_head()
+    if current != head:
+        raise LedgerError(f"database: schema is at {current or 'nothing'}, not {head}: run `scp-node db upgrade`")
+
+
+def is_up_to_date(engine: Engine) -> bool:
+    """Return whether `upgrade` would do nothing, without waiting for a writer.
+
+    Raises:
+        LedgerUnreachableError: the database cannot be used now.
+        LedgerError: it is no database.
+    """
+    return _current(engine) == ScriptDirectory.from_config(_migrations()).get_current_head()
+
+
+def _current(engine: Engine) -> str | None:
+    try:
+        with reading(engine).begin() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise _explained(error, sqlite_file(engine.url)) from error
+
+
+def _migrations() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _refuse_newer(current: str | None, scripts: ScriptDirectory) -> None:
+    known = {script.revision for script in scripts.walk_revisions()}
+    if current is not None and current not in known:
+        raise LedgerError(f"database: schema {current} is newer than this program")
+
+
+def _explained(error: Exception, file: Path | None) -> LedgerError:
+    if file and not file.exists():
+        return LedgerUnreachableError(f"database: {file} is not there: `scp-node db upgrade` makes it")
+    original = getattr(error, "orig", None)
+    no_database = getattr(original, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
+    if no_database or isinstance(error, ProgrammingError):  # PostgreSQL: an option of the URL that there is not
+        return LedgerError(f"database: {first_line(error)}")
+    return LedgerUnreachableError(f"database: {first_line(error)}")

@@ -1,0 +1,404 @@
+"""The work queue: rows with leases and fencing tokens.
+
+    ready -claim-> leased -complete-> done
+                          -delay----> delayed -due-> ready
+                          -bury-----> dead -requeue-> ready, or cancelled
+          leased, lease over: ready again, or dead once its attempts are spent
+
+An attempt is counted at the claim, so that an input that kills its worker ends dead after `max_attempts`. A worker
+whose lease ran out has lost its claim: the token moved on, and whatever it tries to write is refused.
+
+Work that was claimed before and did not end well is suspect: in a queue whose work can stop its worker it is claimed
+alone, so that it takes no other with it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, true, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from scp_node.domain import Priority
+from scp_node.ledger.database.schema import work
+
+ANALYSE = "analyse"
+REPORT = "report"
+DELIVER_PREFIX = "deliver:"
+COMMIT_PREFIX = "commit:"
+AFTER_ALL_ELSE = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
+LONGEST_WAIT = timedelta(hours=25)  # no setting allows a pause of more than a day: what is due later had another clock
+LONGEST_LEASE = timedelta(hours=2)  # nor a lease of more than an hour
+BEHIND_REPORTS = Priority.ROUTINE + 1  # added to the priority of what goes with a report: no report waits for a picture
+
+
+def deliver_queue(destination: str) -> str:
+    """Return the queue of one destination: one that is down holds up no other."""
+    return f"{DELIVER_PREFIX}{destination}"
+
+
+def commit_queue(destination: str) -> str:
+    """Return the queue of what one destination is to be asked about after its delivery."""
+    return f"{COMMIT_PREFIX}{destination}"
+
+
+class WorkState(StrEnum):
+    """Where a piece of work stands."""
+
+    READY = "ready"  # may be claimed
+    LEASED = "leased"  # somebody works on it until lease_until
+    DELAYED = "delayed"  # becomes ready at due_at
+    DONE = "done"
+    DEAD = "dead"  # given up; a person has to look
+    CANCELLED = "cancelled"  # a person discarded it
+
+
+OPEN_STATES = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
+
+
+class Suspects(StrEnum):
+    """What a claim does with work that was claimed before in vain."""
+
+    BATCHED = "batched"  # takes it like other work
+    ALONE = "alone"  # takes one that stands first, and it alone; one further back ends the batch before it
+    LEFT = "left"  # takes none: what stands before the first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The right to finish one piece of work, as long as its lease lasts."""
+
+    id: int
+    queue: str
+    dedup: str
+    ref_id: int | None
+    owner: str
+    token: int
+    attempt: int
+    priority: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """A lease that ran out."""
+
+    id: int
+    queue: str
+    dedup: str
+    ref_id: int | None
+    attempt: int
+    dead: bool
+
+
+def ready_exists(connection: Connection, queue: str) -> bool:
+    """Return whether a claim on `queue` would get anything."""
+    return _exists(connection, and_(work.c.queue == queue, work.c.state == WorkState.READY), by=_MOST_URGENT)
+
+
+def _exists(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
+    """Return whether any work meets `condition`, as the one index that is in the order `by` tells.
+
+    Without an order PostgreSQL expects to come upon one soon, and reads the table from its start, where all is done.
+    """
+    return connection.execute(select(work.c.id).where(condition).order_by(*by).limit(1)).first() is not None
+
+
+def enqueue(
+    connection: Connection,
+    *,
+    queue: str,
+    dedup: str,
+    ref_id: int | None,
+    priority: int,
+    max_attempts: int | None,
+    at: datetime,
+) -> None:
+    """Add one piece of work, ready at once.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: the queue has a row with this `dedup`.
+    """
+    row = _new_row(queue=queue, dedup=dedup, ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
+    connection.execute(work.insert().values(state=WorkState.READY, **row))
+
+
+def put_off(
+    connection: Connection,
+    *,
+    queue: str,
+    dedup: str,
+    priority: int,
+    max_attempts: int | None,
+    due: datetime,
+    at: datetime,
+    ref_id: int | None = None,
+    keep_attempt: bool = False,
+) -> None:
+    """Make sure that this work is done once more, at `due` or later: adds the row or wakes the one that is there.
+
+    A row that is leased keeps its lease: its holder has to look again before it completes. With `keep_attempt` the
+    tries that a row has had stay counted.
+    """
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    state = WorkState.DELAYED if due > at else WorkState.READY
+    row = _new_row(queue=queue, dedup=dedup, ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
+    keeps = work.c.state == WorkState.LEASED if not keep_attempt else true()
+    statement = insert(work).values(state=state, due_at=due, **row)
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=[work.c.queue, work.c.dedup],
+            set_={
+                "state": case((work.c.state == WorkState.LEASED, work.c.state), else_=state),
+                "due_at": due,
+                "attempt": case((keeps, work.c.attempt), else_=0),
+                "priority": case((work.c.priority < priority, work.c.priority), else_=priority),
+            },
+        )
+    )
+
+
+def postpone(connection: Connection, *, queue: str, dedup: str, due: datetime, at: datetime) -> None:
+    """Move waiting work to `due`; work that is not waiting stays as it is."""
+    waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
+    state = WorkState.DELAYED if due > at else WorkState.READY
+    connection.execute(
+        update(work).where(work.c.queue == queue, work.c.dedup == dedup, waiting).values(state=state, due_at=due)
+    )
+
+
+def claim(
+    connection: Connection,
+    queue: str,
+    *,
+    owner: str,
+    limit: int,
+    lease: timedelta,
+    at: datetime,
+    oldest_first: bool = False,
+    suspects: Suspects = Suspects.BATCHED,
+) -> list[Claim]:
+    """Take up to `limit` pieces of ready work, most urgent first, and return the claims in that order.
+
+    With `oldest_first` priority is not looked at: used for one claim in a few, it keeps routine work from starving.
+    """
+    order = _OLDEST if oldest_first else _MOST_URGENT
+    pick = (
+        select(work.c.id, work.c.attempt)
+        .where(work.c.queue == queue, work.c.state == WorkState.READY)
+        .order_by(*order)
+        .limit(limit)
+        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+    )
+    ready = [(row.id, row.attempt > 0) for row in connection.execute(pick)]
+    ids = _together(ready, suspects)
+    if not ids:
+        return []
+    statement = (
+        update(work)
+        .where(work.c.id.in_(ids))
+        .values(
+            state=WorkState.LEASED,
+            lease_owner=owner,
+            lease_token=work.c.lease_token + 1,
+            lease_until=at + lease,
+            attempt=work.c.attempt + 1,
+            started_at=at,
+        )
+        .returning(work.c.id, work.c.dedup, work.c.ref_id, work.c.lease_token, work.c.attempt, work.c.priority,
+                   work.c.created_at)
+    )  # fmt: skip
+    claims = [
+        Claim(id=row.id, queue=queue, dedup=row.dedup, ref_id=row.ref_id, owner=owner, token=row.lease_token,
+              attempt=row.attempt, priority=row.priority, created_at=row.created_at)
+        for row in connection.execute(statement)
+    ]  # fmt: skip
+    return sorted(claims, key=lambda c: (c.created_at if oldest_first else c.priority, c.id))
+
+
+def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int]:
+    """Return the ids of ready work, each with whether it is suspect, that make one batch."""
+    if suspects is Suspects.BATCHED:
+        return [row_id for row_id, _ in ready]
+    fresh = [row_id for row_id, _ in itertools.takewhile(lambda row: not row[1], ready)]
+    if fresh or suspects is Suspects.LEFT:
+        return fresh
+    return [row_id for row_id, _ in ready[:1]]
+
+
+def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, at: datetime) -> int:
+    """Lengthen the leases that are still ours and return how many those are."""
+    return sum(_close(connection, claim, lease_until=at + lease) for claim in claims)
+
+
+def complete(connection: Connection, claim: Claim, *, at: datetime, error: str = "") -> bool:
+    """Close the work; False means that the claim was lost and the caller must drop what it made."""
+    return _close(connection, claim, state=WorkState.DONE, done_at=at, error=error, **_RELEASED)
+
+
+def delay(connection: Connection, claim: Claim, *, due: datetime, error: str = "", keep_attempt: bool = False) -> bool:
+    """Put the work back until `due`; with `keep_attempt` the try is not counted. False: the claim was lost."""
+    attempt = claim.attempt - 1 if keep_attempt else claim.attempt
+    return _close(connection, claim, state=WorkState.DELAYED, due_at=due, error=error, attempt=attempt, **_RELEASED)
+
+
+def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> bool:
+    """Give the work up. False: the claim was lost."""
+    return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **_RELEASED)
+
+
+def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: datetime) -> None:
+    """Give work up that nobody holds; the caller has locked it."""
+    waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
+    connection.execute(
+        update(work).where(work.c.id.in_(ids), waiting).values(state=WorkState.DEAD, done_at=at, error=error)
+    )
+
+
+def is_leased(connection: Connection) -> bool:
+    """Return whether anybody holds a lease."""
+    return _exists(connection, work.c.state == WorkState.LEASED, by=[work.c.lease_until])
+
+
+def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
+    """Return whether `sweep` would change anything."""
+    if _exists(connection, _due(at), by=[work.c.due_at]):
+        return True
+    return lost and (
+        _exists(connection, _misdated(at), by=[work.c.due_at])
+        or _exists(connection, _expired(at), by=[work.c.lease_until])
+    )
+
+
+def sweep(
+    connection: Connection,
+    *,
+    at: datetime,
+    pause: timedelta = timedelta(0),
+    leave: str | None = None,
+    lost: bool = True,
+) -> list[Expired]:
+    """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
+
+    Of the analyses, which are what can stop a worker, one that was lost again, alone, waits for `pause`: what else
+    waits goes first. What would be buried in the queue `leave` is not touched. Without `lost` no lease is taken for
+    lost.
+    """
+    due = _due(at) | _misdated(at) if lost else _due(at)
+    connection.execute(update(work).where(due).values(state=WorkState.READY))
+    if not lost:
+        return []
+    spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
+    again = and_(work.c.queue == ANALYSE, work.c.attempt > 1)
+    expired = (
+        update(work)
+        .where(_expired(at), ~and_(work.c.queue == (leave or ""), spent))
+        .values(
+            state=case((spent, WorkState.DEAD), (again, WorkState.DELAYED), else_=WorkState.READY),
+            due_at=case((again, at + pause), else_=work.c.due_at),
+            done_at=case((spent, at), else_=None),
+            error=case((spent, "lease expired, attempts spent"), else_="lease expired"),
+            **_RELEASED,
+        )
+        .returning(work.c.id, work.c.queue, work.c.dedup, work.c.ref_id, work.c.attempt, work.c.state)
+    )
+    return [
+        Expired(id=row.id, queue=row.queue, dedup=row.dedup, ref_id=row.ref_id, attempt=row.attempt,
+                dead=row.state == WorkState.DEAD)
+        for row in connection.execute(expired)
+    ]  # fmt: skip
+
+
+def _due(at: datetime) -> ColumnElement[bool]:
+    return and_(work.c.state == WorkState.DELAYED, work.c.due_at <= at)
+
+
+def _misdated(at: datetime) -> ColumnElement[bool]:
+    """Of work whose pause was written by a clock that was ahead, and was set while nobody looked."""
+    return and_(work.c.state == WorkState.DELAYED, work.c.due_at > at + LONGEST_WAIT)
+
+
+def _expired(at: datetime) -> ColumnElement[bool]:
+    """Of work whose lease is over, or was written by a clock that was ahead."""
+    over = or_(work.c.lease_until < at, work.c.lease_until > at + LONGEST_LEASE)
+    return and_(work.c.state == WorkState.LEASED, over)
+
+
+def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
+    """Make finished or dead work that meets `condition` ready again, with fresh attempts; return how many."""
+    ended = work.c.state.in_([WorkState.DONE, WorkState.DEAD, WorkState.CANCELLED])
+    return connection.execute(
+        update(work).where(ended, condition).values(state=WorkState.READY, attempt=0, due_at=at, done_at=None, error="")
+    ).rowcount
+
+
+def attempts(connection: Connection, *, queue: str, dedup: str) -> int:
+    """Return how often this work was tried; 0 for work that never was."""
+    counted = select(work.c.attempt).where(work.c.queue == queue, work.c.dedup == dedup)
+    return connection.scalar(counted) or 0
+
+
+def forget_attempts(connection: Connection, *, queue: str, dedup: str) -> None:
+    """Give this work all its tries again, in whatever state it is."""
+    connection.execute(update(work).where(work.c.queue == queue, work.c.dedup == dedup).values(attempt=0))
+
+
+def settle(connection: Connection, *, queue: str, dedup: str, at: datetime, error: str = "") -> None:
+    """Close this work in whatever state it is: something else has done it. A holder loses its claim."""
+    known = update(work).where(work.c.queue == queue, work.c.dedup == dedup)
+    connection.execute(known.values(state=WorkState.DONE, done_at=at, error=error, **_RELEASED))
+
+
+def condemn(connection: Connection, *, queue: str, dedup: str, error: str, at: datetime) -> None:
+    """Give work up that was done, and in vain."""
+    done = (work.c.queue == queue) & (work.c.dedup == dedup) & (work.c.state == WorkState.DONE)
+    connection.execute(update(work).where(done).values(state=WorkState.DEAD, done_at=at, error=error))
+
+
+def hasten(connection: Connection, queue: str, *, at: datetime) -> None:
+    """Make what is delayed in `queue` due at once."""
+    delayed = update(work).where(work.c.queue == queue, work.c.state == WorkState.DELAYED)
+    connection.execute(delayed.values(state=WorkState.READY, due_at=at))
+
+
+def cancel(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
+    """Discard dead work that meets `condition`; return how many."""
+    return connection.execute(
+        update(work).where(work.c.state == WorkState.DEAD, condition).values(state=WorkState.CANCELLED, done_at=at)
+    ).rowcount
+
+
+_MOST_URGENT: Sequence[ColumnElement[Any]] = (work.c.priority, work.c.id)
+_OLDEST: Sequence[ColumnElement[Any]] = (work.c.created_at, work.c.id)
+_RELEASED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+
+
+def _close(connection: Connection, claim: Claim, **values: Any) -> bool:
+    fence = and_(
+        work.c.id == claim.id,
+        work.c.lease_owner == claim.owner,
+        work.c.lease_token == claim.token,
+        work.c.state == WorkState.LEASED,
+    )
+    return connection.execute(update(work).where(fence).values(**values)).rowcount == 1
+
+
+def _new_row(
+    *, queue: str, dedup: str, ref_id: int | None, priority: int, max_attempts: int | None, at: datetime
+) -> dict[str, Any]:
+    return {
+        "queue": queue,
+        "dedup": dedup,
+        "ref_id": ref_id,
+        "priority": int(priority),
+        "attempt": 0,
+        "max_attempts": max_attempts,
+        "lease_token": 0,
+        "error": "",
+        "created_at": at,
+    }

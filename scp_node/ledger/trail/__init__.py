@@ -1,0 +1,1 @@
+"""The trail of events: what they say, the hash chain that binds them, and where each came from."""

@@ -1,0 +1,80 @@
+"""What an event names, so that it stands for itself: inputs, model, report, what was sent, where, with which answer.
+
+    input_sha256   the images it speaks of, each by the SHA-256 of its dataset as received, in order of arrival
+    bundle_digest  the model
+    report_uid, report_sha256   the report, by its SOP Instance UID and the SHA-256 of its stored file
+    sent_uid, sent_sha256       what was sent: that report, or an object that went with it
+    destination, status         where to, and the DIMSE status that came back (PS3.7 Annex C)
+
+Keys that mean nothing for a kind of event are not there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from scp_node.ledger.database.schema import companion, delivery, instance, report, report_result, result
+from scp_node.ledger.queue import ANALYSE, REPORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a piece of work is about: whose trail its events belong to, and what they name."""
+
+    study_uid: str
+    sop_instance_uid: str = ""
+    names: dict[str, Any] = field(default_factory=dict)
+
+
+def status_text(status: int | None) -> str | None:
+    """Return a DIMSE status as events and audit write it, such as "0xA700"."""
+    return None if status is None else f"0x{status:04X}"
+
+
+def of_work(connection: Connection, queue: str, ref_id: int | None, dedup: str) -> Subject:
+    """Return what a row of the table `work` is about."""
+    if queue == REPORT:
+        return Subject(study_uid=dedup, names=of_study(connection, dedup))
+    if queue == ANALYSE:
+        columns = select(instance.c.study_uid, instance.c.sop_instance_uid, instance.c.sha256)
+        row = connection.execute(columns.where(instance.c.id == ref_id)).one()
+        names = {"input_sha256": [row.sha256]}
+        return Subject(study_uid=row.study_uid, sop_instance_uid=row.sop_instance_uid, names=names)
+    return of_delivery(connection, ref_id)  # of the queues deliver:NAME and commit:NAME
+
+
+def of_study(connection: Connection, study_uid: str) -> dict[str, Any]:
+    """Return what an event about a whole study names: the images that a report of it has to speak of."""
+    images = select(instance.c.sha256).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
+    return {"input_sha256": list(connection.scalars(images.order_by(instance.c.id)))}
+
+
+def of_delivery(connection: Connection, delivery_id: int | None) -> Subject:
+    """Return what an event about a delivery names; the status is that of its last try."""
+    columns = (
+        delivery.c.report_id, delivery.c.destination, delivery.c.dimse_status, report.c.study_uid,
+        report.c.bundle_digest, report.c.sop_instance_uid.label("report_uid"), report.c.sha256.label("report_sha256"),
+        func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sent_uid"),
+        func.coalesce(companion.c.sha256, report.c.sha256).label("sent_sha256"),
+    )  # fmt: skip
+    joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
+    joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
+    row = connection.execute(joined.where(delivery.c.id == delivery_id)).one()
+    same = ("bundle_digest", "report_uid", "report_sha256", "sent_uid", "sent_sha256", "destination")
+    names = {name: getattr(row, name) for name in same}
+    inputs = {"input_sha256": _inputs(connection, row.report_id)}
+    return Subject(study_uid=row.study_uid, names={**inputs, **names, "status": status_text(row.dimse_status)})
+
+
+def _inputs(connection: Connection, report_id: int) -> list[str]:
+    """Return the digests of the images that a report speaks of; each once, however often it was analysed."""
+    told = (
+        select(result.c.instance_id)
+        .join(report_result, report_result.c.result_id == result.c.id)
+        .where(report_result.c.report_id == report_id)
+    )
+    images = select(instance.c.sha256).where(instance.c.id.in_(told)).order_by(instance.c.id)
+    return list(connection.scalars(images))

@@ -1,0 +1,1 @@
+"""One step of an image's way each: register, purge, analyse, report, deliver, commit."""

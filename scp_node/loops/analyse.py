@@ -1,0 +1,225 @@
+"""The worker's first loop: images are analysed in batches. The other one is in `scp_node.loops.report`.
+
+Claim, pure step, complete: what goes wrong in a step is either an outcome of the image (`NotAnalysed`) or an exception.
+Then somebody is to blame, the machine or one image: the machine is asked something that it must know, and the images of
+a batch are put back, to be claimed one by one. See docs/decisions/0012.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from pneumonia_model.prediction import NotFiniteError
+
+from scp_node.analysis import Prepared, conclude
+from scp_node.decoders import DecoderStartError
+from scp_node.domain import Clock, Finding, NotAnalysed, Outcome, Priority, Verdict, utc_now
+from scp_node.inference.ports import Detector, Network
+from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
+from scp_node.runtime.heartbeat import Progress
+from scp_node.runtime.leases import LeaseKeeper
+from scp_node.runtime.patience import Patiently, at_once
+from scp_node.runtime.polling import UnfitProcessError
+
+log = logging.getLogger(__name__)
+
+TOP_UP_SECONDS = 0.05  # a batch that is not full waits this long, once, for more images
+OLDEST_FIRST_EVERY = 8  # one claim in so many ignores priority, so that routine images never starve
+RETRY_PAUSE = timedelta(seconds=5)
+
+
+class Decoder(Protocol):
+    """Turns stored files into inputs of the network, or into the reason why not."""
+
+    def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
+        """Return one outcome for each path, in order."""
+
+
+class Analyser:
+    """Analyses what waits, one batch a step."""
+
+    def __init__(
+        self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
+        batch_size: int, owner: str, detector: Detector | None = None,
+        wants_attention: Callable[[Finding], bool] = lambda _: False, clock: Clock = utc_now,
+        progress: Progress | None = None, batch_seconds: float = math.inf, patiently: Patiently = at_once,
+    ) -> None:  # fmt: skip
+        """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map.
+
+        The network has `batch_seconds` for a batch before the loop whose `progress` this is counts as hung.
+        """
+        self._patiently = patiently
+        self._ledger = ledger
+        self._leases = leases
+        self._folder = spool_folder
+        self._decoder = decoder
+        self._network = network
+        self._detector = detector
+        self._wants_attention = wants_attention
+        self._batch_size = batch_size
+        self._owner = owner
+        self._clock = clock
+        self._progress = progress or Progress("analyse")
+        self._batch_seconds = batch_seconds
+        self._claims = 0
+
+    def step(self) -> bool:
+        """Analyse one batch; return whether there was one."""
+        self._ledger.upkeep.sweep(self._network.identity)
+        tasks = self._claim()
+        if not tasks:
+            return False
+        with self._leases.hold([task.claim for task in tasks]):
+            if tasks[0].claim.attempt > 1:
+                self._require_sound_machine(tasks)
+            self._finish(tasks)
+        return True
+
+    def _finish(self, tasks: Sequence[AnalysisTask]) -> None:
+        """Analyse and record; decoders answer with outcomes, so what fails is the network or the machine."""
+        try:
+            analysed = self._analyse(tasks)
+        except DecoderStartError as error:
+            self._give_back(tasks, str(error))
+        except Exception as error:
+            log.exception("analysis failed count=%d", len(tasks))
+            self._blame(tasks, type(error).__name__)
+        else:
+            self._record(analysed)
+
+    def _blame(self, tasks: Sequence[AnalysisTask], error: str) -> None:
+        """Have the images tried again, a batch one by one, and find out whether this process may do that.
+
+        All have spent a try: one of them may be at fault, and may break the machine as well as the step.
+
+        Raises:
+            UnfitProcessError: the machine is broken now.
+        """
+        fault = self._fault()
+        pause = RETRY_PAUSE if fault or len(tasks) == 1 else timedelta(0)
+        self._ledger.analyses.retry(tasks, self._network.identity, pause=pause, error=fault or error)
+        if fault:
+            raise UnfitProcessError(fault)
+
+    def _require_sound_machine(self, tasks: Sequence[AnalysisTask]) -> None:
+        """Ask the machine before it is given a suspect: what then breaks it is the image."""
+        if fault := self._fault():
+            self._give_back(tasks, fault)
+
+    def _give_back(self, tasks: Sequence[AnalysisTask], fault: str) -> None:
+        """End the process without a try of these images: another one of it has another machine to begin with."""
+        self._ledger.analyses.put_back(tasks, error=fault)
+        raise UnfitProcessError(fault)
+
+    def _fault(self) -> str:
+        """Return what is wrong with the machine; empty: it answers as it should."""
+        try:
+            with self._progress.stage(self._batch_seconds):
+                self._network.verify()
+        except Exception as error:
+            log.exception("network does not answer as it should")
+            return f"machine fault: {type(error).__name__}"
+        return ""
+
+    def _record(self, analysed: Sequence[Analysed]) -> None:
+        kept = self._patiently(lambda: self._ledger.analyses.record(analysed, self._network.identity))
+        for item in analysed:
+            _log_outcome(item)
+        if kept < len(analysed):
+            log.warning("claims lost count=%d", len(analysed) - kept)
+
+    def _claim(self) -> list[AnalysisTask]:
+        self._claims += 1
+        oldest_first = self._claims % OLDEST_FIRST_EVERY == 0
+        tasks = self._ledger.analyses.claim(owner=self._owner, limit=self._batch_size, oldest_first=oldest_first)
+        urgent = any(task.claim.priority == Priority.STAT for task in tasks)
+        if 1 < len(tasks) < self._batch_size and not urgent:  # more are probably coming; a lone image does not wait
+            time.sleep(TOP_UP_SECONDS)
+            more = self._batch_size - len(tasks)
+            tasks += self._ledger.analyses.claim(owner=self._owner, limit=more, suspects=Suspects.LEFT)
+        return tasks
+
+    def _analyse(self, tasks: Sequence[AnalysisTask]) -> list[Analysed]:
+        started_at, began = self._clock(), time.monotonic()
+        prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
+        decoded = time.monotonic()
+        with self._progress.stage(self._batch_seconds):
+            outcomes = self._attended(prepared, self._located(prepared, self._infer(prepared)))
+        timings = {
+            "batch": float(len(tasks)),
+            "decode_seconds": round(decoded - began, 4),
+            "inference_seconds": round(time.monotonic() - decoded, 4),
+        }
+        return [
+            Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
+            for task, outcome in zip(tasks, outcomes, strict=True)
+        ]
+
+    def _infer(self, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
+        ready = [item for item in prepared if isinstance(item, Prepared)]
+        logits = self._network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0, np.float32)
+        if len(logits) != len(ready):
+            raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
+        _require_numbers(logits)
+        values = iter(logits.tolist())
+        return [item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared]
+
+    def _located(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, the positive ones with their regions: in other images nothing is looked for."""
+        pairs = zip(prepared, outcomes, strict=True)
+        inputs = [item.inputs for item, outcome in pairs if isinstance(item, Prepared) and _is_positive(outcome)]
+        if self._detector is None or not inputs:
+            return outcomes
+        regions = iter(self._detector.regions(np.stack(inputs)))
+        return [replace(outcome, regions=next(regions)) if _is_positive(outcome) else outcome for outcome in outcomes]
+
+    def _attended(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, those that will have a picture with their activation map: it costs a forward pass."""
+        wanted = [isinstance(outcome, Finding) and self._wants_attention(outcome) for outcome in outcomes]
+        pairs = zip(prepared, wanted, strict=True)
+        inputs = [item.inputs for item, wants in pairs if wants and isinstance(item, Prepared)]
+        if not inputs:
+            return outcomes
+        maps = _require_numbers(self._network.attention(np.stack(inputs)))
+        rows = iter(maps.astype("<f4"))
+        return [
+            replace(outcome, attention=next(rows).tobytes()) if wants and isinstance(outcome, Finding) else outcome
+            for outcome, wants in zip(outcomes, wanted, strict=True)
+        ]
+
+    def _conclude(self, item: Prepared, logit: float) -> Outcome:
+        identity = self._network.identity
+        return conclude(
+            item, logit=logit, probability=self._network.probability(logit), threshold=identity.threshold,
+            grey_zone=identity.grey_zone,
+        )  # fmt: skip
+
+
+def _require_numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise NotFiniteError("the network gave a number that is not finite")
+    return values
+
+
+def _is_positive(outcome: Outcome) -> TypeGuard[Finding]:
+    return isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT
+
+
+def _log_outcome(item: Analysed) -> None:
+    outcome = item.outcome
+    if isinstance(outcome, NotAnalysed):
+        log.info("not analysed sop_instance_uid=%s reason=%s", item.task.sop_instance_uid, outcome.reason)
+    else:
+        log.info(
+            "analysed sop_instance_uid=%s verdict=%s probability=%.3f",
+            item.task.sop_instance_uid, outcome.verdict, outcome.probability,
+        )  # fmt: skip

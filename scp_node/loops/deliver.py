@@ -1,0 +1,166 @@
+"""The sender's loop, one for each destination: deliver what waits, and leave a destination alone that is down.
+
+Every failure is somebody's: the object's, which then spends a try, or the destination's, which is paused after a few in
+a row while no object spends anything. Only where an association was open and no response came it may be either; then
+the object pays where the destination took something else meanwhile. See docs/decisions/0014.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from datetime import timedelta
+from typing import Final, Protocol
+
+from scp_node.delivery import Disposition, SendResult, pause_before
+from scp_node.ledger import DeliveryTask, DestinationState, Ledger
+from scp_node.runtime.leases import LeaseKeeper
+from scp_node.runtime.patience import Patiently, at_once
+from scp_node.settings import DeliverySettings
+
+log = logging.getLogger(__name__)
+
+_NO_ANSWER: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposition.UNREACHABLE})
+
+
+class Scu(Protocol):
+    """One destination as the sender sees it; see `scp_node.delivery.StorageScu`."""
+
+    def send(self, file: bytes) -> SendResult:
+        """Send one report; never raises for network reasons."""
+
+    def echo(self) -> bool:
+        """Return whether the destination answers a C-ECHO."""
+
+    def close_if_idle(self) -> None:
+        """Release the association when it was not used for a while."""
+
+    def close(self) -> None:
+        """Release the association."""
+
+
+class Sender:
+    """Delivers the reports of one destination, one a step."""
+
+    def __init__(
+        self, *, name: str, scu: Scu, ledger: Ledger, leases: LeaseKeeper, settings: DeliverySettings, owner: str,
+        randomness: random.Random | None = None, check_after: timedelta | None = None, patiently: Patiently = at_once,
+    ) -> None:  # fmt: skip
+        """Send what waits for the destination `name` through `scu`; have it asked about that after `check_after`."""
+        self._patiently = patiently
+        self._name = name
+        self._scu = scu
+        self._ledger = ledger
+        self._leases = leases
+        self._settings = settings
+        self._owner = owner
+        self._check_after = check_after
+        self._was_unreachable = False  # when last tried: whatever waits is not to blame for that
+        self._random = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
+
+    def step(self) -> bool:
+        """Send one report, or probe a destination that was down; return whether there was something to do."""
+        state = self._ledger.deliveries.destination(self._name)
+        if state.paused:
+            return state.probe_due and self._probe(state)
+        self._ledger.upkeep.sweep()
+        task = self._ledger.deliveries.claim(self._name, owner=self._owner)
+        if task is None:
+            self._scu.close_if_idle()
+            return False
+        with self._leases.hold([task.claim]):
+            result = self._scu.send(task.file)
+            self._patiently(lambda: self._conclude(task, result, state))  # not noted, it would be sent again
+        self._judge(result, state)
+        return True
+
+    def _probe(self, state: DestinationState) -> bool:
+        """Ask a paused destination whether it is there; return whether a report may be tried."""
+        if self._scu.echo():
+            self._ledger.deliveries.destination_on_trial(self._name, hasten=self._was_unreachable)
+            return True
+        self._was_unreachable = True
+        self._give_up_what_is_old(state)
+        self._destination_failed(state.detail)
+        return False
+
+    def _give_up_what_is_old(self, state: DestinationState) -> None:
+        """Make dead letters of what waits for too long: while the destination is paused nothing else tries it."""
+        oldest, detail = self._longest(), f"waited too long: {state.detail}"
+        while buried := self._ledger.deliveries.give_up(self._name, older_than=oldest, detail=detail):
+            for uid in buried:
+                self._log_dead(uid, "none", detail)
+
+    def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> None:
+        """Note what became of the object."""
+        uid, status = task.sop_instance_uid, "none" if result.status is None else f"0x{result.status:04X}"
+        if result.disposition is Disposition.DELIVERED:
+            self._ledger.deliveries.delivered(
+                task, status=result.status or 0, sop_class_uid=result.sop_class_uid, check_after=self._check_after
+            )
+            log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
+            return
+        spent = self._spends_a_try(task, result)
+        if self._is_dead(task, result, spent=spent):
+            self._ledger.deliveries.bury(task, status=result.status, detail=result.detail)
+            self._log_dead(uid, status, result.detail)
+            return
+        pause = self._pause(task.claim.attempt if spent else state.failures + 1)
+        self._ledger.deliveries.retry(
+            task, status=result.status, detail=result.detail, pause=pause, keep_attempt=not spent
+        )
+        log.warning(
+            "report not delivered, will be retried report_uid=%s destination=%s status=%s reason=%s",
+            uid, self._name, status, result.detail,
+        )  # fmt: skip
+
+    def _spends_a_try(self, task: DeliveryTask, result: SendResult) -> bool:
+        if result.disposition is Disposition.UNANSWERED:
+            return self._ledger.deliveries.took_since(self._name, task.tried_at or task.opened_at)
+        return result.disposition not in _NO_ANSWER
+
+    def _is_dead(self, task: DeliveryTask, result: SendResult, *, spent: bool) -> bool:
+        limits = {
+            Disposition.PERMANENT: self._settings.permanent_attempts,
+            Disposition.UNANSWERED: self._settings.unanswered_attempts,
+        }
+        if spent and task.claim.attempt >= limits.get(result.disposition, math.inf):
+            return True
+        return self._ledger.deliveries.waited(task) > self._longest()
+
+    def _judge(self, result: SendResult, state: DestinationState) -> None:
+        """Note what the try says of the destination."""
+        self._was_unreachable = result.disposition is Disposition.UNREACHABLE
+        if result.disposition in _NO_ANSWER:
+            self._destination_failed(result.detail)
+        elif state.failures:
+            is_back = self._ledger.deliveries.destination_answered(self._name, enough=self._settings.breaker_failures)
+            if is_back:  # a warning: who was told that it is away is told that it is back
+                log.warning("destination is back destination=%s", self._name)
+
+    def _destination_failed(self, detail: str) -> None:
+        is_news = self._ledger.deliveries.destination_failed(
+            self._name, detail=detail, enough=self._settings.breaker_failures, pause=self._pause_of_destination
+        )
+        if is_news:
+            log.error("destination paused destination=%s reason=%s", self._name, detail)
+
+    def _log_dead(self, uid: str, status: str, detail: str) -> None:
+        log.error(
+            "report not delivered, given up report_uid=%s destination=%s status=%s reason=%s",
+            uid, self._name, status, detail,
+        )  # fmt: skip
+
+    def _longest(self) -> timedelta:
+        return timedelta(hours=self._settings.retry_for_hours)
+
+    def _pause(self, attempt: int) -> timedelta:
+        return self._drawn(attempt, cap=self._settings.retry_cap_seconds)
+
+    def _pause_of_destination(self, attempt: int) -> timedelta:
+        return self._drawn(attempt, cap=self._settings.probe_seconds)
+
+    def _drawn(self, attempt: int, *, cap: float) -> timedelta:
+        first = timedelta(seconds=self._settings.retry_first_seconds)
+        return pause_before(attempt, first=first, cap=timedelta(seconds=cap), random=self._random)

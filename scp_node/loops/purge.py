@@ -1,0 +1,44 @@
+"""Removes originals that are old and that nothing needs any more.
+
+In this order: the rows are marked, the files removed, the rows closed. Wherever that is cut off, the next pass goes on
+from there: a file that is gone is always one whose row says so, or is about to.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+
+from scp_node.ledger import Ledger, Original
+from scp_node.spool import Spool
+
+log = logging.getLogger(__name__)
+
+LONGEST_PAUSE = 60.0  # seconds between two looks
+
+
+class Purger:
+    """Purges one batch a step."""
+
+    def __init__(self, *, ledger: Ledger, spool: Spool, days: float) -> None:
+        """Purge from `spool` what came more than `days` ago; with 0 only finish what is begun."""
+        self._ledger = ledger
+        self._spool = spool
+        self._older_than = timedelta(days=days)
+        self._interrupted = True  # an earlier process may have been
+
+    def step(self) -> bool:
+        """Purge some originals; return whether there may be more."""
+        resuming, self._interrupted = self._interrupted, True  # until what is begun is done
+        originals = self._ledger.retention.unfinished() if resuming else self._marked()
+        if originals:
+            self._spool.remove_for_good([original.spool_path for original in originals])
+            number = self._ledger.retention.close(originals)
+            log.info("originals removed count=%d", number)
+        else:
+            self._spool.remove_empty_days()
+        self._interrupted = resuming and bool(originals)
+        return resuming or bool(originals)
+
+    def _marked(self) -> list[Original]:
+        return self._ledger.retention.mark(self._older_than) if self._older_than else []

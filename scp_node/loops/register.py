@@ -1,0 +1,287 @@
+"""The listener's second thread: enters into the ledger what the spool holds.
+
+The spool is the truth and the ledger follows it. A store is answered when its file is safe; this thread writes the
+rows soon after, many in one commit. While the database is away it waits, and what it could not keep in memory it finds
+again among the files.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, timedelta
+from itertools import islice
+
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from scp_node.domain import (
+    LARGEST_REPORT,
+    Clock,
+    CommitmentAnswer,
+    ReceivedInstance,
+    RejectedInstance,
+    TransferEnded,
+    utc_now,
+)
+from scp_node.ledger import Duplicate, Ledger, LedgerError, UnregistrableFile, blames_values
+from scp_node.loops.backlog import Backlog, Earliest
+from scp_node.loops.settlement import settle
+from scp_node.runtime.patience import LONGEST_PAUSE, Patience
+from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
+
+log = logging.getLogger(__name__)
+
+BATCH = 64  # instances in one commit: sixteen cost about what one costs
+REMEMBERED = 10_000  # instances that wait in memory; more are found again in the spool
+REMEMBERED_BYTES = 64 * 2**20  # of their headers: a peer decides how long one is
+RESCAN_SECONDS = 300.0
+RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first one at all that are there
+_SCAN_CHUNK = 1_000
+_SMALL_BYTES = 512  # that a refused store takes, about
+
+_Arrival = ReceivedInstance | RejectedInstance | TransferEnded | CommitmentAnswer
+
+
+class Registrar:
+    """Takes received and rejected instances from the listener, without ever making it wait."""
+
+    def __init__(
+        self, ledger: Ledger, spool: Spool, *, clock: Clock = utc_now,
+        remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES,
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Enter what `spool` holds into `ledger`; more than `remembered` wait in the spool alone.
+
+        `renew` is called as long as that goes on.
+        """
+        self._ledger = ledger
+        self._spool = spool
+        self._clock = clock
+        self._renew = renew
+        self._arrivals: Backlog[_Arrival] = Backlog(remembered, remembered_bytes)
+        self._overflowed = threading.Event()
+        self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
+        self._earliest = Earliest()
+        self._forgotten = 0  # refused stores, since that was last told
+        self._forgetting = threading.Lock()
+        self._given_up: set[str] = set()
+
+    def received(self, instance: ReceivedInstance) -> None:
+        """Note an instance whose file is safe; never blocks."""
+        self._earliest.add(instance.received_at)
+        if not self._arrivals.put(instance, len(instance.header)):
+            self._overflowed.set()
+
+    def rejected(self, instance: RejectedInstance) -> None:
+        """Note a store that was refused; never blocks."""
+        if not self._arrivals.put(instance, _SMALL_BYTES):
+            with self._forgetting:
+                self._forgotten += 1
+
+    def committed(self, answer: CommitmentAnswer) -> bool:
+        """Note what a destination reports, and return whether it could be noted; never blocks."""
+        return self._arrivals.put(answer, LARGEST_REPORT)
+
+    def ended(self, ending: TransferEnded) -> None:
+        """Note that an association is over, or that a study counts as sent; never blocks."""
+        if not self._arrivals.put(ending, _SMALL_BYTES):
+            self._overflowed.set()
+            self._endings.append(ending)  # no file says so
+
+    def run(self, stop: threading.Event) -> None:
+        """Register until `stop` is set and everything that arrived before is entered, or the database stays away."""
+        if not self._patiently(stop, lambda: self.scan(first=True, stop=stop)):
+            return
+        next_scan = time.monotonic() + RESCAN_SECONDS
+        while not (stop.is_set() and self._arrivals.is_empty()):
+            self._renew()
+            batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
+            self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
+            if not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
+                return
+            if not self._overflowed.is_set() and not self._patiently(stop, self._enter_endings):
+                return
+            if not self._patiently(stop, self._ledger.upkeep.sweep):  # senders and workers may be dying all the time
+                return
+            is_behind = self._overflowed.is_set() and self._arrivals.is_empty()
+            if is_behind or time.monotonic() > next_scan:
+                self._overflowed.clear()
+                self._patiently(stop, lambda: self.scan(stop=stop))
+                next_scan = time.monotonic() + RESCAN_SECONDS
+
+    def _patiently(self, stop: threading.Event, step: Callable[[], object]) -> bool:
+        """Repeat `step` until it is done; False when told to stop meanwhile: the files stay.
+
+        Catches everything, as `poll` does: what is no outage is a bug of ours, and must not end this thread.
+        """
+        patience = Patience(stop, name="register", also=(SpoolError, OSError), renew=self._renew)
+        while True:
+            try:
+                patience(step)
+            except Exception:
+                if not stop.is_set():
+                    log.exception("step failed step=register")
+                if stop.wait(LONGEST_PAUSE):
+                    return False
+            else:
+                return True
+
+    def _enter_endings(self) -> None:
+        endings = list(self._endings)
+        if not self._end(endings):  # one of them meets a bug: alone, it holds up no other
+            for ending in endings:
+                self._end([ending])
+        for _ in endings:
+            self._endings.popleft()
+
+    def _end(self, endings: Sequence[TransferEnded]) -> bool:
+        try:
+            if endings:
+                self._ledger.studies.transfers_ended(endings)
+        except Exception as error:
+            if _passes(error):
+                raise
+            log.exception("ends of associations cannot be entered count=%d", len(endings))
+            return False
+        return True
+
+    def _enter(self, batch: list[_Arrival]) -> None:
+        """Enter a batch; what is entered is taken out of it, so that another try begins where this one ended."""
+        self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])
+        batch[:] = [arrival for arrival in batch if not isinstance(arrival, ReceivedInstance)]
+        while batch:
+            self._note(batch[0])
+            batch.pop(0)
+        with self._forgetting:
+            forgotten, self._forgotten = self._forgotten, 0
+        if forgotten:
+            log.error("refused stores were not recorded, too many waited for the database count=%d", forgotten)
+
+    def _note(self, arrival: _Arrival) -> None:
+        try:
+            if isinstance(arrival, RejectedInstance):
+                self._ledger.intake.record_rejected(
+                    sop_instance_uid=arrival.sop_instance_uid, calling_ae=arrival.calling_ae, peer=arrival.peer,
+                    status=arrival.status, reason=arrival.reason, at=arrival.at,
+                )  # fmt: skip
+            elif isinstance(arrival, CommitmentAnswer):
+                settle(self._ledger, arrival.report, arrival.destinations)
+        except Exception as error:
+            if _passes(error):
+                raise
+            log.exception("what a peer sent cannot be recorded kind=%s", type(arrival).__name__)
+
+    def _register(self, received: Sequence[ReceivedInstance]) -> int:
+        """Enter these instances and return how many have a row now.
+
+        One that the database cannot take, or that meets a bug of ours, does not hold up the others. What is the
+        database's own trouble is raised.
+        """
+        if not received:
+            return 0
+        try:
+            registration = self._ledger.intake.register(received)
+        except Exception as error:
+            if _passes(error) and not isinstance(error, IntegrityError):
+                raise
+            if len(received) > 1:
+                return sum(self._register([instance]) for instance in received)
+            return self._register_or_give_up(received[0], error)
+        for duplicate in registration.duplicates:
+            self._remove(duplicate)
+        for uid in registration.conflicts:
+            log.error("instance conflicts with an earlier one of the same UID sop_instance_uid=%s", uid)
+        return len(received)
+
+    def scan(self, *, first: bool = False, stop: threading.Event | None = None) -> int:
+        """Register files that have no row until `stop` is set, and return how many that were.
+
+        Files lie by days of the wall clock. It may have been set since they were written, so what counts as recent is
+        the earliest day in which anything was written since the last scan.
+        """
+        earliest = self._earliest.take(self._clock())
+        try:
+            found = self._scan(None if first else (earliest - RESCAN_DAYS).date(), stop)
+        except Exception:
+            self._earliest.add(earliest)
+            raise
+        if found:
+            log.info("registered files without a row count=%d", found)
+        return found
+
+    def _scan(self, since: date | None, stop: threading.Event | None) -> int:
+        found = 0
+        for chunk in _chunks(self._spool.paths(since), _SCAN_CHUNK):
+            missing = self._ledger.intake.unregistered(chunk)
+            for paths in _chunks(iter(missing), BATCH):
+                if stop is not None and stop.is_set():
+                    return found
+                self._renew()
+                found += self._register([instance for path in paths if (instance := self._read(path))])
+        return found
+
+    def _register_or_give_up(self, instance: ReceivedInstance, error: Exception) -> int:
+        path = instance.spool_path
+        if isinstance(error, IntegrityError) and not self._ledger.intake.unregistered([path]):
+            return 1  # it is there: what was violated is that it is there once
+        if isinstance(error, IntegrityError) or blames_values(error):
+            blamed = "the database refuses it"
+        else:
+            blamed = "this program fails on it"
+            log.error("instance cannot be registered path=%s", path, exc_info=error)
+        cause = getattr(error, "orig", None) or error
+        self._give_up(
+            UnregistrableFile(
+                spool_path=path, reason=f"{blamed}: {type(cause).__name__}", sha256=instance.sha256,
+                received_at=instance.received_at, sop_instance_uid=instance.sop_instance_uid,
+                study_uid=instance.study_uid, calling_ae=instance.calling_ae, peer=instance.peer,
+            )
+        )  # fmt: skip
+        return 0
+
+    def _remove(self, duplicate: Duplicate) -> None:
+        """Remove a file that the ledger has already, unless the one that its row names is lost: then this one is it."""
+        if not duplicate.original_kept or self._spool.holds(duplicate.original_path):
+            try:
+                self._spool.remove(duplicate.spool_path)
+            except SpoolError as error:  # a later scan finds it, and that it is not needed
+                log.warning("duplicate not removed reason=%s", error)
+        elif self._ledger.intake.adopt(duplicate):
+            log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
+        # else another duplicate has taken it, or it is being purged: the next scan finds this file without a row
+
+    def _read(self, path: str) -> ReceivedInstance | None:
+        try:
+            return self._spool.read(path)
+        except SpoolFileGoneError:  # a duplicate, removed since it was listed
+            return None
+        except SpoolError as error:
+            digest, received_at = self._spool.digest(path), self._spool.received_at(path)
+            reason = str(error).removeprefix(f"{path}: ")
+            self._give_up(UnregistrableFile(spool_path=path, reason=reason, sha256=digest, received_at=received_at))
+            return None
+
+    def _give_up(self, file: UnregistrableFile) -> None:
+        """Make a file that cannot be registered an event, once; each scan tries it again."""
+        if file.spool_path in self._given_up:
+            return
+        if self._ledger.intake.record_unregistrable(file):
+            log.error("file cannot be registered, stays in the spool path=%s reason=%s", file.spool_path, file.reason)
+        self._given_up.add(file.spool_path)
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether waiting may mend it: the database's own trouble, or the machine's; else it is a bug of ours.
+
+    An `IntegrityError` is among them: only a query can say what it means.
+    """
+    of_surroundings = (SQLAlchemyError, LedgerError, SpoolError, OSError, MemoryError)
+    return isinstance(error, of_surroundings) and not blames_values(error)
+
+
+def _chunks(paths: Iterator[str], size: int) -> Iterator[list[str]]:
+    while chunk := list(islice(paths, size)):
+        yield chunk

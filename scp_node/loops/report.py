@@ -1,0 +1,83 @@
+"""The worker's second loop: of a study that is quiet a report is made, and what goes with it by the settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Protocol
+
+from scp_node.domain import BuiltReport, ModelIdentity
+from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.report import UnreportableHeader
+from scp_node.runtime.leases import LeaseKeeper
+from scp_node.runtime.patience import Patiently, at_once
+
+log = logging.getLogger(__name__)
+
+PENDING_PAUSE = timedelta(seconds=0.25)  # until a study whose images are still analysed is looked at again
+RETRY_PAUSE = timedelta(seconds=5)
+
+
+class Build(Protocol):
+    """Builds the report of a study."""
+
+    def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
+        """Return the serialised report.
+
+        Raises:
+            UnreportableHeader: no report can be made of the study's headers.
+        """
+
+
+class Reporter:
+    """Reports studies that are quiet, one a step."""
+
+    def __init__(
+        self, *, ledger: Ledger, leases: LeaseKeeper, model: ModelIdentity, build: Build,
+        destinations: Callable[[StudySnapshot], list[str]], owner: str, patiently: Patiently = at_once,
+    ) -> None:  # fmt: skip
+        """Build reports with `build` and open their deliveries to what `destinations` names."""
+        self._ledger = ledger
+        self._leases = leases
+        self._model = model
+        self._patiently = patiently
+        self._build = build
+        self._destinations = destinations
+        self._owner = owner
+
+    def step(self) -> bool:
+        """Report one study; return whether there was one."""
+        self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up studies that are quiet
+        task = self._ledger.reports.claim(owner=self._owner)
+        if task is None:
+            return False
+        with self._leases.hold([task.claim]):
+            try:
+                self._patiently(lambda: self._report(task))
+            except UnreportableHeader as error:
+                log.error("study cannot be reported study_uid=%s reason=%s", task.study_uid, error)  # noqa: TRY400 - no bug
+                self._ledger.reports.fail(task, str(error))
+            except Exception as error:
+                log.exception("report failed study_uid=%s", task.study_uid)
+                self._ledger.reports.retry(task, pause=RETRY_PAUSE, error=type(error).__name__)
+        return True
+
+    def _report(self, task: ReportTask) -> None:
+        snapshot = self._ledger.reports.snapshot(task.study_uid, self._model)
+        if isinstance(snapshot, StudyPending):
+            self._ledger.reports.postpone(task, PENDING_PAUSE)
+            return
+        if isinstance(snapshot, NothingToReport):
+            self._ledger.reports.close(task, self._model)
+            return
+        built = self._build(snapshot)
+        if built.content_digest == snapshot.previous_content_digest:
+            self._ledger.reports.complete_unchanged(task, snapshot, self._model)
+            return
+        names = self._destinations(snapshot)
+        if self._ledger.reports.save(task, snapshot, built, self._model, names):
+            log.info(
+                "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
+                task.study_uid, built.sop_instance_uid, len(snapshot.images), ",".join(names) or "none",
+            )  # fmt: skip

@@ -1,0 +1,37 @@
+"""What an answer about delivered objects changes, told to the log: the same for every way on which it comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from scp_node.domain import CommitmentReport
+from scp_node.ledger import CommitmentOutcome, Ledger
+
+log = logging.getLogger(__name__)
+
+
+def settle(ledger: Ledger, report: CommitmentReport, destinations: Collection[str]) -> None:
+    """Note what one of `destinations` reports."""
+    outcomes = ledger.commitments.answered(report, destinations)
+    if outcomes is None:
+        log.warning(
+            "commitment report of an unknown transaction transaction_uid=%s destination=%s",
+            report.transaction_uid, ",".join(sorted(destinations)),
+        )  # fmt: skip
+    for outcome in outcomes or []:
+        tell(outcome)
+
+
+def tell(outcome: CommitmentOutcome) -> None:
+    """Log an outcome: an object that is given up needs a person."""
+    uid, name, reason = outcome.sop_instance_uid, outcome.destination, outcome.reason
+    match outcome.state:
+        case "dead":
+            log.error("report not committed, given up report_uid=%s destination=%s reason=%r", uid, name, reason)
+        case "waiting":
+            log.warning("report not committed, sent again report_uid=%s destination=%s reason=%r", uid, name, reason)
+        case "delivered":
+            log.warning("report not committed, stays report_uid=%s destination=%s reason=%r", uid, name, reason)
+        case state:
+            log.info("report %s report_uid=%s destination=%s", state, uid, name)

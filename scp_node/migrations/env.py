@@ -1,9 +1,0 @@
-"""Alembic's entry: runs on the connection that `scp_node.ledger.engine.upgrade` hands over."""
-
-from alembic import context
-
-from scp_node.ledger.schema import metadata
-
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
-with context.begin_transaction():
-    context.run_migrations()

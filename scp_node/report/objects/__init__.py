@@ -1,0 +1,1 @@
+"""The objects that are written, one module each."""

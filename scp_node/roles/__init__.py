@@ -1,0 +1,1 @@
+"""What each process of the node is composed of: settings in, loops out."""

@@ -1,0 +1,85 @@
+"""What all roles are composed of."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from scp_node.ledger import Ledger, create_ledger_engine
+from scp_node.opening import await_schema, policy_of
+from scp_node.runtime.heartbeat import Heartbeat, Progress
+from scp_node.runtime.patience import waiting
+from scp_node.runtime.polling import have_ended, poll
+from scp_node.settings import InferenceSettings, Settings
+
+if TYPE_CHECKING:
+    from scp_node.inference.served_model import ServedModel
+
+STOP_GRACE_SECONDS: Final = 20.0
+STEP_SECONDS: Final = 120.0  # that a step may take beside what has a time of its own: a database that is slow
+UPGRADE_SECONDS: Final = 3_600.0  # that a database may take to be brought up to date
+_UNFIT: Final = 1  # exit status of a role that has to be started again
+
+
+def _open_model(settings: InferenceSettings) -> ServedModel:
+    from scp_node.inference.served_model import ServedModel  # noqa: PLC0415 - only the worker pays for it
+
+    return ServedModel.open(settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a node is made of where a trial puts in something else."""
+
+    program: Sequence[str] = (sys.executable, "-m", "scp_node")  # starts a role
+    open_model: Callable[[InferenceSettings], ServedModel] = _open_model
+    decoder: Sequence[str] | None = None  # arguments of the interpreter that start a decoder process; None: our own
+
+
+PARTS: Final = Parts()
+
+
+def owner_named(name: str) -> str:
+    """Return a name for the leases of one loop that no other process has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{name}:{uuid.uuid4().hex[:8]}"
+
+
+def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) -> Ledger | None:
+    """Return the ledger once it can be used; None: `stop` was set before.
+
+    Raises:
+        LedgerError: its schema is not this program's.
+    """
+    engine = create_ledger_engine(settings.database_url)
+    is_ready = await_schema(
+        engine,
+        settings.node.data_dir,
+        stop,
+        may_upgrade=settings.database.upgrade_at_start,
+        renew=lambda: heart.still_starting(UPGRADE_SECONDS),
+    )
+    return Ledger(engine, policy_of(settings)) if is_ready else None
+
+
+def run_loops(stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]]) -> int:
+    """Run each loop in a thread of its own until `stop`; return the exit status of the role."""
+    unfit: list[str] = []
+
+    def run(progress: Progress, step: Callable[[], bool]) -> None:
+        patient = waiting(step, stop, name=progress.name, renew=progress.renew)
+        if not poll(patient, stop, name=progress.name):
+            unfit.append(progress.name)
+
+    threads = [threading.Thread(target=run, args=loop, name=loop[0].name, daemon=True) for loop in loops]
+    for thread in threads:
+        thread.start()
+    heart.working()
+    stop.wait()
+    have_ended(threads, STOP_GRACE_SECONDS)
+    return _UNFIT if unfit else 0

@@ -1,0 +1,23 @@
+"""Which destinations get the report of a study."""
+
+from __future__ import annotations
+
+import logging
+
+from scp_node.ledger import StudySnapshot
+from scp_node.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:
+    """Return the names of the destinations that get the report of this study."""
+    reply_to = settings.routing.reply_to
+    if isinstance(reply_to, list):
+        return list(reply_to)
+    if reply_to == "all":
+        return [entry.name for entry in settings.destinations]
+    names = [entry.name for entry in settings.destinations if entry.ae_title in snapshot.calling_aes]
+    if not names:
+        log.warning("no destination has the AE title that sent the study calling_ae=%s", sorted(snapshot.calling_aes))
+    return names

@@ -1,0 +1,67 @@
+"""The sender's process: for each destination one loop that delivers, and one that asks whether it has what it got."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+
+from scp_node.delivery import CommitmentScu, QueryScu, StorageScu
+from scp_node.domain import LARGEST_REQUEST
+from scp_node.loops.commit import Committer
+from scp_node.loops.deliver import Sender
+from scp_node.opening import lease_of
+from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class
+from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
+from scp_node.runtime.heartbeat import Heartbeat, Progress
+from scp_node.runtime.leases import LeaseKeeper
+from scp_node.runtime.patience import Patience
+from scp_node.settings import DestinationSettings, Settings
+
+
+def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+    """Deliver and commit until `stop` is set; return the exit status of the role.
+
+    Raises:
+        LedgerError: the schema of the database is not this program's.
+    """
+    if (ledger := await_ledger(settings, stop, heart)) is None:
+        return 0
+    with ExitStack() as stack:
+        stack.callback(ledger.close)
+        leases = LeaseKeeper(ledger, lease_of(settings), hangs=heart.late).start()
+        stack.callback(leases.close)
+
+        def open_sender(destination: DestinationSettings, progress: Progress) -> Callable[[], bool]:
+            patience = Patience(stop, name=progress.name, renew=progress.renew)
+            scu = StorageScu(
+                destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
+                other_sop_classes=COMPANION_SOP_CLASSES, settings=settings.delivery, recast=with_sop_class,
+            )  # fmt: skip
+            stack.callback(scu.close)
+            is_checked = destination.commitment or destination.find
+            return Sender(
+                name=destination.name, scu=scu, ledger=ledger, leases=leases, settings=settings.delivery,
+                owner=owner_named(f"sender:{destination.name}"), patiently=patience,
+                check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
+            ).step  # fmt: skip
+
+        def open_committer(destination: DestinationSettings) -> Callable[[], bool]:
+            asker = CommitmentScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
+            finder = QueryScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
+            return Committer(
+                name=destination.name, ledger=ledger, leases=leases, settings=settings.delivery,
+                asker=asker if destination.commitment else None, finder=finder if destination.find else None,
+                owner=owner_named(f"committer:{destination.name}"),
+            ).step  # fmt: skip
+
+        delivery = settings.delivery
+        sending = STEP_SECONDS + delivery.connect_seconds + 3 * delivery.send_seconds
+        asking = sending + delivery.commit_answer_seconds + LARGEST_REQUEST * delivery.send_seconds
+        loops = []
+        for entry in settings.destinations:
+            progress = heart.loop(f"deliver:{entry.name}", sending)
+            loops.append((progress, open_sender(entry, progress)))
+            loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry)))
+        return run_loops(stop, heart, loops)

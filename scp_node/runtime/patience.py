@@ -1,0 +1,93 @@
+"""Waits for a database that is away: nothing that was done is thrown away because it cannot be written down now."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from scp_node.ledger import LedgerUnreachableError, blames_values
+from scp_node.ledger.database.errors import first_line
+
+T = TypeVar("T")
+
+SHORTEST_PAUSE = 0.25  # seconds
+LONGEST_PAUSE = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Patiently(Protocol):
+    """Does something that needs the ledger; see `Patience`."""
+
+    def __call__(self, action: Callable[[], T], /) -> T:
+        """Return what `action` returns."""
+
+
+def at_once(action: Callable[[], T], /) -> T:
+    """Do it once: what goes wrong is raised."""
+    return action()
+
+
+class Patience:
+    """Repeats an action while the database is away; each must be one that may be done twice."""
+
+    def __init__(
+        self, stop: threading.Event, *, name: str, also: tuple[type[Exception], ...] = (),
+        renew: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        """Wait until `stop` is set; what `also` names is waited for, too. `renew` is called before each try."""
+        self._stop = stop
+        self._name = name
+        self._renew = renew
+        self._waited_for: tuple[type[Exception], ...] = (SQLAlchemyError, LedgerUnreachableError, *also)
+
+    def __call__(self, action: Callable[[], T], /) -> T:
+        """Return what `action` returns once it does.
+
+        Raises:
+            Exception: of `action`, where waiting would not mend it or `stop` was set meanwhile.
+        """
+        pause = SHORTEST_PAUSE
+        while True:
+            self._renew()
+            try:
+                done = action()
+            except self._waited_for as error:
+                if blames_values(error):
+                    raise
+                self._tell(error, is_first=pause == SHORTEST_PAUSE)
+                if self._stop.wait(pause):
+                    raise
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                if pause != SHORTEST_PAUSE:
+                    log.info("database is back step=%s", self._name)
+                return done
+
+    def _tell(self, error: Exception, *, is_first: bool) -> None:
+        if isinstance(error, LedgerUnreachableError):  # a role that starts: somebody should look whether this is meant
+            level = logging.ERROR if is_first else logging.WARNING
+            log.log(level, "database cannot be used, waiting for it step=%s reason=%s", self._name, error)
+        else:
+            log.warning("database is away, will be retried step=%s reason=%r", self._name, first_line(error))
+
+
+def waiting(
+    step: Callable[[], bool], stop: threading.Event, *, name: str, renew: Callable[[], None] = lambda: None
+) -> Callable[[], bool]:
+    """Return a step for `poll` that waits while the database is away, in one line of the log for each try."""
+    patience = Patience(stop, name=name, renew=renew)
+
+    def wait_and_step() -> bool:
+        try:
+            return patience(step)
+        except SQLAlchemyError:
+            if stop.is_set():  # what was claimed comes back when its lease ends
+                return False
+            raise
+
+    return wait_and_step

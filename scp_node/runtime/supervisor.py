@@ -1,0 +1,173 @@
+"""One process for each role, started again when it dies, and killed first when it hangs.
+
+A role and its supervisor share a socket, the role's standard input. The role learns from its end that the supervisor is
+gone, whatever way that went: no role outlives the node, and none is orphaned by a kill -9 of the parent. What the role
+writes to it is its heartbeat: see `scp_node.runtime.heartbeat`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scp_node.runtime.heartbeat import START_SECONDS, WORKING
+
+log = logging.getLogger(__name__)
+
+REFUSED = 2  # exit status of a role that cannot start: a setting, the database, the bundle; trying again is useless
+SILENT_SECONDS = 30.0  # unless told otherwise
+SUPERVISED = "--supervised"
+_SHORTEST_PAUSE = 0.2
+LONGEST_PAUSE = 30.0  # unless told otherwise
+_STEADY = 60.0  # seconds after which an earlier death is forgotten
+_GRACE = 30.0  # seconds that a role has to finish when told to stop
+_LOOK = 0.1  # seconds between two looks at the roles
+_LONGEST_LOOK = 1.0  # of silence is counted at one look: a machine that was frozen has not heard its roles
+
+
+@dataclass(slots=True)
+class _Child:
+    role: str
+    process: subprocess.Popen[bytes]
+    line: socket.socket
+    started: float
+    silent: float = 0.0  # seconds
+    works: bool = False  # this process has said that it is at work
+    has_worked: bool = False  # this one or one before it
+    killed: bool = False
+    pause: float = _SHORTEST_PAUSE
+    restart_at: float | None = field(default=None)
+
+    def listen(self, seconds: float) -> None:
+        """Take what the role has said since the last look, `seconds` ago."""
+        self.silent += min(seconds, _LONGEST_LOOK)
+        try:
+            said = self.line.recv(4096)
+        except (BlockingIOError, ConnectionResetError):  # nothing; or it has just ended
+            return
+        if said:
+            self.silent = 0.0
+        if WORKING in said:
+            self.works = self.has_worked = True
+
+
+class Supervisor:
+    """Starts the roles, restarts them, and stops them together."""
+
+    def __init__(
+        self, commands: Mapping[str, Sequence[str]], *, silent_seconds: float = SILENT_SECONDS,
+        longest_pause: float = LONGEST_PAUSE,
+    ) -> None:  # fmt: skip
+        """Run each command under its role's name.
+
+        One that says nothing for `silent_seconds` is killed; one that dies again and again waits up to `longest_pause`.
+        """
+        self._commands = commands
+        self._silent_seconds = silent_seconds
+        self._longest_pause = longest_pause
+        self._children: list[_Child] = []
+        self._looked = 0.0  # monotonic
+
+    def run(self, stop: threading.Event) -> int:
+        """Keep all roles running until `stop`; return the exit status for the whole node."""
+        self._children = [_start(role, self._commands[role]) for role in self._commands]
+        self._looked = time.monotonic()
+        try:
+            while not stop.wait(_LOOK):
+                looked, self._looked = self._looked, time.monotonic()
+                for child in self._children:
+                    if self._look_after(child, self._looked - looked) == REFUSED:
+                        log.error("role cannot start, node stops role=%s", child.role)
+                        return REFUSED
+        finally:
+            self._stop_all()
+        return 0
+
+    def _look_after(self, child: _Child, seconds: float) -> int | None:
+        """Restart the role when it ended, later each time; return REFUSED when that is useless."""
+        if child.restart_at is not None:
+            if time.monotonic() >= child.restart_at:
+                self._restart(child)
+            return None
+        status = child.process.poll()
+        if status is None:
+            child.listen(seconds)
+            self._kill_if_silent(child)
+            return None
+        if status == REFUSED and not child.has_worked:  # one that has worked is set up well: its machine is in trouble
+            return REFUSED
+        if time.monotonic() - child.started > _STEADY:
+            child.pause = _SHORTEST_PAUSE
+        log.error("role ended, will be restarted role=%s status=%d pause=%.1f", child.role, status, child.pause)
+        child.line.close()
+        self._put_off(child)
+        return None
+
+    def _restart(self, child: _Child) -> None:
+        try:
+            again = _start(child.role, self._commands[child.role])
+        except OSError as error:
+            log.error("role not restarted, will be tried again role=%s error=%s", child.role, error)  # noqa: TRY400 - no bug
+            self._put_off(child)
+            return
+        child.process, child.line, child.started, child.restart_at = again.process, again.line, again.started, None
+        child.silent, child.works, child.killed = 0.0, False, False
+
+    def _put_off(self, child: _Child) -> None:
+        child.restart_at = time.monotonic() + child.pause
+        child.pause = min(2 * child.pause, self._longest_pause)
+
+    def _kill_if_silent(self, child: _Child) -> None:
+        limit = self._silent_seconds if child.works else max(self._silent_seconds, START_SECONDS)
+        if child.silent > limit and not child.killed:
+            log.error("role hangs, killed role=%s silent_seconds=%.1f", child.role, child.silent)
+            child.process.kill()  # ends one that is stopped, too
+            child.killed = True
+
+    def _stop_all(self) -> None:
+        for child in self._children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + _GRACE
+        for child in self._children:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                log.error("role did not stop, killed role=%s", child.role)  # noqa: TRY400 - no traceback of interest
+                child.process.kill()
+                child.process.wait()
+            child.line.close()
+
+
+def _start(role: str, command: Sequence[str]) -> _Child:
+    ours, its = socket.socketpair()
+    try:
+        process = subprocess.Popen(list(command), stdin=its.fileno())  # noqa: S603 - our own program
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        its.close()
+    ours.setblocking(False)  # noqa: FBT003 - the standard library's
+    log.debug("role started role=%s pid=%d", role, process.pid)
+    return _Child(role=role, process=process, line=ours, started=time.monotonic())
+
+
+def stop_when_orphaned(stop: threading.Event) -> None:
+    """Set `stop` when standard input ends: the parent of a supervised role is gone."""
+
+    def wait() -> None:
+        with contextlib.suppress(ConnectionResetError):  # it went without having read the last heartbeat
+            while os.read(sys.stdin.fileno(), 1):
+                pass
+        stop.set()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

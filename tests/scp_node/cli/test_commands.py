@@ -1,0 +1,137 @@
+"""The command line: every command says what it did, or in one line what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from scp_node.cli.commands import cli
+from scp_node.settings_file import load_settings
+from tests.node import BUNDLE
+from tests.servers import free_port
+
+
+def run(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scp_node", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+
+
+def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path: Path) -> None:
+    assert run("init", cwd=tmp_path).returncode == 0
+    assert load_settings(tmp_path / "scp_node.toml").listen.port == 11112
+    again = run("init", cwd=tmp_path)
+    assert (again.returncode, again.stderr) == (2, "scp-node: scp_node.toml is there already; --force overwrites it\n")
+    assert run("init", "--force", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "--config", "absent.toml"], "absent.toml: cannot be read"),
+        (["audit"], "ledger.sqlite3 is not there: `scp-node db upgrade` makes it"),
+        (["audit", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
+        (["audit", "--state", "done"], "--state: one of received"),
+        (["requeue"], "requeue: give an ID, or --dead"),
+        (["reanalyse"], "reanalyse: give a STUDY, --since or --model"),
+        (["reanalyse", "--since", "yesterday"], "--since: give an ISO 8601 date or time"),
+        (["report", "1.2.3"], "scp-node db upgrade"),
+        (["send", "absent.dcm", "--to", "127.0.0.1:1"], "absent.dcm: no such file or folder"),
+        (["send", ".", "--to", "nowhere"], "--to: give HOST:PORT"),
+        (["model", "show"], "manifest.json"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_status_2(tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_model_s_verification_names_what_it_checked_and_what_failed(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE}"\n')
+    good = run("model", "verify", cwd=tmp_path, timeout=300)  # it takes seconds, and a minute where all cores are busy
+    assert good.returncode == 0, good.stdout
+    for name in ("manifest", "file weights.safetensors", "preprocessing", "golden logits, onnxruntime, 4 threads"):
+        assert name in good.stdout
+    assert good.stdout.endswith("all checks passed\n")
+
+    (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE}"\noperating_point = "best"\n')
+    bad = run("model", "verify", cwd=tmp_path)
+    assert bad.returncode == 1
+    assert bad.stdout.endswith("FAILED: operating point\n")
+    machine = run("model", "verify", "--json", cwd=tmp_path)
+    assert machine.returncode == 1
+    document = json.loads(machine.stdout)
+    assert (document["passed"], document["failed"]) == (False, ["operating point"])
+
+
+def test_the_verification_of_a_bundle_that_is_not_there_fails_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text('[inference]\nbundle = "nowhere"\n')
+    done = run("model", "verify", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    (failed,) = [check for check in json.loads(done.stdout)["checks"] if check["result"] == "failed"]
+    assert failed["name"] == "manifest"
+    assert "nowhere/manifest.json: cannot be read" in failed["found"]
+
+
+def test_the_schema_is_made_by_its_command_and_then_the_audit_is_empty(tmp_path: Path) -> None:
+    assert run("db", "upgrade", cwd=tmp_path).returncode == 0
+    assert run("audit", "--format", "json", cwd=tmp_path).stdout == ""
+    missing = run("report", "1.2.3", cwd=tmp_path)
+    assert (missing.returncode, missing.stderr) == (2, "scp-node: no report of study 1.2.3\n")
+
+
+def test_every_command_takes_a_settings_file() -> None:
+    group = typer.main.get_group(cli)
+    for name, command in group.commands.items():
+        for part in getattr(command, "commands", {name: command}).values():
+            assert "config" in [parameter.name for parameter in part.params], name
+
+
+def test_a_node_that_is_not_there_is_not_healthy(tmp_path: Path) -> None:
+    (tmp_path / "scp_node.toml").write_text("[listen]\nport = 1\n")
+    assert run("health", cwd=tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize("role", ["all", "worker", "sender"])
+def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_acknowledged(
+    tmp_path: Path, role: str
+) -> None:
+    (tmp_path / "scp_node.toml").write_text(
+        f'[inference]\nbundle = "{BUNDLE}"\n[[destinations]]\nname = "pacs"\nae_title = "P"\nhost = "192.0.2.1"\n'
+    )
+    done = run("serve", "--role", role, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "inference.acknowledge_demonstration" in done.stderr
+    assert "pacs" in done.stderr
+
+
+@pytest.mark.parametrize("role", ["all", "listener", "sender"])
+def test_a_schema_that_does_not_fit_ends_a_role_with_status_2_and_is_not_waited_for(tmp_path: Path, role: str) -> None:
+    (tmp_path / "scp_node.toml").write_text(f'[listen]\nport = {free_port()}\n[inference]\nbundle = "{BUNDLE}"\n')
+    assert run("db", "upgrade", cwd=tmp_path).returncode == 0
+    with closing(sqlite3.connect(next(tmp_path.rglob("ledger.sqlite3")))) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    done = run("serve", "--role", role, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "schema 9999 is newer than this program" in done.stderr
+
+
+def test_one_flipped_byte_in_the_bundle_stops_the_start(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / BUNDLE.name)
+    weights = tmp_path / BUNDLE.name / "weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE.name}"\n')
+    done = run("serve", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "weights.safetensors" in done.stderr

@@ -1,0 +1,111 @@
+"""The schema: what migrations make is what the program expects."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import OperationalError
+
+from scp_node.ledger import LedgerError, LedgerGoneError, check_revision, create_ledger_engine, upgrade
+from scp_node.ledger.database import engine as engine_module
+from scp_node.ledger.database import migrations
+from scp_node.ledger.database.schema import metadata, result
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_program(engine: Engine) -> None:
+    with engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_second_upgrade_changes_nothing(engine: Engine) -> None:
+    upgrade(engine)
+    check_revision(engine)
+
+
+def test_a_database_without_a_schema_is_refused_with_the_command_that_helps(tmp_path: Path) -> None:
+    engine = create_ledger_engine(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
+    with pytest.raises(LedgerError, match="db upgrade"):
+        check_revision(engine)
+    engine.dispose()
+
+
+def test_a_schema_of_a_newer_program_is_not_touched(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(LedgerError, match="newer than this program"):
+        upgrade(engine)
+
+
+def test_sqlite_keeps_every_commit_through_a_power_cut(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite3").touch()
+    engine = create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+    with engine.connect() as connection:
+        names = ("journal_mode", "synchronous")
+        pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names}
+    engine.dispose()
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+
+
+def test_a_file_that_is_gone_is_not_made_anew_and_one_that_took_its_place_is_not_written_to(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.sqlite3"
+    engine = create_ledger_engine(f"sqlite:///{file}")
+    upgrade(engine)
+    file.rename(tmp_path / "away.sqlite3")
+    with pytest.raises(LedgerGoneError, match="is gone"):
+        upgrade(engine, begin=False)
+    with pytest.raises(OperationalError), engine.begin() as connection:
+        connection.execute(text("UPDATE clock SET jumps = 1"))
+    assert not file.exists()
+    file.touch()  # another, empty database
+    with pytest.raises(OperationalError, match="no such table"), engine.begin() as connection:
+        connection.execute(text("UPDATE clock SET jumps = 1"))
+    with pytest.raises(LedgerGoneError, match="is empty"):
+        upgrade(engine, begin=False)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["mysql://localhost/x", "no url at all", "postgresql+nodriver://localhost/x"])
+def test_a_database_that_cannot_be_used_is_named_by_its_key(url: str) -> None:
+    with pytest.raises(LedgerError, match=r"database\.url"):
+        create_ledger_engine(url)
+
+
+def test_sqlite_on_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "_file_system", lambda _folder: "nfs4")
+    with pytest.raises(LedgerError, match="nfs4"):
+        create_ledger_engine(f"sqlite:///{tmp_path / 'ledger.sqlite3'}")
+
+
+def test_an_unreachable_server_is_an_error_without_the_password() -> None:
+    engine = create_ledger_engine("postgresql+psycopg://user:secret@127.0.0.1:1/x")
+    with pytest.raises(LedgerError) as raised:
+        upgrade(engine)
+    assert "secret" not in str(raised.value)
+
+
+def test_results_from_before_there_were_regions_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite3"
+    path.touch()
+    engine = create_ledger_engine(f"sqlite:///{path}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    with closing(sqlite3.connect(path)) as old, old:  # foreign keys are not enforced here: no other row is needed
+        old.execute(
+            "INSERT INTO result (instance_id, run, bundle, bundle_digest, outcome, detail, notes, input_stats, timings,"
+            " at) VALUES (1, 1, 'model', 'sha256:0', 'finding', '', '[]', '{}', '{}', '2026-01-02 03:04:05')"
+        )
+    upgrade(engine)
+    with engine.connect() as connection:
+        assert connection.execute(select(result.c.regions)).scalars().all() == [[]]
+    engine.dispose()

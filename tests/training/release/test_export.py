@@ -1,0 +1,116 @@
+"""From films to a bundle that serves, in one short training."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pneumonia_model.bundle import WEIGHTS, Bundle, load_bundle
+from pneumonia_model.golden import verify_golden
+from pneumonia_model.opening import open_backend
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.sampling import SplitRule, split_by_patient
+from pneumonia_training.learning.checkpoint import network_weights
+from pneumonia_training.learning.fit import Hardware, fit
+from pneumonia_training.learning.recipe import Recipe, Stage
+from pneumonia_training.measuring.calibration import chosen_in
+from pneumonia_training.measuring.measure import measure_films
+from pneumonia_training.release.export import METRICS, Release, export
+from pneumonia_training.release.golden import golden_pictures
+from safetensors.numpy import load_file
+
+from tests.training.small_films import prepared_films
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+
+RULE = SplitRule(test_folds=(0, 1), validation_folds=(2, 3))
+RECIPE = Recipe(
+    name="trial",
+    seed=3,
+    precision="32-true",
+    monitor="val_auroc",
+    split=RULE,
+    stages=(
+        Stage(name="small", epochs=1, side=32, learning_rate=1e-3, batch_size=12, averaging=0.0),
+        Stage(name="large", epochs=2, side=224, learning_rate=1e-3, batch_size=12, averaging=0.7),
+    ),
+)
+RELEASE = Release(name="trial", version="0.0.1", status="demonstration", commit="none")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepared_films(tmp_path_factory.mktemp("films"), patients=60, films_each=1)
+
+
+@pytest.fixture(scope="module")
+def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    fit(prepared, RECIPE, run=folder, hardware=Hardware(accelerator="cpu", devices=1))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(prepared: Prepared, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return export(run / "1-large" / "best.ckpt", prepared, RECIPE, RELEASE, bundles=tmp_path_factory.mktemp("bundles"))
+
+
+def test_a_training_leaves_its_course_as_csv_and_for_tensorboard(run: Path) -> None:
+    with (run / "1-large" / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"train_loss", "val_auroc", "val_acc", "val_loss"} <= rows[0].keys()
+    assert list((run / "1-large" / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_trained_network_tells_ill_films_from_others_and_can_be_released(bundle: Bundle) -> None:
+    figures = json.loads((bundle.path / METRICS).read_text())
+    assert figures["test"]["auc"]["model"]["all"][0] > 0.9
+    assert bundle.status == "demonstration"
+    assert bundle.manifest["files"].keys() >= {WEIGHTS, METRICS}
+    for name in ("onnxruntime", "torch"):
+        verify_golden(bundle, open_backend(bundle, name, "cpu"))
+
+
+def test_the_weights_are_stored_once(bundle: Bundle) -> None:
+    sizes = {file.name: file.stat().st_size for file in bundle.path.iterdir()}
+    assert sizes["model.onnx"] < 50_000
+    assert sizes[WEIGHTS] > 40_000_000
+    assert sum(sizes.values()) < 46_000_000
+
+
+def test_the_released_weights_are_trained_ones(bundle: Bundle) -> None:
+    assert load_file(bundle.path / WEIGHTS)["bn1.num_batches_tracked"] > 0
+
+
+def test_the_released_weights_are_the_average_that_was_validated(run: Path) -> None:
+    checkpoint = run / "1-large" / "best.ckpt"
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    released = network_weights(checkpoint)
+    assert torch.equal(released["fc.weight"], state["average.module.fc.weight"])
+    assert not torch.equal(released["fc.weight"], state["network.fc.weight"])
+
+
+def test_figures_in_the_manifest_are_those_that_evaluation_finds_again(prepared: Prepared, bundle: Bundle) -> None:
+    split = split_by_patient(prepared.films, RULE)
+    backend = open_backend(bundle, "onnxruntime", "cpu")
+    again = measure_films(prepared, split.test, backend, chosen_in(bundle), train=None).figures
+    assert again["auc"]["model"]["all"] == bundle.manifest["auc"]
+    assert again["operating_points"] == bundle.manifest["operating_points"]
+    assert again["patients"] == prepared.films.group.iloc[split.test].nunique()
+
+
+def test_a_release_can_be_made_again_byte_for_byte(
+    prepared: Prepared, run: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    again = export(run / "1-large" / "best.ckpt", prepared, RECIPE, RELEASE, bundles=tmp_path)
+    assert again.digest == bundle.digest
+    assert load_bundle(again.path).digest == bundle.digest
+
+
+def test_golden_pictures_are_the_same_each_time_and_no_two_alike() -> None:
+    assert np.array_equal(golden_pictures(), golden_pictures())
+    assert len({picture.tobytes() for picture in golden_pictures()}) == len(golden_pictures())

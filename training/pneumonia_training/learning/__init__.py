@@ -1,0 +1,1 @@
+"""From films to a trained network: recipes, the module, fitting, folds and records of runs."""

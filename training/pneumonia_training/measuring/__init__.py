@@ -1,0 +1,1 @@
+"""What a network is worth: figures with intervals, baselines, probes, and comparisons."""

@@ -1,0 +1,124 @@
+"""Films from elsewhere: read as the node reads them, and measured as far as their labels allow."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from pneumonia_model.bundle import file_sha256
+from pneumonia_model.prediction import Backend
+from pneumonia_model.preprocessing import INPUT_SIDE
+
+from pneumonia_training.films.manifests import ManifestError, fold_of
+from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.reading import film_input
+from pneumonia_training.measuring.calibration import Chosen
+from pneumonia_training.measuring.measure import Measurement, measure_films
+from pneumonia_training.measuring.provenance import films_document
+
+log = logging.getLogger(__name__)
+
+_COLUMNS: Final = ("negative_class", "view", "age", "sex", "boxes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalSet:
+    """The readable films of a manifest.
+
+    Attributes:
+        unreadable: path and reason of each film that cannot be read, and so is not scored.
+        patients_known: whether the manifest says which films are of one patient.
+    """
+
+    prepared: Prepared
+    unreadable: list[dict[str, str]]
+    patients_known: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalMeasurement:
+    """An external set's figures, as JSON will state them and as plots need them."""
+
+    measurement: Measurement
+    document: dict[str, Any]
+
+
+def read_external(manifest: Path) -> ExternalSet:
+    """Return the films of a CSV with `path`, beside the manifest, and `label`, 0 or 1.
+
+    `group` names the patient; without it each film counts as a patient of its own, and intervals are too narrow where
+    patients have several. `negative_class`, `view`, `age`, `sex` and `boxes` are as in `prepare`.
+
+    Raises:
+        ManifestError: a column is missing, a label is neither 0 nor 1, or no film can be read.
+    """
+    table = _table(manifest)
+    images = np.empty((len(table), INPUT_SIDE, INPUT_SIDE), dtype=np.uint8)
+    kept: list[int] = []
+    unreadable: list[dict[str, str]] = []
+    for row, path in enumerate(table["path"]):
+        try:
+            picture = film_input(manifest.parent / path)
+        except Exception as error:  # noqa: BLE001 - decoders of other makers meet any file that a user names
+            unreadable.append({"path": str(path), "reason": f"{type(error).__name__}: {error}"})
+            continue
+        images[len(kept)] = np.rint(picture * 255).astype(np.uint8)
+        kept.append(row)
+    if not kept:
+        raise ManifestError(f"{manifest.name}: no film can be read; the first: {unreadable[:1]}")
+    for film in unreadable:
+        log.warning("film is not scored path=%s reason=%s", film["path"], film["reason"])
+    films = table.iloc[kept].reset_index(drop=True)
+    patients_known = "group" in films
+    if not patients_known:
+        log.warning("%s has no column group: each film counts as a patient of its own", manifest.name)
+        films["group"] = films["path"]
+    films["fold"] = [fold_of(group) for group in films["group"]]
+    digest = f"sha256:{file_sha256(manifest)}"
+    prepared = Prepared(images=images[: len(kept)], films=films, digest=digest)
+    return ExternalSet(prepared=prepared, unreadable=unreadable, patients_known=patients_known)
+
+
+def _table(manifest: Path) -> pd.DataFrame:
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    missing = [column for column in ("path", "label") if column not in table]
+    if missing:
+        raise ManifestError(f"{manifest.name}: no column {', '.join(missing)}")
+    if not table["label"].isin(["0", "1"]).all():
+        raise ManifestError(f"{manifest.name}: a label is neither 0 nor 1")
+    for column in _COLUMNS:
+        if column not in table:
+            table[column] = ""
+    return table.assign(label=table["label"].astype(int), subset=manifest.stem)
+
+
+def measure_external(external: ExternalSet, backend: Backend, chosen: Chosen) -> ExternalMeasurement:
+    """Measure a bundle's network, calibration and thresholds on films that had no part in any of them."""
+    prepared = external.prepared
+    rows = np.arange(len(prepared.films))
+    measurement = measure_films(prepared, rows, backend, chosen, train=None)
+    document = {
+        "data": prepared.digest,
+        "split": {
+            "kind": "external",
+            "by": "patient" if external.patients_known else "image",
+            "test": films_document(prepared, rows),
+        },
+        "warnings": _warnings(external),
+        "unreadable": external.unreadable,
+        "test": measurement.figures,
+    }
+    return ExternalMeasurement(measurement=measurement, document=document)
+
+
+def _warnings(external: ExternalSet) -> list[str]:
+    warnings = []
+    if not external.patients_known:
+        warnings.append("No patients are named: each film counts as one, and intervals may be too narrow.")
+    if external.unreadable:
+        warnings.append(f"{len(external.unreadable)} films could not be read and are not scored.")
+    if external.prepared.films["label"].nunique() < 2:
+        warnings.append("All films are of one class: only the share of them that is called right can be stated.")
+    return warnings
