@@ -7,6 +7,7 @@ import signal
 import threading
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 from scp_node import __version__
 from scp_node.ledger import LedgerUnreachableError
@@ -18,7 +19,7 @@ from scp_node.settings import Settings, SettingsError, is_loopback
 
 log = logging.getLogger(__name__)
 
-_FIRST_TRY_SECONDS = 3.0  # that a database which does not answer holds up the start
+_FIRST_TRY_SECONDS: Final = 3.0  # that a database which does not answer holds up the start
 
 
 class Role(StrEnum):

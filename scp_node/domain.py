@@ -88,7 +88,7 @@ class Reason(StrEnum):
         return _SENTENCES[self]
 
 
-_FAILED = frozenset(
+_FAILED: Final = frozenset(
     {
         Reason.UNREADABLE_HEADER,
         Reason.UNREADABLE_PIXELS,
@@ -99,7 +99,7 @@ _FAILED = frozenset(
     }
 )
 
-_SENTENCES: Mapping[Reason, str] = {
+_SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.MODALITY: "modality is outside the intended use",
     Reason.SPECIES: "patient is not human",
     Reason.BODY_PART: "body part is not the chest",
@@ -138,7 +138,7 @@ class Note(StrEnum):
         return _NOTES[self]
 
 
-_NOTES: Mapping[Note, str] = {
+_NOTES: Final[Mapping[Note, str]] = {
     Note.VIEW_MISSING: "View position is not stated: analysed as frontal.",
     Note.BODY_PART_MISSING: "Body part is not stated: analysed as chest.",
     Note.AGE_MISSING: "Patient age is not stated: analysed as adult.",

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import URL, Engine
 
@@ -32,15 +33,19 @@ from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 
-INSTALLATION_ID = "installation-id"  # in the data folder, as all that follow
-SPOOL_FOLDER = "spool"
-MARKER = "ledger"  # names the database that this node made, or found made
+INSTALLATION_ID: Final = "installation-id"  # in the data folder, as all that follow
+SPOOL_FOLDER: Final = "spool"
+MARKER: Final = "ledger"  # names the database that this node made, or found made
 
 
 def await_schema(
-    engine: Engine, data_dir: Path, stop: threading.Event, *, may_upgrade: bool,
+    engine: Engine,
+    data_dir: Path,
+    stop: threading.Event,
+    *,
+    may_upgrade: bool,
     renew: Callable[[], None] = lambda: None,
-) -> bool:  # fmt: skip
+) -> bool:
     """Wait for a database that can be used, with this program's schema; False: `stop` was set before.
 
     `renew` is called before each try.

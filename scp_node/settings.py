@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-ENVIRONMENT_PREFIX = "SCP_NODE_"
-CONFIG_VARIABLE = "SCP_NODE_CONFIG"
-DEFAULT_FILE = Path("scp_node.toml")
+ENVIRONMENT_PREFIX: Final = "SCP_NODE_"
+CONFIG_VARIABLE: Final = "SCP_NODE_CONFIG"
+DEFAULT_FILE: Final = Path("scp_node.toml")
 SrSopClass = Literal["1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.88.22"]
-COMPREHENSIVE_3D_SR: SrSopClass = "1.2.840.10008.5.1.4.1.1.88.34"  # PS3.4 Table B.5-1
-COMPREHENSIVE_SR: SrSopClass = "1.2.840.10008.5.1.4.1.1.88.33"
-ENHANCED_SR: SrSopClass = "1.2.840.10008.5.1.4.1.1.88.22"
+COMPREHENSIVE_3D_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.34"  # PS3.4 Table B.5-1
+COMPREHENSIVE_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.33"
+ENHANCED_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.22"
 
 
 class SettingsError(ValueError):
@@ -180,9 +180,11 @@ class InferenceSettings(Section):
         120.0, description="Longest time that the network may take for one batch before the worker counts as hung."
     )
     max_attempts: int = Field(
-        3, ge=2, le=20,
+        3,
+        ge=2,
+        le=20,
         description="Tries before an image ends as failed; the first may fail for another image of its batch.",
-    )  # fmt: skip
+    )
     acknowledge_demonstration: bool = Field(
         default=False,
         description="Set true to let a demonstration model send reports to an address other than loopback.",
@@ -288,7 +290,7 @@ class LogSettings(Section):
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level written.")
 
 
-_LOOPBACK_PEERS = [PeerSettings(ae_title="*", address="127.0.0.0/8"), PeerSettings(ae_title="*", address="::1")]
+_LOOPBACK_PEERS: Final = [PeerSettings(ae_title="*", address="127.0.0.0/8"), PeerSettings(ae_title="*", address="::1")]
 
 
 class Settings(BaseSettings):

@@ -6,7 +6,7 @@ import json
 import os
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -84,7 +84,7 @@ def _allowed(location: tuple[int | str, ...]) -> str:
     return f"[{location[0]}] has {', '.join(section.model_fields)}" if section else "see config/scp_node.toml"
 
 
-_LISTED: dict[str, type[Section]] = {"peers": PeerSettings, "destinations": DestinationSettings}
+_LISTED: Final[dict[str, type[Section]]] = {"peers": PeerSettings, "destinations": DestinationSettings}
 
 
 def _section_type(name: str) -> type[Section] | None:
@@ -94,7 +94,7 @@ def _section_type(name: str) -> type[Section] | None:
     return field.annotation if field and isinstance(field.annotation, type) else None
 
 
-_EXAMPLES: dict[str, dict[str, Any]] = {
+_EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "peers": {"ae_title": "MODALITY1", "address": "10.1.2.0/24"},
     "destinations": {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 4242},
 }

@@ -159,8 +159,15 @@ def _report(folder: Path, files: list[Path], runs: int) -> Rows:
         transfer_syntax=received.transfer_syntax,
         outcome=finding,
     )
-    site = Site(installation="bench", ae_title="A", manufacturer="M", model_name="N", software_version="1",
-                series_number=1, series_description="S")  # fmt: skip
+    site = Site(
+        installation="bench",
+        ae_title="A",
+        manufacturer="M",
+        model_name="N",
+        software_version="1",
+        series_number=1,
+        series_description="S",
+    )
     display = np.zeros((2048, 2500), np.uint8)
     film.PatientOrientation = []
 

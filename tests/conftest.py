@@ -7,7 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pytest
 
@@ -16,8 +16,8 @@ from tests import node as running
 from tests import servers
 from tests.tools import require
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-DATA_VARIABLE = "PNEUMONIA_TEST_DATA"
+REPOSITORY: Final = Path(__file__).resolve().parent.parent
+DATA_VARIABLE: Final = "PNEUMONIA_TEST_DATA"
 
 
 def clinical_data() -> Path:

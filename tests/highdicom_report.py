@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Final
 
 import numpy as np
 from highdicom.sc import SCImage
@@ -27,7 +28,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
-PNEUMONIA = CodedConcept("233604007", "SCT", "Pneumonia")
+PNEUMONIA: Final = CodedConcept("233604007", "SCT", "Pneumonia")
 
 
 def plain_report(film: Dataset, probability: float) -> bytes:

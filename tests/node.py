@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydicom import Dataset
 
@@ -23,8 +23,8 @@ from scp_node.settings import InferenceSettings, Settings
 from tests.servers import free_port
 from tests.waiting import wait_until
 
-BUNDLE = Path(__file__).resolve().parent.parent / InferenceSettings().bundle
-OPEN = {"ready", "leased", "delayed"}
+BUNDLE: Final = Path(__file__).resolve().parent.parent / InferenceSettings().bundle
+OPEN: Final = {"ready", "leased", "delayed"}
 
 
 @dataclass
@@ -101,9 +101,13 @@ class Node:
 
     def send_files(self, files: Sequence[Path], *, calling: str = "MODALITY1") -> list[int | None]:
         results = send_files(
-            files, host="127.0.0.1", port=self.settings.listen.port, called_ae=self.settings.node.ae_title,
-            calling_ae=calling, on_progress=lambda *_: None,
-        )  # fmt: skip
+            files,
+            host="127.0.0.1",
+            port=self.settings.listen.port,
+            called_ae=self.settings.node.ae_title,
+            calling_ae=calling,
+            on_progress=lambda *_: None,
+        )
         return [status for _, status in results]
 
     @cached_property

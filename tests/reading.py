@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -25,9 +26,10 @@ from tests.node import BUNDLE, radiograph
 from tests.scp_node.report.reports import stored
 from tests.tools import require
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE, PICTURE = DOCS / "reading-the-report.md", DOCS / "overlay.png"
-AT = datetime(2026, 1, 1, 12, 5, tzinfo=UTC)
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+PAGE: Final = DOCS / "reading-the-report.md"
+PICTURE: Final = DOCS / "overlay.png"
+AT: Final = datetime(2026, 1, 1, 12, 5, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +44,15 @@ def example() -> Example:
     """Return report and picture, at half its size, of a phantom that the model calls positive."""
     settings = ReportSettings()
     site = Site(
-        installation="a1b2c3d4-example", ae_title=NodeSettings().ae_title, manufacturer=NodeSettings().manufacturer,
-        model_name=NodeSettings().model_name, software_version="0.1.0", series_number=settings.series_number,
-        series_description=settings.series_description, time_zone=UTC,
-    )  # fmt: skip
+        installation="a1b2c3d4-example",
+        ae_title=NodeSettings().ae_title,
+        manufacturer=NodeSettings().manufacturer,
+        model_name=NodeSettings().model_name,
+        software_version="0.1.0",
+        series_number=settings.series_number,
+        series_description=settings.series_description,
+        time_zone=UTC,
+    )
     model = ServedModel.open(InferenceSettings(bundle=BUNDLE, backend="onnxruntime"))
     image, display = _film(model)
     report = build_report(study_images=[image], model=model.identity, site=site, previous=None, at=AT)

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import psycopg
 from pydicom import Dataset, dcmread
@@ -24,15 +24,15 @@ from pydicom import Dataset, dcmread
 from tests.tools import require
 from tests.waiting import wait_until
 
-LOOPBACK = "127.0.0.1"
-START_SECONDS = 30.0
-STOP_SECONDS = 15.0
+LOOPBACK: Final = "127.0.0.1"
+START_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 15.0
 
 # Without it DCMTK and Orthanc keep Nagle's algorithm on and stall 40 ms in every DIMSE message.
-_ENVIRONMENT = {**os.environ, "TCP_NODELAY": "1"}
+_ENVIRONMENT: Final = {**os.environ, "TCP_NODELAY": "1"}
 
 # Below Linux's range for outgoing connections: one of those could take the port before its server does.
-_PORTS = range(20_000, 32_000)
+_PORTS: Final = range(20_000, 32_000)
 _given_out: set[int] = set()
 
 

@@ -13,20 +13,20 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 from zipfile import ZipFile
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-PACKAGES = {  # import name -> folder
+PACKAGES: Final = {  # import name -> folder
     "scp_node": "scp_node",
     "pneumonia_model": "model/pneumonia_model",
     "pneumonia_training": "training/pneumonia_training",
 }
-HEAVY = {"torch", "torchvision", "onnxruntime", "highdicom", "cv2", "pandas", "matplotlib"}
-BAD_IMPORTS = {  # contract -> a file and the line that breaks it
+HEAVY: Final = {"torch", "torchvision", "onnxruntime", "highdicom", "cv2", "pandas", "matplotlib"}
+BAD_IMPORTS: Final = {  # contract -> a file and the line that breaks it
     "The layers of the node": ("scp_node/domain.py", "import scp_node.settings"),
     "The model stands alone": ("model/pneumonia_model/planted.py", "import scp_node.domain"),
     "The node never needs training": ("scp_node/delivery/planted.py", "import pneumonia_training"),
@@ -35,10 +35,10 @@ BAD_IMPORTS = {  # contract -> a file and the line that breaks it
     "The steps do not know the listener": ("scp_node/loops/planted.py", "import scp_node.listener.contexts"),
     "Ledger and DICOM bytes need no network": ("scp_node/ledger/planted.py", "import pynetdicom.ae"),
 }
-PROMISED_TARGETS = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
+PROMISED_TARGETS: Final = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
 # Where packages are taken from, and folders that exist on one developer's machine only. Names of hosts are spelt in two
 # parts: this file is looked through as well.
-PRIVATE = re.compile(
+PRIVATE: Final = re.compile(
     "|".join(
         ("py" + r"pi\.org", "python" + r"hosted\.org", "registry" + r"\.npmjs", r"deb\.deb" + "ian", "index[-]url")
     )
@@ -215,10 +215,42 @@ def test_the_gate_covers_every_python_file(pyproject: dict[str, Any], tracked: l
     assert "exclude" not in pyproject["tool"]["mypy"]
 
 
+LAYOUT: Final = re.compile("# fmt: " + "(?:skip|off)")
+
+
+def test_the_formatter_alone_decides_the_layout(tracked: list[Path]) -> None:
+    assert [file for file in tracked if file.suffix == ".py" and LAYOUT.search(file.read_text())] == []
+
+
+def unmarked_constants(source: str) -> list[str]:
+    """Return the names of a module's constants that are not marked Final."""
+    names = []
+    for node in ast.parse(source).body:
+        targets: list[ast.expr] = []
+        if isinstance(node, ast.Assign):
+            targets = [leaf for target in node.targets for leaf in getattr(target, "elts", [target])]
+        elif isinstance(node, ast.AnnAssign) and not ast.unparse(node.annotation).startswith("Final"):
+            targets = [node.target]
+        names += [
+            leaf.id for leaf in targets if isinstance(leaf, ast.Name) and re.fullmatch("_?[A-Z][A-Z0-9_]+", leaf.id)
+        ]
+    return names
+
+
+def test_every_constant_is_final(tracked: list[Path]) -> None:
+    files = [file for file in tracked if file.suffix == ".py"]
+    assert {str(file): names for file in files if (names := unmarked_constants(file.read_text()))} == {}
+
+
+@pytest.mark.parametrize("line", ["LIMIT = 3", "LIMIT: int = 3", "LIMIT, OTHER = 3, 4"])
+def test_an_unmarked_constant_would_be_seen(line: str) -> None:
+    assert "LIMIT" in unmarked_constants(line)
+
+
 # What is installed
 
 
-EXTRAS_OF = {  # folder -> the extras that may be installed where its code runs
+EXTRAS_OF: Final = {  # folder -> the extras that may be installed where its code runs
     "scp_node": {"postgres"},
     "model/pneumonia_model": {"gpu"},
     "training/pneumonia_training": {"training"},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -14,14 +15,14 @@ from tests import tools
 from tests.conftest import DATA_VARIABLE
 from tests.waiting import wait_until
 
-ABSENT_TOOL = """
+ABSENT_TOOL: Final = """
 import pytest
 
 @pytest.mark.needs("no-such-program")
 def test_that_needs_it():
     pass
 """
-CLINICAL_DATA = """
+CLINICAL_DATA: Final = """
 def test_that_needs_it(shared_data):
     assert shared_data.is_dir()
 """

@@ -7,17 +7,18 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-_SYSTEM = ["/usr/sbin", "/usr/local/sbin"]  # Debian's servers are there, and not every user's PATH is
-_OURS = Path(sys.executable).parent  # the virtual environment's: dciodvfy comes with pip
-_FILES = {
+_SYSTEM: Final = ["/usr/sbin", "/usr/local/sbin"]  # Debian's servers are there, and not every user's PATH is
+_OURS: Final = Path(sys.executable).parent  # the virtual environment's: dciodvfy comes with pip
+_FILES: Final = {
     "c-headers": Path("/usr/include/stdlib.h"),
     "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     "pixelmed": Path("/usr/share/java/pixelmed.jar"),
 }
-PACKAGES: Mapping[str, str] = {  # tool -> Debian's name for what brings it
+PACKAGES: Final[Mapping[str, str]] = {  # tool -> Debian's name for what brings it
     "Orthanc": "orthanc",
     "c-headers": "libc6-dev",
     "cc": "gcc",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-PAUSE = 0.01  # seconds between two looks
+PAUSE: Final = 0.01  # seconds between two looks
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:

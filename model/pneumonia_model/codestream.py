@@ -8,6 +8,7 @@ that codes more samples than the image has.
 import re
 import struct
 from dataclasses import dataclass
+from typing import Final
 
 
 class DamagedCodestream(Exception):  # noqa: N818 - a finding about the stream, always translated by the caller
@@ -24,13 +25,21 @@ class Codestream:
     precision: int
 
 
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
-_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # ISO 10918-1 B.1.1.3, ISO 14495-1
-_FRAME_HEADERS = {_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_LS}
+_SOI: Final = 0xD8
+_EOI: Final = 0xD9
+_SOS: Final = 0xDA
+# ISO 10918-1 B.1.1.3, ISO 14495-1
+_SOF_BASELINE: Final = 0xC0
+_SOF_EXTENDED: Final = 0xC1
+_SOF_LOSSLESS: Final = 0xC3
+_SOF_JPEG_LS: Final = 0xF7
+_FRAME_HEADERS: Final = {_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_LS}
 # DHT, DNL, DQT, DRI, APPn, COM, and JPEG-LS's LSE: segments that only need to be stepped over
-_SKIPPED = {0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8}
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)  # neither a stuffed byte nor a restart marker
-_NEXT_MARKER_JPEG_LS = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)  # ISO 14495-1 9.1: a stuffed bit is 0
+_SKIPPED: Final = {0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8}
+# neither a stuffed byte nor a restart marker
+_NEXT_MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+# ISO 14495-1 9.1: a stuffed bit is 0
+_NEXT_MARKER_JPEG_LS: Final = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)
 
 
 def read_jpeg(stream: bytes) -> Codestream:
@@ -112,8 +121,11 @@ def _refuse_impossible_run(stream: bytes, header: Codestream, process: int) -> N
         raise DamagedCodestream("zero bytes that code more than the image")
 
 
-_J2K_SOC_SIZ, _J2K_SOT, _J2K_EOC = b"\xff\x4f\xff\x51", 0xFF90, b"\xff\xd9"  # ISO 15444-1 Table A.2
-_J2K_SIZ_BYTES = 47  # up to and including the first component
+# ISO 15444-1 Table A.2
+_J2K_SOC_SIZ: Final = b"\xff\x4f\xff\x51"
+_J2K_SOT: Final = 0xFF90
+_J2K_EOC: Final = b"\xff\xd9"
+_J2K_SIZ_BYTES: Final = 47  # up to and including the first component
 
 
 def read_jpeg2000(stream: bytes) -> Codestream:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
@@ -16,7 +17,7 @@ from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
-_UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 7.1.1
+_UNDEFINED_LENGTH: Final = 0xFFFFFFFF  # PS3.5 7.1.1
 
 
 def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:

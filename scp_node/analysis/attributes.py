@@ -8,15 +8,16 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
+from typing import Final
 
 from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-_SAFE_CODE = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
-_LONGEST_TEXT = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
-_DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # PS3.5 Table 6.2-1 DA, and the form of ACR-NEMA
+_SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
+_LONGEST_TEXT: Final = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
+_DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # PS3.5 Table 6.2-1 DA, and the form of ACR-NEMA
 
 
 class UnreadableAttributeError(ValueError):

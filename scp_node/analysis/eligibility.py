@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -19,27 +20,27 @@ from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
 # PS3.4 Table B.5-1. Secondary Capture because every film of the RSNA challenge is one.
-_ACCEPTED_SOP_CLASSES = frozenset(
+_ACCEPTED_SOP_CLASSES: Final = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography Image Storage
         "1.2.840.10008.5.1.4.1.1.1.1",  # Digital X-Ray Image Storage - For Presentation
         "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture Image Storage
     }
 )
-_FOR_PROCESSING_SOP_CLASS = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
-_MULTI_FRAME_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7."  # PS3.4 Table B.5-1: .1 to .4
+_FOR_PROCESSING_SOP_CLASS: Final = "1.2.840.10008.5.1.4.1.1.1.1.1"  # Digital X-Ray Image Storage - For Processing
+_MULTI_FRAME_SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7."  # PS3.4 Table B.5-1: .1 to .4
 
 # PS3.16 CID 4031 and CID 4010, SNOMED CT and the older SNOMED RT identifiers
-_CHEST_CODES = frozenset({"816094009", "51185008", "39607008", "T-D3000", "T-28000"})
-_FRONTAL_CODES = frozenset({"399348003", "272479007", "399033003", "R-10206", "R-40888", "R-10202"})
-_HUMAN_CODES = frozenset({"337915000", "L-85003"})  # PS3.16 CID 7454
-_HUMAN = frozenset({"HUMAN", "HOMO SAPIENS"})
+_CHEST_CODES: Final = frozenset({"816094009", "51185008", "39607008", "T-D3000", "T-28000"})
+_FRONTAL_CODES: Final = frozenset({"399348003", "272479007", "399033003", "R-10206", "R-40888", "R-10202"})
+_HUMAN_CODES: Final = frozenset({"337915000", "L-85003"})  # PS3.16 CID 7454
+_HUMAN: Final = frozenset({"HUMAN", "HOMO SAPIENS"})
 
 # Nearer to the image than StudyDescription, which speaks of several images.
-_SERIES_TEXTS = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+_SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 
-_GRAYSCALE = frozenset({"MONOCHROME1", "MONOCHROME2"})  # PS3.3 C.7.6.3.1.2
-_CONVERTIBLE = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+_GRAYSCALE: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})  # PS3.3 C.7.6.3.1.2
+_CONVERTIBLE: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,7 +215,7 @@ def _burned_in(question: _Question) -> _Answer:
     return Note.BURNED_IN_ANNOTATION if code(question.header, "BurnedInAnnotation") == "YES" else None
 
 
-_RULES: tuple[_Rule, ...] = (
+_RULES: Final[tuple[_Rule, ...]] = (
     _own_object,
     _modality,
     _sop_class,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import date
+from typing import Final
 
 from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import day, description
 
-OLDEST_PLAUSIBLE_AGE = 110  # years
+OLDEST_PLAUSIBLE_AGE: Final = 110  # years
 
-_AGE = re.compile(r"(\d{1,3}) ?([DWMY]?)")  # PS3.5 Table 6.2-1 AS; RSNA's files leave the unit out
-_PER_YEAR = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}
+_AGE: Final = re.compile(r"(\d{1,3}) ?([DWMY]?)")  # PS3.5 Table 6.2-1 AS; RSNA's files leave the unit out
+_PER_YEAR: Final = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}
 
 
 def stated_ages(header: Dataset) -> Iterator[tuple[str, float]]:

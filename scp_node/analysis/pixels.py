@@ -32,7 +32,7 @@ LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noi
 INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
 PICTURE_SIDE: Final = 1024  # pixels: what a viewer's screen shows of an overlay
 
-_SAME_GREY = 2  # display values that count as one: lossy compression ripples
+_SAME_GREY: Final = 2  # display values that count as one: lossy compression ripples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -129,7 +129,7 @@ def implausible(stats: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {stats[name]:.2f}" for name, failed in checks.items() if failed)
 
 
-_REASONS: Mapping[PixelDefect, Reason] = {
+_REASONS: Final[Mapping[PixelDefect, Reason]] = {
     PixelDefect.MISSING: Reason.NOT_AN_IMAGE,
     PixelDefect.NOT_ONE_FRAME: Reason.MULTI_FRAME,
     PixelDefect.COLOUR: Reason.COLOUR,

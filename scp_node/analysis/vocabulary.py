@@ -11,9 +11,10 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Final
 
-_INITIAL_DOT = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "a.p."
-_WORD = re.compile(r"[^\W\d_]+")
+_INITIAL_DOT: Final = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "a.p."
+_WORD: Final = re.compile(r"[^\W\d_]+")
 
 
 class Statement(Enum):
@@ -54,18 +55,18 @@ def _terms(*lines: str, stems: str = "") -> Terms:
 
 
 # Stated, yet saying nothing: defaults of consoles and anonymisers, and postures.
-_PLACEHOLDERS = _terms("ANY BLANK DEFAULT N A NA NONE OTHER STANDARD UNDEFINED UNKNOWN UNSPECIFIED VIEW")
-_NO_VIEW = _terms(*_PLACEHOLDERS.words, "CHEST THORAX ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
+_PLACEHOLDERS: Final = _terms("ANY BLANK DEFAULT N A NA NONE OTHER STANDARD UNDEFINED UNKNOWN UNSPECIFIED VIEW")
+_NO_VIEW: Final = _terms(*_PLACEHOLDERS.words, "CHEST THORAX ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
 
 # "THORACIC" and "TORÁCICA" are missing on purpose: the thoracic spine is no chest.
-_CHEST = _terms(
+_CHEST: Final = _terms(
     "CHEST CHESTAP CHESTPA CXR PCXR LUNG LUNGS",  # CHEST: PS3.16 Annex L
     "THORAX THX LUNGE LUNGEN BRUSTKORB LONGEN",
     "TORAX PULMON PULMONES PULMAO PULMOES TORACE POLMONE POLMONI POITRINE POUMON POUMONS",
     "LUNGOR KEUHKOT RINTAKEHA PIERSIOWA PIERSIOWEJ PLUCA HRUDNIK PLICE MELLKAS TORAKS AKCIGER",
     stems="ГРУДН ЛЕГКИ ОГК ФЛЮОРОГ ΘΩΡΑΚ 胸部 胸片 흉부 صدر",
 )
-_ANOTHER_PART = _terms(
+_ANOTHER_PART: Final = _terms(
     "ABDOMEN ABD KUB BREAST SKULL HEAD BRAIN SINUS SINUSES MANDIBLE NECK ORBIT ORBITS TEETH DENTAL",
     "SPINE CSPINE TSPINE LSPINE CERVICAL LUMBAR SACRUM COCCYX PELVIS HIP HIPS RIB RIBS RIBCAGE STERNUM CLAVICLE",
     "SCAPULA SHOULDER SHOULDERS HUMERUS ELBOW FOREARM WRIST HAND HANDS FINGER FINGERS THUMB EXTREMITY",
@@ -78,17 +79,18 @@ _ANOTHER_PART = _terms(
     stems="ЧЕРЕП ПОЗВОН ЛОКОТ КОЛЕН ЖИВОТ 腹部 頭部 腰椎 骨盤 骨盆 膝",
 )
 
-_FRONTAL = _terms(
+_FRONTAL: Final = _terms(
     "AP PA ANTEROPOSTERIOR POSTEROANTERIOR FRONTAL FACE FRENTE",
     stems="ANTERO-POSTERIOR POSTERO-ANTERIOR ПРЯМАЯ 正面 正位",
 )
-_BEDSIDE = _terms("PORTABLE PORT BEDSIDE MOBILE BETTLUNGE LIEGEND LETTO")  # frontal, unless a view is named as well
-_LATERAL = _terms(
+# frontal, unless a view is named as well
+_BEDSIDE: Final = _terms("PORTABLE PORT BEDSIDE MOBILE BETTLUNGE LIEGEND LETTO")
+_LATERAL: Final = _terms(
     "LATERAL LATERALE LATERALES LAT LATERO LATEROLATERAL LL RL LLAT RLAT LATL LATR",
     "SEITLICH SEITL PROFIL PERFIL DWARS BOCZNE BOCZNY",
     stems="БОКОВ 側面 侧位 側位 측면",
 )
-_SPECIAL = _terms(  # even where taken from the front, not what the network has learnt
+_SPECIAL: Final = _terms(  # even where taken from the front, not what the network has learnt
     "OBLIQUE OBLIQUES OBL OBLICUA OBLIQUA OBLIQUO SCHRÄG SCHRAEG LAO RAO LPO RPO LLO RLO",
     "DECUB DECUBITUS LLD RLD SEITENLAGE LORDOTIC APICAL TANGENTIAL AXIAL",
 )

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -36,7 +36,7 @@ cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
 
-MANY = 100  # images that `reanalyse` takes without being told so
+MANY: Final = 100  # images that `reanalyse` takes without being told so
 
 
 class Format(StrEnum):
@@ -138,9 +138,12 @@ def audit(
     if state is not None and state not in (*STATES, *DELIVERY_STATES):
         raise SettingsError(f"--state: one of {', '.join((*STATES, *DELIVERY_STATES))}")
     query = AuditQuery(
-        since=_instant("--since", since), until=_instant("--until", until), study_uid=study, accession=accession,
+        since=_instant("--since", since),
+        until=_instant("--until", until),
+        study_uid=study,
+        accession=accession,
         state=state,
-    )  # fmt: skip
+    )
     ledger = open_ledger(settings_of(config))
     print_audit(ledger.audit.instances(query), format_.value, out)
 
@@ -208,14 +211,15 @@ def requeue(
     selector: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ID]", help="Work id, SOP Instance UID of an image or report, or Study Instance UID.",
+            metavar="[ID]",
+            help="Work id, SOP Instance UID of an image or report, or Study Instance UID.",
         ),
     ] = None,
     config: ConfigOption = None,
     *,
     dead: Annotated[bool, typer.Option("--dead", help="Put back everything that was given up.")] = False,
     discard: Annotated[bool, typer.Option("--discard", help="Close what ID names for good instead.")] = False,
-) -> None:  # fmt: skip
+) -> None:
     """Put work back that was given up: failed images, undeliverable reports."""
     if dead == (selector is not None) or (discard and selector is None):
         raise SettingsError("requeue: give an ID, or --dead for everything that was given up")

@@ -88,8 +88,9 @@ def db_copy(
         "every row arrived as it was, and the chain is whole\n"
         "Next: set database.url to this database; node.data_dir stays, with the images and installation-id.\n"
         "Then start the node. The old database is not used any more: keep it until the next backup of the new one.",
-        highlight=False, markup=False,
-    )  # fmt: skip
+        highlight=False,
+        markup=False,
+    )
 
 
 @db_cli.command("backup")

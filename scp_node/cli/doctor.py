@@ -109,10 +109,14 @@ def _listener(settings: Settings) -> Check:
 def _destination(settings: Settings, destination: DestinationSettings) -> Check:
     good = echo(settings, destination)
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    message = f"{where} answers C-ECHO" if good else (
-        f"{where} does not answer C-ECHO: is it running, is the port open, and does it know our AE title "
-        f"{settings.node.ae_title}?"
-    )  # fmt: skip
+    message = (
+        f"{where} answers C-ECHO"
+        if good
+        else (
+            f"{where} does not answer C-ECHO: is it running, is the port open, and does it know our AE title "
+            f"{settings.node.ae_title}?"
+        )
+    )
     return Check(name=f"destination {destination.name}", good=good, message=message)
 
 

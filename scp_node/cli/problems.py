@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pneumonia_model.bundle import BundleError
 from pneumonia_model.prediction import BackendError
 
@@ -10,4 +12,4 @@ from scp_node.listener import ListenError
 from scp_node.settings import SettingsError
 from scp_node.spool import SpoolError
 
-KNOWN_PROBLEMS = (SettingsError, LedgerError, SpoolError, ListenError, BundleError, BackendError)
+KNOWN_PROBLEMS: Final = (SettingsError, LedgerError, SpoolError, ListenError, BundleError, BackendError)

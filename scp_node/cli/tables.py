@@ -101,9 +101,13 @@ def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("send", total=len(files))
         results = send_files(
-            files, host=host, port=int(port), called_ae=called, calling_ae=calling,
+            files,
+            host=host,
+            port=int(port),
+            called_ae=called,
+            calling_ae=calling,
             on_progress=lambda *_: progress.advance(task),
-        )  # fmt: skip
+        )
     refused = [(path, status) for path, status in results if status != 0]
     for path, status in refused:
         reason = "not sent" if status is None else f"status 0x{status:04X}"

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import cv2
 
@@ -26,8 +26,8 @@ from scp_node.settings import AnalysisSettings
 
 Analyse = Callable[[Path, AnalysisSettings, Equipment | None], Prepared | NotAnalysed]
 
-_MIB = 1024 * 1024
-_STATM = Path("/proc/self/statm")  # its first number is the size of our address space in pages
+_MIB: Final = 1024 * 1024
+_STATM: Final = Path("/proc/self/statm")  # its first number is the size of our address space in pages
 
 
 def main(analyse: Analyse = analyse_file) -> None:

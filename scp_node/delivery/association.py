@@ -69,9 +69,15 @@ class RequestedAssociation:
 
     @classmethod
     def request(
-        cls, host: str, port: int, *, calling_ae: str, called_ae: str, contexts: Iterable[tuple[str, list[str]]],
+        cls,
+        host: str,
+        port: int,
+        *,
+        calling_ae: str,
+        called_ae: str,
+        contexts: Iterable[tuple[str, list[str]]],
         seconds: float,
-    ) -> Self:  # fmt: skip
+    ) -> Self:
         """Connect and negotiate `contexts`, (abstract syntax, transfer syntaxes) each, within `seconds`.
 
         Raises:

@@ -12,7 +12,13 @@ from typing import Any, Final, Self
 
 from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
 
-ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = 2, 3, 4, 5, 6, 7  # PDU types, PS3.8 section 9.3
+# PDU types, PS3.8 section 9.3
+ASSOCIATE_AC: Final = 2
+ASSOCIATE_RJ: Final = 3
+P_DATA: Final = 4
+RELEASE_RQ: Final = 5
+RELEASE_RP: Final = 6
+ABORT: Final = 7
 LARGEST_PDU: Final = 1 << 20  # bytes; more is no DICOM peer
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 

@@ -16,9 +16,12 @@ def answers_echo(settings: Settings) -> bool:
 def echo(settings: Settings, destination: DestinationSettings) -> bool:
     """Return whether the destination answers a C-ECHO from us."""
     scu = StorageScu(
-        destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
-        settings=settings.delivery, recast=_never,
-    )  # fmt: skip
+        destination,
+        calling_ae=settings.node.ae_title,
+        sop_classes=settings.report.sop_classes,
+        settings=settings.delivery,
+        recast=_never,
+    )
     try:
         return scu.echo()
     finally:

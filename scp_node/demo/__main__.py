@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
@@ -26,10 +27,12 @@ from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs
 from scp_node.demo.phantom import phantom_image
 from scp_node.settings import Settings
 
-QUIET_SECONDS = 1.0
-_START_SECONDS = 60.0
-_PATIENCE_SECONDS = 90.0  # without a new report
-_PROBABILITY, _COMMENT = "122157", "121106"  # PS3.16 Annex D
+QUIET_SECONDS: Final = 1.0
+_START_SECONDS: Final = 60.0
+_PATIENCE_SECONDS: Final = 90.0  # without a new report
+# PS3.16 Annex D
+_PROBABILITY: Final = "122157"
+_COMMENT: Final = "121106"
 
 console = Console()
 if not console.is_terminal:
@@ -145,9 +148,13 @@ def _warm_up(folder: Path, settings: Settings, pacs: Pacs) -> None:
     phantom_image(99, opacity=False).save_as(file, enforce_file_format=True)
     with console.status("the worker loads the model"):
         send_files(
-            [file], host=settings.listen.host, port=settings.listen.port, called_ae=settings.node.ae_title,
-            calling_ae="DEMO", on_progress=lambda *_: None,
-        )  # fmt: skip
+            [file],
+            host=settings.listen.host,
+            port=settings.listen.port,
+            called_ae=settings.node.ae_title,
+            calling_ae="DEMO",
+            on_progress=lambda *_: None,
+        )
         deadline = time.monotonic() + _START_SECONDS
         while not pacs.new_reports():
             if time.monotonic() > deadline:
@@ -169,9 +176,13 @@ def _send(files: Sequence[Path], settings: Settings) -> tuple[dict[str, Sent], l
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("send", total=len(files))
         results = send_files(
-            files, host=settings.listen.host, port=settings.listen.port, called_ae=settings.node.ae_title,
-            calling_ae="DEMO", on_progress=note,
-        )  # fmt: skip
+            files,
+            host=settings.listen.host,
+            port=settings.listen.port,
+            called_ae=settings.node.ae_title,
+            calling_ae="DEMO",
+            on_progress=note,
+        )
     return sent, [(path, status) for path, status in results if status != 0]
 
 
@@ -207,9 +218,13 @@ def _show(
         verdict, probability = _texts(report, _COMMENT), _texts(report, _PROBABILITY)
         milliseconds = f"{1000 * (arrived - study_sent.at):.0f}"
         table.add_row(
-            study_sent.patient, study_sent.view, verdict[0] if verdict else "", ", ".join(probability),
-            report.SOPInstanceUID, milliseconds,
-        )  # fmt: skip
+            study_sent.patient,
+            study_sent.view,
+            verdict[0] if verdict else "",
+            ", ".join(probability),
+            report.SOPInstanceUID,
+            milliseconds,
+        )
     console.print(table)
     for path, status in refused:
         console.print(f"refused: {path.name} {'not sent' if status is None else f'0x{status:04X}'}", highlight=False)

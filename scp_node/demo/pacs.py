@@ -15,15 +15,15 @@ import urllib.request
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from pydicom import Dataset, dcmread
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, Verification  # type: ignore[attr-defined]
 
-AE_TITLE = "PACS"
-_LOOPBACK = "127.0.0.1"
-_START_SECONDS = 20.0
+AE_TITLE: Final = "PACS"
+_LOOPBACK: Final = "127.0.0.1"
+_START_SECONDS: Final = 20.0
 
 
 class Pacs(Protocol):

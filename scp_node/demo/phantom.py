@@ -6,6 +6,7 @@ They show that the path works. They say nothing about how well the model reads r
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 import cv2
 import numpy as np
@@ -15,8 +16,8 @@ from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEn
 
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
-_NAMESPACE = uuid.UUID("b1a55e2c-55a1-4d3a-9d55-9d3c2a0f7a11")
-_LUNGS = ((0.31, 0.46), (0.69, 0.46))  # centres as shares of width and height
+_NAMESPACE: Final = uuid.UUID("b1a55e2c-55a1-4d3a-9d55-9d3c2a0f7a11")
+_LUNGS: Final = ((0.31, 0.46), (0.69, 0.46))  # centres as shares of width and height
 
 
 def phantom_pixels(seed: int, *, opacity: bool, size: int = 512) -> NDArray[np.uint16]:
@@ -47,9 +48,13 @@ def _opacities(x: NDArray[np.float64], y: NDArray[np.float64], random: np.random
 
 
 def _ellipse(
-    x: NDArray[np.float64], y: NDArray[np.float64], centre: tuple[float, float], radii: tuple[float, float], *,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    centre: tuple[float, float],
+    radii: tuple[float, float],
+    *,
     soft: float,
-) -> NDArray[np.float64]:  # fmt: skip
+) -> NDArray[np.float64]:
     """Return 1 inside, 0 outside, with an edge of width `soft` (share of the picture)."""
     distance = np.hypot((x - centre[0]) / radii[0], (y - centre[1]) / radii[1])
     edge: NDArray[np.float64] = 1 / (1 + np.exp((distance - 1) * min(radii) * 8 / soft))

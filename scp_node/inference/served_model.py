@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from pneumonia_model.regions import Detector, Regions, detector_threshold, has_d
 from scp_node.domain import ModelIdentity, Region
 from scp_node.settings import InferenceSettings, SettingsError
 
-_DIGITS = 6  # of a share of the image: a hundredth of a pixel and less
+_DIGITS: Final = 6  # of a share of the image: a hundredth of a pixel and less
 
 
 class ServedDetector:

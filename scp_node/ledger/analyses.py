@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import Connection, func, select
 
@@ -59,7 +59,12 @@ class AnalysedImage(Protocol):
         """See `ReceivedInstance`."""
 
 
-ANALYSED = (instance.c.id.label("instance_id"), instance.c.sop_instance_uid, instance.c.study_uid, instance.c.sha256)
+ANALYSED: Final = (
+    instance.c.id.label("instance_id"),
+    instance.c.sop_instance_uid,
+    instance.c.study_uid,
+    instance.c.sha256,
+)
 
 
 class Analyses:
@@ -78,21 +83,37 @@ class Analyses:
             return []
         with self._transactions.writing() as (connection, now):
             claims = queue.claim(
-                connection, ANALYSE, owner=owner, limit=limit, lease=self._policy.lease, at=now,
-                oldest_first=oldest_first, suspects=suspects,
-            )  # fmt: skip
+                connection,
+                ANALYSE,
+                owner=owner,
+                limit=limit,
+                lease=self._policy.lease,
+                at=now,
+                oldest_first=oldest_first,
+                suspects=suspects,
+            )
             ids = [claim.ref_id for claim in claims]
+            # not the header
             columns = select(
-                instance.c.id, instance.c.sop_instance_uid, instance.c.study_uid, instance.c.sha256,
+                instance.c.id,
+                instance.c.sop_instance_uid,
+                instance.c.study_uid,
+                instance.c.sha256,
                 instance.c.spool_path,
-            )  # fmt: skip  # not the header
+            )
             rows = {row.id: row for row in connection.execute(columns.where(instance.c.id.in_(ids)))}
         return [
-            AnalysisTask(claim=claim, instance_id=row.id, sop_instance_uid=row.sop_instance_uid,
-                         study_uid=row.study_uid, sha256=row.sha256, spool_path=row.spool_path)
+            AnalysisTask(
+                claim=claim,
+                instance_id=row.id,
+                sop_instance_uid=row.sop_instance_uid,
+                study_uid=row.study_uid,
+                sha256=row.sha256,
+                spool_path=row.spool_path,
+            )
             for claim in claims
             if (row := rows[claim.ref_id])
-        ]  # fmt: skip
+        ]
 
     def record(self, analysed: Sequence[Analysed], model: ModelIdentity) -> int:
         """Write results, close their work and open the reports of their studies; return how many were still ours.
@@ -104,9 +125,14 @@ class Analyses:
             for item in _recognised(connection, analysed):
                 if queue.complete(connection, item.task.claim, at=now):
                     insert_result(
-                        connection, item.task, item.outcome, model, now, started_at=item.started_at,
+                        connection,
+                        item.task,
+                        item.outcome,
+                        model,
+                        now,
+                        started_at=item.started_at,
                         timings=item.timings,
-                    )  # fmt: skip
+                    )
                     if not _is_own(item.outcome):
                         studies.add(item.task.study_uid)
                     kept += 1
@@ -149,15 +175,26 @@ def open_report(connection: Connection, policy: Policy, study_uid: str, now: dat
     urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
     row = connection.execute(urgency.where(instance.c.study_uid == study_uid, ~instance.c.conflict)).one()
     queue.put_off(
-        connection, queue=queue.REPORT, dedup=study_uid, priority=row.priority, max_attempts=policy.max_attempts,
-        due=policy.report_due(row.priority, row.last, now), at=now,
-    )  # fmt: skip
+        connection,
+        queue=queue.REPORT,
+        dedup=study_uid,
+        priority=row.priority,
+        max_attempts=policy.max_attempts,
+        due=policy.report_due(row.priority, row.last, now),
+        at=now,
+    )
 
 
 def insert_result(
-    connection: Connection, image: AnalysedImage, outcome: Outcome, model: ModelIdentity, now: datetime, *,
-    started_at: datetime | None = None, timings: Mapping[str, float] | None = None,
-) -> None:  # fmt: skip
+    connection: Connection,
+    image: AnalysedImage,
+    outcome: Outcome,
+    model: ModelIdentity,
+    now: datetime,
+    *,
+    started_at: datetime | None = None,
+    timings: Mapping[str, float] | None = None,
+) -> None:
     """Add the outcome as the next run of this image by this model."""
     runs = select(func.count()).where(result.c.instance_id == image.instance_id, result.c.bundle_digest == model.digest)
     values = {
@@ -173,9 +210,13 @@ def insert_result(
     connection.execute(result.insert().values(**values))
     told = {name: values.get(name) for name in ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")}
     record_event(
-        connection, now, "analysed", study_uid=image.study_uid, sop_instance_uid=image.sop_instance_uid,
+        connection,
+        now,
+        "analysed",
+        study_uid=image.study_uid,
+        sop_instance_uid=image.sop_instance_uid,
         detail={"input_sha256": [image.sha256], **told},
-    )  # fmt: skip
+    )
 
 
 def _columns(outcome: Outcome, model: ModelIdentity) -> dict[str, object]:

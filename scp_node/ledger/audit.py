@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
 
@@ -26,10 +26,10 @@ from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
 
-STATES = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
-DELIVERY_STATES = ("waiting", "delivered", "committed", "found", "dead", "discarded")
-_OUTCOME_STATES = {"finding": "analysed", "not-attempted": "not-analysed", "failed": "failed"}
-_CHUNK = 500
+STATES: Final = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
+DELIVERY_STATES: Final = ("waiting", "delivered", "committed", "found", "dead", "discarded")
+_OUTCOME_STATES: Final = {"finding": "analysed", "not-attempted": "not-analysed", "failed": "failed"}
+_CHUNK: Final = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +123,7 @@ class Audit:
         ]
 
 
-_EMPTY: dict[str, Any] = {
+_EMPTY: Final[dict[str, Any]] = {
     "sop_instance_uid": None,
     "study_uid": None,
     "series_uid": None,
@@ -259,8 +259,20 @@ def _waiting_part(row: Row[Any], *, analysing: bool) -> dict[str, Any]:
 
 
 def _result_part(row: Row[Any]) -> dict[str, Any]:
-    same = ("reason", "detail", "notes", "probability", "threshold", "grey_zone", "verdict", "regions",
-            "bundle", "bundle_digest", "calibration", "timings")  # fmt: skip
+    same = (
+        "reason",
+        "detail",
+        "notes",
+        "probability",
+        "threshold",
+        "grey_zone",
+        "verdict",
+        "regions",
+        "bundle",
+        "bundle_digest",
+        "calibration",
+        "timings",
+    )
     return {
         **{name: getattr(row, name) for name in same},
         "state": _OUTCOME_STATES[row.outcome],

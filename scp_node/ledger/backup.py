@@ -40,8 +40,11 @@ def backup_ledger(engine: Engine, file: Path, *, overwrite: bool = False) -> Ver
 
 def _pg_dump(engine: Engine, file: Path) -> str:
     at = engine.url
-    where = [f"--{name}={value}" for name, value in (("host", at.host), ("port", at.port), ("username", at.username))
-             if value]  # fmt: skip
+    where = [
+        f"--{name}={value}"
+        for name, value in (("host", at.host), ("port", at.port), ("username", at.username))
+        if value
+    ]
     return " ".join(["pg_dump --format=custom", *where, f"--file={file}", at.database or ""])
 
 

@@ -214,23 +214,33 @@ def _unpromised(
 def _described() -> Select[Any]:
     """Return the query for deliveries with the identity of what was sent."""
     columns = (
-        delivery.c.id, delivery.c.destination, delivery.c.state, delivery.c.sop_class_uid, delivery.c.transaction_uid,
-        delivery.c.delivered_at, report.c.study_uid,
+        delivery.c.id,
+        delivery.c.destination,
+        delivery.c.state,
+        delivery.c.sop_class_uid,
+        delivery.c.transaction_uid,
+        delivery.c.delivered_at,
+        report.c.study_uid,
         func.coalesce(companion.c.series_instance_uid, report.c.series_instance_uid).label("series_instance_uid"),
         func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid"),
         func.coalesce(companion.c.sha256, report.c.sha256).label("sha256"),
-    )  # fmt: skip
+    )
     joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
     return joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
 
 
 def _task(claim: Claim, row: Row[Any]) -> CommitmentTask:
     return CommitmentTask(
-        claim=claim, delivery_id=row.id, destination=row.destination, study_uid=row.study_uid,
-        series_instance_uid=row.series_instance_uid, sha256=row.sha256, transaction_uid=row.transaction_uid,
+        claim=claim,
+        delivery_id=row.id,
+        destination=row.destination,
+        study_uid=row.study_uid,
+        series_instance_uid=row.series_instance_uid,
+        sha256=row.sha256,
+        transaction_uid=row.transaction_uid,
         reference=Reference(sop_class_uid=row.sop_class_uid, sop_instance_uid=row.sop_instance_uid),
         delivered_at=row.delivered_at,
-    )  # fmt: skip
+    )
 
 
 def _outcome(row: Row[Any], state: str, reason: str = "") -> CommitmentOutcome:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, Table, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,9 +19,9 @@ from scp_node.ledger.queue import WorkState
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import verify
 
-_ROWS = 200  # in memory at a time
-_FILES = 8  # of tables with whole files, which have megabytes
-_MODULUS = 2**256
+_ROWS: Final = 200  # in memory at a time
+_FILES: Final = 8  # of tables with whole files, which have megabytes
+_MODULUS: Final = 2**256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

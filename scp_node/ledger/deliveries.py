@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, func, select, update
 
@@ -16,7 +16,7 @@ from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery, status_text
 from scp_node.ledger.transactions import Policy, Transactions
 
-_CHUNK = 500  # rows in one transaction
+_CHUNK: Final = 500  # rows in one transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +63,15 @@ class Deliveries:
             wanted = _described().add_columns(func.coalesce(companion.c.file, report.c.file).label("file"))
             row = connection.execute(wanted.where(delivery.c.id == claims[0].ref_id)).one()
         return DeliveryTask(
-            claim=claims[0], delivery_id=row.id, destination=name, study_uid=row.study_uid,
-            sop_instance_uid=row.sop_instance_uid, file=row.file, opened_at=row.created_at,
+            claim=claims[0],
+            delivery_id=row.id,
+            destination=name,
+            study_uid=row.study_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            file=row.file,
+            opened_at=row.created_at,
             tried_at=row.last_attempt_at,
-        )  # fmt: skip
+        )
 
     def delivered(
         self, task: DeliveryTask, *, status: int, sop_class_uid: str, check_after: timedelta | None = None
@@ -78,8 +83,16 @@ class Deliveries:
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
                 return False
-            _note(connection, task, now, state="delivered", dimse_status=status, detail="",
-                  sop_class_uid=sop_class_uid, delivered_at=now)  # fmt: skip
+            _note(
+                connection,
+                task,
+                now,
+                state="delivered",
+                dimse_status=status,
+                detail="",
+                sop_class_uid=sop_class_uid,
+                delivered_at=now,
+            )
             _record(connection, now, "delivered", task, status=status)
             if check_after is not None:
                 _open_commitment(connection, task, now + check_after, now)
@@ -185,9 +198,16 @@ class Deliveries:
 def _open_commitment(connection: Connection, task: DeliveryTask, due: datetime, now: datetime) -> None:
     """Open the question; of an object that was sent again it is the old one, with the tries that it had."""
     queue.put_off(
-        connection, queue=commit_queue(task.destination), dedup=str(task.delivery_id), ref_id=task.delivery_id,
-        priority=task.claim.priority, max_attempts=None, due=due, at=now, keep_attempt=True,
-    )  # fmt: skip
+        connection,
+        queue=commit_queue(task.destination),
+        dedup=str(task.delivery_id),
+        ref_id=task.delivery_id,
+        priority=task.claim.priority,
+        max_attempts=None,
+        due=due,
+        at=now,
+        keep_attempt=True,
+    )
 
 
 def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, select, text, update
 
@@ -17,8 +17,8 @@ from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 from scp_node.ledger.unregistrable import UnregistrableFile, record_unregistrable
 
-_REGISTER_LOCK = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
-_CHUNK = 500  # values in one IN list
+_REGISTER_LOCK: Final = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
+_CHUNK: Final = 500  # values in one IN list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +79,13 @@ class Intake:
             if row is not None:
                 told = {"input_sha256": [row.sha256], "lost": duplicate.original_path, "now": duplicate.spool_path}
                 record_event(
-                    connection, now, "original-replaced", study_uid=row.study_uid,
-                    sop_instance_uid=row.sop_instance_uid, detail=told,
-                )  # fmt: skip
+                    connection,
+                    now,
+                    "original-replaced",
+                    study_uid=row.study_uid,
+                    sop_instance_uid=row.sop_instance_uid,
+                    detail=told,
+                )
         return row is not None
 
     def unregistered(self, spool_paths: Sequence[str]) -> list[str]:
@@ -113,9 +117,14 @@ class Intake:
         if conflict:  # kept and shown, never analysed: a report could not say which of the two it speaks of
             return
         queue.enqueue(
-            connection, queue=queue.ANALYSE, dedup=str(instance_id), ref_id=instance_id, priority=item.priority,
-            max_attempts=self._policy.max_attempts, at=now,
-        )  # fmt: skip
+            connection,
+            queue=queue.ANALYSE,
+            dedup=str(instance_id),
+            ref_id=instance_id,
+            priority=item.priority,
+            max_attempts=self._policy.max_attempts,
+            at=now,
+        )
         due = self._policy.report_due(item.priority, item.received_at, now)
         queue.postpone(connection, queue=queue.REPORT, dedup=item.study_uid, due=due, at=now)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -27,14 +27,16 @@ from sqlalchemy.dialects import postgresql, sqlite
 from scp_node.domain import Priority
 from scp_node.ledger.database.schema import work
 
-ANALYSE = "analyse"
-REPORT = "report"
-DELIVER_PREFIX = "deliver:"
-COMMIT_PREFIX = "commit:"
-AFTER_ALL_ELSE = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
-LONGEST_WAIT = timedelta(hours=25)  # no setting allows a pause of more than a day: what is due later had another clock
-LONGEST_LEASE = timedelta(hours=2)  # nor a lease of more than an hour
-BEHIND_REPORTS = Priority.ROUTINE + 1  # added to the priority of what goes with a report: no report waits for a picture
+ANALYSE: Final = "analyse"
+REPORT: Final = "report"
+DELIVER_PREFIX: Final = "deliver:"
+COMMIT_PREFIX: Final = "commit:"
+AFTER_ALL_ELSE: Final = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
+# no setting allows a pause of more than a day: what is due later had another clock
+LONGEST_WAIT: Final = timedelta(hours=25)
+LONGEST_LEASE: Final = timedelta(hours=2)  # nor a lease of more than an hour
+# added to the priority of what goes with a report: no report waits for a picture
+BEHIND_REPORTS: Final = Priority.ROUTINE + 1
 
 
 def deliver_queue(destination: str) -> str:
@@ -58,7 +60,7 @@ class WorkState(StrEnum):
     CANCELLED = "cancelled"  # a person discarded it
 
 
-OPEN_STATES = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
+OPEN_STATES: Final = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
 
 
 class Suspects(StrEnum):
@@ -210,14 +212,30 @@ def claim(
             attempt=work.c.attempt + 1,
             started_at=at,
         )
-        .returning(work.c.id, work.c.dedup, work.c.ref_id, work.c.lease_token, work.c.attempt, work.c.priority,
-                   work.c.created_at)
-    )  # fmt: skip
+        .returning(
+            work.c.id,
+            work.c.dedup,
+            work.c.ref_id,
+            work.c.lease_token,
+            work.c.attempt,
+            work.c.priority,
+            work.c.created_at,
+        )
+    )
     claims = [
-        Claim(id=row.id, queue=queue, dedup=row.dedup, ref_id=row.ref_id, owner=owner, token=row.lease_token,
-              attempt=row.attempt, priority=row.priority, created_at=row.created_at)
+        Claim(
+            id=row.id,
+            queue=queue,
+            dedup=row.dedup,
+            ref_id=row.ref_id,
+            owner=owner,
+            token=row.lease_token,
+            attempt=row.attempt,
+            priority=row.priority,
+            created_at=row.created_at,
+        )
         for row in connection.execute(statement)
-    ]  # fmt: skip
+    ]
     return sorted(claims, key=lambda c: (c.created_at if oldest_first else c.priority, c.id))
 
 
@@ -308,10 +326,16 @@ def sweep(
         .returning(work.c.id, work.c.queue, work.c.dedup, work.c.ref_id, work.c.attempt, work.c.state)
     )
     return [
-        Expired(id=row.id, queue=row.queue, dedup=row.dedup, ref_id=row.ref_id, attempt=row.attempt,
-                dead=row.state == WorkState.DEAD)
+        Expired(
+            id=row.id,
+            queue=row.queue,
+            dedup=row.dedup,
+            ref_id=row.ref_id,
+            attempt=row.attempt,
+            dead=row.state == WorkState.DEAD,
+        )
         for row in connection.execute(expired)
-    ]  # fmt: skip
+    ]
 
 
 def _due(at: datetime) -> ColumnElement[bool]:
@@ -373,9 +397,9 @@ def cancel(connection: Connection, condition: ColumnElement[bool], *, at: dateti
     ).rowcount
 
 
-_MOST_URGENT: Sequence[ColumnElement[Any]] = (work.c.priority, work.c.id)
-_OLDEST: Sequence[ColumnElement[Any]] = (work.c.created_at, work.c.id)
-_RELEASED: dict[str, Any] = {"lease_owner": None, "lease_until": None}
+_MOST_URGENT: Final[Sequence[ColumnElement[Any]]] = (work.c.priority, work.c.id)
+_OLDEST: Final[Sequence[ColumnElement[Any]]] = (work.c.created_at, work.c.id)
+_RELEASED: Final[dict[str, Any]] = {"lease_owner": None, "lease_until": None}
 
 
 def _close(connection: Connection, claim: Claim, **values: Any) -> bool:

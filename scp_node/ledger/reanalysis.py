@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
@@ -16,8 +17,8 @@ from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
-_CHUNK = 500  # values in one IN list
-_ENDED = (WorkState.DONE, WorkState.DEAD)
+_CHUNK: Final = 500  # values in one IN list
+_ENDED: Final = (WorkState.DONE, WorkState.DEAD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +70,11 @@ class Reanalysis:
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(statement).all()
         return [
-            PastAnalysis(instance_id=row.id, study_uid=row.study_uid, spool_path=row.spool_path,
-                         kept=row.purging_at is None)
+            PastAnalysis(
+                instance_id=row.id, study_uid=row.study_uid, spool_path=row.spool_path, kept=row.purging_at is None
+            )
             for row in rows
-        ]  # fmt: skip
+        ]
 
     def request(self, images: Sequence[PastAnalysis]) -> int:
         """Have these images analysed again, after all that arrives meanwhile; return how many that are.

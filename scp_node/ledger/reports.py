@@ -151,9 +151,13 @@ class Reports:
                 _link(connection, snapshot.previous_id, [each for each in snapshot.result_ids if each not in linked])
 
     def save(
-        self, task: ReportTask, snapshot: StudySnapshot, built: BuiltReport, model: ModelIdentity,
+        self,
+        task: ReportTask,
+        snapshot: StudySnapshot,
+        built: BuiltReport,
+        model: ModelIdentity,
         destinations: Sequence[str],
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """Store the bytes of the report and its companions, and open their deliveries: the report's come first.
 
         Returns False, with the work open, when the claim was lost or the study changed while the report was built.
@@ -258,12 +262,26 @@ def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity
         .group_by(result.c.instance_id)
     )
     columns = (
-        result.c.id.label("result_id"), result.c.outcome, result.c.probability, result.c.logit, result.c.threshold,
-        result.c.grey_zone, result.c.reason, result.c.detail, result.c.notes, result.c.input_stats, result.c.regions,
+        result.c.id.label("result_id"),
+        result.c.outcome,
+        result.c.probability,
+        result.c.logit,
+        result.c.threshold,
+        result.c.grey_zone,
+        result.c.reason,
+        result.c.detail,
+        result.c.notes,
+        result.c.input_stats,
+        result.c.regions,
         result.c.attention,
-        instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path, instance.c.header,
-        instance.c.transfer_syntax, instance.c.calling_ae, instance.c.priority,
-    )  # fmt: skip
+        instance.c.sop_instance_uid,
+        instance.c.sha256,
+        instance.c.spool_path,
+        instance.c.header,
+        instance.c.transfer_syntax,
+        instance.c.calling_ae,
+        instance.c.priority,
+    )
     statement = select(*columns).join(instance, instance.c.id == result.c.instance_id)
     return connection.execute(statement.where(result.c.id.in_(newest)).order_by(instance.c.id)).all()
 
@@ -356,9 +374,14 @@ def _open_delivery(
     }
     delivery_id = insert_row(connection, delivery, created_at=now, **values)
     queue.enqueue(
-        connection, queue=queue.deliver_queue(name), dedup=str(delivery_id), ref_id=delivery_id, priority=priority,
-        max_attempts=None, at=now,
-    )  # fmt: skip
+        connection,
+        queue=queue.deliver_queue(name),
+        dedup=str(delivery_id),
+        ref_id=delivery_id,
+        priority=priority,
+        max_attempts=None,
+        at=now,
+    )
 
 
 def _sha256(file: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
@@ -13,10 +14,10 @@ from scp_node.ledger.queue import ANALYSE, OPEN_STATES, REPORT, WorkState
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
-BATCH = 100  # originals in one transaction
-_CLOSED_ANALYSES = (WorkState.DONE, WorkState.CANCELLED)
-_OPEN_REPORTS = (*OPEN_STATES, WorkState.DEAD)
-_OPEN_DELIVERIES = ("waiting", "dead")
+BATCH: Final = 100  # originals in one transaction
+_CLOSED_ANALYSES: Final = (WorkState.DONE, WorkState.CANCELLED)
+_OPEN_REPORTS: Final = (*OPEN_STATES, WorkState.DEAD)
+_OPEN_DELIVERIES: Final = ("waiting", "dead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +75,13 @@ class Retention:
             closed = connection.execute(update(instance).where(marked).values(purged_at=now).returning(*columns)).all()
             for row in closed:
                 record_event(
-                    connection, now, "purged", study_uid=row.study_uid, sop_instance_uid=row.sop_instance_uid,
+                    connection,
+                    now,
+                    "purged",
+                    study_uid=row.study_uid,
+                    sop_instance_uid=row.sop_instance_uid,
                     detail={"input_sha256": [row.sha256]},
-                )  # fmt: skip
+                )
         return len(closed)
 
     def held_back(self, older_than: timedelta) -> HeldBack:

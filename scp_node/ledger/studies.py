@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,9 +16,9 @@ from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_study
 from scp_node.ledger.transactions import Policy, Transactions
 
-INTERRUPTED = "association-interrupted"
-RESUMED = "association-resumed"
-_GOES_ON_WITHIN = timedelta(days=1)  # a sender; later only what it sends of the study itself counts
+INTERRUPTED: Final = "association-interrupted"
+RESUMED: Final = "association-resumed"
+_GOES_ON_WITHIN: Final = timedelta(days=1)  # a sender; later only what it sends of the study itself counts
 
 
 class Studies:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, exists, func, select
 
 from scp_node.ledger.database.schema import event, instance
 from scp_node.ledger.trail.events import record_event
 
-KIND = "unregistrable"
-_PATH = event.c.detail["path"].as_string()
-_STILL = (event.c.kind == KIND) & ~exists().where(instance.c.spool_path == _PATH)
+KIND: Final = "unregistrable"
+_PATH: Final = event.c.detail["path"].as_string()
+_STILL: Final = (event.c.kind == KIND) & ~exists().where(instance.c.spool_path == _PATH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, false, func, or_, select, update
 
@@ -20,7 +20,7 @@ from scp_node.ledger.trail.provenance import of_study, of_work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Standing, Watch
 
-LEASES_OF_PAUSE = 2  # an image that stopped a worker when it was alone waits for so many leases
+LEASES_OF_PAUSE: Final = 2  # an image that stopped a worker when it was alone waits for so many leases
 
 
 class Upkeep:
@@ -122,16 +122,20 @@ class Upkeep:
         return table
 
 
-_CLOSED = select(work.c.id, work.c.queue, work.c.ref_id, work.c.dedup)
+_CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id, work.c.dedup)
 
 
 def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
     """Note in the trail of its study what a person did to a piece of work."""
     subject = of_work(connection, row.queue, row.ref_id, row.dedup)
     record_event(
-        connection, now, kind, study_uid=subject.study_uid, sop_instance_uid=subject.sop_instance_uid,
+        connection,
+        now,
+        kind,
+        study_uid=subject.study_uid,
+        sop_instance_uid=subject.sop_instance_uid,
         detail={**subject.names, "work": row.id, "queue": row.queue},
-    )  # fmt: skip
+    )
 
 
 def _named(selector: str) -> ColumnElement[bool]:

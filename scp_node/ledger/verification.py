@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Table, func, select
 
@@ -14,9 +14,9 @@ from scp_node.ledger.database.schema import companion, instance, report, result
 from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
-MOST_PROBLEMS = 20  # that are named; a ledger that has more is looked at by a person anyway
-_WITH_REPORTS = "companions"
-_FILES = 8  # stored files in memory at a time: a picture has megabytes
+MOST_PROBLEMS: Final = 20  # that are named; a ledger that has more is looked at by a person anyway
+_WITH_REPORTS: Final = "companions"
+_FILES: Final = 8  # stored files in memory at a time: a picture has megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

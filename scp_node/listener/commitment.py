@@ -42,8 +42,11 @@ class CommitmentService:
         except EventRefusedError as refused:
             log.warning(
                 "commitment report refused status=0x%04X reason=%r calling_ae=%s peer=%s",
-                refused.status, str(refused), escaped(request.calling_ae), request.peer,
-            )  # fmt: skip
+                refused.status,
+                str(refused),
+                escaped(request.calling_ae),
+                request.peer,
+            )
             return refused.status
         return EventStatus.SUCCESS
 

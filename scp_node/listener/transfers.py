@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pynetdicom.dimse_messages import C_STORE_RQ
 
 from scp_node.dicom.inspection import is_uid, study_uid_of
 
-_HEADER_BYTES = 1 << 20  # how far into a dataset its Study Instance UID is looked for
+_HEADER_BYTES: Final = 1 << 20  # how far into a dataset its Study Instance UID is looked for
 
 
 class Cut(NamedTuple):

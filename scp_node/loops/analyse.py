@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypeGuard
+from typing import Final, Protocol, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,9 @@ from scp_node.runtime.polling import UnfitProcessError
 
 log = logging.getLogger(__name__)
 
-TOP_UP_SECONDS = 0.05  # a batch that is not full waits this long, once, for more images
-OLDEST_FIRST_EVERY = 8  # one claim in so many ignores priority, so that routine images never starve
-RETRY_PAUSE = timedelta(seconds=5)
+TOP_UP_SECONDS: Final = 0.05  # a batch that is not full waits this long, once, for more images
+OLDEST_FIRST_EVERY: Final = 8  # one claim in so many ignores priority, so that routine images never starve
+RETRY_PAUSE: Final = timedelta(seconds=5)
 
 
 class Decoder(Protocol):
@@ -48,11 +48,22 @@ class Analyser:
     """Analyses what waits, one batch a step."""
 
     def __init__(
-        self, *, ledger: Ledger, leases: LeaseKeeper, spool_folder: Path, decoder: Decoder, network: Network,
-        batch_size: int, owner: str, detector: Detector | None = None,
-        wants_attention: Callable[[Finding], bool] = lambda _: False, clock: Clock = utc_now,
-        progress: Progress | None = None, batch_seconds: float = math.inf, patiently: Patiently = at_once,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ledger: Ledger,
+        leases: LeaseKeeper,
+        spool_folder: Path,
+        decoder: Decoder,
+        network: Network,
+        batch_size: int,
+        owner: str,
+        detector: Detector | None = None,
+        wants_attention: Callable[[Finding], bool] = lambda _: False,
+        clock: Clock = utc_now,
+        progress: Progress | None = None,
+        batch_seconds: float = math.inf,
+        patiently: Patiently = at_once,
+    ) -> None:
         """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map.
 
         The network has `batch_seconds` for a batch before the loop whose `progress` this is counts as hung.
@@ -199,9 +210,12 @@ class Analyser:
     def _conclude(self, item: Prepared, logit: float) -> Outcome:
         identity = self._network.identity
         return conclude(
-            item, logit=logit, probability=self._network.probability(logit), threshold=identity.threshold,
+            item,
+            logit=logit,
+            probability=self._network.probability(logit),
+            threshold=identity.threshold,
             grey_zone=identity.grey_zone,
-        )  # fmt: skip
+        )
 
 
 def _require_numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -221,5 +235,7 @@ def _log_outcome(item: Analysed) -> None:
     else:
         log.info(
             "analysed sop_instance_uid=%s verdict=%s probability=%.3f",
-            item.task.sop_instance_uid, outcome.verdict, outcome.probability,
-        )  # fmt: skip
+            item.task.sop_instance_uid,
+            outcome.verdict,
+            outcome.probability,
+        )

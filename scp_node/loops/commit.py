@@ -42,9 +42,17 @@ class Committer:
     """Asks one destination about what it was sent, up to fifty objects a step."""
 
     def __init__(
-        self, *, name: str, asker: Asker | None, finder: Finder | None, ledger: Ledger, leases: LeaseKeeper,
-        settings: DeliverySettings, owner: str, randomness: random.Random | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        name: str,
+        asker: Asker | None,
+        finder: Finder | None,
+        ledger: Ledger,
+        leases: LeaseKeeper,
+        settings: DeliverySettings,
+        owner: str,
+        randomness: random.Random | None = None,
+    ) -> None:
         """Ask the destination `name` through `asker`, or look into it through `finder`; None: not to be done."""
         self._name = name
         self._asker = asker
@@ -95,8 +103,11 @@ class Committer:
             return False
         for task in asked:
             if task.transaction_uid:
-                log.warning("commitment not answered, asked again report_uid=%s destination=%s",
-                            task.reference.sop_instance_uid, self._name)  # fmt: skip
+                log.warning(
+                    "commitment not answered, asked again report_uid=%s destination=%s",
+                    task.reference.sop_instance_uid,
+                    self._name,
+                )
         self._note(asked or tasks, result)
         return True
 
@@ -108,8 +119,12 @@ class Committer:
         self._failures = 0
         if result.asked is Asked.REFUSED:
             self._ledger.commitments.refused(tasks, wait=wait, detail=result.detail)
-            log.warning("commitment refused, will be asked again destination=%s count=%d reason=%r",
-                        self._name, len(tasks), result.detail)  # fmt: skip
+            log.warning(
+                "commitment refused, will be asked again destination=%s count=%d reason=%r",
+                self._name,
+                len(tasks),
+                result.detail,
+            )
             return
         self._ledger.commitments.await_answer(tasks, wait=wait)
         for report in result.reports:
@@ -149,14 +164,22 @@ class Committer:
         )
         rest = [task for task in tasks if task.delivered_at >= oldest]
         self._ledger.commitments.put_back(rest, pause=pause, detail=detail)
-        log.warning("destination cannot be asked, will be retried destination=%s count=%d reason=%r",
-                    self._name, len(rest), detail)  # fmt: skip
+        log.warning(
+            "destination cannot be asked, will be retried destination=%s count=%d reason=%r",
+            self._name,
+            len(rest),
+            detail,
+        )
 
     def _give_up(self, tasks: _Tasks, detail: str) -> None:
         self._ledger.commitments.give_up(tasks, detail=detail)
         for task in tasks:
-            log.error("report delivered, commitment given up report_uid=%s destination=%s reason=%r",
-                      task.reference.sop_instance_uid, self._name, detail)  # fmt: skip
+            log.error(
+                "report delivered, commitment given up report_uid=%s destination=%s reason=%r",
+                task.reference.sop_instance_uid,
+                self._name,
+                detail,
+            )
 
 
 def _wanted(task: CommitmentTask) -> Wanted:

@@ -44,9 +44,18 @@ class Sender:
     """Delivers the reports of one destination, one a step."""
 
     def __init__(
-        self, *, name: str, scu: Scu, ledger: Ledger, leases: LeaseKeeper, settings: DeliverySettings, owner: str,
-        randomness: random.Random | None = None, check_after: timedelta | None = None, patiently: Patiently = at_once,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        name: str,
+        scu: Scu,
+        ledger: Ledger,
+        leases: LeaseKeeper,
+        settings: DeliverySettings,
+        owner: str,
+        randomness: random.Random | None = None,
+        check_after: timedelta | None = None,
+        patiently: Patiently = at_once,
+    ) -> None:
         """Send what waits for the destination `name` through `scu`; have it asked about that after `check_after`."""
         self._patiently = patiently
         self._name = name
@@ -112,8 +121,11 @@ class Sender:
         )
         log.warning(
             "report not delivered, will be retried report_uid=%s destination=%s status=%s reason=%s",
-            uid, self._name, status, result.detail,
-        )  # fmt: skip
+            uid,
+            self._name,
+            status,
+            result.detail,
+        )
 
     def _spends_a_try(self, task: DeliveryTask, result: SendResult) -> bool:
         if result.disposition is Disposition.UNANSWERED:
@@ -149,8 +161,11 @@ class Sender:
     def _log_dead(self, uid: str, status: str, detail: str) -> None:
         log.error(
             "report not delivered, given up report_uid=%s destination=%s status=%s reason=%s",
-            uid, self._name, status, detail,
-        )  # fmt: skip
+            uid,
+            self._name,
+            status,
+            detail,
+        )
 
     def _longest(self) -> timedelta:
         return timedelta(hours=self._settings.retry_for_hours)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from typing import Final
 
 from scp_node.ledger import Ledger, Original
 from scp_node.spool import Spool
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE = 60.0  # seconds between two looks
+LONGEST_PAUSE: Final = 60.0  # seconds between two looks
 
 
 class Purger:

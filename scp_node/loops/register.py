@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, timedelta
 from itertools import islice
+from typing import Final
 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -34,13 +35,13 @@ from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
 
 log = logging.getLogger(__name__)
 
-BATCH = 64  # instances in one commit: sixteen cost about what one costs
-REMEMBERED = 10_000  # instances that wait in memory; more are found again in the spool
-REMEMBERED_BYTES = 64 * 2**20  # of their headers: a peer decides how long one is
-RESCAN_SECONDS = 300.0
-RESCAN_DAYS = timedelta(days=2)  # later scans look at recent files; the first one at all that are there
-_SCAN_CHUNK = 1_000
-_SMALL_BYTES = 512  # that a refused store takes, about
+BATCH: Final = 64  # instances in one commit: sixteen cost about what one costs
+REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
+REMEMBERED_BYTES: Final = 64 * 2**20  # of their headers: a peer decides how long one is
+RESCAN_SECONDS: Final = 300.0
+RESCAN_DAYS: Final = timedelta(days=2)  # later scans look at recent files; the first one at all that are there
+_SCAN_CHUNK: Final = 1_000
+_SMALL_BYTES: Final = 512  # that a refused store takes, about
 
 _Arrival = ReceivedInstance | RejectedInstance | TransferEnded | CommitmentAnswer
 
@@ -49,10 +50,15 @@ class Registrar:
     """Takes received and rejected instances from the listener, without ever making it wait."""
 
     def __init__(
-        self, ledger: Ledger, spool: Spool, *, clock: Clock = utc_now,
-        remembered: int = REMEMBERED, remembered_bytes: int = REMEMBERED_BYTES,
+        self,
+        ledger: Ledger,
+        spool: Spool,
+        *,
+        clock: Clock = utc_now,
+        remembered: int = REMEMBERED,
+        remembered_bytes: int = REMEMBERED_BYTES,
         renew: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Enter what `spool` holds into `ledger`; more than `remembered` wait in the spool alone.
 
         `renew` is called as long as that goes on.
@@ -164,9 +170,13 @@ class Registrar:
         try:
             if isinstance(arrival, RejectedInstance):
                 self._ledger.intake.record_rejected(
-                    sop_instance_uid=arrival.sop_instance_uid, calling_ae=arrival.calling_ae, peer=arrival.peer,
-                    status=arrival.status, reason=arrival.reason, at=arrival.at,
-                )  # fmt: skip
+                    sop_instance_uid=arrival.sop_instance_uid,
+                    calling_ae=arrival.calling_ae,
+                    peer=arrival.peer,
+                    status=arrival.status,
+                    reason=arrival.reason,
+                    at=arrival.at,
+                )
             elif isinstance(arrival, CommitmentAnswer):
                 settle(self._ledger, arrival.report, arrival.destinations)
         except Exception as error:
@@ -235,11 +245,16 @@ class Registrar:
         cause = getattr(error, "orig", None) or error
         self._give_up(
             UnregistrableFile(
-                spool_path=path, reason=f"{blamed}: {type(cause).__name__}", sha256=instance.sha256,
-                received_at=instance.received_at, sop_instance_uid=instance.sop_instance_uid,
-                study_uid=instance.study_uid, calling_ae=instance.calling_ae, peer=instance.peer,
+                spool_path=path,
+                reason=f"{blamed}: {type(cause).__name__}",
+                sha256=instance.sha256,
+                received_at=instance.received_at,
+                sop_instance_uid=instance.sop_instance_uid,
+                study_uid=instance.study_uid,
+                calling_ae=instance.calling_ae,
+                peer=instance.peer,
             )
-        )  # fmt: skip
+        )
         return 0
 
     def _remove(self, duplicate: Duplicate) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 from scp_node.domain import BuiltReport, ModelIdentity
 from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot
@@ -15,8 +15,8 @@ from scp_node.runtime.patience import Patiently, at_once
 
 log = logging.getLogger(__name__)
 
-PENDING_PAUSE = timedelta(seconds=0.25)  # until a study whose images are still analysed is looked at again
-RETRY_PAUSE = timedelta(seconds=5)
+PENDING_PAUSE: Final = timedelta(seconds=0.25)  # until a study whose images are still analysed is looked at again
+RETRY_PAUSE: Final = timedelta(seconds=5)
 
 
 class Build(Protocol):
@@ -34,9 +34,16 @@ class Reporter:
     """Reports studies that are quiet, one a step."""
 
     def __init__(
-        self, *, ledger: Ledger, leases: LeaseKeeper, model: ModelIdentity, build: Build,
-        destinations: Callable[[StudySnapshot], list[str]], owner: str, patiently: Patiently = at_once,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        ledger: Ledger,
+        leases: LeaseKeeper,
+        model: ModelIdentity,
+        build: Build,
+        destinations: Callable[[StudySnapshot], list[str]],
+        owner: str,
+        patiently: Patiently = at_once,
+    ) -> None:
         """Build reports with `build` and open their deliveries to what `destinations` names."""
         self._ledger = ledger
         self._leases = leases
@@ -79,5 +86,8 @@ class Reporter:
         if self._ledger.reports.save(task, snapshot, built, self._model, names):
             log.info(
                 "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
-                task.study_uid, built.sop_instance_uid, len(snapshot.images), ",".join(names) or "none",
-            )  # fmt: skip
+                task.study_uid,
+                built.sop_instance_uid,
+                len(snapshot.images),
+                ",".join(names) or "none",
+            )

@@ -88,9 +88,13 @@ class ReportBuilder:
         at = self.clock()
         images = [self._stated(image) for image in snapshot.images]
         built = build_report(
-            study_images=images, model=self.model, site=self.site, previous=snapshot.previous, at=at,
+            study_images=images,
+            model=self.model,
+            site=self.site,
+            previous=snapshot.previous,
+            at=at,
             incomplete=snapshot.incomplete,
-        )  # fmt: skip
+        )
         if built.content_digest == snapshot.previous_content_digest:
             return built
         version = snapshot.previous.version + 1 if snapshot.previous else 1
@@ -100,8 +104,11 @@ class ReportBuilder:
     def _companions(self, occasion: Occasion, spool_paths: Sequence[str]) -> Iterator[BuiltObject]:
         """Yield what goes with the report; what cannot be made does not hold it up."""
         common: dict[str, Any] = {
-            "model": self.model, "site": self.site, "version": occasion.version, "at": occasion.at
-        }  # fmt: skip
+            "model": self.model,
+            "site": self.site,
+            "version": occasion.version,
+            "at": occasion.at,
+        }
         images, settings = occasion.images, self.settings
         whole: dict[str, Any] = {**common, "incomplete": occasion.incomplete}  # of what speaks for the study
         if settings.text_sr:

@@ -17,8 +17,9 @@ def settle(ledger: Ledger, report: CommitmentReport, destinations: Collection[st
     if outcomes is None:
         log.warning(
             "commitment report of an unknown transaction transaction_uid=%s destination=%s",
-            report.transaction_uid, ",".join(sorted(destinations)),
-        )  # fmt: skip
+            report.transaction_uid,
+            ",".join(sorted(destinations)),
+        )
     for outcome in outcomes or []:
         tell(outcome)
 

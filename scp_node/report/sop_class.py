@@ -29,10 +29,12 @@ COMPANION_SOP_CLASSES: Final = (  # each is sent as it is, or not
     KeyObjectSelectionDocumentStorage,
 )
 
-_PREAMBLE_LENGTH = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
-_LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_MEDIA_STORAGE_SOP_CLASS_UID = (0x0002, 0x0002)
-_SOP_CLASS_UID = (0x0008, 0x0016)
+_PREAMBLE_LENGTH: Final = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
+_LONG_VRS: Final = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+_MEDIA_STORAGE_SOP_CLASS_UID: Final = (0x0002, 0x0002)
+_SOP_CLASS_UID: Final = (0x0008, 0x0016)
 
 
 def with_sop_class(file: bytes, sop_class_uid: str) -> bytes:

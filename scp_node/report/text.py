@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 from pydicom import Dataset, dcmread
 
@@ -45,7 +45,7 @@ def _reference(item: Dataset) -> str:
     return str(references[0].get("ReferencedSOPInstanceUID", "")) if references else ""
 
 
-_VALUES: Mapping[str, Callable[[Dataset], str]] = {  # PS3.3 Table C.17.3-7
+_VALUES: Final[Mapping[str, Callable[[Dataset], str]]] = {  # PS3.3 Table C.17.3-7
     "TEXT": lambda item: str(item.get("TextValue", "")),
     "CODE": lambda item: _meaning(item.get("ConceptCodeSequence")),
     "DATE": lambda item: str(item.get("Date", "")),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from typing import Any
+from typing import Any, Final
 
-NAMESPACE = uuid.UUID("511622f5-97b8-4509-a620-202e4ed161e9")  # drawn once; a change makes every UID a new one
+NAMESPACE: Final = uuid.UUID("511622f5-97b8-4509-a620-202e4ed161e9")  # drawn once; a change makes every UID a new one
 
 
 def derived_uid(kind: str, *key: str) -> str:

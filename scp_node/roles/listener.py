@@ -62,9 +62,14 @@ class _Followers:
     """The threads beside the listener that need the database: they begin once it can be used."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, *,
-        register: Callable[[threading.Event], None], purge: Callable[[], object], heart: Heartbeat,
-    ) -> None:  # fmt: skip
+        self,
+        settings: Settings,
+        engine: Engine,
+        *,
+        register: Callable[[threading.Event], None],
+        purge: Callable[[], object],
+        heart: Heartbeat,
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._register = register

@@ -36,25 +36,38 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat) -> i
         def open_sender(destination: DestinationSettings, progress: Progress) -> Callable[[], bool]:
             patience = Patience(stop, name=progress.name, renew=progress.renew)
             scu = StorageScu(
-                destination, calling_ae=settings.node.ae_title, sop_classes=settings.report.sop_classes,
-                other_sop_classes=COMPANION_SOP_CLASSES, settings=settings.delivery, recast=with_sop_class,
-            )  # fmt: skip
+                destination,
+                calling_ae=settings.node.ae_title,
+                sop_classes=settings.report.sop_classes,
+                other_sop_classes=COMPANION_SOP_CLASSES,
+                settings=settings.delivery,
+                recast=with_sop_class,
+            )
             stack.callback(scu.close)
             is_checked = destination.commitment or destination.find
             return Sender(
-                name=destination.name, scu=scu, ledger=ledger, leases=leases, settings=settings.delivery,
-                owner=owner_named(f"sender:{destination.name}"), patiently=patience,
+                name=destination.name,
+                scu=scu,
+                ledger=ledger,
+                leases=leases,
+                settings=settings.delivery,
+                owner=owner_named(f"sender:{destination.name}"),
+                patiently=patience,
                 check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
-            ).step  # fmt: skip
+            ).step
 
         def open_committer(destination: DestinationSettings) -> Callable[[], bool]:
             asker = CommitmentScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
             finder = QueryScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
             return Committer(
-                name=destination.name, ledger=ledger, leases=leases, settings=settings.delivery,
-                asker=asker if destination.commitment else None, finder=finder if destination.find else None,
+                name=destination.name,
+                ledger=ledger,
+                leases=leases,
+                settings=settings.delivery,
+                asker=asker if destination.commitment else None,
+                finder=finder if destination.find else None,
                 owner=owner_named(f"committer:{destination.name}"),
-            ).step  # fmt: skip
+            ).step
 
         delivery = settings.delivery
         sending = STEP_SECONDS + delivery.connect_seconds + 3 * delivery.send_seconds

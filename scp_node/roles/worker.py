@@ -57,27 +57,42 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
         )
         analysing, reporting = heart.loop("analyse", STEP_SECONDS), heart.loop("report", STEP_SECONDS)
         analyser = Analyser(
-            ledger=ledger, leases=leases, spool_folder=settings.node.data_dir / SPOOL_FOLDER,
-            decoder=WatchedDecoder(pool, analysing, others=1), network=model, detector=model.detector,
-            batch_size=settings.inference.batch_size, owner=owner_named("worker"),
+            ledger=ledger,
+            leases=leases,
+            spool_folder=settings.node.data_dir / SPOOL_FOLDER,
+            decoder=WatchedDecoder(pool, analysing, others=1),
+            network=model,
+            detector=model.detector,
+            batch_size=settings.inference.batch_size,
+            owner=owner_named("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),
-            progress=analysing, batch_seconds=settings.inference.batch_seconds,
+            progress=analysing,
+            batch_seconds=settings.inference.batch_seconds,
             patiently=Patience(stop, name="analyse", renew=analysing.renew),
-        )  # fmt: skip
+        )
         build = ReportBuilder(
-            settings=settings.report, model=model.identity, site=_site(settings),
+            settings=settings.report,
+            model=model.identity,
+            site=_site(settings),
             spool_folder=settings.node.data_dir / SPOOL_FOLDER,
             pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size),
-        )  # fmt: skip
+        )
         reporter = Reporter(
-            ledger=ledger, leases=leases, model=model.identity, build=build,
-            destinations=lambda snapshot: route(settings, snapshot), owner=owner_named("reporter"),
+            ledger=ledger,
+            leases=leases,
+            model=model.identity,
+            build=build,
+            destinations=lambda snapshot: route(settings, snapshot),
+            owner=owner_named("reporter"),
             patiently=Patience(stop, name="report", renew=reporting.renew),
-        )  # fmt: skip
+        )
         log.info(
             "analysing bundle=%s backend=%s device=%s detector=%s",
-            model.identity.bundle, model.backend, model.device, "yes" if model.detector else "no",
-        )  # fmt: skip
+            model.identity.bundle,
+            model.backend,
+            model.device,
+            "yes" if model.detector else "no",
+        )
         loops = [(analysing, analyser.step), (reporting, reporter.step)]
         return run_loops(stop, heart, [*loops, (heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger))])
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,7 +15,7 @@ from scp_node.ledger import Claim, Ledger
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 2.0  # a renewal that hangs in the database does not keep the process
+_CLOSE_SECONDS: Final = 2.0  # a renewal that hangs in the database does not keep the process
 
 
 class LeaseKeeper:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -14,8 +14,8 @@ from scp_node.ledger.database.errors import first_line
 
 T = TypeVar("T")
 
-SHORTEST_PAUSE = 0.25  # seconds
-LONGEST_PAUSE = 5.0
+SHORTEST_PAUSE: Final = 0.25  # seconds
+LONGEST_PAUSE: Final = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -36,9 +36,13 @@ class Patience:
     """Repeats an action while the database is away; each must be one that may be done twice."""
 
     def __init__(
-        self, stop: threading.Event, *, name: str, also: tuple[type[Exception], ...] = (),
+        self,
+        stop: threading.Event,
+        *,
+        name: str,
+        also: tuple[type[Exception], ...] = (),
         renew: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Wait until `stop` is set; what `also` names is waited for, too. `renew` is called before each try."""
         self._stop = stop
         self._name = name

@@ -7,12 +7,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 log = logging.getLogger(__name__)
 
-SHORTEST_PAUSE = 0.02  # seconds
-LONGEST_PAUSE = 0.25
-LONGEST_PAUSE_AFTER_ERROR = 15.0
+SHORTEST_PAUSE: Final = 0.02  # seconds
+LONGEST_PAUSE: Final = 0.25
+LONGEST_PAUSE_AFTER_ERROR: Final = 15.0
 
 
 class UnfitProcessError(Exception):

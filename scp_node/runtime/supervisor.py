@@ -17,20 +17,23 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from scp_node.runtime.heartbeat import START_SECONDS, WORKING
 
 log = logging.getLogger(__name__)
 
-REFUSED = 2  # exit status of a role that cannot start: a setting, the database, the bundle; trying again is useless
-SILENT_SECONDS = 30.0  # unless told otherwise
-SUPERVISED = "--supervised"
-_SHORTEST_PAUSE = 0.2
-LONGEST_PAUSE = 30.0  # unless told otherwise
-_STEADY = 60.0  # seconds after which an earlier death is forgotten
-_GRACE = 30.0  # seconds that a role has to finish when told to stop
-_LOOK = 0.1  # seconds between two looks at the roles
-_LONGEST_LOOK = 1.0  # of silence is counted at one look: a machine that was frozen has not heard its roles
+REFUSED: Final = (
+    2  # exit status of a role that cannot start: a setting, the database, the bundle; trying again is useless
+)
+SILENT_SECONDS: Final = 30.0  # unless told otherwise
+SUPERVISED: Final = "--supervised"
+_SHORTEST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 30.0  # unless told otherwise
+_STEADY: Final = 60.0  # seconds after which an earlier death is forgotten
+_GRACE: Final = 30.0  # seconds that a role has to finish when told to stop
+_LOOK: Final = 0.1  # seconds between two looks at the roles
+_LONGEST_LOOK: Final = 1.0  # of silence is counted at one look: a machine that was frozen has not heard its roles
 
 
 @dataclass(slots=True)
@@ -63,9 +66,12 @@ class Supervisor:
     """Starts the roles, restarts them, and stops them together."""
 
     def __init__(
-        self, commands: Mapping[str, Sequence[str]], *, silent_seconds: float = SILENT_SECONDS,
+        self,
+        commands: Mapping[str, Sequence[str]],
+        *,
+        silent_seconds: float = SILENT_SECONDS,
         longest_pause: float = LONGEST_PAUSE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Run each command under its role's name.
 
         One that says nothing for `silent_seconds` is killed; one that dies again and again waits up to `longest_pause`.

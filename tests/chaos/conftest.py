@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine
@@ -16,8 +16,8 @@ from sqlalchemy import Engine
 from tests import servers
 from tests.scp_node.ledger_node import ledger_engine
 
-LONG_VARIABLE = "CHAOS"  # CHAOS=long
-SEED_VARIABLE = "CHAOS_SEED"
+LONG_VARIABLE: Final = "CHAOS"  # CHAOS=long
+SEED_VARIABLE: Final = "CHAOS_SEED"
 _figures: list[str] = []
 
 
@@ -46,7 +46,7 @@ def _seed() -> int:
     return int(os.environ.get(SEED_VARIABLE) or _RANDOM_SEED)
 
 
-_RANDOM_SEED = time.time_ns() % 10**6
+_RANDOM_SEED: Final = time.time_ns() % 10**6
 
 
 @pytest.fixture

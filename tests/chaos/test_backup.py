@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset
@@ -25,7 +25,7 @@ from tests.chaos.conftest import Chaos
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-ENDED = {"analysed", "not-analysed", "failed"}
+ENDED: Final = {"analysed", "not-analysed", "failed"}
 
 
 @dataclass
@@ -191,8 +191,11 @@ def missing(promised: list[Dataset], pacs: Pacs) -> list[str]:
 def command(node: Node, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "scp_node", *arguments, "--config", str(node.config)],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -22,10 +22,13 @@ from tests.chaos.kit.clock import Modality, Pacs, PostgresWithClock, SetClock, d
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-HOUR, DAY = 3_600.0, 86_400.0
-LEASE, PAUSE = 3.0, 3.0  # seconds; the pause before the first retry is between half and all of it
-LATE = 4.0  # seconds that a retry may come later, for polling and a busy machine
-OPEN = "SELECT count(*) FROM work WHERE state IN ('ready', 'leased', 'delayed')"
+HOUR: Final = 3_600.0
+DAY: Final = 86_400.0
+# seconds; the pause before the first retry is between half and all of it
+LEASE: Final = 3.0
+PAUSE: Final = 3.0
+LATE: Final = 4.0  # seconds that a retry may come later, for polling and a busy machine
+OPEN: Final = "SELECT count(*) FROM work WHERE state IN ('ready', 'leased', 'delayed')"
 
 
 @dataclass
@@ -125,7 +128,7 @@ def test_no_jump_of_the_clock_aborts_an_association_shifts_a_retry_or_loses_a_le
     )
 
 
-_WORKED = "SELECT attempt FROM work WHERE queue IN ('analyse', 'report', 'deliver:slow')"
+_WORKED: Final = "SELECT attempt FROM work WHERE queue IN ('analyse', 'report', 'deliver:slow')"
 
 
 def _check_audit(site: Site) -> None:

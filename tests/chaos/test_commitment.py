@@ -90,10 +90,15 @@ def _settings(pacs: CommittingPacs, port: int, database: dict[str, Any], commit_
         "destinations": [destination(pacs.port, commitment=True)],
         "database": database,
         "delivery": {
-            "retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5, "commit_after_seconds": 0.1,
-            "commit_answer_seconds": 0.5, "commit_wait_seconds": 1, "commit_attempts": commit_attempts,
+            "retry_first_seconds": 0.2,
+            "retry_cap_seconds": 0.5,
+            "probe_seconds": 0.5,
+            "commit_after_seconds": 0.1,
+            "commit_answer_seconds": 0.5,
+            "commit_wait_seconds": 1,
+            "commit_attempts": commit_attempts,
         },
-    }  # fmt: skip
+    }
 
 
 def _told(pacs: CommittingPacs) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pynetdicom import evt
@@ -27,8 +27,10 @@ from tests.node import Node, destination, radiograph
 from tests.scp_node.delivery.scp import Scp
 from tests.waiting import let_pass, wait_until
 
-DISK_MIB = 48
-MOST_DESCRIPTORS = 64  # of a process: its connections to the database have few, however often they were opened anew
+DISK_MIB: Final = 48
+MOST_DESCRIPTORS: Final = (
+    64  # of a process: its connections to the database have few, however often they were opened anew
+)
 
 
 @dataclass

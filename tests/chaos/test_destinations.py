@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -24,11 +24,11 @@ from tests.node import destination, radiograph
 from tests.scp_node.ledger_node import Node
 from tests.waiting import wait_until
 
-FREE_AGAIN = 30.0  # seconds that one try may hold the sender by the defaults
-QUICK = DeliverySettings(send_seconds=1.0, connect_seconds=0.5)
-QUICK_FREE_AGAIN = 1.0 + 5  # seconds, with room for a busy machine
-LARGE = 4_000_000  # bytes: more than a line's buffers, and 400 s at 10 kB/s
-TRIES = 5  # three pause it, then it is probed and tried again
+FREE_AGAIN: Final = 30.0  # seconds that one try may hold the sender by the defaults
+QUICK: Final = DeliverySettings(send_seconds=1.0, connect_seconds=0.5)
+QUICK_FREE_AGAIN: Final = 1.0 + 5  # seconds, with room for a busy machine
+LARGE: Final = 4_000_000  # bytes: more than a line's buffers, and 400 s at 10 kB/s
+TRIES: Final = 5  # three pause it, then it is probed and tried again
 
 
 def _tries(node: Node, sender: Sender, number: int) -> list[float]:
@@ -85,8 +85,10 @@ def test_a_sender_is_free_again_in_time_and_what_waited_arrives_once_the_destina
     if kind is not Kind.SILENT:  # it took what it never answered: the same instance came again
         assert set(arrivals.values()) == {1}
     again = sum(arrivals.values()) - 3
-    chaos.figure(f"sender free again after {max(held):.2f} s at most, {len(dead)} dead letters requeued, "
-                 f"3 of 3 delivered after the repair, {again} sent twice")  # fmt: skip
+    chaos.figure(
+        f"sender free again after {max(held):.2f} s at most, {len(dead)} dead letters requeued, "
+        f"3 of 3 delivered after the repair, {again} sent twice"
+    )
 
 
 class Hospital:
@@ -111,8 +113,9 @@ class Hospital:
         return str(image.StudyInstanceUID), time.monotonic() - began
 
     def states(self, name: str) -> Counter[str]:
-        return Counter(each["state"] for row in self.node.audit() for each in row["deliveries"]
-                       if each["destination"] == name)  # fmt: skip
+        return Counter(
+            each["state"] for row in self.node.audit() for each in row["deliveries"] if each["destination"] == name
+        )
 
     def alarms(self, phrase: str, name: str) -> int:
         return sum(
@@ -159,4 +162,4 @@ def test_eight_bad_destinations_disturb_no_other_and_get_all_reports_once_they_a
         f"{number} studies, 8 bad destinations: the good one had a report {median(seconds):.2f} s after the response "
         f"to its image (median); after the repair all 8 had all {number} within {took:.0f} s, {number} dead letters "
         f"requeued, {doubled[Kind.SILENT.name]} sent twice to the one that took and never answered"
-    )  # fmt: skip
+    )

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -25,12 +25,14 @@ from tests.chaos.kit.process_tree import processes
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700  # PS3.4 Table B.2-1
-ASSOCIATIONS = 3  # at the same time
-PAGE = 4096  # bytes
-ACCEPTS_AGAIN = 5.0  # seconds
-LOW_WATER = 48  # MiB
-START_SECONDS = 180.0  # at most: on a machine that has much else to do
+# PS3.4 Table B.2-1
+SUCCESS: Final = 0x0000
+OUT_OF_RESOURCES: Final = 0xA700
+ASSOCIATIONS: Final = 3  # at the same time
+PAGE: Final = 4096  # bytes
+ACCEPTS_AGAIN: Final = 5.0  # seconds
+LOW_WATER: Final = 48  # MiB
+START_SECONDS: Final = 180.0  # at most: on a machine that has much else to do
 
 
 @dataclass

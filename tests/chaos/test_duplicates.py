@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -23,8 +23,8 @@ from tests.chaos.kit.clock import rows
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-AT_ONCE = 16  # associations
-PATIENCE = 240.0  # seconds, on a busy machine
+AT_ONCE: Final = 16  # associations
+PATIENCE: Final = 240.0  # seconds, on a busy machine
 
 
 @dataclass
@@ -151,8 +151,11 @@ def test_sixteen_associations_into_one_study_lose_and_double_nothing(chaos: Chao
     assert {row["state"] for row in audit} == {"analysed"}
     *_, report = site.reports(study)
     [evidence] = report.CurrentRequestedProcedureEvidenceSequence
-    told = [item.ReferencedSOPInstanceUID for series in evidence.ReferencedSeriesSequence
-            for item in series.ReferencedSOPSequence]  # fmt: skip
+    told = [
+        item.ReferencedSOPInstanceUID
+        for series in evidence.ReferencedSeriesSequence
+        for item in series.ReferencedSOPSequence
+    ]
     assert sorted(told) == sorted(sent), "the newest report speaks of all of them, each once"
     chaos.figure(
         f"{AT_ONCE} associations into one study, {total + AT_ONCE} stores of {len(sent)} images: {len(audit)} rows == "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, event
@@ -27,12 +27,12 @@ from tests.scp_node.ledger_node import ledger_engine
 from tests.servers import Postgres
 from tests.waiting import wait_until
 
-FLAT = 1.10  # "within 10 %"
-EXPLICIT_VR_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
-_PAGE_KIB = os.sysconf("SC_PAGE_SIZE") // 1024
-_CHUNK = 5_000
-_TURNS = 60
-_NOT_THE_NODES = 1_000_000  # ids that the node itself does not come to
+FLAT: Final = 1.10  # "within 10 %"
+EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
+_PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
+_CHUNK: Final = 5_000
+_TURNS: Final = 60
+_NOT_THE_NODES: Final = 1_000_000  # ids that the node itself does not come to
 
 
 @pytest.fixture
@@ -187,8 +187,18 @@ def _add_deliveries(engine: Engine, rows: int) -> None:
     for start in range(0, rows, _CHUNK):
         chunk = range(_NOT_THE_NODES + start, _NOT_THE_NODES + min(start + _CHUNK, rows))
         made = [_report(number, now) for number in chunk]
-        sent = [{"id": number, "report_id": number, "destination": "away", "state": "waiting", "attempts": 0,
-                 "detail": "", "created_at": now} for number in chunk]  # fmt: skip
+        sent = [
+            {
+                "id": number,
+                "report_id": number,
+                "destination": "away",
+                "state": "waiting",
+                "attempts": 0,
+                "detail": "",
+                "created_at": now,
+            }
+            for number in chunk
+        ]
         with engine.begin() as connection:
             connection.execute(report.insert(), made)
             connection.execute(delivery.insert(), sent)
@@ -198,13 +208,31 @@ def _add_deliveries(engine: Engine, rows: int) -> None:
 def _report(number: int, now: Any) -> dict[str, Any]:
     same = dict.fromkeys(("bundle_digest", "content_digest", "sha256"), f"{number:064d}")
     uids = dict.fromkeys(("sop_class_uid", "series_instance_uid"), "1.2.3")
-    return {**same, **uids, "id": number, "study_uid": f"1.2.7.{number}", "version": 1,
-            "sop_instance_uid": f"1.2.8.{number}", "file": b"report" * 100, "at": now}  # fmt: skip
+    return {
+        **same,
+        **uids,
+        "id": number,
+        "study_uid": f"1.2.7.{number}",
+        "version": 1,
+        "sop_instance_uid": f"1.2.8.{number}",
+        "file": b"report" * 100,
+        "at": now,
+    }
 
 
 def _work(queue: str, number: int, now: Any, state: WorkState) -> dict[str, Any]:
-    return {"queue": queue, "dedup": str(number), "ref_id": number, "state": state, "priority": 10,
-            "attempt": 0, "max_attempts": 3, "lease_token": 0, "error": "", "created_at": now}  # fmt: skip
+    return {
+        "queue": queue,
+        "dedup": str(number),
+        "ref_id": number,
+        "state": state,
+        "priority": 10,
+        "attempt": 0,
+        "max_attempts": 3,
+        "lease_token": 0,
+        "error": "",
+        "created_at": now,
+    }
 
 
 def _delayed(number: int, now: Any) -> dict[str, Any]:
@@ -253,8 +281,12 @@ def _settled(process: Process) -> tuple[int, int, float]:
 def _echoes(node: Node, number: int) -> None:
     for _ in range(number):
         association = RequestedAssociation.request(
-            "127.0.0.1", node.settings.listen.port, calling_ae="MODALITY1", called_ae=node.settings.node.ae_title,
-            contexts=[(VERIFICATION, [EXPLICIT_VR_LITTLE_ENDIAN])], seconds=20,
-        )  # fmt: skip
+            "127.0.0.1",
+            node.settings.listen.port,
+            calling_ae="MODALITY1",
+            called_ae=node.settings.node.ae_title,
+            contexts=[(VERIFICATION, [EXPLICIT_VR_LITTLE_ENDIAN])],
+            seconds=20,
+        )
         assert association.echo(seconds=20) == 0
         association.release()

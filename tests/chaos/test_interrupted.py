@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset
@@ -22,8 +22,8 @@ from tests.chaos.kit.cut import Line
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-IMAGES = 3  # of a study
-PATIENCE = 120.0  # seconds, on a busy machine
+IMAGES: Final = 3  # of a study
+PATIENCE: Final = 120.0  # seconds, on a busy machine
 
 
 @dataclass
@@ -56,9 +56,13 @@ class Site:
         """Send the study, over a line that passes so many bytes; return how many it passed."""
         with Line(self.node.settings.listen.port, most=most, reset=reset) as line:
             answers = send_files(
-                list(study.files.values()), host="127.0.0.1", port=line.port,
-                called_ae=self.node.settings.node.ae_title, calling_ae="MODALITY1", on_progress=lambda *_: None,
-            )  # fmt: skip
+                list(study.files.values()),
+                host="127.0.0.1",
+                port=line.port,
+                called_ae=self.node.settings.node.ae_title,
+                calling_ae="MODALITY1",
+                on_progress=lambda *_: None,
+            )
         uids = {path: uid for uid, path in study.files.items()}
         study.acknowledged |= {uids[path] for path, status in answers if status == 0x0000}
         return line.passed
@@ -97,9 +101,11 @@ def site(database: dict[str, Any], tmp_path: Path) -> Iterator[Site]:
         pacs = StoragePacs(tmp_path / "pacs")
         stack.callback(pacs.close)
         changes = {
-            "destinations": [destination(pacs.port)], "report": {"overlay": "none"}, "study": {"quiet_seconds": 3},
+            "destinations": [destination(pacs.port)],
+            "report": {"overlay": "none"},
+            "study": {"quiet_seconds": 3},
             "database": database,
-        }  # fmt: skip
+        }
         node = Node(tmp_path, changes)
         stack.callback(node.end)
         yield Site(node.start(), pacs)

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -22,9 +22,9 @@ from tests.chaos.kit.work_watch import WorkWatch
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-LEASE = 3.0  # seconds
-PATIENCE = 300.0  # seconds to start or to get idle, at most: on a machine that has much else to do
-SETTINGS: dict[str, Any] = {
+LEASE: Final = 3.0  # seconds
+PATIENCE: Final = 300.0  # seconds to start or to get idle, at most: on a machine that has much else to do
+SETTINGS: Final[dict[str, Any]] = {
     "node": {"restart_cap_seconds": 0.5},  # 200 kills in a few minutes are no bad program
     "study": {"quiet_seconds": 0.5},
     "routing": {"stat_calling_ae": [URGENT]},
@@ -69,9 +69,11 @@ def test_no_kill_loses_doubles_or_holds_up_a_result(scene: Scene, chaos: Chaos) 
     node, faults, archive = scene.node, scene.faults, scene.archive
     per_phase, outside = chaos.amount(short=1, long=40), chaos.amount(short=1, long=40)
     modalities = Modalities(
-        node.folder / "modalities", node.settings.listen.port, chaos.random,
+        node.folder / "modalities",
+        node.settings.listen.port,
+        chaos.random,
         is_behind=lambda sent: len(sent) - len(archive.studies()) >= 6,
-    )  # fmt: skip
+    )
     began = time.monotonic()
     kills = storm.Storm(node, faults, chaos.random)
     with WorkWatch(node.settings.database_url, is_served=kills.is_served) as watch:

@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -19,7 +19,7 @@ from tests.chaos.conftest import Chaos
 from tests.chaos.kit.destinations import Destination, Kind, dicom_report, open_node, open_scu, open_sender
 from tests.scp_node.ledger_node import FakeClock, Node
 
-SETTINGS = DeliverySettings()
+SETTINGS: Final = DeliverySettings()
 
 
 class Watched:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset
@@ -25,8 +25,8 @@ from tests.node import Node, destination, radiograph
 from tests.servers import free_port
 from tests.waiting import wait_until
 
-PATIENCE = 120.0  # seconds, on a busy machine
-SOON = "days = 1e-06"  # a tenth of a second
+PATIENCE: Final = 120.0  # seconds, on a busy machine
+SOON: Final = "days = 1e-06"  # a tenth of a second
 
 
 @dataclass
@@ -78,9 +78,12 @@ def site(database: dict[str, Any], tmp_path: Path) -> Iterator[Site]:
     with ExitStack() as stack:
         port = free_port()
         changes: dict[str, Any] = {
-            "destinations": [destination(port)], "report": {"overlay": "none"}, "retention": {"days": 0.0},
-            "study": {"quiet_seconds": 1}, "database": database,
-        }  # fmt: skip
+            "destinations": [destination(port)],
+            "report": {"overlay": "none"},
+            "retention": {"days": 0.0},
+            "study": {"quiet_seconds": 1},
+            "database": database,
+        }
         node = Node(tmp_path, changes)
         stack.callback(node.end)
         site = Site(node.start(), port)
@@ -133,7 +136,7 @@ def test_a_purge_that_is_killed_at_every_step_leaves_no_dangling_row_and_ends(ch
     )
 
 
-_PURGED = "SELECT sop_instance_uid FROM event WHERE kind = 'purged'"
+_PURGED: Final = "SELECT sop_instance_uid FROM event WHERE kind = 'purged'"
 
 
 def study(chaos: Chaos, images: int) -> list[Dataset]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import HealthCheck, seed, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -25,10 +25,10 @@ from scp_node.ledger.database.schema import instance, metadata, result, work
 from tests.chaos.conftest import Chaos
 from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, Node, built_report
 
-DESTINATIONS = ("near", "far")
-FOUND = Finding(probability=0.9, logit=2.0, threshold=0.5)
-STUDIES = 3
-ROUNDS = 200  # of draining: far more than any history needs
+DESTINATIONS: Final = ("near", "far")
+FOUND: Final = Finding(probability=0.9, logit=2.0, threshold=0.5)
+STUDIES: Final = 3
+ROUNDS: Final = 200  # of draining: far more than any history needs
 
 
 class Image:
@@ -311,8 +311,11 @@ def test_whatever_the_order_of_steps_the_ledger_does_what_the_model_says(engine:
     run_state_machine_as_test(
         seed(chaos.seed)(machine),  # type: ignore[arg-type]  # it calls a class, or what makes its instance
         settings=settings(
-            max_examples=histories, stateful_step_count=steps, deadline=None, database=None,
+            max_examples=histories,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
-    )  # fmt: skip
+    )
     chaos.figure(f"{histories} histories of up to {steps} steps: no difference from the model, no work stuck")

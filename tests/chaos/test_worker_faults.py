@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset
@@ -19,9 +19,9 @@ from tests.chaos.kit.workers import MODULE, DecoderDeed, Deed, Poison
 from tests.node import Node, destination, radiograph
 from tests.waiting import wait_until
 
-MOST_TRIES = 3
-HANGS = [Deed.STOPS, Deed.SEIZES, Deed.WAITS]
-DETAILS: dict[Deed | DecoderDeed, str] = {
+MOST_TRIES: Final = 3
+HANGS: Final = [Deed.STOPS, Deed.SEIZES, Deed.WAITS]
+DETAILS: Final[dict[Deed | DecoderDeed, str]] = {
     **dict.fromkeys((Deed.KILLS, *HANGS), "the worker stopped 3 times"),
     Deed.FILLS: "MemoryError, tried 3 times",
     Deed.BREAKS: "machine fault: RuntimeError, tried 3 times",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import yaml
@@ -13,7 +13,7 @@ import yaml
 from scp_node.settings_file import load_settings
 from tests.docker.files import is_pinned
 
-SERVICES = ["node", "orthanc"]
+SERVICES: Final = ["node", "orthanc"]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,13 +16,13 @@ from scp_node.settings import Settings
 from scp_node.settings_file import load_settings
 from tests.docker.files import Dockerfile, build_context, is_pinned
 
-TARGETS = ["cpu", "gpu"]
-WITHOUT_DECODER = """
+TARGETS: Final = ["cpu", "gpu"]
+WITHOUT_DECODER: Final = """
 from pneumonia_model.decoding import DECODERS
 from pydicom.pixels import get_decoder
 print([syntax.name for syntax, plugin in DECODERS.items() if plugin not in get_decoder(syntax).available_plugins])
 """
-FOLDER_OF_DATA = "/var/lib/scp-node"
+FOLDER_OF_DATA: Final = "/var/lib/scp-node"
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -16,15 +17,15 @@ from tests.node import Node, destination, radiograph
 from tests.tools import require
 from tests.waiting import wait_until
 
-CALLS = (
+CALLS: Final = (
     "connect,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,"
     "unlink,unlinkat,rmdir,link,linkat,symlink,symlinkat"
 )
-OPENED = re.compile(r"open(?:at)?\(.*\bO_(?:WRONLY|RDWR|CREAT)\b.*\) = \d+<(?P<path>.*)>$")
-CHANGED = re.compile(r"(?:creat|mkdir|rename|unlink|rmdir|link|symlink)\w*\(.*\) = \d+")
-NAMED = re.compile(r'(?:\w+<(?P<folder>[^>]*)>, )?"(?P<name>[^"]*)"')
-CALLED = re.compile(r'connect\(.*inet_(?:addr|pton)\((?:AF_INET6, )?"(?P<address>[^"]*)"')
-DEVICES = ("/dev/null", "/dev/shm/", "/dev/tty", "/proc/")  # noqa: S108 - writable in every container
+OPENED: Final = re.compile(r"open(?:at)?\(.*\bO_(?:WRONLY|RDWR|CREAT)\b.*\) = \d+<(?P<path>.*)>$")
+CHANGED: Final = re.compile(r"(?:creat|mkdir|rename|unlink|rmdir|link|symlink)\w*\(.*\) = \d+")
+NAMED: Final = re.compile(r'(?:\w+<(?P<folder>[^>]*)>, )?"(?P<name>[^"]*)"')
+CALLED: Final = re.compile(r'connect\(.*inet_(?:addr|pton)\((?:AF_INET6, )?"(?P<address>[^"]*)"')
+DEVICES: Final = ("/dev/null", "/dev/shm/", "/dev/tty", "/proc/")  # noqa: S108 - writable in every container
 
 
 @pytest.fixture(scope="module")

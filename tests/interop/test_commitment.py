@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.needs("Orthanc")
 
-QUICK = {"commit_after_seconds": 0, "commit_answer_seconds": 0.5, "commit_wait_seconds": 2}
+QUICK: Final = {"commit_after_seconds": 0, "commit_answer_seconds": 0.5, "commit_wait_seconds": 2}
 StartOrthanc = Callable[..., Orthanc]
 StartNode = Callable[..., Node]
 
@@ -27,9 +27,11 @@ def pair(
     entry = destination(orthanc.port, ae_title=orthanc.ae_title, **changes.pop("destination", {"commitment": True}))
     delivery = {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5, **QUICK}
     node = start_node(
-        destinations=[entry], listen={"port": port, "low_water_mib": 0},
-        delivery=delivery | changes.pop("delivery", {}), **changes,
-    )  # fmt: skip
+        destinations=[entry],
+        listen={"port": port, "low_water_mib": 0},
+        delivery=delivery | changes.pop("delivery", {}),
+        **changes,
+    )
     return orthanc, node
 
 
@@ -82,9 +84,11 @@ def test_a_report_that_c_find_does_not_show_is_sent_again_and_then_found(
     start_orthanc: StartOrthanc, start_node: StartNode
 ) -> None:
     orthanc, node = pair(
-        start_orthanc, start_node,
-        destination={"commitment": False, "find": True}, delivery={"commit_after_seconds": 3},
-    )  # fmt: skip
+        start_orthanc,
+        start_node,
+        destination={"commitment": False, "find": True},
+        delivery={"commit_after_seconds": 3},
+    )
     node.send(radiograph())
     [first] = orthanc.wait_until(lambda pacs: pacs.instances(), 60)
     wait_until(lambda: states(node) == {"delivered"}, 10)
@@ -99,7 +103,7 @@ def test_a_pacs_that_does_not_know_us_leaves_the_report_delivered_and_an_alarm(
 ) -> None:
     _, node = pair(
         start_orthanc, start_node, knows_us=False, delivery={"commit_wait_seconds": 0.2, "commit_attempts": 2}
-    )  # fmt: skip
+    )
     node.send(radiograph())
     node.run_until_idle(1)
     assert states(node) == {"delivered"}

@@ -6,6 +6,7 @@ import csv
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pydicom import dcmread
@@ -20,8 +21,8 @@ from tests.servers import LOOPBACK, echoes, run_tool
 
 pytestmark = [pytest.mark.needs("storescu"), pytest.mark.needs("dcmsend"), pytest.mark.needs("echoscu")]
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-OPTIONS = {  # transfer syntax -> storescu's option that proposes it
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
+OPTIONS: Final = {  # transfer syntax -> storescu's option that proposes it
     "1.2.840.10008.1.2.1": "-xe",
     "1.2.840.10008.1.2": "-xi",
     "1.2.840.10008.1.2.4.50": "-xy",
@@ -33,7 +34,7 @@ OPTIONS = {  # transfer syntax -> storescu's option that proposes it
     "1.2.840.10008.1.2.4.91": "-xw",
     "1.2.840.10008.1.2.5": "-xr",
 }
-SEND_ONLY = {"1.2.840.10008.1.2.4.57"}  # storescu has no option for it; dcmsend proposes what the file needs
+SEND_ONLY: Final = {"1.2.840.10008.1.2.4.57"}  # storescu has no option for it; dcmsend proposes what the file needs
 
 
 def write_film(path: Path, syntax: str = EXPLICIT, **attributes: str) -> Path:

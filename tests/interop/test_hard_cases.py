@@ -6,20 +6,20 @@ import csv
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tests.node import Node
 
 # What ends otherwise than the collection's column says, and why.
-ARGUED = {
+ARGUED: Final = {
     "rows_bomb.dcm": {"rejected"},  # the size that it claims is not there
     "ts_jpeg_lossless_sv1.dcm": {"conflict"},  # has the UID of bits12_mono2 in the collection
     "pydicom__chrFrenMulti.dcm": {"conflict"},  # has the UID of pydicom__chrFren
     "ts_big_endian_12bit.dcm": {"not offered"},  # retired syntax; the case itself allows a refusal
 }
-EXPECTED = {
+EXPECTED: Final = {
     "ANALYSE": {"analysed"},
     "ANALYSE_WARN": {"analysed with a note"},
     "SKIP": {"not-analysed", "not offered", "no DICOM file", "rejected"},
@@ -27,13 +27,23 @@ EXPECTED = {
     "REJECT": {"rejected"},
     "CONFLICT": {"conflict"},
 }
-LOSSY = {
+LOSSY: Final = {
     "ts_jpegls_near.dcm",
     "ts_jpeg_baseline.dcm",
     "ts_jpeg_extended_12bit.dcm",
     "bits12_voilut_sequence.dcm",  # its table undoes a gamma that merged greys: 195 are left of 199
 }
-SAME_FILM = ("ts_", "bits", "ref_explicit", "sc_modality_cr", "age_", "name_", "view_missing", "body_missing", "rgb_")
+SAME_FILM: Final = (
+    "ts_",
+    "bits",
+    "ref_explicit",
+    "sc_modality_cr",
+    "age_",
+    "name_",
+    "view_missing",
+    "body_missing",
+    "rgb_",
+)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import highdicom
 import numpy as np
@@ -18,12 +18,12 @@ from tests.interop.test_report_validators import _pixelmed as pixelmed_errors
 from tests.scp_node.report.reports import IMAGE, LATERAL, MODEL, POSITIVE, built, lateral, radiograph
 from tests.tools import require
 
-REGIONS = (
+REGIONS: Final = (
     Region(left=0.125, top=0.4, right=0.375, bottom=0.8, score=0.62),
     Region(left=0.6, top=0.3, right=0.9, bottom=1.0, score=0.31),
 )
-UNKNOWN_DEVICE_UID = "DeviceUID(0018,1002)> - Attribute is not present in standard DICOM IOD"  # to dciodvfy
-MODEL_WITH_DETECTOR = replace(MODEL, region_threshold=0.3)
+UNKNOWN_DEVICE_UID: Final = "DeviceUID(0018,1002)> - Attribute is not present in standard DICOM IOD"  # to dciodvfy
+MODEL_WITH_DETECTOR: Final = replace(MODEL, region_threshold=0.3)
 
 
 @pytest.fixture(params=SOP_CLASSES)

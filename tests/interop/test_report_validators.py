@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import highdicom
@@ -59,12 +59,12 @@ from tests.scp_node.report.reports import (
 )
 from tests.tools import require
 
-UNREPORTABLE = {"missing_study_uid.dcm", "truncated_header.dcm"}
-FALSE_ERRORS = (  # PixelMed of 2022
+UNREPORTABLE: Final = {"missing_study_uid.dcm", "truncated_header.dcm"}
+FALSE_ERRORS: Final = (  # PixelMed of 2022
     'NUM (122157,DCM,"Probability"): Missing value',  # PS3.3 Table C.18.1-1: a qualifier may stand instead
     'Code (XR-CH2,99RIS,"Chest two views") not found in context group 100',  # TID 1500 row 4: the group is extensible
 )
-NOT_KNOWN_TO_DCIODVFY = {  # Device UID of contributing equipment, PS3.3 Table C.12-1
+NOT_KNOWN_TO_DCIODVFY: Final = {  # Device UID of contributing equipment, PS3.3 Table C.12-1
     "Warning - Attribute is not present in standard DICOM IOD - (0x0018,0x1002) UI Device UID ",
     (
         "Warning - Dicom dataset contains attributes not present in standard DICOM IOD"
@@ -97,7 +97,7 @@ def _wrong() -> dict[str, Any]:
     }
 
 
-HEADERS = {"plain": {}, "poor": _poor(), "rich": rich_header(), "wrong": _wrong()}
+HEADERS: Final = {"plain": {}, "poor": _poor(), "rich": rich_header(), "wrong": _wrong()}
 
 
 def _studies(image: ReportedImage) -> dict[str, list[ReportedImage]]:
@@ -144,9 +144,14 @@ def pictures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         for verdict in (POSITIVE, NEGATIVE):
             finding = replace(verdict, attention=np.zeros((14, 14), "<f4").tobytes())
             made = build_overlay(
-                image=replace(image, outcome=finding), display=np.zeros((64, 64), np.uint8), model=MODEL, site=SITE,
-                version=1, number=1, at=AT,
-            )  # fmt: skip
+                image=replace(image, outcome=finding),
+                display=np.zeros((64, 64), np.uint8),
+                model=MODEL,
+                site=SITE,
+                version=1,
+                number=1,
+                at=AT,
+            )
             paths.append(_write(folder, f"{name}-{verdict.verdict}".replace(" ", "-"), made.file))
     return paths
 
@@ -422,7 +427,7 @@ def _is_valueless(item: Dataset) -> bool:
 
 
 # One process of the Java virtual machine checks many files: it takes longer to start than to check one.
-VALIDATE = """
+VALIDATE: Final = """
 import com.pixelmed.validate.DicomSRValidator;
 
 class Validate {
@@ -437,7 +442,8 @@ class Validate {
     }
 }
 """
-UNLIMITED = [f"-Djdk.xml.xpath{limit}Limit=0" for limit in ("ExprOp", "TotalOp", "ExprGrp")]  # the templates are large
+# the templates are large
+UNLIMITED: Final = [f"-Djdk.xml.xpath{limit}Limit=0" for limit in ("ExprOp", "TotalOp", "ExprGrp")]
 
 
 def _pixelmed(folder: Path, paths: Iterable[Path]) -> Iterator[tuple[str, list[str]]]:

@@ -90,16 +90,21 @@ def test_ten_resends_leave_one_instance_and_a_new_version_stands_beside_the_old(
     film, display = reported_film(finding), np.zeros((64, 64), np.uint8)
     first = built(film)
     previous = PreviousReport(
-        sop_instance_uid=first.sop_instance_uid, series_instance_uid=first.series_instance_uid,
-        sop_class_uid=first.sop_class_uid, version=1,
-    )  # fmt: skip
+        sop_instance_uid=first.sop_instance_uid,
+        series_instance_uid=first.series_instance_uid,
+        sop_class_uid=first.sop_class_uid,
+        version=1,
+    )
     second = built(film, previous=previous)
     picture = build_overlay(image=film, display=display, model=MODEL, site=SITE, version=1, number=1, at=AT)
     scu = StorageScu(
         DestinationSettings(name="pacs", ae_title=orthanc.ae_title, host="127.0.0.1", port=orthanc.port),
-        calling_ae="PNEUMONIA", sop_classes=SOP_CLASSES, other_sop_classes=COMPANION_SOP_CLASSES,
-        settings=DeliverySettings(), recast=with_sop_class,
-    )  # fmt: skip
+        calling_ae="PNEUMONIA",
+        sop_classes=SOP_CLASSES,
+        other_sop_classes=COMPANION_SOP_CLASSES,
+        settings=DeliverySettings(),
+        recast=with_sop_class,
+    )
     for file in [first.file, picture.file] * 10 + [second.file]:
         assert scu.send(file).disposition is Disposition.DELIVERED
     scu.close()

@@ -91,9 +91,15 @@ def both_paths(files: Sequence[Path], folder: Path) -> dict[Path, Fed]:
     with DecoderPool(AnalysisSettings(), processes=2) as pool:
         recorder = Recorder(pool)
         worker = Analyser(
-            ledger=node.ledger, leases=LeaseKeeper(node.ledger, LEASE), spool_folder=spool_folder, decoder=recorder,
-            network=recorder, batch_size=16, owner="w", clock=node.clock,
-        )  # fmt: skip
+            ledger=node.ledger,
+            leases=LeaseKeeper(node.ledger, LEASE),
+            spool_folder=spool_folder,
+            decoder=recorder,
+            network=recorder,
+            batch_size=16,
+            owner="w",
+            clock=node.clock,
+        )
         while worker.step():
             pass
     engine.dispose()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ from pneumonia_model.opening import open_backend
 from pneumonia_model.prediction import Backend, BackendError, Prediction, checked_prediction
 from pneumonia_model.preprocessing import PREPROCESSING
 
-FILES = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")
+FILES: Final = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")
 
 
 @pytest.fixture(scope="module")

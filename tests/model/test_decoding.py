@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import tracemalloc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ from pydicom.uid import MPEG2MPML, UID, HTJ2KLossless, JPEG2000Lossless, JPEGBas
 
 from tests.model import images
 
-PICTURE = images.picture()
-SIXTEEN_BITS = (PICTURE.astype(np.uint16) << 8) | PICTURE
+PICTURE: Final = images.picture()
+SIXTEEN_BITS: Final = (PICTURE.astype(np.uint16) << 8) | PICTURE
 
 
 def defect(image: Dataset) -> PixelDefect:
@@ -114,7 +114,7 @@ def test_native_pixels_of_another_length_are_refused(change: Callable[[bytes], b
     assert defect(image) is PixelDefect.LENGTH
 
 
-STREAMS: dict[str, Callable[..., Dataset]] = {
+STREAMS: Final[dict[str, Callable[..., Dataset]]] = {
     "jpeg": images.jpeg,
     "jpeg 2000": images.jpeg2000,
     "jpeg-ls": images.jpeg_ls,

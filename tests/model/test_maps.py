@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import onnx
@@ -25,8 +25,8 @@ from safetensors.torch import load_file as load_tensors
 from torch.nn.functional import pad
 from torchvision.models import ResNet
 
-RUNTIMES: tuple[Literal["onnxruntime", "torch"], ...] = ("onnxruntime", "torch")
-REAL_FILMS = 12
+RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
+REAL_FILMS: Final = 12
 
 
 @pytest.fixture(scope="module")

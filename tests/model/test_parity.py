@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -38,14 +38,21 @@ from tests.model.images import compressed, jpeg_stream
 from tests.model.serving import Fed, both_paths
 from tests.scp_node.analysis.films import picture, radiograph
 
-LEAST_FILMS = 30
-EVERY_REBUILT = 30  # one in so many of the 245 files that were all made alike
+LEAST_FILMS: Final = 30
+EVERY_REBUILT: Final = 30  # one in so many of the 245 files that were all made alike
 
 # Files in Big Endian are not accepted by the node: a sender converts them.
-SYNTAXES_OF_REAL_FILES = {
-    ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGBaseline8Bit, JPEGExtended12Bit,
-    JPEGLosslessSV1, JPEGLSNearLossless, JPEG2000Lossless, JPEG2000,
-}  # fmt: skip
+SYNTAXES_OF_REAL_FILES: Final = {
+    ImplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    JPEGLSNearLossless,
+    JPEG2000Lossless,
+    JPEG2000,
+}
 
 
 class Kind(NamedTuple):
@@ -128,8 +135,8 @@ def test_real_films_are_served_as_the_bytes_that_a_training_reads(shared_data: P
     assert {of.syntax for of in compared.values()} == SYNTAXES_OF_REAL_FILES
 
 
-NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
-ENCODERS = {RLELossless: "pydicom", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
+NATIVE: Final = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+ENCODERS: Final = {RLELossless: "pydicom", JPEG2000Lossless: "pylibjpeg", JPEGLSLossless: "pyjpegls"}
 
 
 def made(of: Kind) -> Dataset:
@@ -142,10 +149,16 @@ def made(of: Kind) -> Dataset:
     allocated = 8 if of.bits == 8 else 16
     pixels = stored.astype(f"<{'i' if of.signed else 'u'}{allocated // 8}")
     image = radiograph(
-        SOPInstanceUID=generate_uid(entropy_srcs=[str(of)]), Rows=pixels.shape[0], Columns=pixels.shape[1],
-        PhotometricInterpretation=of.photometric, BitsAllocated=allocated, BitsStored=of.bits, HighBit=of.bits - 1,
-        PixelRepresentation=int(of.signed), PixelData=pixels.tobytes(),
-    )  # fmt: skip
+        SOPInstanceUID=generate_uid(entropy_srcs=[str(of)]),
+        Rows=pixels.shape[0],
+        Columns=pixels.shape[1],
+        PhotometricInterpretation=of.photometric,
+        BitsAllocated=allocated,
+        BitsStored=of.bits,
+        HighBit=of.bits - 1,
+        PixelRepresentation=int(of.signed),
+        PixelData=pixels.tobytes(),
+    )
     image["PixelData"].VR = "OB" if allocated == 8 else "OW"
     if of.syntax in NATIVE:
         image.file_meta.TransferSyntaxUID = of.syntax

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
 from tests.model import images
 
-PICTURE = images.picture()
+PICTURE: Final = images.picture()
 
 
 def twelve_bits(picture: NDArray[np.uint8]) -> NDArray[np.uint16]:

@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-OPEN = "from pneumonia_model.backends import onnxruntime_backend"
+OPEN: Final = "from pneumonia_model.backends import onnxruntime_backend"
 
 
 @pytest.mark.parametrize(("program", "traces"), [(OPEN, False), ("import onnxruntime", True)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -14,11 +15,11 @@ from pneumonia_model.preprocessing import UnreadablePixels, to_input
 from pydicom import Dataset, dcmread
 
 # Largest difference, in the 256 greys, from the film in Explicit VR Little Endian with 8 bits.
-SAME_PIXELS = 0
-SHIFTED_TO_MORE_BITS = 2  # the files hold the greys shifted left by 4 or 6 bits: 255 is not their full range
-LOSSY = 3
+SAME_PIXELS: Final = 0
+SHIFTED_TO_MORE_BITS: Final = 2  # the files hold the greys shifted left by 4 or 6 bits: 255 is not their full range
+LOSSY: Final = 3
 
-DIFFERENCES = {
+DIFFERENCES: Final = {
     "ts_implicit_le": SAME_PIXELS,
     "ts_j2k_lossless": SAME_PIXELS,
     "ts_jpegls_near": 2,
@@ -40,7 +41,7 @@ DIFFERENCES = {
     "age_without_unit": SAME_PIXELS,
 }
 
-UNREADABLE = {
+UNREADABLE: Final = {
     "truncated_pixels": PixelDefect.LENGTH,
     "short_pixeldata": PixelDefect.LENGTH,
     "rows_bomb": PixelDefect.SIZE,

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from pneumonia_model.preprocessing import PREPROCESSING
 from pneumonia_model.verification import Check, Result, Verification, verify
 from safetensors.numpy import load_file, save_file
 
-FILES = (WEIGHTS, GRAPH, GOLDEN, "metrics.json")
+FILES: Final = (WEIGHTS, GRAPH, GOLDEN, "metrics.json")
 
 
 @pytest.fixture(scope="module")

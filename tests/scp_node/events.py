@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from pydicom import DataElement, Dataset
 from pydicom.config import IGNORE
 
 from scp_node.dicom.commitment_messages import encoded
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-SR = "1.2.840.10008.5.1.4.1.1.88.34"
-MISSING = 0x0112  # Failure Reason: no such object instance
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
+SR: Final = "1.2.840.10008.5.1.4.1.1.88.34"
+MISSING: Final = 0x0112  # Failure Reason: no such object instance
 
 
 def information(

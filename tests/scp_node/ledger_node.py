@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
@@ -17,12 +17,12 @@ from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priori
 from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
 from scp_node.ledger.database import migrations
 
-MODEL = ModelIdentity(
+MODEL: Final = ModelIdentity(
     name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"
 )
-LEASE = timedelta(seconds=15)
-QUIET = timedelta(seconds=10)
-POLICY = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
+LEASE: Final = timedelta(seconds=15)
+QUIET: Final = timedelta(seconds=10)
+POLICY: Final = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
 
 
 @contextmanager
@@ -101,9 +101,11 @@ class Node:
         return self.ledger.analyses.record(done, model)
 
     def report(
-        self, *destinations: str, model: ModelIdentity = MODEL,
+        self,
+        *destinations: str,
+        model: ModelIdentity = MODEL,
         build: Callable[[str, StudySnapshot], BuiltReport] | None = None,
-    ) -> StudySnapshot | None:  # fmt: skip
+    ) -> StudySnapshot | None:
         """Report one quiet study, by default with a stand-in for the bytes; None when there was nothing to save."""
         self.ledger.upkeep.sweep(model)
         task = self.ledger.reports.claim(owner="w")

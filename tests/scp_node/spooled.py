@@ -26,7 +26,10 @@ def spooled(spool: Spool, image: Dataset, *, calling_ae: str = "CR1") -> Receive
     bare.update({element.tag: element for element in image})
     data = encoded(bare)
     origin = Origin(
-        calling_ae=calling_ae, called_ae="PNEUMONIA", peer="127.0.0.1", transfer_syntax=ExplicitVRLittleEndian,
+        calling_ae=calling_ae,
+        called_ae="PNEUMONIA",
+        peer="127.0.0.1",
+        transfer_syntax=ExplicitVRLittleEndian,
         priority=Priority.ROUTINE,
-    )  # fmt: skip
+    )
     return spool.write(data, inspect(data, ExplicitVRLittleEndian), origin)

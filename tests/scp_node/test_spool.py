@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -25,10 +25,10 @@ from scp_node.spool import Spool, SpoolError, SpoolFileGoneError, SpoolFullError
 from tests.scp_node.listener.datasets import radiograph
 from tests.scp_node.listener.peer import EXPLICIT
 
-ORIGIN = Origin(
+ORIGIN: Final = Origin(
     calling_ae="MODALITY1", called_ae="PNEUMONIA", peer="10.1.2.3", transfer_syntax=EXPLICIT, priority=Priority.ROUTINE
 )
-NOW = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
+NOW: Final = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
 
 
 class Clock:

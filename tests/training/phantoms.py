@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from numpy.typing import NDArray
 from pneumonia_model.preprocessing import INPUT_SIDE
 from pneumonia_training.films.prepare import Prepared
 
-LUNGS = (0.32, 0.68)
+LUNGS: Final = (0.32, 0.68)
 
 
 def phantom(seed: int, *, opacity: bool) -> tuple[NDArray[np.uint8], list[float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from pydicom.config import disable_value_validation
 
 from tests.model import images
 
-RSNA_TABLES = {
+RSNA_TABLES: Final = {
     "stage_2_train_labels.csv": (
         "patientId,x,y,width,height,Target\na,10.0,20.0,200.0,300.0,1\na,500.0,30.0,210.0,310.0,1\nb,,,,,0\nc,,,,,0\n"
     ),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pneumonia_model.bundle import load_bundle
@@ -20,8 +21,8 @@ from tests.node import BUNDLE
 from tests.training.small_films import write_manifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-CPU = ("--accelerator", "cpu", "--devices", "1")
-SHORT = tuple(
+CPU: Final = ("--accelerator", "cpu", "--devices", "1")
+SHORT: Final = tuple(
     part
     for value in ("epochs=3", "side=64", "batch_size=8", "averaging=0.7", "learning_rate=2e-3")
     for part in ("--set", f"stage.films.{value}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,7 @@ from pneumonia_training.intervals import (
     threshold_for_recall,
 )
 
-LABELS = np.array([False, False, True, True])
+LABELS: Final = np.array([False, False, True, True])
 
 
 def test_the_auc_counts_pairs_in_the_right_order() -> None:

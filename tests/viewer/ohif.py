@@ -12,7 +12,7 @@ from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -25,14 +25,14 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.tools import require
 from tests.waiting import wait_until
 
-WATCH = """
+WATCH: Final = """
 window.unhandled = [];
 window.addEventListener('unhandledrejection', event => window.unhandled.push(String(event.reason)));
 localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));
 """
-HAS_WEBGL = "return document.createElement('canvas').getContext('webgl2') !== null"
-VIEWPORT = "canvas.cornerstone-canvas"
-SOURCE = {
+HAS_WEBGL: Final = "return document.createElement('canvas').getContext('webgl2') !== null"
+VIEWPORT: Final = "canvas.cornerstone-canvas"
+SOURCE: Final = {
     "friendlyName": "Orthanc",
     "name": "orthanc",
     "qidoRoot": "/dicom-web",
@@ -46,7 +46,7 @@ SOURCE = {
     "enableStudyLazyLoad": True,
     "bulkDataURI": {"enabled": True},
 }
-CONFIG = {
+CONFIG: Final = {
     "routerBasename": "/",
     "extensions": [],
     "modes": [],
@@ -123,9 +123,15 @@ def browser() -> Iterator[Chrome]:
     options.binary_location = str(require("chromium"))
     with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
         for argument in (
-            "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
-            "--enable-unsafe-swiftshader", "--window-size=1600,900", f"--user-data-dir={profile}",
-        ):  # fmt: skip
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-dev-shm-usage",
+            "--use-gl=angle",
+            "--use-angle=swiftshader",
+            "--enable-unsafe-swiftshader",
+            "--window-size=1600,900",
+            f"--user-data-dir={profile}",
+        ):
             options.add_argument(argument)
         driver = Chrome(options=options, service=Service(str(require("chromedriver"))))
         try:

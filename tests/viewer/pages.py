@@ -10,12 +10,13 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import Final
 
 from tests.tools import find
 
-PACKAGE = "@ohif/app@3.12.10"
-SHA512 = "0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA=="
-FOLDER = Path(sys.prefix) / "share" / "ohif-3.12.10"
+PACKAGE: Final = "@ohif/app@3.12.10"
+SHA512: Final = "0kuF66Mq9c9dMD++bUsTjMrJpXJwaZhz9B4uS244DawAjSkTwIYFU93pxPuRUQixaRi7QAHlF3Fe1qudBlZrmA=="
+FOLDER: Final = Path(sys.prefix) / "share" / "ohif-3.12.10"
 
 
 def fetch() -> None:

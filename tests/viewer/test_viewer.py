@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def keep(screen: ohif.Screen, name: str) -> None:
         screen.save(Path(folder) / f"{name}.png")
 
 
-OUTCOMES: dict[str, Outcome] = {
+OUTCOMES: Final[dict[str, Outcome]] = {
     "positive": POSITIVE,
     "negative": NEGATIVE,
     "undetermined": UNDETERMINED,

@@ -1,6 +1,6 @@
 """ONNX Runtime: small and quick to start, the runtime of a node without a GPU."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import onnxruntime
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from pneumonia_model.bundle import GRAPH, Bundle
 from pneumonia_model.prediction import BackendError, Prediction, checked_inputs, checked_logits, checked_prediction
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_INPUTS = {"inputs", "mapped"}
+_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_INPUTS: Final = {"inputs", "mapped"}
 
 
 class OnnxRuntimeBackend:

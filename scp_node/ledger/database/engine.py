@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 from weakref import WeakSet
 
@@ -16,14 +16,16 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
 from scp_node.ledger.database.errors import LedgerError
 
-LOCK_SECONDS = 10.0  # longest wait for a lock that somebody else holds, and for a connection: then it is tried again
-_NETWORK_FILE_SYSTEMS = frozenset(
+LOCK_SECONDS: Final = (
+    10.0  # longest wait for a lock that somebody else holds, and for a connection: then it is tried again
+)
+_NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 )
-_READ_ONLY = "ledger_read_only"
-_LIBPQ_DRIVERS = frozenset({"psycopg", "psycopg2"})
+_READ_ONLY: Final = "ledger_read_only"
+_LIBPQ_DRIVERS: Final = frozenset({"psycopg", "psycopg2"})
 # A host that vanishes is noticed within 30 s, here ...
-_KEEPALIVE = {
+_KEEPALIVE: Final = {
     "keepalives": 1,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -31,17 +33,17 @@ _KEEPALIVE = {
     "tcp_user_timeout": 30_000,
 }
 # ... and there: a listener that is gone must not keep its locks for the two hours of TCP's own patience.
-_SESSION = {
+_SESSION: Final = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "4",
     "tcp_user_timeout": "30s",
     "idle_in_transaction_session_timeout": "60s",
 }
-_READ_ONLY_TRANSACTION = "25006"  # SQLSTATE
+_READ_ONLY_TRANSACTION: Final = "25006"  # SQLSTATE
 # After these a connection is no good any more, though the database may be: SQLite opens a file that it may not write
 # for reading only, and a session of PostgreSQL keeps the default that it began with.
-_STALE_SQLITE = frozenset(
+_STALE_SQLITE: Final = frozenset(
     {
         sqlite3.SQLITE_READONLY,
         sqlite3.SQLITE_IOERR,
@@ -91,9 +93,7 @@ def _postgresql_engine(url: URL, patience: float) -> Engine:
     is_libpq = url.get_driver_name() in _LIBPQ_DRIVERS
     options = {"connect_timeout": max(2, round(patience)), **_KEEPALIVE} if is_libpq else {}
     own = {name: value for name, value in options.items() if name not in url.query}  # the administrator's come first
-    engine = create_engine(
-        url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args=own, hide_parameters=True
-    )  # fmt: skip
+    engine = create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args=own, hide_parameters=True)
     session = {**_SESSION, "lock_timeout": f"{round(patience * 1000)}ms"}
 
     @event.listens_for(engine, "connect")

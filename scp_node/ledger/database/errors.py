@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from sqlalchemy.exc import DataError, DBAPIError, StatementError
 
 # SQLSTATE classes of PostgreSQL: data exception, program limit exceeded (a value too long for its index)
-_CLASSES_OF_VALUES = frozenset({"22", "54"})
+_CLASSES_OF_VALUES: Final = frozenset({"22", "54"})
 
 
 class LedgerError(RuntimeError):

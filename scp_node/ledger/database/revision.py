@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -15,7 +16,7 @@ from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from scp_node.ledger.database.engine import reading, sqlite_file
 from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, first_line
 
-_MIGRATION_LOCK = 0x5C9_0DE  # any constant: one upgrade at a time
+_MIGRATION_LOCK: Final = 0x5C9_0DE  # any constant: one upgrade at a time
 
 
 def upgrade(engine: Engine, *, begin: bool = True) -> None:

@@ -96,9 +96,13 @@ instance = Table(
     Index(None, "study_uid"),
     Index(None, "accession"),
     Index(None, "received_at"),
-    Index("ix_instance_kept", "received_at", sqlite_where=text("purged_at IS NULL"),
-          postgresql_where=text("purged_at IS NULL")),
-)  # fmt: skip
+    Index(
+        "ix_instance_kept",
+        "received_at",
+        sqlite_where=text("purged_at IS NULL"),
+        postgresql_where=text("purged_at IS NULL"),
+    ),
+)
 
 study = Table(
     "study",
@@ -195,11 +199,17 @@ delivery = Table(
     Column("transaction_uid", Uid),  # of the newest request for its storage commitment
     Column("committed_at", UtcDateTime),  # when the destination committed itself to it, or it was found there
     UniqueConstraint("destination", "companion_id"),
-    Index("ix_delivery_report", "destination", "report_id", unique=True, sqlite_where=text("companion_id IS NULL"),
-          postgresql_where=text("companion_id IS NULL")),
+    Index(
+        "ix_delivery_report",
+        "destination",
+        "report_id",
+        unique=True,
+        sqlite_where=text("companion_id IS NULL"),
+        postgresql_where=text("companion_id IS NULL"),
+    ),
     Index(None, "report_id"),
     Index(None, "transaction_uid"),
-)  # fmt: skip
+)
 
 destination = Table(
     "destination",
@@ -233,18 +243,35 @@ work = Table(
     UniqueConstraint("queue", "dedup"),
     # A claim reads the front of one index, however many rows wait, sleep or are done. By the id alone PostgreSQL may
     # take the primary key instead, which begins with what is done.
-    Index("ix_work_ready", "queue", "priority", "id", sqlite_where=text("state = 'ready'"),
-          postgresql_where=text("state = 'ready'")),
-    Index("ix_work_ready_oldest", "queue", "created_at", "id", sqlite_where=text("state = 'ready'"),
-          postgresql_where=text("state = 'ready'")),
-    Index("ix_work_delayed", "due_at", sqlite_where=text("state = 'delayed'"),
-          postgresql_where=text("state = 'delayed'")),
-    Index("ix_work_leased", "lease_until", sqlite_where=text("state = 'leased'"),
-          postgresql_where=text("state = 'leased'")),
+    Index(
+        "ix_work_ready",
+        "queue",
+        "priority",
+        "id",
+        sqlite_where=text("state = 'ready'"),
+        postgresql_where=text("state = 'ready'"),
+    ),
+    Index(
+        "ix_work_ready_oldest",
+        "queue",
+        "created_at",
+        "id",
+        sqlite_where=text("state = 'ready'"),
+        postgresql_where=text("state = 'ready'"),
+    ),
+    Index(
+        "ix_work_delayed", "due_at", sqlite_where=text("state = 'delayed'"), postgresql_where=text("state = 'delayed'")
+    ),
+    Index(
+        "ix_work_leased",
+        "lease_until",
+        sqlite_where=text("state = 'leased'"),
+        postgresql_where=text("state = 'leased'"),
+    ),
     Index("ix_work_dead", "id", sqlite_where=text("state = 'dead'"), postgresql_where=text("state = 'dead'")),
     Index(None, "queue", "ref_id"),
     postgresql_with={"fillfactor": "70"},
-)  # fmt: skip
+)
 
 event = Table(
     "event",

@@ -6,15 +6,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Row, Text, cast, select, type_coerce
 
 from scp_node.ledger.database.schema import chain, event
 from scp_node.ledger.trail.events import GENESIS, event_hash
 
-BATCH = 500  # events in memory at a time
-_BEFORE_ALL = -(2**63)  # an id that no row has, however it came there
+BATCH: Final = 500  # events in memory at a time
+_BEFORE_ALL: Final = -(2**63)  # an id that no row has, however it came there
 
 
 class BrokenChainError(Exception):
@@ -85,9 +85,15 @@ def walk(connection: Connection) -> Iterator[list[ChainedEvent]]:
 def _batch(connection: Connection, after: int) -> Sequence[Row[Any]]:
     """Return the next events with instant and detail as they are kept: what was edited may be neither any more."""
     columns = (
-        event.c.id, event.c.kind, event.c.study_uid, event.c.sop_instance_uid, event.c.previous_hash, event.c.hash,
-        type_coerce(event.c.at, Text).label("at"), cast(event.c.detail, Text).label("detail"),
-    )  # fmt: skip
+        event.c.id,
+        event.c.kind,
+        event.c.study_uid,
+        event.c.sop_instance_uid,
+        event.c.previous_hash,
+        event.c.hash,
+        type_coerce(event.c.at, Text).label("at"),
+        cast(event.c.detail, Text).label("detail"),
+    )
     return connection.execute(select(*columns).where(event.c.id > after).order_by(event.c.id).limit(BATCH)).all()
 
 
@@ -97,9 +103,13 @@ def _checked(connection: Connection, row: Row[Any], head: str) -> ChainedEvent:
     try:
         detail = json.loads(row.detail)
         right = event_hash(
-            row.previous_hash, at=_instant(row.at), kind=row.kind, study_uid=row.study_uid,
-            sop_instance_uid=row.sop_instance_uid, detail=detail,
-        )  # fmt: skip
+            row.previous_hash,
+            at=_instant(row.at),
+            kind=row.kind,
+            study_uid=row.study_uid,
+            sop_instance_uid=row.sop_instance_uid,
+            detail=detail,
+        )
     except (TypeError, ValueError):  # not even of the right kind any more
         right = ""
     if row.hash != right:

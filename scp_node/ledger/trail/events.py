@@ -11,15 +11,15 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
 from scp_node.ledger.database.schema import chain, event
 
-GENESIS = ""  # what the first event names as the hash before it
-_PENDING = "ledger_events"
-_UID_LENGTH = 64  # PS3.5 Table 6.2-1; of a refused object's UID this much is kept
+GENESIS: Final = ""  # what the first event names as the hash before it
+_PENDING: Final = "ledger_events"
+_UID_LENGTH: Final = 64  # PS3.5 Table 6.2-1; of a refused object's UID this much is kept
 
 
 def record_event(

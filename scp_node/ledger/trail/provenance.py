@@ -55,11 +55,16 @@ def of_study(connection: Connection, study_uid: str) -> dict[str, Any]:
 def of_delivery(connection: Connection, delivery_id: int | None) -> Subject:
     """Return what an event about a delivery names; the status is that of its last try."""
     columns = (
-        delivery.c.report_id, delivery.c.destination, delivery.c.dimse_status, report.c.study_uid,
-        report.c.bundle_digest, report.c.sop_instance_uid.label("report_uid"), report.c.sha256.label("report_sha256"),
+        delivery.c.report_id,
+        delivery.c.destination,
+        delivery.c.dimse_status,
+        report.c.study_uid,
+        report.c.bundle_digest,
+        report.c.sop_instance_uid.label("report_uid"),
+        report.c.sha256.label("report_sha256"),
         func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sent_uid"),
         func.coalesce(companion.c.sha256, report.c.sha256).label("sent_sha256"),
-    )  # fmt: skip
+    )
     joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
     joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
     row = connection.execute(joined.where(delivery.c.id == delivery_id)).one()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -26,8 +27,8 @@ from scp_node.report.content.items import (
 from scp_node.report.content.wording import image_sentence, leading_finding, percent, short_comment, study_sentence
 from scp_node.report.source.source import SourceImage
 
-TRACKING_IDENTIFIER = "Pneumonia (image level)"
-DIGEST_LENGTH = len("sha256:") + 12  # of a model's digest, as it is shown in its version
+TRACKING_IDENTIFIER: Final = "Pneumonia (image level)"
+DIGEST_LENGTH: Final = len("sha256:") + 12  # of a model's digest, as it is shown in its version
 
 
 def completion(outcome: Outcome) -> Completion:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydicom.dataset import Dataset
 
 from scp_node.domain import Finding, ModelIdentity, Outcome, Region, Verdict
@@ -23,7 +25,7 @@ from scp_node.report.content.measurements import algorithm
 from scp_node.report.source.source import SourceImage
 from scp_node.report.uids import derived_uid
 
-TRACKING_IDENTIFIER = "Opacity"
+TRACKING_IDENTIFIER: Final = "Opacity"
 
 
 def reported_regions(outcome: Outcome) -> tuple[Region, ...]:

@@ -28,9 +28,13 @@ from scp_node.report.uids import derived_uid
 
 
 def content(
-    images: Sequence[ReportedImage], sources: Sequence[SourceImage], model: ModelIdentity, site: Site, *,
+    images: Sequence[ReportedImage],
+    sources: Sequence[SourceImage],
+    model: ModelIdentity,
+    site: Site,
+    *,
     incomplete: bool,
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     """Return the root of the tree: who observed, what was looked at, each image's result, and the conclusion."""
     groups, seen = [], Counter[str]()
     for image, source in zip(images, sources, strict=True):

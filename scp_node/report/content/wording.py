@@ -5,26 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+from typing import Final
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Verdict
 
-DEMONSTRATION = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE. "
-UNVERIFIED = "AI result, not verified by a physician."
-RESEARCH = "Research use only."
-UNCALIBRATED = "The probability is an uncalibrated score."
-INCOMPLETE = (
+DEMONSTRATION: Final = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE. "
+UNVERIFIED: Final = "AI result, not verified by a physician."
+RESEARCH: Final = "Research use only."
+UNCALIBRATED: Final = "The probability is an uncalibrated score."
+INCOMPLETE: Final = (
     "STUDY MAY BE INCOMPLETE: the transfer of its images broke off. More images may exist that are not covered."
 )
-INCOMPLETE_SHORT = "Study may be incomplete: transfer of its images broke off"  # 64 characters at most
-SHORT_LENGTH = 24  # characters that OHIF 3.12 draws beside an image before it cuts
+INCOMPLETE_SHORT: Final = "Study may be incomplete: transfer of its images broke off"  # 64 characters at most
+SHORT_LENGTH: Final = 24  # characters that OHIF 3.12 draws beside an image before it cuts
 
-_SAID = {
+_SAID: Final = {
     Verdict.PRESENT: "PRESENT",
     Verdict.UNDETERMINED: "undetermined at this operating point",
     Verdict.NOT_DETECTED: "not detected at this operating point",
 }
-_RANK = {Verdict.PRESENT: 2, Verdict.UNDETERMINED: 1, Verdict.NOT_DETECTED: 0}
-_MOST_DECIMALS = 13  # "99." and 13 digits fill a DS (PS3.5 Table 6.2-1: 16 characters)
+_RANK: Final = {Verdict.PRESENT: 2, Verdict.UNDETERMINED: 1, Verdict.NOT_DETECTED: 0}
+_MOST_DECIMALS: Final = 13  # "99." and 13 digits fill a DS (PS3.5 Table 6.2-1: 16 characters)
 
 
 def percent(probability: float, *limits: float) -> str:

@@ -19,14 +19,19 @@ from scp_node.domain import Region
 from scp_node.report.content.attention import CONTOUR
 
 LONG_SIDE: Final = 1024  # pixels of the film in the picture
-LOWEST, HIGHEST = -1.0, 4.0  # logits: one scale for all films and models, so that pictures can be compared
+# logits: one scale for all films and models, so that pictures can be compared
+LOWEST: Final = -1.0
+HIGHEST: Final = 4.0
 
 _STRONGEST: Final = 0.6  # share of colour where the map is highest: the film stays visible
 _NARROWEST: Final = 880  # pixels: room for text beside a slim film
 _BAR_WIDTH: Final = 104
 _MARGIN: Final = 16
 _FONT: Final = cv2.FONT_HERSHEY_DUPLEX
-_WHITE, _YELLOW, _CYAN, _BLACK = (255, 255, 255), (255, 214, 0), (0, 229, 255), (0, 0, 0)
+_WHITE: Final = (255, 255, 255)
+_YELLOW: Final = (255, 214, 0)
+_CYAN: Final = (0, 229, 255)
+_BLACK: Final = (0, 0, 0)
 
 Colour = tuple[int, int, int]
 Pixels = NDArray[np.uint8]
@@ -52,9 +57,13 @@ def warning(words: str) -> Text:
 
 
 def draw(
-    display: Pixels, attention: NDArray[np.float32], regions: Sequence[Region], *, above: Sequence[Text],
+    display: Pixels,
+    attention: NDArray[np.float32],
+    regions: Sequence[Region],
+    *,
+    above: Sequence[Text],
     below: Sequence[Text],
-) -> Pixels:  # fmt: skip
+) -> Pixels:
     """Return the picture, shape (rows, columns, 3) in RGB, both sides even.
 
     Args:

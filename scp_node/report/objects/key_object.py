@@ -35,9 +35,16 @@ SERIES_OFFSET: Final = 4  # to the number of the report's series
 
 @quiet_pydicom()
 def build_key_object(
-    *, images: Sequence[ReportedImage], pictures: Sequence[BuiltObject], report: BuiltReport, model: ModelIdentity,
-    site: Site, version: int, at: datetime, incomplete: bool = False,
-) -> BuiltObject | None:  # fmt: skip
+    *,
+    images: Sequence[ReportedImage],
+    pictures: Sequence[BuiltObject],
+    report: BuiltReport,
+    model: ModelIdentity,
+    site: Site,
+    version: int,
+    at: datetime,
+    incomplete: bool = False,
+) -> BuiltObject | None:
     """Return the selection of the positive films and of `pictures`, None where no film is positive.
 
     Equal arguments give equal bytes.

@@ -34,9 +34,16 @@ _INSTANCES_A_VERSION: Final = 1000  # Instance Number: version of the report, th
 
 @quiet_pydicom()
 def build_overlay(
-    *, image: ReportedImage, display: NDArray[np.uint8], model: ModelIdentity, site: Site, version: int, number: int,
-    at: datetime, incomplete: bool = False,
-) -> BuiltObject:  # fmt: skip
+    *,
+    image: ReportedImage,
+    display: NDArray[np.uint8],
+    model: ModelIdentity,
+    site: Site,
+    version: int,
+    number: int,
+    at: datetime,
+    incomplete: bool = False,
+) -> BuiltObject:
     """Return the picture of one analysed film; equal arguments give equal bytes.
 
     Nothing of the patient is in its pixels. It is written uncompressed (PS3.3 Section A.8.1).
@@ -61,9 +68,14 @@ def build_overlay(
     source = read_source(image)
     pixels = _pixels(finding, display, model, incomplete=incomplete)
     instance_uid = derived_uid(
-        KIND, site.installation, source.sop_instance_uid, model.digest, digest(result_key(image)), str(version),
+        KIND,
+        site.installation,
+        source.sop_instance_uid,
+        model.digest,
+        digest(result_key(image)),
+        str(version),
         *(["study may be incomplete"] if incomplete else []),
-    )  # fmt: skip
+    )
     series_uid = derived_uid("overlay series", site.installation, source.study_instance_uid, model.digest)
     picture = patient_and_study(source)
     for keyword, value in {

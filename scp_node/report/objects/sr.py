@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
@@ -30,7 +30,7 @@ from scp_node.report.source.header import local_time, patient_and_study
 from scp_node.report.source.source import SourceImage, read_source
 from scp_node.report.uids import derived_uid, digest
 
-SOP_CLASS_UID = Comprehensive3DSRStorage  # the same bytes serve two more classes: see `sop_class`
+SOP_CLASS_UID: Final = Comprehensive3DSRStorage  # the same bytes serve two more classes: see `sop_class`
 
 
 def build_report(
@@ -85,9 +85,14 @@ def warm_up() -> None:
 
 
 def _build(
-    images: Sequence[ReportedImage], model: ModelIdentity, site: Site, previous: PreviousReport | None, at: datetime, *,
+    images: Sequence[ReportedImage],
+    model: ModelIdentity,
+    site: Site,
+    previous: PreviousReport | None,
+    at: datetime,
+    *,
     incomplete: bool,
-) -> BuiltReport:  # fmt: skip
+) -> BuiltReport:
     sources = [read_source(image) for image in images]
     first = sources[0]
     if any(source.study_instance_uid != first.study_instance_uid for source in sources):

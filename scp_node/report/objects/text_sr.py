@@ -28,9 +28,15 @@ SERIES_OFFSET: Final = -1  # to the number of the report's series
 
 @quiet_pydicom()
 def build_text_report(
-    *, images: Sequence[ReportedImage], report: BuiltReport, model: ModelIdentity, site: Site, version: int,
-    at: datetime, incomplete: bool = False,
-) -> BuiltObject:  # fmt: skip
+    *,
+    images: Sequence[ReportedImage],
+    report: BuiltReport,
+    model: ModelIdentity,
+    site: Site,
+    version: int,
+    at: datetime,
+    incomplete: bool = False,
+) -> BuiltObject:
     """Return what `report` says of these images in words alone; equal arguments give equal bytes.
 
     Raises:
@@ -61,9 +67,13 @@ def build_text_report(
 
 
 def _content(
-    images: Sequence[ReportedImage], sources: Sequence[SourceImage], model: ModelIdentity, site: Site, *,
+    images: Sequence[ReportedImage],
+    sources: Sequence[SourceImage],
+    model: ModelIdentity,
+    site: Site,
+    *,
     incomplete: bool,
-) -> Dataset:  # fmt: skip
+) -> Dataset:
     outcomes = [image.outcome for image in images]
     findings = [_finding(image, source, model) for image, source in zip(images, sources, strict=True)]
     made_by = (

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
+from typing import Final
 
 from pydicom.dataset import Dataset
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 # Patient, General Study and Patient Study modules (PS3.3 Sections C.7.1.1, C.7.2.1, C.7.2.2). What is not listed, such
 # as Patient Comments or Additional Patient History, is not repeated.
-_TYPE_2: Mapping[str, Callable[[str], str]] = {
+_TYPE_2: Final[Mapping[str, Callable[[str], str]]] = {
     "PatientName": unaltered,
     "PatientID": unaltered,
     "PatientBirthDate": valid_date,
@@ -38,19 +39,24 @@ _TYPE_2: Mapping[str, Callable[[str], str]] = {
     "StudyID": unaltered,
     "AccessionNumber": unaltered,
 }
-_TYPE_3: Mapping[str, Callable[[str], str]] = {
+_TYPE_3: Final[Mapping[str, Callable[[str], str]]] = {
     "IssuerOfPatientID": unaltered,
     "PatientAge": valid_age,
     "StudyDescription": long_string,
 }
-_SEQUENCES: Mapping[str, Callable[[Attributes], list[Dataset]]] = {
+_SEQUENCES: Final[Mapping[str, Callable[[Attributes], list[Dataset]]]] = {
     "IssuerOfPatientIDQualifiersSequence": patient_id_qualifiers,
     "OtherPatientIDsSequence": other_patient_ids,
     "IssuerOfAccessionNumberSequence": lambda source: issuers(source, "IssuerOfAccessionNumberSequence"),
     "ProcedureCodeSequence": lambda source: codes(source, "ProcedureCodeSequence"),
 }
-_REQUEST = ("RequestedProcedureID", "AccessionNumber", "RequestedProcedureDescription")  # one at least names an order
-_EQUIPMENT: Mapping[str, Callable[[str], str]] = {
+# one at least names an order
+_REQUEST: Final = (
+    "RequestedProcedureID",
+    "AccessionNumber",
+    "RequestedProcedureDescription",
+)
+_EQUIPMENT: Final[Mapping[str, Callable[[str], str]]] = {
     "Manufacturer": long_string,
     "InstitutionName": long_string,
     "InstitutionalDepartmentName": long_string,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from typing import Final
 
-LONGEST_SH = 16  # characters, PS3.5 Table 6.2-1
-LONGEST_LO = 64
+LONGEST_SH: Final = 16  # characters, PS3.5 Table 6.2-1
+LONGEST_LO: Final = 64
 
 
 def unaltered(value: str) -> str:

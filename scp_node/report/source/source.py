@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Final
 
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
 from pydicom.datadict import dictionary_VR
@@ -21,9 +22,9 @@ from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from scp_node.domain import ReportedImage
 
-UNDEFINED_LENGTH = 0xFFFFFFFF  # PS3.5 Section 7.1.1
-PADDING = " \0"
-ENCODINGS = frozenset(python_encoding.values())  # of PS3.3 Section C.12.1.1.2, by Python's names
+UNDEFINED_LENGTH: Final = 0xFFFFFFFF  # PS3.5 Section 7.1.1
+PADDING: Final = " \0"
+ENCODINGS: Final = frozenset(python_encoding.values())  # of PS3.3 Section C.12.1.1.2, by Python's names
 
 
 class UnreportableHeader(ValueError):  # noqa: N818  # the outcome, in the words of the report

@@ -8,13 +8,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from pydicom import Dataset
 
 from scp_node.demo.pacs import StoragePacs
 
-OUT_OF_RESOURCES = 0xA700  # PS3.4 Table B.2-1
+OUT_OF_RESOURCES: Final = 0xA700  # PS3.4 Table B.2-1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from signal import SIGCONT, SIGSTOP
-from typing import Any
+from typing import Any, Final
 
 from pydicom import Dataset
 from pynetdicom import evt
@@ -24,7 +24,7 @@ from tests.node import Node
 from tests.scp_node.delivery.scp import EXPLICIT, Scp
 from tests.servers import Postgres
 
-_DECODER = b"scp_node.decoders.program"
+_DECODER: Final = b"scp_node.decoders.program"
 
 
 class SetClock:
@@ -98,9 +98,13 @@ class Modality:
 
     def __init__(self, node: Node, sop_class_uid: str) -> None:
         self._association = RequestedAssociation.request(
-            "127.0.0.1", node.settings.listen.port, calling_ae="MODALITY1", called_ae=node.settings.node.ae_title,
-            contexts=[(sop_class_uid, [EXPLICIT])], seconds=30,
-        )  # fmt: skip
+            "127.0.0.1",
+            node.settings.listen.port,
+            calling_ae="MODALITY1",
+            called_ae=node.settings.node.ae_title,
+            contexts=[(sop_class_uid, [EXPLICIT])],
+            seconds=30,
+        )
         [self._context] = self._association.accepted
         self.statuses: list[int] = []
 

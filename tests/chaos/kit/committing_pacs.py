@@ -8,7 +8,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Final, Self
 from unittest import mock
 
 from pydicom import Dataset
@@ -28,11 +28,11 @@ from scp_node.settings import ReportSettings
 from tests.scp_node.delivery.scp import VERIFICATION
 from tests.scp_node.events import MISSING
 
-AE_TITLE = "PACS"
-HONEST = ("same association", "other association", "late")
-BAD = ("loses", "never", "garbage", "unknown transaction", "refuses", "stranger", "aborts")
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-PATIENCE = 6  # after so many requests about one object its request is answered honestly
+AE_TITLE: Final = "PACS"
+HONEST: Final = ("same association", "other association", "late")
+BAD: Final = ("loses", "never", "garbage", "unknown transaction", "refuses", "stranger", "aborts")
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+PATIENCE: Final = 6  # after so many requests about one object its request is answered honestly
 
 
 class CommittingPacs:

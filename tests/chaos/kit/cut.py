@@ -7,9 +7,9 @@ import select
 import socket
 import struct
 import threading
-from typing import Self
+from typing import Final, Self
 
-_RESET = struct.pack("ii", 1, 0)  # struct linger: close sends RST
+_RESET: Final = struct.pack("ii", 1, 0)  # struct linger: close sends RST
 
 
 class Line:

@@ -120,9 +120,13 @@ def open_scu(port: int, settings: DeliverySettings) -> StorageScu:
     """Return the Storage SCU for a destination on `port`."""
     entry = DestinationSettings(name=_TITLE, ae_title=_TITLE, host=LOOPBACK, port=port)
     return StorageScu(
-        entry, calling_ae="PNEUMONIA", sop_classes=SR_CLASSES, other_sop_classes=[SECONDARY_CAPTURE],
-        settings=settings, recast=recast,
-    )  # fmt: skip
+        entry,
+        calling_ae="PNEUMONIA",
+        sop_classes=SR_CLASSES,
+        other_sop_classes=[SECONDARY_CAPTURE],
+        settings=settings,
+        recast=recast,
+    )
 
 
 def open_sender(
@@ -130,9 +134,14 @@ def open_sender(
 ) -> Sender:
     """Return a sender as the node composes it, by the clock of `node`."""
     return Sender(
-        name=name, scu=scu, ledger=node.ledger, leases=LeaseKeeper(node.ledger, LEASE), settings=settings, owner=name,
+        name=name,
+        scu=scu,
+        ledger=node.ledger,
+        leases=LeaseKeeper(node.ledger, LEASE),
+        settings=settings,
+        owner=name,
         randomness=randomness,
-    )  # fmt: skip
+    )
 
 
 @contextlib.contextmanager

@@ -9,11 +9,12 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-MIB = 1 << 20
-_FILLER = "filler"
+MIB: Final = 1 << 20
+_FILLER: Final = "filler"
 
 
 class Disk:

@@ -6,11 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from tests.chaos.kit.site.sitecustomize import ANY, SEPARATOR, VARIABLE
 
-SITE = Path(__file__).resolve().parent / "site"
-BEFORE, AFTER = "before", "after"
+SITE: Final = Path(__file__).resolve().parent / "site"
+BEFORE: Final = "before"
+AFTER: Final = "after"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

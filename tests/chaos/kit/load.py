@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from pydicom.uid import UID
 
@@ -20,8 +20,8 @@ from scp_node.dicom.part10 import decode_head
 from tests.node import radiograph
 from tests.servers import LOOPBACK, run_tool
 
-ANSWER_SECONDS = 30.0
-_UID_LENGTH = 40
+ANSWER_SECONDS: Final = 30.0
+_UID_LENGTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def _template() -> bytes:
     return buffer.getvalue()
 
 
-_TEMPLATE = _template()
+_TEMPLATE: Final = _template()
 
 
 def _images() -> Iterator[_Image]:
@@ -147,9 +147,13 @@ class Load:
     def _associate(self) -> RequestedAssociation:
         head = decode_head(memoryview(_TEMPLATE))
         return RequestedAssociation.request(
-            LOOPBACK, self.port, calling_ae="MODALITY1", called_ae=self.called,
-            contexts=[(head.sop_class_uid, [head.transfer_syntax])], seconds=ANSWER_SECONDS,
-        )  # fmt: skip
+            LOOPBACK,
+            self.port,
+            calling_ae="MODALITY1",
+            called_ae=self.called,
+            contexts=[(head.sop_class_uid, [head.transfer_syntax])],
+            seconds=ANSWER_SECONDS,
+        )
 
 
 def percentile(ordered: list[float], share: float) -> float:

@@ -10,17 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Final
 
 from pydicom import Dataset
 
 from tests.node import radiograph
 from tests.servers import run_tool
 
-RETRY_SECONDS = 0.3
-BEHIND_SECONDS = 5.0  # between two studies then: something is always on its way, and still the node catches up
-URGENT = "EMERGENCY"  # calling AE title of urgent studies
-_SENDING = re.compile(r"^I: Sending file: (?P<file>.+)$")
-_ANSWER = re.compile(r"Received Store Response \((?P<status>.+)\)")
+RETRY_SECONDS: Final = 0.3
+BEHIND_SECONDS: Final = 5.0  # between two studies then: something is always on its way, and still the node catches up
+URGENT: Final = "EMERGENCY"  # calling AE title of urgent studies
+_SENDING: Final = re.compile(r"^I: Sending file: (?P<file>.+)$")
+_ANSWER: Final = re.compile(r"Received Store Response \((?P<status>.+)\)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,24 @@ class Told:
 
 def storescu(files: list[Path], *, port: int, calling: str = "MODALITY1", called: str = "PNEUMONIA") -> Told:
     """Send files over one association and return the statuses, as DCMTK names them."""
-    ended = run_tool("storescu", "-v", "-R", "-to", 5, "-ta", 10, "-td", 20, "-aet", calling, "-aec", called,
-                     "127.0.0.1", port, *files)  # fmt: skip
+    ended = run_tool(
+        "storescu",
+        "-v",
+        "-R",
+        "-to",
+        5,
+        "-ta",
+        10,
+        "-td",
+        20,
+        "-aet",
+        calling,
+        "-aec",
+        called,
+        "127.0.0.1",
+        port,
+        *files,
+    )
     told, current = dict.fromkeys(files, ""), None
     for line in ended.stdout.splitlines():
         if found := _SENDING.match(line):

@@ -7,8 +7,10 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-SUPERVISOR, DECODER = "supervisor", "decoder"
+SUPERVISOR: Final = "supervisor"
+DECODER: Final = "decoder"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,28 +7,29 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 from scp_node.ledger.queue import DELIVER_PREFIX
 from tests.chaos.kit.faults import AFTER, BEFORE, Fault, Faults, Point
 from tests.chaos.kit.process_tree import SUPERVISOR, is_running, processes
 from tests.node import Node
 
-PHASES = ("receive", "register", "analyse", "report", "send")
-LATEST = 300  # milliseconds after a point at which a kill at a random moment may come
-LONGEST_PAUSE = 2.0  # seconds that a new process may work before its kill is armed
-REACH_SECONDS = 240.0  # within which some process must come to an armed point
+PHASES: Final = ("receive", "register", "analyse", "report", "send")
+LATEST: Final = 300  # milliseconds after a point at which a kill at a random moment may come
+LONGEST_PAUSE: Final = 2.0  # seconds that a new process may work before its kill is armed
+REACH_SECONDS: Final = 240.0  # within which some process must come to an armed point
 
 # What one image causes on its way: every fsync, rename and commit of the node's code.
-STEPS = {
+STEPS: Final = {
     "receive": ("fsync file", "rename", "fsync folder of the day", "fsync folder spool"),
     "register": ("commit Intake.register",),
     "analyse": ("commit Analyses.claim", "commit Analyses.record"),
     "report": ("commit Reports.claim", "commit Reports.snapshot", "commit Reports.save"),
     "send": ("commit Deliveries.claim", "commit Deliveries.delivered"),
 }
-ONCE = {"fsync folder spool"}  # at the first store of a process: to be armed before that
+ONCE: Final = {"fsync folder spool"}  # at the first store of a process: to be armed before that
 # What happens now and then, whichever thread is the first to see that it is needed.
-OCCASIONAL = {
+OCCASIONAL: Final = {
     "commit Deliveries.destination_failed",
     "commit Deliveries.destination_recovered",
     "commit Deliveries.retry",
@@ -39,7 +40,7 @@ OCCASIONAL = {
     "commit Upkeep.sweep",
     "commit Watch.prove",
 }
-_ROLES = {"listener": ("receive", "register"), "worker": ("analyse", "report"), "sender": ("send",)}
+_ROLES: Final = {"listener": ("receive", "register"), "worker": ("analyse", "report"), "sender": ("send",)}
 
 
 def points(phase: str) -> list[Point]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from sqlalchemy import create_engine, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,8 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from scp_node.ledger.database.schema import work
 
-PERIOD = 0.25  # seconds between two looks
-_COLUMNS = (work.c.id, work.c.queue, work.c.state, work.c.lease_token, work.c.lease_until, work.c.due_at)
+PERIOD: Final = 0.25  # seconds between two looks
+_COLUMNS: Final = (work.c.id, work.c.queue, work.c.state, work.c.lease_token, work.c.lease_until, work.c.due_at)
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +35,11 @@ from scp_node.roles.common import Parts
 from scp_node.runtime.supervisor import REFUSED
 from scp_node.settings import AnalysisSettings, InferenceSettings
 
-MODULE = "tests.chaos.kit.workers"
-FOLDER_VARIABLE = "TEST_POISON"
-READING = "reading"  # the program's argument that makes it a decoder process
-_TRIES, _LOST = "tries", "device-lost"
+MODULE: Final = "tests.chaos.kit.workers"
+FOLDER_VARIABLE: Final = "TEST_POISON"
+READING: Final = "reading"  # the program's argument that makes it a decoder process
+_TRIES: Final = "tries"
+_LOST: Final = "device-lost"
 
 
 class Deed(StrEnum):
@@ -147,7 +149,7 @@ def _stop_itself(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
 
 
-_DEEDS: dict[Deed, Callable[[], object]] = {
+_DEEDS: Final[dict[Deed, Callable[[], object]]] = {
     Deed.KILLS: lambda: _stop_itself(signal.SIGKILL),
     Deed.STOPS: lambda: _stop_itself(signal.SIGSTOP),
     Deed.SEIZES: lambda: ctypes.PyDLL(None).sleep(3_600),

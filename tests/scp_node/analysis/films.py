@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-DX_FOR_PRESENTATION = "1.2.840.10008.5.1.4.1.1.1.1"
-MISSING = None  # as an attribute's value: leave the attribute out
+DX_FOR_PRESENTATION: Final = "1.2.840.10008.5.1.4.1.1.1.1"
+MISSING: Final = None  # as an attribute's value: leave the attribute out
 
 
 @cache

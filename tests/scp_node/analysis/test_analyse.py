@@ -6,7 +6,7 @@ import logging
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -25,7 +25,7 @@ from scp_node.domain import Completion, Finding, NotAnalysed, Note, Reason, Verd
 from scp_node.settings import AnalysisSettings
 from tests.scp_node.analysis.films import MISSING, picture, radiograph, save
 
-RULES = AnalysisSettings()
+RULES: Final = AnalysisSettings()
 
 
 def film(pixels: NDArray[np.generic], **attributes: Any) -> Dataset:

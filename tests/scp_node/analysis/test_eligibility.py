@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -17,7 +17,7 @@ from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 from tests.scp_node.analysis.films import MISSING, radiograph
 
-US = Equipment(manufacturer="scp-node open-source project", model_name="scp-node")
+US: Final = Equipment(manufacturer="scp-node open-source project", model_name="scp-node")
 
 
 def assess(**attributes: Any) -> tuple[Note, ...] | NotAnalysed:
@@ -117,9 +117,18 @@ class TestBodyPart:
 
     @pytest.mark.parametrize(
         "text",
-        ["Rx thorax", "RX de tórax PA", "CXR portable", "Thorax p.a.", "Radiographie thorax de face", "胸部正面",
-         "Rentgen klatki piersiowej", "Рентгенография органов грудной клетки", "흉부"],
-    )  # fmt: skip
+        [
+            "Rx thorax",
+            "RX de tórax PA",
+            "CXR portable",
+            "Thorax p.a.",
+            "Radiographie thorax de face",
+            "胸部正面",
+            "Rentgen klatki piersiowej",
+            "Рентгенография органов грудной клетки",
+            "흉부",
+        ],
+    )
     @pytest.mark.parametrize("keyword", ["StudyDescription", "SeriesDescription", "ProtocolName"])
     def test_a_description_tells_the_chest_in_the_language_of_the_room(self, keyword: str, text: str) -> None:
         described = {keyword: text, "SpecificCharacterSet": "ISO_IR 192"}
@@ -153,9 +162,25 @@ class TestView:
 
     @pytest.mark.parametrize(
         "view",
-        ["LL", "RL", "LAT", "LATERAL", "LLO", "RLO", "RAO", "LAO", "RLD", "LLD", "AP DECUBITUS", "PA OBLIQUE",
-         "LORDOTIC", "PA LAT", "XYZ", "?"],
-    )  # fmt: skip
+        [
+            "LL",
+            "RL",
+            "LAT",
+            "LATERAL",
+            "LLO",
+            "RLO",
+            "RAO",
+            "LAO",
+            "RLD",
+            "LLD",
+            "AP DECUBITUS",
+            "PA OBLIQUE",
+            "LORDOTIC",
+            "PA LAT",
+            "XYZ",
+            "?",
+        ],
+    )
     def test_a_stated_view_that_is_not_frontal_is_not_analysed(self, view: str) -> None:
         assert reason(ViewPosition=view) is Reason.VIEW
 
@@ -272,16 +297,65 @@ def test_a_value_that_might_be_patient_data_is_not_repeated(keyword: str, value:
     assert outcome.detail == keyword
 
 
-_KEYWORDS = [
-    "AcquisitionDate", "AcquisitionDeviceProcessingDescription", "AnatomicRegionSequence", "BodyPartExamined",
-    "BurnedInAnnotation", "Columns", "Manufacturer", "ManufacturerModelName", "Modality", "NumberOfFrames",
-    "PatientAge", "PatientBirthDate", "PatientBreedDescription", "PatientOrientation", "PatientSexNeutered",
-    "PatientSpeciesCodeSequence", "PatientSpeciesDescription", "PhotometricInterpretation", "PresentationIntentType",
-    "ProtocolName", "Rows", "SOPClassUID", "SamplesPerPixel", "SeriesDate", "SeriesDescription",
-    "SpecificCharacterSet", "StudyDate", "StudyDescription", "ViewCodeSequence", "ViewPosition",
-]  # fmt: skip
-_VRS = ["AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "IS", "LO", "LT", "OB", "OW", "PN", "SH", "SQ", "SS", "ST",
-        "TM", "UI", "UL", "UN", "US", "UT", "ZZ"]  # fmt: skip
+_KEYWORDS: Final = [
+    "AcquisitionDate",
+    "AcquisitionDeviceProcessingDescription",
+    "AnatomicRegionSequence",
+    "BodyPartExamined",
+    "BurnedInAnnotation",
+    "Columns",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "Modality",
+    "NumberOfFrames",
+    "PatientAge",
+    "PatientBirthDate",
+    "PatientBreedDescription",
+    "PatientOrientation",
+    "PatientSexNeutered",
+    "PatientSpeciesCodeSequence",
+    "PatientSpeciesDescription",
+    "PhotometricInterpretation",
+    "PresentationIntentType",
+    "ProtocolName",
+    "Rows",
+    "SOPClassUID",
+    "SamplesPerPixel",
+    "SeriesDate",
+    "SeriesDescription",
+    "SpecificCharacterSet",
+    "StudyDate",
+    "StudyDescription",
+    "ViewCodeSequence",
+    "ViewPosition",
+]
+_VRS: Final = [
+    "AE",
+    "AS",
+    "AT",
+    "CS",
+    "DA",
+    "DS",
+    "DT",
+    "FD",
+    "IS",
+    "LO",
+    "LT",
+    "OB",
+    "OW",
+    "PN",
+    "SH",
+    "SQ",
+    "SS",
+    "ST",
+    "TM",
+    "UI",
+    "UL",
+    "UN",
+    "US",
+    "UT",
+    "ZZ",
+]
 _values: st.SearchStrategy[Any] = st.one_of(
     st.none(), st.text(), st.integers(), st.floats(), st.binary(), st.lists(st.text(), max_size=3), st.just(Sequence())
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -15,8 +16,8 @@ from scp_node.settings import AnalysisSettings
 from tests.conftest import clinical_data
 
 # Where the analysis of the bare file differs from the manifest's column, and why it is right to.
-NO_FILE_META = "a bare dataset: no sender's tool takes it as a file, and our spool writes its own file meta"
-DIFFERENT = {
+NO_FILE_META: Final = "a bare dataset: no sender's tool takes it as a file, and our spool writes its own file meta"
+DIFFERENT: Final = {
     "derived/missing_study_uid.dcm": ("ANALYSE", "refused by the listener: without a study there is no report"),
     "derived/dup_b_normal.dcm": ("ANALYSE", "recorded as a conflict by the registrar; the image itself is in order"),
     "derived/rows_bomb.dcm": ("SKIP", "60000 rows are out of bounds, whatever the pixel data: image size"),

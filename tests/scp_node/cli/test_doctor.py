@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 from scp_node.cli.doctor import Check, delivery_check
 from tests.scp_node.ledger_node import Node
 
-NAME = "deliveries to pacs"
+NAME: Final = "deliveries to pacs"
 
 
 def _waiting(node: Node) -> None:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from scp_node.analysis.analyse import analyse_file
 from scp_node.analysis.eligibility import Equipment
@@ -45,9 +46,13 @@ def _write(path: Path) -> None:
         path.with_suffix(".copy").write_bytes(b"a patient's pixels")
 
 
-_DEEDS: dict[str, Callable[[Path], None]] = {
-    "hang": _hang, "crash": _crash, "crash_once": _crash_once, "talk": _talk, "write": _write,
-}  # fmt: skip
+_DEEDS: Final[dict[str, Callable[[Path], None]]] = {
+    "hang": _hang,
+    "crash": _crash,
+    "crash_once": _crash_once,
+    "talk": _talk,
+    "write": _write,
+}
 
 
 def analyse(path: Path, rules: AnalysisSettings, own: Equipment | None) -> Prepared | NotAnalysed:

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -28,10 +29,10 @@ from scp_node.settings import AnalysisSettings
 from tests.scp_node.analysis.films import MISSING, picture, radiograph, save
 from tests.waiting import wait_until
 
-MISBEHAVING = (str(Path(__file__).with_name("misbehaving_decoder.py")),)
-CREDENTIALS = "SCP_NODE_DATABASE__URL"
-QUICK = AnalysisSettings(decode_seconds=0.5)
-PATIENT = AnalysisSettings()
+MISBEHAVING: Final = (str(Path(__file__).with_name("misbehaving_decoder.py")),)
+CREDENTIALS: Final = "SCP_NODE_DATABASE__URL"
+QUICK: Final = AnalysisSettings(decode_seconds=0.5)
+PATIENT: Final = AnalysisSettings()
 
 Film = Callable[[str], Path]
 
@@ -103,8 +104,14 @@ class TestWithTheRealDecoder:
         paths = [save(radiograph(ViewPosition=view), tmp_path / f"{i}.dcm") for i, view in enumerate(views)]
         said = [o.detail if isinstance(o, NotAnalysed) else o.notes for o in real.prepare_many(paths)]
         assert said == [
-            (), "ViewPosition LL", (), (Note.VIEW_MISSING,), "ViewPosition RL", "ViewPosition LAT", "ViewPosition LLD",
-        ]  # fmt: skip
+            (),
+            "ViewPosition LL",
+            (),
+            (Note.VIEW_MISSING,),
+            "ViewPosition RL",
+            "ViewPosition LAT",
+            "ViewPosition LLD",
+        ]
 
     def test_the_nodes_own_objects_are_known_there_too(self, real: DecoderPool, tmp_path: Path) -> None:
         overlay = save(radiograph(Manufacturer="us", ManufacturerModelName="node"), tmp_path / "overlay.dcm")

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 from pynetdicom import AE, evt
 from pynetdicom.presentation import build_context
@@ -14,11 +14,13 @@ from pynetdicom.presentation import build_context
 from scp_node.demo.pacs import serving_ae
 from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-IMPLICIT = "1.2.840.10008.1.2"
-VERIFICATION = "1.2.840.10008.1.1"
-RELEASE_RQ, ABORT = 5, 7  # PDU types
-SR_CLASSES = (COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR)
+EXPLICIT: Final = "1.2.840.10008.1.2.1"
+IMPLICIT: Final = "1.2.840.10008.1.2"
+VERIFICATION: Final = "1.2.840.10008.1.1"
+# PDU types
+RELEASE_RQ: Final = 5
+ABORT: Final = 7
+SR_CLASSES: Final = (COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR)
 
 
 class Scp:

@@ -7,7 +7,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset
@@ -24,8 +24,8 @@ from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION, answer
 from tests.scp_node.events import MISSING, SR, event, information
 from tests.waiting import wait_until
 
-REFERENCES = [Reference(sop_class_uid=SR, sop_instance_uid=f"1.2.{number}") for number in range(3)]
-UIDS = tuple(reference.sop_instance_uid for reference in REFERENCES)
+REFERENCES: Final = [Reference(sop_class_uid=SR, sop_instance_uid=f"1.2.{number}") for number in range(3)]
+UIDS: Final = tuple(reference.sop_instance_uid for reference in REFERENCES)
 
 
 class CommittingScp:
@@ -78,8 +78,9 @@ class CommittingScp:
 def ask(port: int, uid: str = "2.25.7", **settings: float) -> AskResult:
     scu = CommitmentScu(
         DestinationSettings(name="pacs", ae_title="PACS", host="127.0.0.1", port=port),
-        calling_ae="PNEUMONIA", settings=DeliverySettings(**{"commit_answer_seconds": 5.0} | settings),
-    )  # fmt: skip
+        calling_ae="PNEUMONIA",
+        settings=DeliverySettings(**{"commit_answer_seconds": 5.0} | settings),
+    )
     return scu.ask(uid, lambda: REFERENCES)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from random import Random
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from scp_node.delivery import Disposition, classify, pause_before
 
-SECONDS = st.floats(1, 86_400)
+SECONDS: Final = st.floats(1, 86_400)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset
@@ -19,9 +19,8 @@ from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, VERIFICATION
 from tests.waiting import wait_until
 
 Answer = tuple[int, Dataset | None]
-FIRST, SECOND = (
-    Wanted(study_uid="1.2.1", series_instance_uid="1.2.1.1", sop_instance_uid=f"1.2.1.1.{number}") for number in (1, 2)
-)
+FIRST: Final = Wanted(study_uid="1.2.1", series_instance_uid="1.2.1.1", sop_instance_uid="1.2.1.1.1")
+SECOND: Final = Wanted(study_uid="1.2.1", series_instance_uid="1.2.1.1", sop_instance_uid="1.2.1.1.2")
 
 
 def match(uid: str) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pydicom import Dataset
@@ -14,8 +15,8 @@ from pynetdicom.presentation import build_context
 from scp_node.delivery import send_files
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, Scp
 
-CR = "1.2.840.10008.5.1.4.1.1.1"
-JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+CR: Final = "1.2.840.10008.5.1.4.1.1.1"
+JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 
 
 def write_file(path: Path, *, sop_class: str = CR, syntax: str = EXPLICIT, uid: str = "1.2.3") -> Path:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -21,10 +21,10 @@ from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, SR_CLASSES, Scp, answering
 from tests.waiting import wait_until
 
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-REJECTED_FOR_GOOD = bytes((3, 0, 0, 0, 0, 4, 0, 1, 1, 7))
-REJECTED_FOR_NOW = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
-ABORT = bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0))
+SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7"
+REJECTED_FOR_GOOD: Final = bytes((3, 0, 0, 0, 0, 4, 0, 1, 1, 7))
+REJECTED_FOR_NOW: Final = bytes((3, 0, 0, 0, 0, 4, 0, 2, 3, 2))
+ABORT: Final = bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 
 
 def report(text: str = "") -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import example, given
@@ -15,7 +15,7 @@ from scp_node.dicom.inspection import inspect, is_uid
 from tests.scp_node.listener.datasets import encapsulated, encoded, radiograph, radiograph_dataset, without_pixels
 from tests.scp_node.listener.peer import EXPLICIT, IMPLICIT
 
-JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 
 
 def with_sequence() -> Dataset:

@@ -99,8 +99,12 @@ def test_a_damaged_database_gives_no_backup(embedded: Node, tmp_path: Path) -> N
     embedded.receive("1", header=500_000 * b"h")
     with embedded.engine.begin() as connection:  # an index that does not hold all rows, as a broken disk leaves it
         connection.execute(text("PRAGMA writable_schema = ON"))
-        connection.execute(text("UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE"
-                                " name = 'ix_event_study_uid') WHERE name = 'ix_instance_study_uid'"))  # fmt: skip
+        connection.execute(
+            text(
+                "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE"
+                " name = 'ix_event_study_uid') WHERE name = 'ix_instance_study_uid'"
+            )
+        )
     embedded.engine.dispose()
     with pytest.raises(LedgerError, match=r"damaged|malformed"):
         backup_ledger(embedded.engine, tmp_path / "backup.sqlite3")

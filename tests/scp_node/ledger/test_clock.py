@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, event, text
@@ -22,10 +22,12 @@ from scp_node.ledger.watch import Watch
 from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, QUIET, FakeClock, Node, ledger_engine
 from tests.waiting import let_pass, wait_until
 
-HOUR, DAY, DECADES = 3_600, 86_400, 26 * 365 * 86_400
-SETTINGS = pytest.mark.parametrize("seconds", [HOUR, -HOUR, DAY, -DAY], ids=["+1h", "-1h", "+1d", "-1d"])
-BOTH_WAYS = pytest.mark.parametrize("seconds", [DAY, -HOUR], ids=["+1d", "-1h"])
-PAUSE = timedelta(seconds=10)
+HOUR: Final = 3_600
+DAY: Final = 86_400
+DECADES: Final = 26 * 365 * 86_400
+SETTINGS: Final = pytest.mark.parametrize("seconds", [HOUR, -HOUR, DAY, -DAY], ids=["+1h", "-1h", "+1d", "-1d"])
+BOTH_WAYS: Final = pytest.mark.parametrize("seconds", [DAY, -HOUR], ids=["+1d", "-1h"])
+PAUSE: Final = timedelta(seconds=10)
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -10,10 +11,10 @@ from scp_node.domain import CommitmentReport, Priority, Reference
 from scp_node.ledger import AuditQuery, CommitmentTask
 from tests.scp_node.ledger_node import LEASE, POLICY, Node
 
-AFTER = timedelta(seconds=10)
-WAIT = timedelta(hours=1)
-SR = "1.2.840.10008.5.1.4.1.1.88.34"
-MISSING = 0x0112
+AFTER: Final = timedelta(seconds=10)
+WAIT: Final = timedelta(hours=1)
+SR: Final = "1.2.840.10008.5.1.4.1.1.88.34"
+MISSING: Final = 0x0112
 
 
 def delivered(node: Node, *studies: str, again: bool = False) -> None:
@@ -154,8 +155,13 @@ def test_what_the_destination_lacks_is_sent_again_and_asked_about_again(node: No
     node.ledger.commitments.answered(answer([again], transaction_uid="2.25.2"), {"pacs"})
     assert states(node) == ["committed", "committed"]
     assert kinds(node) == [
-        "delivered", "commitment-requested", "not-committed", "delivered", "commitment-requested", "committed",
-    ]  # fmt: skip
+        "delivered",
+        "commitment-requested",
+        "not-committed",
+        "delivered",
+        "commitment-requested",
+        "committed",
+    ]
 
 
 def test_what_is_never_kept_is_a_dead_letter_after_a_few_sends_and_a_person_may_put_it_back(node: Node) -> None:
@@ -208,8 +214,12 @@ def test_no_answer_is_asked_for_again_and_nothing_is_sent_again(node: Node) -> N
     assert states(node) == ["delivered"]
     assert work(node) == [("commit:pacs", "dead"), ("deliver:pacs", "done")]
     assert kinds(node) == [
-        "delivered", "commitment-requested", "commitment-unanswered", "commitment-requested", "commitment-unanswered",
-    ]  # fmt: skip
+        "delivered",
+        "commitment-requested",
+        "commitment-unanswered",
+        "commitment-requested",
+        "commitment-unanswered",
+    ]
 
 
 def test_a_question_that_was_given_up_is_put_back_without_sending_anything(node: Node) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import text
 
@@ -11,7 +12,7 @@ from scp_node.domain import BuiltObject, NotAnalysed, Reason
 from scp_node.ledger import DeliveryTask, StudySnapshot, create_ledger_engine
 from tests.scp_node.ledger_node import MODEL, Node, built_report, migrate
 
-OVERLAY = BuiltObject(
+OVERLAY: Final = BuiltObject(
     kind="overlay",
     sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
     sop_instance_uid="2.25.77",

@@ -304,9 +304,12 @@ def test_a_paused_destination_is_due_for_a_probe_after_its_pause_and_recovers(no
     node.analyse()
     node.report("pacs")
     failed = partial(
-        node.ledger.deliveries.destination_failed, "pacs", detail="refused", enough=2,
+        node.ledger.deliveries.destination_failed,
+        "pacs",
+        detail="refused",
+        enough=2,
         pause=lambda number: timedelta(seconds=15 * number),
-    )  # fmt: skip
+    )
     assert [failed(), failed(), failed()] == [False, True, False], "one alarm"
     state = node.ledger.deliveries.destination("pacs")
     assert (state.failures, state.paused, state.probe_due) == (3, True, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -11,8 +12,8 @@ from scp_node.domain import Finding, NotAnalysed, Reason
 from scp_node.ledger.reanalysis import PastAnalysis
 from tests.scp_node.ledger_node import MODEL, Node
 
-NEW_MODEL = replace(MODEL, version="2.0", digest="sha256:" + "b" * 64)
-OTHER = Finding(probability=0.2, logit=-2.0, threshold=0.5)
+NEW_MODEL: Final = replace(MODEL, version="2.0", digest="sha256:" + "b" * 64)
+OTHER: Final = Finding(probability=0.2, logit=-2.0, threshold=0.5)
 
 
 @pytest.fixture

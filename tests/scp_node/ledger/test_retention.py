@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 import pytest
 from sqlalchemy import text
@@ -15,8 +16,8 @@ from scp_node.ledger import Ledger, StudySnapshot
 from scp_node.ledger.retention import HeldBack
 from tests.scp_node.ledger_node import MODEL, POLICY, Node
 
-OLD = timedelta(days=30)
-NEW_MODEL = replace(MODEL, version="2.0", digest="sha256:" + "b" * 64)
+OLD: Final = timedelta(days=30)
+NEW_MODEL: Final = replace(MODEL, version="2.0", digest="sha256:" + "b" * 64)
 
 
 def finished(node: Node, *names: str) -> None:

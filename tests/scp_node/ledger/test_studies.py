@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -11,14 +11,19 @@ from scp_node.domain import NotAnalysed, Reason, TransferEnded
 from scp_node.ledger import NothingToReport, StudySnapshot
 from tests.scp_node.ledger_node import MODEL, Node, built_report
 
-STUDY = "1.2.3"
+STUDY: Final = "1.2.3"
 
 
 def ending(node: Node, *studies: str, complete: bool = False, **changes: Any) -> TransferEnded:
     values: dict[str, Any] = {
-        "study_uids": studies or (STUDY,), "complete": complete, "calling_ae": "CR1", "peer": "127.0.0.1",
-        "began_at": node.clock() - timedelta(seconds=1), "at": node.clock(), "cut_instance": "",
-    }  # fmt: skip
+        "study_uids": studies or (STUDY,),
+        "complete": complete,
+        "calling_ae": "CR1",
+        "peer": "127.0.0.1",
+        "began_at": node.clock() - timedelta(seconds=1),
+        "at": node.clock(),
+        "cut_instance": "",
+    }
     return TransferEnded(**(values | changes))
 
 

@@ -94,8 +94,9 @@ def test_images_that_were_not_tried_are_put_back_with_all_their_tries(node: Node
     node.ledger.analyses.put_back([first, second], error="machine fault")
     node.ledger.upkeep.sweep(MODEL)
     assert node.rows("SELECT state, attempt FROM work WHERE queue = 'analyse' ORDER BY id") == [
-        ("done", 1), ("ready", 0)
-    ]  # fmt: skip
+        ("done", 1),
+        ("ready", 0),
+    ]
 
 
 def test_an_image_that_is_requeued_is_no_suspect_any_more(node: Node) -> None:

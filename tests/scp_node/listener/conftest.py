@@ -66,9 +66,13 @@ def start_listener(tmp_path: Path) -> Iterator[Start]:
                 return takes.pop(0) if takes else True
 
             listener = Listener(
-                settings, spool, on_received=received.append, on_rejected=rejected.append, on_ended=ended.append,
+                settings,
+                spool,
+                on_received=received.append,
+                on_rejected=rejected.append,
+                on_ended=ended.append,
                 on_commitment=on_commitment if settings.destinations else None,
-            )  # fmt: skip
+            )
             listener.start()
             stack.callback(listener.stop, 2)
             return Running(listener, spool, received, rejected, ended, answers, takes)

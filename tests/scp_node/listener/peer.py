@@ -8,7 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
+ASSOCIATE_RQ: Final = 1
+ASSOCIATE_AC: Final = 2
+ASSOCIATE_RJ: Final = 3
+P_DATA: Final = 4
+RELEASE_RQ: Final = 5
+RELEASE_RP: Final = 6
+ABORT: Final = 7
 CLOSED: Final = 0  # in place of a PDU type: the connection is closed
 
 CR: Final = "1.2.840.10008.5.1.4.1.1.1"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -32,7 +33,7 @@ from tests.scp_node.listener.peer import (
     Peer,
 )
 
-JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 
 
 def test_a_radiograph_is_on_disk_and_described_when_success_is_said(running: Running) -> None:

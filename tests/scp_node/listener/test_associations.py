@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pynetdicom.transport import RequestHandler
@@ -44,9 +45,9 @@ from tests.scp_node.listener.peer import (
 )
 from tests.waiting import wait_until
 
-CT = "1.2.840.10008.5.1.4.1.1.2"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
+CT: Final = "1.2.840.10008.5.1.4.1.1.2"
+DEFLATED: Final = "1.2.840.10008.1.2.1.99"
+JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 
 
 def rejection(running: Running, *, calling: str = "MODALITY1", called: str = "PNEUMONIA") -> tuple[int, ...]:
@@ -160,8 +161,11 @@ def test_contexts_are_shared_by_all_associations(running: Running) -> None:
 def test_a_taken_port_is_said_so(running: Running, tmp_path: Path) -> None:
     settings = Settings(listen={"port": running.port})
     listener = Listener(
-        settings, Spool(tmp_path / "other", low_water_bytes=0), on_received=list, on_rejected=list  # type: ignore[arg-type]
-    )  # fmt: skip
+        settings,
+        Spool(tmp_path / "other", low_water_bytes=0),
+        on_received=lambda _: None,
+        on_rejected=lambda _: None,
+    )
     with pytest.raises(ListenError, match=f"cannot listen on 127.0.0.1 port {running.port}: Address already in use"):
         listener.start()
 

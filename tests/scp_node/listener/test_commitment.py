@@ -6,7 +6,7 @@ import random
 import struct
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -36,10 +36,10 @@ from tests.scp_node.listener.peer import (
 )
 from tests.waiting import wait_until
 
-CONTEXTS = [(PUSH_MODEL, [EXPLICIT]), (DX, [EXPLICIT]), (VERIFICATION, [IMPLICIT])]
-PACS = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
-AS_SCP = [(PUSH_MODEL, 0, 1)]
-NO_PEERS: list[dict[str, str]] = [{"ae_title": "MODALITY1", "address": "127.0.0.9"}]
+CONTEXTS: Final = [(PUSH_MODEL, [EXPLICIT]), (DX, [EXPLICIT]), (VERIFICATION, [IMPLICIT])]
+PACS: Final = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 104}
+AS_SCP: Final = [(PUSH_MODEL, 0, 1)]
+NO_PEERS: Final[list[dict[str, str]]] = [{"ae_title": "MODALITY1", "address": "127.0.0.9"}]
 
 
 @pytest.fixture
@@ -89,8 +89,14 @@ def test_nobody_is_accepted_as_scu_of_storage_commitment(
 
 def test_a_request_for_commitment_from_us_ends_the_association(running: Running) -> None:
     with destination(running, roles=[]) as peer:
-        elements = {0x0003: PUSH_MODEL, COMMAND_FIELD: N_ACTION_RQ, MESSAGE_ID: 1, DATASET_TYPE: NO_DATASET,
-                    0x1001: PUSH_MODEL + ".1", 0x1008: 1}  # fmt: skip
+        elements = {
+            0x0003: PUSH_MODEL,
+            COMMAND_FIELD: N_ACTION_RQ,
+            MESSAGE_ID: 1,
+            DATASET_TYPE: NO_DATASET,
+            0x1001: PUSH_MODEL + ".1",
+            0x1008: 1,
+        }
         peer.send_pdv(1, encoded_command(elements), is_command=True)
         assert peer.is_closed()
 
@@ -173,9 +179,23 @@ def many(number: int) -> tuple[str, ...]:
         (event()[:-8] + struct.pack("<HH2s2xL", 0x0009, 0x1000, b"OB", 0xFFFF_FFF0), 0x0115),
         (bytes(LARGEST_REPORT + 1), 0x0213),
     ],
-    ids=["none", "empty", "zeros", "cut off", "no UID", "two UIDs", "no UID of an instance", "no reason", "mixed",
-         "more than asked for", "long and deep", "deep", "huge length", "too long"],
-)  # fmt: skip
+    ids=[
+        "none",
+        "empty",
+        "zeros",
+        "cut off",
+        "no UID",
+        "two UIDs",
+        "no UID of an instance",
+        "no reason",
+        "mixed",
+        "more than asked for",
+        "long and deep",
+        "deep",
+        "huge length",
+        "too long",
+    ],
+)
 def test_a_report_that_is_not_well_formed_is_refused_and_the_association_lives(
     running: Running, information: bytes | None, status: int
 ) -> None:

@@ -7,12 +7,13 @@ import subprocess
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.conftest import REPOSITORY
 
-STORE_ONE = """
+STORE_ONE: Final = """
 import sys
 from pathlib import Path
 from scp_node.listener import Listener
@@ -29,8 +30,8 @@ with Peer(listener.address) as peer:
     assert peer.store(radiograph()).status == 0
 listener.stop(1)
 """
-C_STORE_RSP = "\0\0\0\1\2\0\0\0\1\x80"  # Command Field (0000,0100)
-SUCCESS = "\0\0\0\x09\2\0\0\0\0\0"  # Status (0000,0900)
+C_STORE_RSP: Final = "\0\0\0\1\2\0\0\0\1\x80"  # Command Field (0000,0100)
+SUCCESS: Final = "\0\0\0\x09\2\0\0\0\0\0"  # Status (0000,0900)
 
 
 @pytest.mark.needs("strace")

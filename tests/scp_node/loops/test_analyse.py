@@ -72,16 +72,30 @@ class Decoder:
 
 
 def analyser(
-    node: Node, network: Network, *refused: str, detector: Detector | None = None,
-    wants_attention: Callable[[Finding], bool] = lambda _: False, decoder: Decoder | NoDecoder | None = None,
-    progress: Progress | None = None, batch_seconds: float = math.inf,
-) -> Analyser:  # fmt: skip
+    node: Node,
+    network: Network,
+    *refused: str,
+    detector: Detector | None = None,
+    wants_attention: Callable[[Finding], bool] = lambda _: False,
+    decoder: Decoder | NoDecoder | None = None,
+    progress: Progress | None = None,
+    batch_seconds: float = math.inf,
+) -> Analyser:
     leases = LeaseKeeper(node.ledger, LEASE)
     return Analyser(
-        ledger=node.ledger, leases=leases, spool_folder=Path(), decoder=decoder or Decoder(*refused),
-        network=network, batch_size=16, owner="w", detector=detector, wants_attention=wants_attention,
-        clock=node.clock, progress=progress, batch_seconds=batch_seconds,
-    )  # fmt: skip
+        ledger=node.ledger,
+        leases=leases,
+        spool_folder=Path(),
+        decoder=decoder or Decoder(*refused),
+        network=network,
+        batch_size=16,
+        owner="w",
+        detector=detector,
+        wants_attention=wants_attention,
+        clock=node.clock,
+        progress=progress,
+        batch_seconds=batch_seconds,
+    )
 
 
 def states(node: Node) -> list[tuple[str, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import pytest
 
@@ -17,12 +18,12 @@ from scp_node.settings import DeliverySettings
 from tests.scp_node.ledger_node import LEASE, POLICY, Node
 from tests.scp_node.loops.test_deliver import DELIVERED, Scu, later, sender
 
-SETTINGS = DeliverySettings(commit_attempts=POLICY.commit_attempts)
-PROMISE = "promise"
-REQUESTED = AskResult(asked=Asked.REQUESTED)
-REFUSED = AskResult(asked=Asked.REFUSED, detail="status 0x0110")
-NOT_OFFERED = AskResult(asked=Asked.NOT_OFFERED, detail="storage commitment is not offered")
-UNREACHABLE = AskResult(asked=Asked.UNREACHABLE, detail="no connection")
+SETTINGS: Final = DeliverySettings(commit_attempts=POLICY.commit_attempts)
+PROMISE: Final = "promise"
+REQUESTED: Final = AskResult(asked=Asked.REQUESTED)
+REFUSED: Final = AskResult(asked=Asked.REFUSED, detail="status 0x0110")
+NOT_OFFERED: Final = AskResult(asked=Asked.NOT_OFFERED, detail="storage commitment is not offered")
+UNREACHABLE: Final = AskResult(asked=Asked.UNREACHABLE, detail="no connection")
 
 
 class Asker:
@@ -69,9 +70,15 @@ class Finder:
 
 def committer(node: Node, asker: Asker | None = None, finder: Finder | None = None) -> Committer:
     return Committer(
-        name="pacs", asker=asker, finder=finder, ledger=node.ledger, leases=LeaseKeeper(node.ledger, LEASE),
-        settings=SETTINGS, owner="c", randomness=random.Random(1),
-    )  # fmt: skip
+        name="pacs",
+        asker=asker,
+        finder=finder,
+        ledger=node.ledger,
+        leases=LeaseKeeper(node.ledger, LEASE),
+        settings=SETTINGS,
+        owner="c",
+        randomness=random.Random(1),
+    )
 
 
 def delivering(node: Node, *studies: str) -> Sender:

@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -16,12 +17,18 @@ from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import DeliverySettings
 from tests.scp_node.ledger_node import LEASE, Node
 
-DELIVERED = SendResult(disposition=Disposition.DELIVERED, status=0, sop_class_uid="1.2", detail="")
-BUSY = SendResult(disposition=Disposition.BUSY, status=0xA700, sop_class_uid="1.2", detail="status 0xA700")
-LATER = SendResult(disposition=Disposition.RETRY, status=0x0110, sop_class_uid="1.2", detail="status 0x0110")
-REFUSED = SendResult(disposition=Disposition.UNREACHABLE, status=None, sop_class_uid="", detail="connection refused")
-SILENT = SendResult(disposition=Disposition.UNANSWERED, status=None, sop_class_uid="", detail="no answer in time")
-WRONG = SendResult(disposition=Disposition.PERMANENT, status=0xA900, sop_class_uid="1.2", detail="does not match")
+DELIVERED: Final = SendResult(disposition=Disposition.DELIVERED, status=0, sop_class_uid="1.2", detail="")
+BUSY: Final = SendResult(disposition=Disposition.BUSY, status=0xA700, sop_class_uid="1.2", detail="status 0xA700")
+LATER: Final = SendResult(disposition=Disposition.RETRY, status=0x0110, sop_class_uid="1.2", detail="status 0x0110")
+REFUSED: Final = SendResult(
+    disposition=Disposition.UNREACHABLE, status=None, sop_class_uid="", detail="connection refused"
+)
+SILENT: Final = SendResult(
+    disposition=Disposition.UNANSWERED, status=None, sop_class_uid="", detail="no answer in time"
+)
+WRONG: Final = SendResult(
+    disposition=Disposition.PERMANENT, status=0xA900, sop_class_uid="1.2", detail="does not match"
+)
 
 
 class Scu:
@@ -55,9 +62,16 @@ class Scu:
 def sender(node: Node, scu: Scu, *, check_after: float | None = None, **changes: float) -> Sender:
     settings = DeliverySettings.model_validate({"breaker_failures": 2, **changes})
     leases = LeaseKeeper(node.ledger, LEASE)
-    return Sender(name="pacs", scu=scu, ledger=node.ledger, leases=leases, settings=settings, owner="s",
-                  check_after=None if check_after is None else timedelta(seconds=check_after),
-                  randomness=random.Random(1))  # fmt: skip
+    return Sender(
+        name="pacs",
+        scu=scu,
+        ledger=node.ledger,
+        leases=leases,
+        settings=settings,
+        owner="s",
+        check_after=None if check_after is None else timedelta(seconds=check_after),
+        randomness=random.Random(1),
+    )
 
 
 def reported(node: Node, *studies: str) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, text
@@ -34,7 +34,7 @@ from tests.scp_node.ledger_node import MODEL, FakeClock, ledger_engine
 from tests.scp_node.spooled import spooled
 from tests.waiting import wait_until
 
-POLICY = Policy(quiet=timedelta(seconds=10), lease=timedelta(seconds=15), max_attempts=3)
+POLICY: Final = Policy(quiet=timedelta(seconds=10), lease=timedelta(seconds=15), max_attempts=3)
 
 
 @pytest.fixture

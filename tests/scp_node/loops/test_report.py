@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -19,9 +19,9 @@ from scp_node.report import SOP_CLASSES, codes
 from scp_node.settings import ReportSettings
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, found, lateral, radiograph
 
-MAP = np.zeros((14, 14), "<f4").tobytes()
-REGION = Region(left=0.1, top=0.1, right=0.4, bottom=0.4, score=0.5)
-SEEN = replace(POSITIVE, attention=MAP, regions=(REGION,))
+MAP: Final = np.zeros((14, 14), "<f4").tobytes()
+REGION: Final = Region(left=0.1, top=0.1, right=0.4, bottom=0.4, score=0.5)
+SEEN: Final = replace(POSITIVE, attention=MAP, regions=(REGION,))
 
 
 class Films:
@@ -40,19 +40,29 @@ class Films:
 
 def builder(films: Films | None = None, **settings: Any) -> ReportBuilder:
     return ReportBuilder(
-        settings=ReportSettings(**settings), model=MODEL, site=SITE, spool_folder=Path("spool"),
-        pictures=films or Films(), clock=lambda: AT,
-    )  # fmt: skip
+        settings=ReportSettings(**settings),
+        model=MODEL,
+        site=SITE,
+        spool_folder=Path("spool"),
+        pictures=films or Films(),
+        clock=lambda: AT,
+    )
 
 
 def study(
     *images: ReportedImage, previous: PreviousReport | None = None, digest: str | None = None, incomplete: bool = False
 ) -> StudySnapshot:
     return StudySnapshot(
-        images=images, spool_paths=tuple(f"{number}.dcm" for number in range(len(images))), result_ids=(1,),
-        calling_aes=frozenset({"CR1"}), priority=10, incomplete=incomplete, previous=previous,
-        previous_id=1 if previous else None, previous_content_digest=digest,
-    )  # fmt: skip
+        images=images,
+        spool_paths=tuple(f"{number}.dcm" for number in range(len(images))),
+        result_ids=(1,),
+        calling_aes=frozenset({"CR1"}),
+        priority=10,
+        incomplete=incomplete,
+        previous=previous,
+        previous_id=1 if previous else None,
+        previous_content_digest=digest,
+    )
 
 
 @pytest.mark.parametrize(

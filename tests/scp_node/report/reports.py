@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -30,8 +30,8 @@ from scp_node.report import SOP_CLASSES, Site, build_report, build_text_report
 from scp_node.report.attributes import dataset
 from scp_node.report.codes import Concept
 
-AT = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
-SITE = Site(
+AT: Final = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
+SITE: Final = Site(
     installation="2.25.77",
     ae_title="PNEUMONIA",
     manufacturer="scp-node open-source project",
@@ -41,7 +41,7 @@ SITE = Site(
     series_description="AI PNEUMONIA report",
     time_zone=UTC,
 )
-MODEL = ModelIdentity(
+MODEL: Final = ModelIdentity(
     name="pneumonia-resnet18",
     version="0.1.0",
     digest="sha256:" + 8 * "0123abcd",
@@ -50,12 +50,12 @@ MODEL = ModelIdentity(
     calibration="platt:slope=0.93,intercept=-1.2",
     manufacturer="scp-node open-source project",
 )
-POSITIVE = Finding(probability=0.873, logit=1.93, threshold=0.5)
-NEGATIVE = Finding(probability=0.124, logit=-1.96, threshold=0.5)
-UNDETERMINED = Finding(probability=0.546, logit=0.18, threshold=0.5, grey_zone=0.05)
-LATERAL = NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
-FAILED = NotAnalysed(reason=Reason.UNREADABLE_PIXELS)
-OUTCOMES: dict[str, Outcome] = {
+POSITIVE: Final = Finding(probability=0.873, logit=1.93, threshold=0.5)
+NEGATIVE: Final = Finding(probability=0.124, logit=-1.96, threshold=0.5)
+UNDETERMINED: Final = Finding(probability=0.546, logit=0.18, threshold=0.5, grey_zone=0.05)
+LATERAL: Final = NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
+FAILED: Final = NotAnalysed(reason=Reason.UNREADABLE_PIXELS)
+OUTCOMES: Final[dict[str, Outcome]] = {
     "positive": POSITIVE,
     "negative": NEGATIVE,
     "undetermined": UNDETERMINED,
@@ -63,14 +63,14 @@ OUTCOMES: dict[str, Outcome] = {
     "failed": FAILED,
 }
 
-PREVIOUS = PreviousReport(
+PREVIOUS: Final = PreviousReport(
     sop_instance_uid="2.25.1", series_instance_uid="2.25.2", sop_class_uid=SOP_CLASSES[0], version=1
 )
 
-STUDY = "1.2.826.0.1.3680043.10.1.1"
-SERIES = "1.2.826.0.1.3680043.10.1.2"
-IMAGE = "1.2.826.0.1.3680043.10.1.3"
-RADIOGRAPH: dict[str, Any] = {
+STUDY: Final = "1.2.826.0.1.3680043.10.1.1"
+SERIES: Final = "1.2.826.0.1.3680043.10.1.2"
+IMAGE: Final = "1.2.826.0.1.3680043.10.1.3"
+RADIOGRAPH: Final[dict[str, Any]] = {
     "SpecificCharacterSet": "ISO_IR 192",
     "SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.1",
     "SOPInstanceUID": IMAGE,

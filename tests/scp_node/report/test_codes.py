@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom.sr._concepts_dict import concepts
@@ -14,7 +14,7 @@ from scp_node.report import codes
 from scp_node.report.codes import Concept
 
 # Not in any context group of the standard, which is all that pydicom knows: from a template, or from the coding scheme.
-ELSEWHERE = {codes.PNEUMONIA, codes.QUALITATIVE_EVALUATIONS, codes.ENGLISH, codes.PIXELS}
+ELSEWHERE: Final = {codes.PNEUMONIA, codes.QUALITATIVE_EVALUATIONS, codes.ENGLISH, codes.PIXELS}
 
 
 def _all_concepts() -> list[Concept]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Final
 
 import pytest
 from pydicom import dcmread, dcmwrite
@@ -12,7 +13,7 @@ from scp_node.report import SOP_CLASSES, with_sop_class
 from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR
 from tests.scp_node.report.reports import built, radiograph, report
 
-CHEST_CAD_SR = "1.2.840.10008.5.1.4.1.1.88.65"
+CHEST_CAD_SR: Final = "1.2.840.10008.5.1.4.1.1.88.65"
 
 
 def test_the_classes_are_those_of_the_settings() -> None:

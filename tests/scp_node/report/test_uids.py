@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -30,7 +31,7 @@ def test_a_derived_uid_is_the_same_for_ever() -> None:
     assert derived_uid("report", "1.2.3") == "2.25.41805128613404905599681088399721082781"
 
 
-OTHERS: dict[str, Outcome] = OUTCOMES | {
+OTHERS: Final[dict[str, Outcome]] = OUTCOMES | {
     "another probability": replace(POSITIVE, probability=0.874),
     "another threshold": replace(POSITIVE, threshold=0.4),
     "a note": replace(POSITIVE, notes=(Note.VIEW_MISSING,)),

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -16,7 +17,8 @@ from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import UnfitProcessError, poll
 from tests.waiting import wait_until
 
-LONG, SHORT = 60.0, 0.05
+LONG: Final = 60.0
+SHORT: Final = 0.05
 
 
 class Line:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, text
@@ -16,7 +16,7 @@ from scp_node.runtime.leases import LeaseKeeper
 from tests.scp_node.ledger_node import Node, ledger_engine
 from tests.waiting import wait_until
 
-LEASE = timedelta(seconds=4.5)
+LEASE: Final = timedelta(seconds=4.5)
 
 
 @pytest.fixture

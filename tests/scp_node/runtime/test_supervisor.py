@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from scp_node.runtime.supervisor import REFUSED, Supervisor
 from tests.waiting import wait_until
 
-ROLE = """
+ROLE: Final = """
 import os, sys, threading
 from pathlib import Path
 from scp_node.runtime.heartbeat import Heartbeat
@@ -79,7 +80,7 @@ def test_a_role_that_is_stopped_is_killed_and_started_again(tmp_path: Path, capl
     assert len(errors) == 2
 
 
-HANGING = ROLE.replace("stop.wait()", "import ctypes\nctypes.PyDLL(None).sleep(1000)")
+HANGING: Final = ROLE.replace("stop.wait()", "import ctypes\nctypes.PyDLL(None).sleep(1000)")
 
 
 def test_a_role_whose_library_keeps_the_interpreter_to_itself_is_killed(tmp_path: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_role_whose_library_keeps_the_interpreter_to_itself_is_killed(tmp_path
         wait_until(lambda: len(pids(tmp_path)) == 2, 20)
 
 
-SILENT = ROLE.replace("heart.start(stop)", "")
+SILENT: Final = ROLE.replace("heart.start(stop)", "")
 
 
 def test_a_role_that_takes_long_to_start_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -121,7 +122,7 @@ def test_no_role_is_killed_because_the_supervisor_itself_was_stopped(tmp_path: P
         assert node.stderr.read() == b""
 
 
-REFUSING_LATER = ROLE.replace("stop.wait()", f"import time; time.sleep(1.2); raise SystemExit({REFUSED})")
+REFUSING_LATER: Final = ROLE.replace("stop.wait()", f"import time; time.sleep(1.2); raise SystemExit({REFUSED})")
 
 
 def test_a_role_that_has_worked_and_then_finds_its_machine_broken_does_not_stop_the_node(tmp_path: Path) -> None:

@@ -39,8 +39,20 @@ def run(*arguments: str | Path) -> str:
 
 
 def test_a_detector_is_trained_measured_and_released_by_commands(cache: Path, tmp_path: Path) -> None:
-    run("fit", cache, tmp_path / "run", "--recipe", "detect", "--smoke", "--set", "detector.side=64",
-        "--accelerator", "cpu", "--devices", "1")  # fmt: skip
+    run(
+        "fit",
+        cache,
+        tmp_path / "run",
+        "--recipe",
+        "detect",
+        "--smoke",
+        "--set",
+        "detector.side=64",
+        "--accelerator",
+        "cpu",
+        "--devices",
+        "1",
+    )
     checkpoint = tmp_path / "run" / "detector" / "final.ckpt"
     figures = json.loads(run("detect-evaluate", cache, checkpoint))
     assert figures["test"] == {"films": 8, "positive": 4, "patients": 8, "boxes": 4}
@@ -56,8 +68,20 @@ def test_a_detector_is_trained_measured_and_released_by_commands(cache: Path, tm
 
 
 def test_a_release_is_never_written_over(cache: Path, tmp_path: Path) -> None:
-    run("fit", cache, tmp_path / "run", "--recipe", "detect", "--smoke", "--set", "detector.side=64",
-        "--accelerator", "cpu", "--devices", "1")  # fmt: skip
+    run(
+        "fit",
+        cache,
+        tmp_path / "run",
+        "--recipe",
+        "detect",
+        "--smoke",
+        "--set",
+        "detector.side=64",
+        "--accelerator",
+        "cpu",
+        "--devices",
+        "1",
+    )
     checkpoint = tmp_path / "run" / "detector" / "final.ckpt"
     export: list[str | Path] = ["detect-export", BUNDLE, cache, checkpoint, "--version", "9.9.9"]
     run(*export, "--bundles", tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests.training.phantoms import phantoms
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
-CPU = Hardware(accelerator="cpu", devices=1)
+CPU: Final = Hardware(accelerator="cpu", devices=1)
 
 
 def small(**settings: object) -> DetectionRecipe:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from pneumonia_training.detection.metric import (
     mean_score,
 )
 
-NO_OPACITY = np.empty((0, 4))
+NO_OPACITY: Final = np.empty((0, 4))
 
 
 def boxes(*corners: tuple[float, float, float, float]) -> NDArray[np.float64]:

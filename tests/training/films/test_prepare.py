@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -37,7 +38,7 @@ from tests.training.small_films import (
 )
 from tests.waiting import wait_until
 
-RULE = SplitRule(test_folds=(0, 1), validation_folds=(2,))
+RULE: Final = SplitRule(test_folds=(0, 1), validation_folds=(2,))
 
 
 def test_a_dicom_film_and_its_picture_give_the_same_prepared_film(tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_a_film_that_ends_the_process_of_its_decoder_is_the_only_one_lost(tmp_pa
     assert [picture is not None for _, picture in films] == [True, False, True, True, True]
 
 
-HALTED_AFTER_ONE_CHUNK = """
+HALTED_AFTER_ONE_CHUNK: Final = """
 import multiprocessing, signal, sys
 from pathlib import Path
 from pneumonia_training.films.manifests import read_manifest

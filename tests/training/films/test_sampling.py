@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,7 @@ from pneumonia_training.films.sampling import (
 
 from tests.training.small_films import prepared_films
 
-STILL = Augmentation(rotation=0, scale=0, shift=0, brightness=0, contrast=0, gamma=0, blur=0)
+STILL: Final = Augmentation(rotation=0, scale=0, shift=0, brightness=0, contrast=0, gamma=0, blur=0)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from tests.node import BUNDLE
 from tests.training.small_films import prepared_films
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-RELEASE = Release(name="elsewhere", version="0.0.1", status="demonstration", commit="unknown")
+RELEASE: Final = Release(name="elsewhere", version="0.0.1", status="demonstration", commit="unknown")
 
 
 def trained() -> dict[str, Tensor]:

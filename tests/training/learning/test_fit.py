@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -32,9 +33,9 @@ from tests.training.small_films import prepared_films
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
-CPU = Hardware(accelerator="cpu", devices=1)
-FILMS = Stage(name="films", epochs=2, side=32, learning_rate=1e-3, batch_size=8, averaging=0.5)
-RECIPE = Recipe(
+CPU: Final = Hardware(accelerator="cpu", devices=1)
+FILMS: Final = Stage(name="films", epochs=2, side=32, learning_rate=1e-3, batch_size=8, averaging=0.5)
+RECIPE: Final = Recipe(
     name="trial",
     seed=3,
     precision="32-true",
@@ -138,7 +139,7 @@ def test_a_smoke_trial_passes_over_few_films_of_every_side(name: str, tmp_path: 
     assert fit(few, short, run=tmp_path, hardware=CPU).is_file()
 
 
-TASKS = Tasks(negatives=1.0, boxes=1.0, map=1.0, findings=1.0)
+TASKS: Final = Tasks(negatives=1.0, boxes=1.0, map=1.0, findings=1.0)
 
 
 def test_other_tasks_train_the_network_and_leave_nothing_in_what_is_released(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.training.phantoms import phantoms
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 # The recipe itself but for its length and size: 30 epochs at 224 are for thousands of films.
-RECIPE = read_recipe("reference", ["stage.films.epochs=4", "stage.films.batch_size=16", "stage.films.side=112"])
+RECIPE: Final = read_recipe("reference", ["stage.films.epochs=4", "stage.films.batch_size=16", "stage.films.side=112"])
 
 
 def auc_elsewhere(prepared: Prepared, run: Path) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import pytest
 from pneumonia_training.films.sampling import SplitRule
 from pneumonia_training.learning.recipe import RECIPES, RecipeError, read_recipe
 
-NAMES = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "detect")
+NAMES: Final = sorted(path.stem for path in RECIPES.glob("*.toml") if path.stem != "detect")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -28,8 +29,8 @@ from pneumonia_training.measuring.provenance import split_by
 from tests.node import BUNDLE
 from tests.training.small_films import film, prepared_films
 
-RATES = ("accuracy", "precision", "recall", "specificity")
-PLAIN = Chosen(slope=1.0, intercept=0.0, thresholds={"half": 0.5, "quarter": 0.25})
+RATES: Final = ("accuracy", "precision", "recall", "specificity")
+PLAIN: Final = Chosen(slope=1.0, intercept=0.0, thresholds={"half": 0.5, "quarter": 0.25})
 
 
 @pytest.fixture(autouse=True)

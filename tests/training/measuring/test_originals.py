@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -23,8 +24,8 @@ from safetensors.torch import load_file
 from tests.node import BUNDLE
 from tests.training.small_films import prepared_films
 
-CHOSEN = Chosen(slope=1.0, intercept=0.0, thresholds={"half": 0.5})
-RECIPE = read_recipe("default")
+CHOSEN: Final = Chosen(slope=1.0, intercept=0.0, thresholds={"half": 0.5})
+RECIPE: Final = read_recipe("default")
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pneumonia_model.bundle import load_bundle
@@ -21,7 +21,7 @@ from pneumonia_training.release.cards import (
 
 from tests.node import BUNDLE
 
-FDA_ORDER = (
+FDA_ORDER: Final = (
     "Device information",
     "Regulatory status",
     "Organization",

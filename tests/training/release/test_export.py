@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ from tests.training.small_films import prepared_films
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
-RULE = SplitRule(test_folds=(0, 1), validation_folds=(2, 3))
-RECIPE = Recipe(
+RULE: Final = SplitRule(test_folds=(0, 1), validation_folds=(2, 3))
+RECIPE: Final = Recipe(
     name="trial",
     seed=3,
     precision="32-true",
@@ -39,7 +40,7 @@ RECIPE = Recipe(
         Stage(name="large", epochs=2, side=224, learning_rate=1e-3, batch_size=12, averaging=0.7),
     ),
 )
-RELEASE = Release(name="trial", version="0.0.1", status="demonstration", commit="none")
+RELEASE: Final = Release(name="trial", version="0.0.1", status="demonstration", commit="none")
 
 
 @pytest.fixture(scope="module")

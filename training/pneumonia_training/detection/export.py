@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from pneumonia_model.bundle import MANIFEST, Bundle, file_sha256, load_bundle, rendered, seal
@@ -18,7 +19,7 @@ from pneumonia_training.detection.fit import TrainedDetector
 from pneumonia_training.films.prepare import Prepared
 from pneumonia_training.release.export import ExportError
 
-_DIGITS = 6
+_DIGITS: Final = 6
 
 
 def add_detector(

@@ -1,7 +1,7 @@
 """Films with the boxes of their opacities, drawn and varied together."""
 
 import json
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ from pneumonia_training.films.prepare import Prepared
 from pneumonia_training.films.sampling import Split, split_by_patient
 from pneumonia_training.learning.recipe import RecipeError
 
-_LEAST_LEFT = 0.25  # of a box's area after a variation: less of an opacity is no opacity that can be seen
+_LEAST_LEFT: Final = 0.25  # of a box's area after a variation: less of an opacity is no opacity that can be seen
 
 
 class BoxedBatch(NamedTuple):

@@ -1,6 +1,6 @@
 """The detector as a LightningModule."""
 
-from typing import Any
+from typing import Any, Final
 
 import pytorch_lightning as pl
 import torch
@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pneumonia_training.detection.films import BoxedBatch, vary
 from pneumonia_training.detection.recipe import DetectorSettings
 
-RELEASED = "average.module."
+RELEASED: Final = "average.module."
 """What stands before the names of the weights to release in a checkpoint: the running average's."""
 
 

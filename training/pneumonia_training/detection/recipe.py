@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pneumonia_training.films.sampling import SplitRule
 from pneumonia_training.learning.recipe import RecipeError, assignment, recipe_document, tuples
 
-_TABLE = "detector"
+_TABLE: Final = "detector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,12 +4,12 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pneumonia_training.films.sampling import Augmentation, SplitRule
 
-EVERY_STAGE = "*"
-RECIPES = Path(__file__).parent / "recipes"
+EVERY_STAGE: Final = "*"
+RECIPES: Final = Path(__file__).parent / "recipes"
 
 
 class RecipeError(Exception):

@@ -24,7 +24,9 @@ from pneumonia_training.measuring.measure import CALLED
 from pneumonia_training.measuring.probes import Part, predict
 from pneumonia_training.measuring.provenance import bundle_document, films_document
 
-_LOGIT, _PROBABILITY, _CALL = range(3)
+_LOGIT: Final = 0
+_PROBABILITY: Final = 1
+_CALL: Final = 2
 COMPARED: Final[dict[str, tuple[int, Figure]]] = {
     "auc": (_LOGIT, auc),
     "average_precision": (_LOGIT, average_precision),

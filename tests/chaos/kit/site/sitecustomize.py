@@ -14,16 +14,16 @@ import stat
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-VARIABLE = "CHAOS_FAULTS"
-ANY = "*"
-SEPARATOR = "~"
+VARIABLE: Final = "CHAOS_FAULTS"
+ANY: Final = "*"
+SEPARATOR: Final = "~"
 
-_PHASES = {"AcceptorThread": "receive", "MainThread": "start", "leases": "lease"}
-_SENDER = "deliver:"
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_LEDGER = re.compile(r"/scp_node/ledger/(?!transactions)")
+_PHASES: Final = {"AcceptorThread": "receive", "MainThread": "start", "leases": "lease"}
+_SENDER: Final = "deliver:"
+_DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
+_LEDGER: Final = re.compile(r"/scp_node/ledger/(?!transactions)")
 
 
 class FaultPoints:

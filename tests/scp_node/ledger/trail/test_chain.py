@@ -7,7 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import Engine, Executable, insert, select, text, update
@@ -19,7 +19,7 @@ from scp_node.ledger.trail.events import event_hash, record_event
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
 from tests.scp_node.ledger_node import LEASE, MODEL, Node, migrate
 
-OUTCOME = Finding(probability=0.9, logit=2.0, threshold=0.5)
+OUTCOME: Final = Finding(probability=0.9, logit=2.0, threshold=0.5)
 
 
 @pytest.fixture
@@ -147,9 +147,12 @@ class TestAnEventIsFound:
         )
 
     def test_that_an_older_program_wrote_without_a_hash(self, told: Node) -> None:
-        change(told, "INSERT INTO event (id, at, kind, study_uid, sop_instance_uid, detail)"
-                     " SELECT 8, at, kind, study_uid, sop_instance_uid, detail FROM event WHERE id = 7",
-               "UPDATE chain SET length = 8")  # fmt: skip
+        change(
+            told,
+            "INSERT INTO event (id, at, kind, study_uid, sop_instance_uid, detail)"
+            " SELECT 8, at, kind, study_uid, sop_instance_uid, detail FROM event WHERE id = 7",
+            "UPDATE chain SET length = 8",
+        )
         assert problem(told) == "event 8 was added past the program: it has no hash"
 
     def test_of_a_chain_whose_end_was_removed(self, told: Node) -> None:
@@ -168,8 +171,12 @@ def forge(node: Node, event_id: int, **values: Any) -> None:
 
 def add(node: Node, event_id: int, *, previous: str | None) -> None:
     told: dict[str, Any] = {
-        "at": node.clock(), "kind": "delivered", "study_uid": "1.2", "sop_instance_uid": "", "detail": {}
-    }  # fmt: skip
+        "at": node.clock(),
+        "kind": "delivered",
+        "study_uid": "1.2",
+        "sop_instance_uid": "",
+        "detail": {},
+    }
     with node.engine.begin() as connection:
         own = event_hash(previous or "", **told)
         connection.execute(insert(event).values(id=event_id, previous_hash=previous, hash=own, **told))
@@ -197,7 +204,7 @@ class TestAHistoryThatWasWrittenAnew:
         assert told.ledger.verifier.verify(noted=noted).problems == ()
 
 
-ADDED = (
+ADDED: Final = (
     "INSERT INTO result (instance_id, run, bundle, bundle_digest, outcome, detail, notes, input_stats, timings, at)"
     " SELECT instance_id, 7, bundle, bundle_digest, outcome, detail, notes, input_stats, timings, at"
     " FROM result WHERE id = 1"
@@ -270,9 +277,18 @@ class TestTheHash:
 
 def difficult() -> dict[str, Any]:
     return {
-        "text": "naïve \x00 患者 😀", "float": 0.1 + 0.2, "tiny": 5e-324, "large": 1e300, "zero": -0.0, "whole": 1.0,
-        "int": 2**62, "none": None, "pair": (1, 2), "reason": Reason.VIEW, "z": {"b": 1, "a": [True]},
-    }  # fmt: skip
+        "text": "naïve \x00 患者 😀",
+        "float": 0.1 + 0.2,
+        "tiny": 5e-324,
+        "large": 1e300,
+        "zero": -0.0,
+        "whole": 1.0,
+        "int": 2**62,
+        "none": None,
+        "pair": (1, 2),
+        "reason": Reason.VIEW,
+        "z": {"b": 1, "a": [True]},
+    }
 
 
 def record(node: Node, detail: dict[str, Any]) -> None:
@@ -371,8 +387,14 @@ class TestEveryEvent:
     def test_from_image_to_dead_letter_names_inputs_model_report_destination_and_status(self, told: Node) -> None:
         trail = told.ledger.audit.events("1.2.3")
         assert [row["kind"] for row in trail] == [
-            "received", "received", "analysed", "analysed", "reported", "delivery-dead", "requeued"
-        ]  # fmt: skip
+            "received",
+            "received",
+            "analysed",
+            "analysed",
+            "reported",
+            "delivery-dead",
+            "requeued",
+        ]
         one, two = ("1".zfill(64), "2".zfill(64))
         assert [row["input_sha256"] for row in trail] == [[one], [two], [one], [two], *[[one, two]] * 3]
         assert {row["bundle_digest"] for row in trail[2:]} == {MODEL.digest}
@@ -409,9 +431,13 @@ class TestEveryEvent:
 
     def test_about_a_refused_store_is_kept_whatever_the_peer_called_the_object(self, node: Node) -> None:
         node.ledger.intake.record_rejected(
-            sop_instance_uid="'" + 70 * "\\x00" + "\0'", calling_ae="CR1", peer="127.0.0.1", status=0x0117,
-            reason="malformed", at=node.clock(),
-        )  # fmt: skip
+            sop_instance_uid="'" + 70 * "\\x00" + "\0'",
+            calling_ae="CR1",
+            peer="127.0.0.1",
+            status=0x0117,
+            reason="malformed",
+            at=node.clock(),
+        )
         [row] = node.audit()
         assert (row["state"], row["detail"], len(row["sop_instance_uid"])) == ("rejected", "0x0117", 64)
         assert node.ledger.verifier.verify().problems == ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom.dataset import Dataset
@@ -27,10 +27,10 @@ from tests.scp_node.report.reports import (
     said,
 )
 
-RIGHT = Region(left=0.125, top=0.4, right=0.375, bottom=0.8, score=0.6249)
-LEFT = Region(left=0.6, top=0.3, right=0.9, bottom=1.0, score=0.31)
-LOCATED = replace(POSITIVE, regions=(RIGHT, LEFT))
-DETECTING = replace(MODEL, region_threshold=0.3)
+RIGHT: Final = Region(left=0.125, top=0.4, right=0.375, bottom=0.8, score=0.6249)
+LEFT: Final = Region(left=0.6, top=0.3, right=0.9, bottom=1.0, score=0.31)
+LOCATED: Final = replace(POSITIVE, regions=(RIGHT, LEFT))
+DETECTING: Final = replace(MODEL, region_threshold=0.3)
 
 
 def _region_groups(read: Dataset) -> list[Dataset]:

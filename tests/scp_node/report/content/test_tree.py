@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from pydicom.dataset import Dataset
@@ -31,8 +31,12 @@ from tests.scp_node.report.reports import (
     said,
 )
 
-PRESENT, ABSENT = "52101004", "272519000"
-SUCCEEDED, PARTIALLY, UNSUCCESSFUL, NOT_ATTEMPTED = "111222", "111223", "111224", "111225"
+PRESENT: Final = "52101004"
+ABSENT: Final = "272519000"
+SUCCEEDED: Final = "111222"
+PARTIALLY: Final = "111223"
+UNSUCCESSFUL: Final = "111224"
+NOT_ATTEMPTED: Final = "111225"
 every_outcome = pytest.mark.parametrize("outcome", OUTCOMES.values(), ids=OUTCOMES.keys())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from decimal import Decimal
+from typing import Final
 
 import pytest
 from hypothesis import assume, example, given
@@ -24,7 +25,7 @@ from scp_node.report.content.wording import (
 from tests.scp_node.report.reports import FAILED, LATERAL, MODEL, NEGATIVE, OUTCOMES, POSITIVE, UNDETERMINED
 
 fractions = st.floats(min_value=0, max_value=1)
-JUST_BELOW_HALF = math.nextafter(0.5, 0)
+JUST_BELOW_HALF: Final = math.nextafter(0.5, 0)
 
 
 def test_a_positive_says_probability_threshold_and_that_no_physician_has_verified_it() -> None:

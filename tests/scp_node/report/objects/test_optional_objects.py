@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 import highdicom
 import numpy as np
@@ -31,10 +31,10 @@ from tests.scp_node.report.reports import (
     said,
 )
 
-LEFT = Region(left=0.125, top=0.4, right=0.375, bottom=0.8, score=0.62)
-EDGE = Region(left=0.6, top=0.0, right=1.0, bottom=1.0, score=0.31)
-SEEN = replace(POSITIVE, regions=(LEFT, EDGE))
-COMMON: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
+LEFT: Final = Region(left=0.125, top=0.4, right=0.375, bottom=0.8, score=0.62)
+EDGE: Final = Region(left=0.6, top=0.0, right=1.0, bottom=1.0, score=0.31)
+SEEN: Final = replace(POSITIVE, regions=(LEFT, EDGE))
+COMMON: Final[dict[str, Any]] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
 
 
 def film(finding: Finding = SEEN, **attributes: Any) -> ReportedImage:
@@ -99,8 +99,9 @@ def test_outlines_are_closed_lines_in_pixels_of_the_film() -> None:
     assert min(outlines[1]) == 0
     assert max(outlines[1]) <= 80
     assert [text.UnformattedTextValue for text in annotation.TextObjectSequence] == [
-        "AI opacity 62 %", "AI opacity 31 %"
-    ]  # fmt: skip
+        "AI opacity 62 %",
+        "AI opacity 31 %",
+    ]
     assert made.ReferencedSeriesSequence[0].ReferencedImageSequence[0].ReferencedSOPInstanceUID == IMAGE
     assert made.DisplayedAreaSelectionSequence[0].DisplayedAreaBottomRightHandCorner == [80, 40]
 
@@ -155,9 +156,12 @@ def test_odd_sizes_are_packed_without_gaps() -> None:
 
 def test_key_images_are_the_positive_films_and_their_pictures() -> None:
     picture = BuiltObject(
-        kind="overlay", sop_class_uid="1.2.840.10008.5.1.4.1.1.7", sop_instance_uid="2.25.5",
-        series_instance_uid="2.25.6", file=b"",
-    )  # fmt: skip
+        kind="overlay",
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+        sop_instance_uid="2.25.5",
+        series_instance_uid="2.25.6",
+        file=b"",
+    )
     made = read(key_object(film(), lateral(NEGATIVE), pictures=(picture,)))
     images = [item for item in every_item(made) if item.ValueType == "IMAGE"]
     assert [item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in images] == [IMAGE, "2.25.5"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import BytesIO
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from scp_node.report.objects import drawing
 from scp_node.report.objects.drawing import LONG_SIDE, Text, draw
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, STUDY, radiograph
 
-GREY = np.full((300, 240), 90, np.uint8)
+GREY: Final = np.full((300, 240), 90, np.uint8)
 
 
 def attention(*hot: tuple[int, int], value: float = 3.0) -> NDArray[np.float32]:

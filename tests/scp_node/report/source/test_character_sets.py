@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ from tests.scp_node.report.reports import (
     unvalidated,
 )
 
-NAMES = {
+NAMES: Final = {
     "name_ar.dcm": "قباني^لنزار",
     "name_jp.dcm": "Yamada^Tarou=山田^太郎=やまだ^たろう",
     "name_ko.dcm": "Hong^Gildong=洪^吉洞=홍^길동",

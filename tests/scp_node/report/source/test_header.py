@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +18,7 @@ from scp_node.report import UnreportableHeader, codes
 from scp_node.report.attributes import dataset
 from tests.scp_node.report.reports import IMAGE, MODEL, attribute, built, lateral, radiograph, report, said, unvalidated
 
-IDENTITY = {
+IDENTITY: Final = {
     "PatientName": "Doe^Jane",
     "PatientID": "P-0815",
     "PatientBirthDate": "19600229",

@@ -1,5 +1,7 @@
 """Reports have companions, such as overlay pictures, and results keep the map that these are drawn from."""
 
+from typing import Final
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -8,8 +10,8 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
-_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_OF_REPORT = "companion_id IS NULL"
+_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_OF_REPORT: Final = "companion_id IS NULL"
 
 
 def upgrade() -> None:
@@ -37,6 +39,10 @@ def upgrade() -> None:
         delivery.drop_constraint(op.f("uq_delivery_destination_report_id"), type_="unique")
         delivery.create_unique_constraint(op.f("uq_delivery_destination_companion_id"), ["destination", "companion_id"])
     op.create_index(
-        "ix_delivery_report", "delivery", ["destination", "report_id"], unique=True,
-        sqlite_where=sa.text(_OF_REPORT), postgresql_where=sa.text(_OF_REPORT),
-    )  # fmt: skip
+        "ix_delivery_report",
+        "delivery",
+        ["destination", "report_id"],
+        unique=True,
+        sqlite_where=sa.text(_OF_REPORT),
+        postgresql_where=sa.text(_OF_REPORT),
+    )

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,8 +13,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
-_ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-_KEPT = "purged_at IS NULL"
+_ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_KEPT: Final = "purged_at IS NULL"
 
 
 def upgrade() -> None:
@@ -22,9 +22,13 @@ def upgrade() -> None:
     for name in ("purging_at", "purged_at"):
         op.add_column("instance", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
     op.create_index(
-        "ix_instance_kept", "instance", ["received_at"], unique=False,
-        sqlite_where=sa.text(_KEPT), postgresql_where=sa.text(_KEPT),
-    )  # fmt: skip
+        "ix_instance_kept",
+        "instance",
+        ["received_at"],
+        unique=False,
+        sqlite_where=sa.text(_KEPT),
+        postgresql_where=sa.text(_KEPT),
+    )
     op.create_table(
         "study",
         sa.Column("study_uid", sa.String(64), nullable=False),
@@ -60,13 +64,18 @@ def upgrade() -> None:
 # The recipe of the hash is repeated here, not imported: a migration must go on doing what it did when it was released.
 # A test compares the two. Should the program's recipe ever change, a later migration has to carry the change.
 
-_BATCH = 1_000
+_BATCH: Final = 1_000
 _event = sa.table(
     "event",
-    sa.column("id", _ID), sa.column("at", sa.DateTime(timezone=True)), sa.column("kind", sa.Text),
-    sa.column("study_uid", sa.Text), sa.column("sop_instance_uid", sa.Text), sa.column("detail", sa.JSON),
-    sa.column("previous_hash", sa.Text), sa.column("hash", sa.Text),
-)  # fmt: skip
+    sa.column("id", _ID),
+    sa.column("at", sa.DateTime(timezone=True)),
+    sa.column("kind", sa.Text),
+    sa.column("study_uid", sa.Text),
+    sa.column("sop_instance_uid", sa.Text),
+    sa.column("detail", sa.JSON),
+    sa.column("previous_hash", sa.Text),
+    sa.column("hash", sa.Text),
+)
 
 
 def _chain_events(connection: sa.Connection) -> None:
