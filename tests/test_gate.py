@@ -247,6 +247,35 @@ def test_an_unmarked_constant_would_be_seen(line: str) -> None:
     assert "LIMIT" in unmarked_constants(line)
 
 
+def compared_queues(source: str) -> list[str]:
+    """Return the places where the name of a queue is compared, in a program or in SQL."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        sides: list[ast.expr] = []
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in QUEUE_TESTS:
+            sides = [node.func.value]
+        found += [
+            ast.unparse(node) for side in sides if ast.unparse(side).rpartition(".")[2] in {"queue", "queue_name"}
+        ]
+    return found
+
+
+QUEUE_TESTS: Final = {"startswith", "endswith", "removeprefix", "partition", "in_", "like"}
+QUEUE_KINDS: Final = "scp_node/ledger/queue_kinds.py"
+
+
+def test_one_module_knows_the_names_of_queues(repository: Path) -> None:
+    files = {str(file.relative_to(repository)): file.read_text() for file in (repository / "scp_node").rglob("*.py")}
+    assert {name for name, text in files.items() if compared_queues(text)} == {QUEUE_KINDS}
+
+
+@pytest.mark.parametrize("line", ['row.queue == "report"', 'work.c.queue.startswith("deliver:")', "queue in NAMES"])
+def test_a_compared_queue_would_be_seen(line: str) -> None:
+    assert len(compared_queues(line)) == 1
+
+
 # What is installed
 
 

@@ -15,7 +15,8 @@ from scp_node import app
 from scp_node.delivery.echo import answers_echo, echo
 from scp_node.inference.served_model import ServedModel
 from scp_node.ledger import Ledger, LedgerError
-from scp_node.ledger.queue import OPEN_STATES, WorkState, deliver_queue
+from scp_node.ledger.queue import OPEN_STATES, WorkState
+from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import open_ledger, open_spool
 from scp_node.settings import DestinationSettings, Settings, SettingsError
 from scp_node.spool import SpoolError
@@ -130,7 +131,7 @@ def _deliveries(settings: Settings, name: str) -> Check:
 
 def delivery_check(ledger: Ledger, name: str) -> Check:
     """Return what waits for a destination, and whether a person has to look after it."""
-    states = ledger.upkeep.counts().get(deliver_queue(name), {})
+    states = ledger.upkeep.counts().get(deliver_queue(name).name, {})
     dead = states.get(WorkState.DEAD, 0)
     told = [f"{sum(states.get(state, 0) for state in OPEN_STATES)} waiting"]
     if dead:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection, func, select
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import companion, instance, result
-from scp_node.ledger.queue import ANALYSE, Claim, Suspects
+from scp_node.ledger.queue import Claim, Suspects
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Policy, Transactions
 
@@ -146,7 +147,7 @@ class Analyses:
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 if task not in spent:
-                    queue.delay(connection, task.claim, due=now + pause, error=error)
+                    queue.release_until(connection, task.claim, due=now + pause, error=error)
         detail = f"{error}, tried {self._policy.max_attempts} times"
         outcome = NotAnalysed(reason=Reason.INFERENCE, detail=detail)
         self.record([Analysed(task=task, outcome=outcome, started_at=now) for task in spent], model)
@@ -155,7 +156,7 @@ class Analyses:
         """Put images back that were not tried: the machine was at fault. What of them has ended stays as it is."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
-                queue.delay(connection, task.claim, due=now, error=error, keep_attempt=True)
+                queue.release_until(connection, task.claim, due=now, error=error, keep_attempt=True)
 
 
 def _recognised(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:
@@ -174,12 +175,12 @@ def open_report(connection: Connection, policy: Policy, study_uid: str, now: dat
     """Make sure that the study is looked at for a report once it is quiet."""
     urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
     row = connection.execute(urgency.where(instance.c.study_uid == study_uid, ~instance.c.conflict)).one()
-    queue.put_off(
+    queue.schedule(
         connection,
-        queue=queue.REPORT,
+        queue=REPORT,
         dedup=study_uid,
         priority=row.priority,
-        max_attempts=policy.max_attempts,
+        max_attempts=policy.most_tries(REPORT),
         due=policy.report_due(row.priority, row.last, now),
         at=now,
     )

@@ -21,7 +21,8 @@ from scp_node.ledger.database.schema import (
     study,
     work,
 )
-from scp_node.ledger.queue import ANALYSE, WorkState
+from scp_node.ledger.queue import WorkState
+from scp_node.ledger.queue_kinds import ANALYSE, in_queue
 from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
@@ -187,7 +188,7 @@ def _described(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any
     leased = set(
         connection.scalars(
             select(work.c.ref_id).where(
-                and_(work.c.queue == ANALYSE, work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
+                and_(in_queue(ANALYSE), work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
             )
         )
     )

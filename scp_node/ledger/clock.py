@@ -22,7 +22,8 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 
 from scp_node.domain import Clock, utc_now
 from scp_node.ledger.database.schema import clock, delivery, destination, work
-from scp_node.ledger.queue import LONGEST_WAIT, WorkState
+from scp_node.ledger.queue import WorkState
+from scp_node.ledger.sweep import LONGEST_WAIT
 from scp_node.ledger.trail.events import record_event
 
 TOLERANCE: Final = 2.0  # seconds; a smaller jump makes nothing early or late that anybody would notice

@@ -18,7 +18,8 @@ from sqlalchemy import Connection, Row, Select, func, select, update
 from scp_node.domain import CLASS_NOT_SUPPORTED, DUPLICATE_TRANSACTION_UID, LARGEST_REQUEST, CommitmentReport, Reference
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import companion, delivery, report, work
-from scp_node.ledger.queue import Claim, commit_queue, deliver_queue
+from scp_node.ledger.queue import Claim
+from scp_node.ledger.queue_kinds import commit_queue, deliver_queue, in_queue
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery
 from scp_node.ledger.transactions import Policy, Transactions
@@ -92,20 +93,20 @@ class Commitments:
         """Ask again after `wait`, unless there is an answer by then."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
-                queue.delay(connection, task.claim, due=now + wait)
+                queue.release_until(connection, task.claim, due=now + wait)
 
     def refused(self, tasks: Sequence[CommitmentTask], *, wait: timedelta, detail: str) -> None:
         """Ask again after `wait`: the destination did not take the request."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
-                if queue.delay(connection, task.claim, due=now + wait, error=detail):
+                if queue.release_until(connection, task.claim, due=now + wait, error=detail):
                     _record(connection, now, "commitment-refused", task, reason=detail)
 
     def put_back(self, tasks: Sequence[CommitmentTask], *, pause: timedelta, detail: str) -> None:
         """Ask after `pause`: the destination could not be reached, so that no try is spent."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
-                if queue.delay(connection, task.claim, due=now + pause, error=detail, keep_attempt=True):
+                if queue.release_until(connection, task.claim, due=now + pause, error=detail, keep_attempt=True):
                     _record(connection, now, "commitment-delayed", task, reason=detail)
 
     def close(self, tasks: Sequence[CommitmentTask], *, detail: str) -> None:
@@ -165,15 +166,15 @@ class Commitments:
         """Have the object sent again, since its destination lacks it: or give it up after a few times."""
         asked, sent = commit_queue(row.destination), deliver_queue(row.destination)
         tries = queue.attempts(connection, queue=asked, dedup=str(row.id))
-        queue.settle(connection, queue=asked, dedup=str(row.id), error=reason, at=now)
+        queue.close_unclaimed(connection, queue=asked, dedup=str(row.id), error=reason, at=now)
         if not reopen_delivery(connection, row.id, detail=f"not committed: {reason}", now=now, was="delivered"):
             return None
         _record(connection, now, "not-committed", row, reason=reason, tries=tries)
         if tries < self._policy.commit_attempts:
-            this = (work.c.queue == sent) & (work.c.ref_id == row.id)
+            this = in_queue(sent) & (work.c.ref_id == row.id)
             queue.wake(connection, this, at=now)
             return _outcome(row, "waiting", reason)
-        queue.condemn(connection, queue=sent, dedup=str(row.id), error=f"not committed: {reason}", at=now)
+        queue.mark_done_as_dead(connection, queue=sent, dedup=str(row.id), error=f"not committed: {reason}", at=now)
         _update(connection, row.id, state="dead")
         _record(connection, now, "delivery-dead", row, status=None, detail=f"not committed: {reason}")
         return _outcome(row, "dead", reason)
@@ -191,7 +192,7 @@ def reopen_delivery(
 
 
 def _confirm(connection: Connection, row: Row[Any], now: datetime, *, state: str) -> CommitmentOutcome | None:
-    queue.settle(connection, queue=commit_queue(row.destination), dedup=str(row.id), at=now)
+    queue.close_unclaimed(connection, queue=commit_queue(row.destination), dedup=str(row.id), at=now)
     confirmed = update(delivery).where(delivery.c.id == row.id, delivery.c.state == "delivered")
     if connection.execute(confirmed.values(state=state, committed_at=now, detail="")).rowcount == 0:
         return None
@@ -205,7 +206,7 @@ def _unpromised(
 ) -> CommitmentOutcome:
     """Leave it delivered: another send would not change the answer."""
     if not ask_again:
-        queue.settle(connection, queue=commit_queue(row.destination), dedup=str(row.id), error=reason, at=now)
+        queue.close_unclaimed(connection, queue=commit_queue(row.destination), dedup=str(row.id), error=reason, at=now)
     _update(connection, row.id, transaction_uid=None, detail=f"not committed: {reason}")
     _record(connection, now, "not-committed", row, reason=reason, transaction_uid=row.transaction_uid)
     return _outcome(row, "delivered", reason)

@@ -11,7 +11,9 @@ from sqlalchemy import Connection, Select, func, select, update
 
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import companion, delivery, destination, report, work
-from scp_node.ledger.queue import Claim, WorkState, commit_queue, deliver_queue
+from scp_node.ledger.queue import Claim, WorkState
+from scp_node.ledger.queue_kinds import commit_queue, deliver_queue, in_queue
+from scp_node.ledger.sweep import LONGEST_WAIT
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery, status_text
 from scp_node.ledger.transactions import Policy, Transactions
@@ -95,7 +97,7 @@ class Deliveries:
             )
             _record(connection, now, "delivered", task, status=status)
             if check_after is not None:
-                _open_commitment(connection, task, now + check_after, now)
+                self._open_commitment(connection, task, now + check_after, now)
         return True
 
     def retry(
@@ -103,7 +105,7 @@ class Deliveries:
     ) -> None:
         """Note a failed try that is worth another one after `pause`; with `keep_attempt` it is not counted."""
         with self._transactions.writing() as (connection, now):
-            if queue.delay(connection, task.claim, due=now + pause, error=detail, keep_attempt=keep_attempt):
+            if queue.release_until(connection, task.claim, due=now + pause, error=detail, keep_attempt=keep_attempt):
                 _note(connection, task, now, state="waiting", dimse_status=status, detail=detail)
                 _record(connection, now, "delivery-delayed", task, status=status, detail=detail)
 
@@ -116,7 +118,7 @@ class Deliveries:
 
     def give_up(self, name: str, *, older_than: timedelta, detail: str) -> list[str]:
         """Bury some of what waits for longer than that; return the SOP Instance UIDs, none: nothing is that old."""
-        waiting = (work.c.queue == deliver_queue(name)) & work.c.state.in_([WorkState.READY, WorkState.DELAYED])
+        waiting = in_queue(deliver_queue(name)) & work.c.state.in_([WorkState.READY, WorkState.DELAYED])
         with self._transactions.writing() as (connection, now):
             old = _described().join(work, work.c.ref_id == delivery.c.id).add_columns(work.c.id.label("work_id"))
             old = old.where(waiting, delivery.c.created_at < now - older_than).order_by(work.c.id).limit(_CHUNK)
@@ -154,7 +156,7 @@ class Deliveries:
         if row is None:
             return DestinationState()
         paused = row.paused_until is not None
-        probe_due = paused and not now < row.paused_until <= now + queue.LONGEST_WAIT
+        probe_due = paused and not now < row.paused_until <= now + LONGEST_WAIT
         return DestinationState(failures=row.failures, paused=paused, probe_due=probe_due, detail=row.detail)
 
     def destination_failed(self, name: str, *, detail: str, enough: int, pause: Callable[[int], timedelta]) -> bool:
@@ -194,20 +196,20 @@ class Deliveries:
                 record_event(connection, now, "destination-recovered", detail={"destination": name})
         return is_back
 
-
-def _open_commitment(connection: Connection, task: DeliveryTask, due: datetime, now: datetime) -> None:
-    """Open the question; of an object that was sent again it is the old one, with the tries that it had."""
-    queue.put_off(
-        connection,
-        queue=commit_queue(task.destination),
-        dedup=str(task.delivery_id),
-        ref_id=task.delivery_id,
-        priority=task.claim.priority,
-        max_attempts=None,
-        due=due,
-        at=now,
-        keep_attempt=True,
-    )
+    def _open_commitment(self, connection: Connection, task: DeliveryTask, due: datetime, now: datetime) -> None:
+        """Open the question; of an object that was sent again it is the old one, with the tries that it had."""
+        asked = commit_queue(task.destination)
+        queue.schedule(
+            connection,
+            queue=asked,
+            dedup=str(task.delivery_id),
+            ref_id=task.delivery_id,
+            priority=task.claim.priority,
+            max_attempts=self._policy.most_tries(asked),
+            due=due,
+            at=now,
+            keep_attempt=True,
+        )
 
 
 def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: Any) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select, text, update
 from scp_node.domain import ReceivedInstance
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import instance
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
@@ -118,15 +119,15 @@ class Intake:
             return
         queue.enqueue(
             connection,
-            queue=queue.ANALYSE,
+            queue=ANALYSE,
             dedup=str(instance_id),
             ref_id=instance_id,
             priority=item.priority,
-            max_attempts=self._policy.max_attempts,
+            max_attempts=self._policy.most_tries(ANALYSE),
             at=now,
         )
         due = self._policy.report_due(item.priority, item.received_at, now)
-        queue.postpone(connection, queue=queue.REPORT, dedup=item.study_uid, due=due, at=now)
+        queue.reschedule_waiting(connection, queue=REPORT, dedup=item.study_uid, due=due, at=now)
 
 
 def _storable(value: object) -> object:

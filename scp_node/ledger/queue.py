@@ -1,7 +1,7 @@
 """The work queue: rows with leases and fencing tokens.
 
     ready -claim-> leased -complete-> done
-                          -delay----> delayed -due-> ready
+                          -release--> delayed -due-> ready
                           -bury-----> dead -requeue-> ready, or cancelled
           leased, lease over: ready again, or dead once its attempts are spent
 
@@ -21,32 +21,19 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, and_, case, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import Priority
 from scp_node.ledger.database.schema import work
+from scp_node.ledger.queue_kinds import Queue, in_queue
 
-ANALYSE: Final = "analyse"
-REPORT: Final = "report"
-DELIVER_PREFIX: Final = "deliver:"
-COMMIT_PREFIX: Final = "commit:"
 AFTER_ALL_ELSE: Final = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
-# no setting allows a pause of more than a day: what is due later had another clock
-LONGEST_WAIT: Final = timedelta(hours=25)
-LONGEST_LEASE: Final = timedelta(hours=2)  # nor a lease of more than an hour
 # added to the priority of what goes with a report: no report waits for a picture
 BEHIND_REPORTS: Final = Priority.ROUTINE + 1
-
-
-def deliver_queue(destination: str) -> str:
-    """Return the queue of one destination: one that is down holds up no other."""
-    return f"{DELIVER_PREFIX}{destination}"
-
-
-def commit_queue(destination: str) -> str:
-    """Return the queue of what one destination is to be asked about after its delivery."""
-    return f"{COMMIT_PREFIX}{destination}"
+_MOST_URGENT: Final[Sequence[ColumnElement[Any]]] = (work.c.priority, work.c.id)
+_OLDEST: Final[Sequence[ColumnElement[Any]]] = (work.c.created_at, work.c.id)
+RELEASED: Final[dict[str, Any]] = {"lease_owner": None, "lease_until": None}
 
 
 class WorkState(StrEnum):
@@ -76,7 +63,7 @@ class Claim:
     """The right to finish one piece of work, as long as its lease lasts."""
 
     id: int
-    queue: str
+    queue: Queue
     dedup: str
     ref_id: int | None
     owner: str
@@ -86,24 +73,12 @@ class Claim:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expired:
-    """A lease that ran out."""
-
-    id: int
-    queue: str
-    dedup: str
-    ref_id: int | None
-    attempt: int
-    dead: bool
-
-
-def ready_exists(connection: Connection, queue: str) -> bool:
+def ready_exists(connection: Connection, queue: Queue) -> bool:
     """Return whether a claim on `queue` would get anything."""
-    return _exists(connection, and_(work.c.queue == queue, work.c.state == WorkState.READY), by=_MOST_URGENT)
+    return any_work(connection, and_(in_queue(queue), work.c.state == WorkState.READY), by=_MOST_URGENT)
 
 
-def _exists(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
+def any_work(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
     """Return whether any work meets `condition`, as the one index that is in the order `by` tells.
 
     Without an order PostgreSQL expects to come upon one soon, and reads the table from its start, where all is done.
@@ -114,7 +89,7 @@ def _exists(connection: Connection, condition: ColumnElement[bool], *, by: Seque
 def enqueue(
     connection: Connection,
     *,
-    queue: str,
+    queue: Queue,
     dedup: str,
     ref_id: int | None,
     priority: int,
@@ -130,10 +105,10 @@ def enqueue(
     connection.execute(work.insert().values(state=WorkState.READY, **row))
 
 
-def put_off(
+def schedule(
     connection: Connection,
     *,
-    queue: str,
+    queue: Queue,
     dedup: str,
     priority: int,
     max_attempts: int | None,
@@ -165,18 +140,18 @@ def put_off(
     )
 
 
-def postpone(connection: Connection, *, queue: str, dedup: str, due: datetime, at: datetime) -> None:
+def reschedule_waiting(connection: Connection, *, queue: Queue, dedup: str, due: datetime, at: datetime) -> None:
     """Move waiting work to `due`; work that is not waiting stays as it is."""
     waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
     state = WorkState.DELAYED if due > at else WorkState.READY
     connection.execute(
-        update(work).where(work.c.queue == queue, work.c.dedup == dedup, waiting).values(state=state, due_at=due)
+        update(work).where(in_queue(queue), work.c.dedup == dedup, waiting).values(state=state, due_at=due)
     )
 
 
 def claim(
     connection: Connection,
-    queue: str,
+    queue: Queue,
     *,
     owner: str,
     limit: int,
@@ -192,7 +167,7 @@ def claim(
     order = _OLDEST if oldest_first else _MOST_URGENT
     pick = (
         select(work.c.id, work.c.attempt)
-        .where(work.c.queue == queue, work.c.state == WorkState.READY)
+        .where(in_queue(queue), work.c.state == WorkState.READY)
         .order_by(*order)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
@@ -256,18 +231,20 @@ def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, 
 
 def complete(connection: Connection, claim: Claim, *, at: datetime, error: str = "") -> bool:
     """Close the work; False means that the claim was lost and the caller must drop what it made."""
-    return _close(connection, claim, state=WorkState.DONE, done_at=at, error=error, **_RELEASED)
+    return _close(connection, claim, state=WorkState.DONE, done_at=at, error=error, **RELEASED)
 
 
-def delay(connection: Connection, claim: Claim, *, due: datetime, error: str = "", keep_attempt: bool = False) -> bool:
+def release_until(
+    connection: Connection, claim: Claim, *, due: datetime, error: str = "", keep_attempt: bool = False
+) -> bool:
     """Put the work back until `due`; with `keep_attempt` the try is not counted. False: the claim was lost."""
     attempt = claim.attempt - 1 if keep_attempt else claim.attempt
-    return _close(connection, claim, state=WorkState.DELAYED, due_at=due, error=error, attempt=attempt, **_RELEASED)
+    return _close(connection, claim, state=WorkState.DELAYED, due_at=due, error=error, attempt=attempt, **RELEASED)
 
 
 def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> bool:
     """Give the work up. False: the claim was lost."""
-    return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **_RELEASED)
+    return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **RELEASED)
 
 
 def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: datetime) -> None:
@@ -278,81 +255,6 @@ def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: 
     )
 
 
-def is_leased(connection: Connection) -> bool:
-    """Return whether anybody holds a lease."""
-    return _exists(connection, work.c.state == WorkState.LEASED, by=[work.c.lease_until])
-
-
-def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
-    """Return whether `sweep` would change anything."""
-    if _exists(connection, _due(at), by=[work.c.due_at]):
-        return True
-    return lost and (
-        _exists(connection, _misdated(at), by=[work.c.due_at])
-        or _exists(connection, _expired(at), by=[work.c.lease_until])
-    )
-
-
-def sweep(
-    connection: Connection,
-    *,
-    at: datetime,
-    pause: timedelta = timedelta(0),
-    leave: str | None = None,
-    lost: bool = True,
-) -> list[Expired]:
-    """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
-
-    Of the analyses, which are what can stop a worker, one that was lost again, alone, waits for `pause`: what else
-    waits goes first. What would be buried in the queue `leave` is not touched. Without `lost` no lease is taken for
-    lost.
-    """
-    due = _due(at) | _misdated(at) if lost else _due(at)
-    connection.execute(update(work).where(due).values(state=WorkState.READY))
-    if not lost:
-        return []
-    spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
-    again = and_(work.c.queue == ANALYSE, work.c.attempt > 1)
-    expired = (
-        update(work)
-        .where(_expired(at), ~and_(work.c.queue == (leave or ""), spent))
-        .values(
-            state=case((spent, WorkState.DEAD), (again, WorkState.DELAYED), else_=WorkState.READY),
-            due_at=case((again, at + pause), else_=work.c.due_at),
-            done_at=case((spent, at), else_=None),
-            error=case((spent, "lease expired, attempts spent"), else_="lease expired"),
-            **_RELEASED,
-        )
-        .returning(work.c.id, work.c.queue, work.c.dedup, work.c.ref_id, work.c.attempt, work.c.state)
-    )
-    return [
-        Expired(
-            id=row.id,
-            queue=row.queue,
-            dedup=row.dedup,
-            ref_id=row.ref_id,
-            attempt=row.attempt,
-            dead=row.state == WorkState.DEAD,
-        )
-        for row in connection.execute(expired)
-    ]
-
-
-def _due(at: datetime) -> ColumnElement[bool]:
-    return and_(work.c.state == WorkState.DELAYED, work.c.due_at <= at)
-
-
-def _misdated(at: datetime) -> ColumnElement[bool]:
-    """Of work whose pause was written by a clock that was ahead, and was set while nobody looked."""
-    return and_(work.c.state == WorkState.DELAYED, work.c.due_at > at + LONGEST_WAIT)
-
-
-def _expired(at: datetime) -> ColumnElement[bool]:
-    """Of work whose lease is over, or was written by a clock that was ahead."""
-    over = or_(work.c.lease_until < at, work.c.lease_until > at + LONGEST_LEASE)
-    return and_(work.c.state == WorkState.LEASED, over)
-
-
 def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
     """Make finished or dead work that meets `condition` ready again, with fresh attempts; return how many."""
     ended = work.c.state.in_([WorkState.DONE, WorkState.DEAD, WorkState.CANCELLED])
@@ -361,32 +263,32 @@ def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime
     ).rowcount
 
 
-def attempts(connection: Connection, *, queue: str, dedup: str) -> int:
+def attempts(connection: Connection, *, queue: Queue, dedup: str) -> int:
     """Return how often this work was tried; 0 for work that never was."""
-    counted = select(work.c.attempt).where(work.c.queue == queue, work.c.dedup == dedup)
+    counted = select(work.c.attempt).where(in_queue(queue), work.c.dedup == dedup)
     return connection.scalar(counted) or 0
 
 
-def forget_attempts(connection: Connection, *, queue: str, dedup: str) -> None:
+def forget_attempts(connection: Connection, *, queue: Queue, dedup: str) -> None:
     """Give this work all its tries again, in whatever state it is."""
-    connection.execute(update(work).where(work.c.queue == queue, work.c.dedup == dedup).values(attempt=0))
+    connection.execute(update(work).where(in_queue(queue), work.c.dedup == dedup).values(attempt=0))
 
 
-def settle(connection: Connection, *, queue: str, dedup: str, at: datetime, error: str = "") -> None:
+def close_unclaimed(connection: Connection, *, queue: Queue, dedup: str, at: datetime, error: str = "") -> None:
     """Close this work in whatever state it is: something else has done it. A holder loses its claim."""
-    known = update(work).where(work.c.queue == queue, work.c.dedup == dedup)
-    connection.execute(known.values(state=WorkState.DONE, done_at=at, error=error, **_RELEASED))
+    known = update(work).where(in_queue(queue), work.c.dedup == dedup)
+    connection.execute(known.values(state=WorkState.DONE, done_at=at, error=error, **RELEASED))
 
 
-def condemn(connection: Connection, *, queue: str, dedup: str, error: str, at: datetime) -> None:
+def mark_done_as_dead(connection: Connection, *, queue: Queue, dedup: str, error: str, at: datetime) -> None:
     """Give work up that was done, and in vain."""
-    done = (work.c.queue == queue) & (work.c.dedup == dedup) & (work.c.state == WorkState.DONE)
+    done = in_queue(queue) & (work.c.dedup == dedup) & (work.c.state == WorkState.DONE)
     connection.execute(update(work).where(done).values(state=WorkState.DEAD, done_at=at, error=error))
 
 
-def hasten(connection: Connection, queue: str, *, at: datetime) -> None:
+def hasten(connection: Connection, queue: Queue, *, at: datetime) -> None:
     """Make what is delayed in `queue` due at once."""
-    delayed = update(work).where(work.c.queue == queue, work.c.state == WorkState.DELAYED)
+    delayed = update(work).where(in_queue(queue), work.c.state == WorkState.DELAYED)
     connection.execute(delayed.values(state=WorkState.READY, due_at=at))
 
 
@@ -395,11 +297,6 @@ def cancel(connection: Connection, condition: ColumnElement[bool], *, at: dateti
     return connection.execute(
         update(work).where(work.c.state == WorkState.DEAD, condition).values(state=WorkState.CANCELLED, done_at=at)
     ).rowcount
-
-
-_MOST_URGENT: Final[Sequence[ColumnElement[Any]]] = (work.c.priority, work.c.id)
-_OLDEST: Final[Sequence[ColumnElement[Any]]] = (work.c.created_at, work.c.id)
-_RELEASED: Final[dict[str, Any]] = {"lease_owner": None, "lease_until": None}
 
 
 def _close(connection: Connection, claim: Claim, **values: Any) -> bool:
@@ -413,10 +310,10 @@ def _close(connection: Connection, claim: Claim, **values: Any) -> bool:
 
 
 def _new_row(
-    *, queue: str, dedup: str, ref_id: int | None, priority: int, max_attempts: int | None, at: datetime
+    *, queue: Queue, dedup: str, ref_id: int | None, priority: int, max_attempts: int | None, at: datetime
 ) -> dict[str, Any]:
     return {
-        "queue": queue,
+        "queue": queue.name,
         "dedup": dedup,
         "ref_id": ref_id,
         "priority": int(priority),

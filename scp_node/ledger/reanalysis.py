@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 from scp_node.domain import Reason
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import instance, result, work
-from scp_node.ledger.queue import AFTER_ALL_ELSE, ANALYSE, WorkState
+from scp_node.ledger.queue import AFTER_ALL_ELSE, WorkState
+from scp_node.ledger.queue_kinds import ANALYSE, in_queue
 from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
@@ -63,7 +64,7 @@ class Reanalysis:
         statement = (
             select(instance.c.id, instance.c.study_uid, instance.c.spool_path, instance.c.purging_at)
             .join(result, result.c.instance_id == instance.c.id)
-            .join(work, (work.c.ref_id == instance.c.id) & (work.c.queue == ANALYSE))
+            .join(work, (work.c.ref_id == instance.c.id) & in_queue(ANALYSE))
             .where(*conditions)
             .order_by(instance.c.id)
         )
@@ -87,7 +88,7 @@ class Reanalysis:
             wanted = instance.c.id.in_([image.instance_id for image in chunk])
             with self._transactions.writing() as (connection, now):
                 held = hold_originals(connection, wanted)
-                ids = (work.c.queue == ANALYSE) & work.c.ref_id.in_(held)
+                ids = in_queue(ANALYSE) & work.c.ref_id.in_(held)
                 connection.execute(update(work).where(ids, work.c.state.in_(_ENDED)).values(priority=AFTER_ALL_ELSE))
                 woken += queue.wake(connection, ids & work.c.state.in_(_ENDED), at=now)
                 for study_uid, inputs in _inputs(connection, held).items():

@@ -26,7 +26,8 @@ from scp_node.domain import (
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.database.schema import companion, delivery, instance, report, report_result, result, work
-from scp_node.ledger.queue import ANALYSE, OPEN_STATES, REPORT, Claim
+from scp_node.ledger.queue import OPEN_STATES, Claim
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT, deliver_queue, in_queue
 from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.studies import is_interrupted
 from scp_node.ledger.trail.events import record_event
@@ -112,7 +113,7 @@ class Reports:
     def postpone(self, task: ReportTask, pause: timedelta) -> None:
         """Look at the study again after `pause`; the try is not counted."""
         with self._transactions.writing() as (connection, now):
-            queue.delay(connection, task.claim, due=now + pause, keep_attempt=True)
+            queue.release_until(connection, task.claim, due=now + pause, keep_attempt=True)
 
     def retry(self, task: ReportTask, *, pause: timedelta, error: str) -> None:
         """Try the study again after `pause`; give it up when its tries are spent."""
@@ -120,7 +121,7 @@ class Reports:
             self.fail(task, error)
             return
         with self._transactions.writing() as (connection, now):
-            queue.delay(connection, task.claim, due=now + pause, error=error)
+            queue.release_until(connection, task.claim, due=now + pause, error=error)
 
     def fail(self, task: ReportTask, error: str) -> None:
         """Give the study up: no report can be made of it, and a person has to look."""
@@ -170,10 +171,10 @@ class Reports:
             report_id = _insert_report(connection, snapshot, built, model, now)
             companion_ids = [_insert_companion(connection, report_id, each) for each in built.companions]
             for name in destinations:
-                _open_delivery(connection, report_id, None, name, priority=snapshot.priority, now=now)
+                _open_delivery(connection, self._policy, report_id, None, name, priority=snapshot.priority, now=now)
                 for companion_id in companion_ids:
                     later = snapshot.priority + queue.BEHIND_REPORTS
-                    _open_delivery(connection, report_id, companion_id, name, priority=later, now=now)
+                    _open_delivery(connection, self._policy, report_id, companion_id, name, priority=later, now=now)
             detail = {
                 "input_sha256": [row.sha256 for row in rows],
                 "bundle_digest": model.digest,
@@ -235,14 +236,12 @@ def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity,
     seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)
     unseen = in_study.where(instance.c.id.not_in(seen))
     kept = hold_originals(connection, instance.c.id.in_(unseen))
-    woken = queue.wake(connection, (work.c.queue == ANALYSE) & work.c.ref_id.in_(kept), at=now)
+    woken = queue.wake(connection, in_queue(ANALYSE) & work.c.ref_id.in_(kept), at=now)
     gone = select(*ANALYSED).where(instance.c.id.in_(unseen), instance.c.purging_at.is_not(None))
     images: Sequence[Any] = connection.execute(gone).all()
     for image in images:
         insert_result(connection, image, _without_original(connection, image.instance_id), model, now)
-    waiting = select(work.c.id).where(
-        work.c.queue == ANALYSE, work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(in_study)
-    )
+    waiting = select(work.c.id).where(in_queue(ANALYSE), work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(in_study))
     return woken > 0 or connection.execute(waiting.limit(1)).first() is not None
 
 
@@ -362,7 +361,14 @@ def _insert_companion(connection: Connection, report_id: int, built: BuiltObject
 
 
 def _open_delivery(
-    connection: Connection, report_id: int, companion_id: int | None, name: str, *, priority: int, now: datetime
+    connection: Connection,
+    policy: Policy,
+    report_id: int,
+    companion_id: int | None,
+    name: str,
+    *,
+    priority: int,
+    now: datetime,
 ) -> None:
     values = {
         "report_id": report_id,
@@ -373,13 +379,14 @@ def _open_delivery(
         "detail": "",
     }
     delivery_id = insert_row(connection, delivery, created_at=now, **values)
+    waiting = deliver_queue(name)
     queue.enqueue(
         connection,
-        queue=queue.deliver_queue(name),
+        queue=waiting,
         dedup=str(delivery_id),
         ref_id=delivery_id,
         priority=priority,
-        max_attempts=None,
+        max_attempts=policy.most_tries(waiting),
         at=now,
     )
 

@@ -10,7 +10,8 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
 from scp_node.ledger.database.schema import delivery, instance, report, work
-from scp_node.ledger.queue import ANALYSE, OPEN_STATES, REPORT, WorkState
+from scp_node.ledger.queue import OPEN_STATES, WorkState
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT, in_queue
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
@@ -105,8 +106,8 @@ def hold_originals(connection: Connection, condition: ColumnElement[bool]) -> Se
 
 def _needs() -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bool]]:
     """Return whether analysis, report or delivery may still want the original; nothing ever wants a conflicting one."""
-    analysed = and_(work.c.queue == ANALYSE, work.c.ref_id == instance.c.id, work.c.state.not_in(_CLOSED_ANALYSES))
-    reported = and_(work.c.queue == REPORT, work.c.dedup == instance.c.study_uid, work.c.state.in_(_OPEN_REPORTS))
+    analysed = and_(in_queue(ANALYSE), work.c.ref_id == instance.c.id, work.c.state.not_in(_CLOSED_ANALYSES))
+    reported = and_(in_queue(REPORT), work.c.dedup == instance.c.study_uid, work.c.state.in_(_OPEN_REPORTS))
     of_study = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)
     sent = of_study.where(report.c.study_uid == instance.c.study_uid, delivery.c.state.in_(_OPEN_DELIVERIES))
     analysis, reports, deliveries = (

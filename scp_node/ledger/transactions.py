@@ -14,6 +14,7 @@ from scp_node.domain import Clock, Priority
 from scp_node.ledger import queue
 from scp_node.ledger.clock import WallClock
 from scp_node.ledger.database.engine import reading
+from scp_node.ledger.queue_kinds import Queue
 from scp_node.ledger.trail.events import recording
 
 
@@ -25,6 +26,10 @@ class Policy:
     lease: timedelta  # a claim that is not renewed for this long is lost
     max_attempts: int  # tries of an analysis or a report before it is given up
     commit_attempts: int = 4  # how often a destination is asked whether it has an object before that is given up
+
+    def most_tries(self, waiting: Queue) -> int | None:
+        """Return after how many tries work of this queue is given up; None: its number has no limit."""
+        return self.max_attempts if waiting.kind.rules.has_limited_tries else None
 
     def report_due(self, priority: int, last_received: datetime, now: datetime) -> datetime:
         """Return when a study is quiet; an urgent one does not wait.
@@ -70,10 +75,10 @@ class Transactions:
                 connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             yield connection
 
-    def ready(self, name: str) -> bool:
+    def ready(self, waiting: Queue) -> bool:
         """Return whether there is something to claim, without taking a lock: idle polling costs no writer."""
         with self._reader.begin() as connection:
-            return queue.ready_exists(connection, name)
+            return queue.ready_exists(connection, waiting)
 
     @contextmanager
     def _begun(self, engine: Engine) -> Iterator[tuple[Connection, datetime]]:

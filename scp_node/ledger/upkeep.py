@@ -13,8 +13,10 @@ from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.database.schema import companion, delivery, instance, report, result, work
-from scp_node.ledger.queue import ANALYSE, REPORT, Claim, Expired, WorkState
+from scp_node.ledger.queue import Claim, WorkState
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT, Queue, QueueKind, Subject, commit_queue, in_queue, is_about
 from scp_node.ledger.retention import hold_originals
+from scp_node.ledger.sweep import Expired, is_leased, sweep, sweep_needed
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_study, of_work
 from scp_node.ledger.transactions import Policy, Transactions
@@ -45,21 +47,20 @@ class Upkeep:
         """
         with self._transactions.reading() as (connection, now):
             standing = self._look(connection, now)
-            needed = queue.sweep_needed(connection, at=now, lost=standing.is_proven)
-            proof_needed = standing.is_due and queue.is_leased(connection)
+            needed = sweep_needed(connection, at=now, lost=standing.is_proven)
+            proof_needed = standing.is_due and is_leased(connection)
         if self._watch and proof_needed:
             self._watch.prove(self._transactions)
         if not needed:
             return
-        leave = None if model else ANALYSE
         with self._transactions.writing() as (connection, now):
             pause = LEASES_OF_PAUSE * self._policy.lease
             may_expire = self._look(connection, now).is_proven
-            for lost in queue.sweep(connection, at=now, pause=pause, leave=leave, lost=may_expire):
-                if lost.dead and lost.queue == REPORT:
+            for lost in sweep(connection, at=now, pause=pause, has_model=model is not None, lost=may_expire):
+                if lost.dead and lost.queue.kind is QueueKind.REPORT:
                     detail = {**of_study(connection, lost.dedup), "error": "not built after several tries"}
                     record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)
-                elif lost.dead and lost.queue == ANALYSE and model is not None:
+                elif lost.dead and lost.queue.kind is QueueKind.ANALYSE and model is not None:
                     self._abandon(connection, lost, model, now)
 
     def _look(self, connection: Connection, now: datetime) -> Standing:
@@ -86,10 +87,11 @@ class Upkeep:
             rows = connection.execute(_CLOSED.where(chosen)).all()
             for row in rows:
                 queue.wake(connection, work.c.id == row.id, at=now)
-                if row.queue.startswith(queue.DELIVER_PREFIX):
+                closed = Queue.named(row.queue)
+                if closed.kind is QueueKind.DELIVER:
                     reopen_delivery(connection, row.ref_id, detail="requeued", now=now)
-                    name = row.queue.removeprefix(queue.DELIVER_PREFIX)
-                    queue.forget_attempts(connection, queue=queue.commit_queue(name), dedup=str(row.ref_id))
+                    asked = commit_queue(closed.destination)
+                    queue.forget_attempts(connection, queue=asked, dedup=str(row.ref_id))
                 _record(connection, now, "requeued", row)
         return len(rows)
 
@@ -107,7 +109,7 @@ class Upkeep:
             rows = connection.execute(_CLOSED.where(chosen)).all()
             for row in rows:
                 queue.cancel(connection, work.c.id == row.id, at=now)
-                if row.queue.startswith(queue.DELIVER_PREFIX):
+                if Queue.named(row.queue).kind is QueueKind.DELIVER:
                     connection.execute(update(delivery).where(delivery.c.id == row.ref_id).values(state="discarded"))
                 _record(connection, now, "discarded", row)
         return len(rows)
@@ -127,7 +129,7 @@ _CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id, work.c.dedup)
 
 def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
     """Note in the trail of its study what a person did to a piece of work."""
-    subject = of_work(connection, row.queue, row.ref_id, row.dedup)
+    subject = of_work(connection, Queue.named(row.queue), row.ref_id, row.dedup)
     record_event(
         connection,
         now,
@@ -154,14 +156,10 @@ def _named(selector: str) -> ColumnElement[bool]:
     )
     return or_(
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
-        (work.c.queue == ANALYSE) & work.c.ref_id.in_(images),
-        (work.c.queue == REPORT) & (work.c.dedup == selector),
-        _is_of_a_destination() & work.c.ref_id.in_(deliveries),
+        in_queue(ANALYSE) & work.c.ref_id.in_(images),
+        in_queue(REPORT) & (work.c.dedup == selector),
+        is_about(Subject.DELIVERY) & work.c.ref_id.in_(deliveries),
     )
-
-
-def _is_of_a_destination() -> ColumnElement[bool]:
-    return work.c.queue.startswith(queue.DELIVER_PREFIX) | work.c.queue.startswith(queue.COMMIT_PREFIX)
 
 
 def _hold_failed(connection: Connection, selector: str) -> Sequence[int]:
@@ -172,4 +170,4 @@ def _hold_failed(connection: Connection, selector: str) -> Sequence[int]:
 def _failed_analysis() -> ColumnElement[bool]:
     newest = select(func.max(result.c.id)).group_by(result.c.instance_id)
     failed = select(result.c.instance_id).where(result.c.id.in_(newest), result.c.outcome == Completion.FAILED)
-    return (work.c.queue == ANALYSE) & (work.c.state == WorkState.DONE) & work.c.ref_id.in_(failed)
+    return in_queue(ANALYSE) & (work.c.state == WorkState.DONE) & work.c.ref_id.in_(failed)

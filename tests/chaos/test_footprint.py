@@ -18,7 +18,8 @@ from sqlalchemy import Engine, event
 from scp_node.delivery.association import VERIFICATION, RequestedAssociation
 from scp_node.domain import utc_now
 from scp_node.ledger.database.schema import delivery, instance, report, work
-from scp_node.ledger.queue import ANALYSE, WorkState, deliver_queue
+from scp_node.ledger.queue import WorkState
+from scp_node.ledger.queue_kinds import ANALYSE, Queue, deliver_queue
 from tests.chaos.conftest import Chaos
 from tests.chaos.kit.process_tree import Process, processes
 from tests.node import Node, destination, radiograph
@@ -220,9 +221,9 @@ def _report(number: int, now: Any) -> dict[str, Any]:
     }
 
 
-def _work(queue: str, number: int, now: Any, state: WorkState) -> dict[str, Any]:
+def _work(queue: Queue, number: int, now: Any, state: WorkState) -> dict[str, Any]:
     return {
-        "queue": queue,
+        "queue": queue.name,
         "dedup": str(number),
         "ref_id": number,
         "state": state,
@@ -246,7 +247,7 @@ def _roles(node: Node) -> list[Process]:
 
 
 def _ended(node: Node) -> int:
-    return node.ledger.upkeep.counts().get(ANALYSE, {}).get(WorkState.DONE, 0)
+    return node.ledger.upkeep.counts().get(ANALYSE.name, {}).get(WorkState.DONE, 0)
 
 
 def _has_ended(node: Node, images: int) -> bool:

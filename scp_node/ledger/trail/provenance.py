@@ -17,12 +17,12 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from scp_node.ledger.database.schema import companion, delivery, instance, report, report_result, result
-from scp_node.ledger.queue import ANALYSE, REPORT
+from scp_node.ledger.queue_kinds import Queue, Subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What a piece of work is about: whose trail its events belong to, and what they name."""
+class Provenance:
+    """Whose trail the events about a piece of work belong to, and what they name."""
 
     study_uid: str
     sop_instance_uid: str = ""
@@ -34,16 +34,22 @@ def status_text(status: int | None) -> str | None:
     return None if status is None else f"0x{status:04X}"
 
 
-def of_work(connection: Connection, queue: str, ref_id: int | None, dedup: str) -> Subject:
+def of_work(connection: Connection, queue: Queue, ref_id: int | None, dedup: str) -> Provenance:
     """Return what a row of the table `work` is about."""
-    if queue == REPORT:
-        return Subject(study_uid=dedup, names=of_study(connection, dedup))
-    if queue == ANALYSE:
-        columns = select(instance.c.study_uid, instance.c.sop_instance_uid, instance.c.sha256)
-        row = connection.execute(columns.where(instance.c.id == ref_id)).one()
-        names = {"input_sha256": [row.sha256]}
-        return Subject(study_uid=row.study_uid, sop_instance_uid=row.sop_instance_uid, names=names)
-    return of_delivery(connection, ref_id)  # of the queues deliver:NAME and commit:NAME
+    match queue.kind.rules.subject:
+        case Subject.STUDY:
+            return Provenance(study_uid=dedup, names=of_study(connection, dedup))
+        case Subject.IMAGE:
+            return _of_image(connection, ref_id)
+        case Subject.DELIVERY:
+            return of_delivery(connection, ref_id)
+
+
+def _of_image(connection: Connection, instance_id: int | None) -> Provenance:
+    columns = select(instance.c.study_uid, instance.c.sop_instance_uid, instance.c.sha256)
+    row = connection.execute(columns.where(instance.c.id == instance_id)).one()
+    names = {"input_sha256": [row.sha256]}
+    return Provenance(study_uid=row.study_uid, sop_instance_uid=row.sop_instance_uid, names=names)
 
 
 def of_study(connection: Connection, study_uid: str) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def of_study(connection: Connection, study_uid: str) -> dict[str, Any]:
     return {"input_sha256": list(connection.scalars(images.order_by(instance.c.id)))}
 
 
-def of_delivery(connection: Connection, delivery_id: int | None) -> Subject:
+def of_delivery(connection: Connection, delivery_id: int | None) -> Provenance:
     """Return what an event about a delivery names; the status is that of its last try."""
     columns = (
         delivery.c.report_id,
@@ -71,7 +77,7 @@ def of_delivery(connection: Connection, delivery_id: int | None) -> Subject:
     same = ("bundle_digest", "report_uid", "report_sha256", "sent_uid", "sent_sha256", "destination")
     names = {name: getattr(row, name) for name in same}
     inputs = {"input_sha256": _inputs(connection, row.report_id)}
-    return Subject(study_uid=row.study_uid, names={**inputs, **names, "status": status_text(row.dimse_status)})
+    return Provenance(study_uid=row.study_uid, names={**inputs, **names, "status": status_text(row.dimse_status)})
 
 
 def _inputs(connection: Connection, report_id: int) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from scp_node.ledger.queue import DELIVER_PREFIX
+from scp_node.ledger.queue_kinds import Queue, QueueKind
 from tests.chaos.kit.faults import AFTER, BEFORE, Fault, Faults, Point
 from tests.chaos.kit.process_tree import SUPERVISOR, is_running, processes
 from tests.node import Node
@@ -126,7 +126,7 @@ class Storm:
 
     def is_served(self, queue: str) -> bool:
         """Return whether a process runs that works on this queue, as far as one can see."""
-        return not self._lanes["sender" if queue.startswith(DELIVER_PREFIX) else "worker"].killed_at
+        return not self._lanes["sender" if Queue.named(queue).kind is QueueKind.DELIVER else "worker"].killed_at
 
     def run(self, per_phase: int, outside: int) -> None:
         """Kill `per_phase` times in each phase, and any process at all `outside` times; return when all happened."""

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from scp_node.domain import Priority
 from scp_node.ledger import DeliveryTask, Ledger, Policy, create_ledger_engine, queue, upgrade
 from scp_node.ledger.clock import JUMP_LOCK, TOLERANCE, Look, WallClock
+from scp_node.ledger.queue_kinds import REPORT
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.watch import Watch
 from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, QUIET, FakeClock, Node, ledger_engine
@@ -278,7 +279,7 @@ def test_what_is_written_with_the_time_before_a_jump_is_moved_too(engine: Engine
         with transactions.writing() as (connection, before):
             host.set_by(DAY)
             finding = pool.submit(quick.deliver)
-            queue.postpone(connection, queue=queue.REPORT, dedup="1.2.3", due=before + PAUSE, at=before)
+            queue.reschedule_waiting(connection, queue=REPORT, dedup="1.2.3", due=before + PAUSE, at=before)
             assert not finding.done(), "it waits for this transaction"
         finding.result(20)
     due = _instant(slow.rows("SELECT due_at FROM work WHERE queue = 'report'")[0][0])

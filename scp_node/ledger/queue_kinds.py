@@ -1,0 +1,125 @@
+"""The kinds of queues, what each holds, and the rules that differ between them.
+
+A new kind gets a member here and a row in the table; nothing else compares the names of queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum, auto
+from typing import Final
+
+from sqlalchemy import ColumnElement, false, or_
+
+from scp_node.ledger.database.schema import work
+
+_SEPARATOR: Final = ":"
+
+
+class Subject(Enum):
+    """What a row of the table `work` is about."""
+
+    IMAGE = auto()  # `ref_id` is a row of `instance`
+    STUDY = auto()  # `dedup` is the Study Instance UID
+    DELIVERY = auto()  # `ref_id` is a row of `delivery`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How the work of one kind is treated."""
+
+    subject: Subject
+    has_limited_tries: bool = False  # work that lost its worker too often ends as dead
+    needs_model: bool = False  # giving it up writes a result, which names the model that did not answer
+    may_stop_worker: bool = False  # it reads what a peer sent: what lost its worker again has to wait
+
+
+class QueueKind(StrEnum):
+    """One step of an image's way each: the words of heartbeats, log lines and files."""
+
+    ANALYSE = "analyse"
+    REPORT = "report"
+    DELIVER = "deliver"  # one queue for each destination: one that is down holds up no other
+    COMMIT = "commit"  # likewise: what a destination will be asked about after its delivery
+
+    @property
+    def rules(self) -> Rules:
+        """Return how work of this kind is treated."""
+        return _RULES[self]
+
+
+_RULES: Final[Mapping[QueueKind, Rules]] = {
+    QueueKind.ANALYSE: Rules(subject=Subject.IMAGE, has_limited_tries=True, needs_model=True, may_stop_worker=True),
+    QueueKind.REPORT: Rules(subject=Subject.STUDY, has_limited_tries=True),
+    QueueKind.DELIVER: Rules(subject=Subject.DELIVERY),
+    QueueKind.COMMIT: Rules(subject=Subject.DELIVERY),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """One queue: of a kind, and of one destination where each has its own."""
+
+    kind: QueueKind
+    destination: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name that the table `work` keeps, such as "analyse" or "deliver:pacs"."""
+        return f"{self.kind}{_SEPARATOR}{self.destination}" if self.destination else self.kind.value
+
+    @classmethod
+    def named(cls, name: str) -> Queue:
+        """Return the queue of this name.
+
+        Raises:
+            ValueError: this program has no such kind of queue.
+        """
+        kind, _, destination = name.partition(_SEPARATOR)
+        return cls(QueueKind(kind), destination)
+
+
+ANALYSE: Final = Queue(QueueKind.ANALYSE)
+REPORT: Final = Queue(QueueKind.REPORT)
+
+
+def deliver_queue(destination: str) -> Queue:
+    """Return the queue of what waits to be sent to a destination."""
+    return Queue(QueueKind.DELIVER, destination)
+
+
+def commit_queue(destination: str) -> Queue:
+    """Return the queue of what a destination will be asked about."""
+    return Queue(QueueKind.COMMIT, destination)
+
+
+def in_queue(queue: Queue) -> ColumnElement[bool]:
+    """Return the SQL condition that work is in this queue."""
+    return work.c.queue == queue.name
+
+
+def is_about(subject: Subject) -> ColumnElement[bool]:
+    """Return the SQL condition that work is about such a subject."""
+    return _of_any(lambda rules: rules.subject is subject)
+
+
+def needs_model() -> ColumnElement[bool]:
+    """Return the SQL condition that giving the work up needs a model."""
+    return _of_any(lambda rules: rules.needs_model)
+
+
+def may_stop_worker() -> ColumnElement[bool]:
+    """Return the SQL condition that the work may be what stopped its worker."""
+    return _of_any(lambda rules: rules.may_stop_worker)
+
+
+def _of_any(condition: Callable[[Rules], bool]) -> ColumnElement[bool]:
+    kinds = [kind for kind in QueueKind if condition(kind.rules)]
+    return or_(false(), *(_of_kind(kind) for kind in kinds))
+
+
+def _of_kind(kind: QueueKind) -> ColumnElement[bool]:
+    if kind.rules.subject is Subject.DELIVERY:
+        return work.c.queue.startswith(f"{kind}{_SEPARATOR}")
+    return work.c.queue == kind.value

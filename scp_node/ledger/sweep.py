@@ -1,0 +1,104 @@
+"""Work comes back: what is due, and what lost its worker because nobody renewed the lease."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, and_, case, false, or_, update
+
+from scp_node.ledger.database.schema import work
+from scp_node.ledger.queue import RELEASED, WorkState, any_work
+from scp_node.ledger.queue_kinds import Queue, may_stop_worker, needs_model
+
+# no setting allows a pause of more than a day: what is due later had another clock
+LONGEST_WAIT: Final = timedelta(hours=25)
+LONGEST_LEASE: Final = timedelta(hours=2)  # nor a lease of more than an hour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """A lease that ran out."""
+
+    id: int
+    queue: Queue
+    dedup: str
+    ref_id: int | None
+    attempt: int
+    dead: bool
+
+
+def is_leased(connection: Connection) -> bool:
+    """Return whether anybody holds a lease."""
+    return any_work(connection, work.c.state == WorkState.LEASED, by=[work.c.lease_until])
+
+
+def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
+    """Return whether `sweep` would change anything."""
+    if any_work(connection, _due(at), by=[work.c.due_at]):
+        return True
+    return lost and (
+        any_work(connection, _misdated(at), by=[work.c.due_at])
+        or any_work(connection, _expired(at), by=[work.c.lease_until])
+    )
+
+
+def sweep(
+    connection: Connection,
+    *,
+    at: datetime,
+    pause: timedelta = timedelta(0),
+    has_model: bool = True,
+    lost: bool = True,
+) -> list[Expired]:
+    """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
+
+    An image that lost its worker again, alone, waits for `pause`: everything else that waits goes first. Without
+    `has_model` work stays leased where burying it would need one. Without `lost` no lease is taken for lost.
+    """
+    due = _due(at) | _misdated(at) if lost else _due(at)
+    connection.execute(update(work).where(due).values(state=WorkState.READY))
+    if not lost:
+        return []
+    spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
+    again = and_(may_stop_worker(), work.c.attempt > 1)
+    left = false() if has_model else and_(needs_model(), spent)
+    expired = (
+        update(work)
+        .where(_expired(at), ~left)
+        .values(
+            state=case((spent, WorkState.DEAD), (again, WorkState.DELAYED), else_=WorkState.READY),
+            due_at=case((again, at + pause), else_=work.c.due_at),
+            done_at=case((spent, at), else_=None),
+            error=case((spent, "lease expired, attempts spent"), else_="lease expired"),
+            **RELEASED,
+        )
+        .returning(work.c.id, work.c.queue, work.c.dedup, work.c.ref_id, work.c.attempt, work.c.state)
+    )
+    return [
+        Expired(
+            id=row.id,
+            queue=Queue.named(row.queue),
+            dedup=row.dedup,
+            ref_id=row.ref_id,
+            attempt=row.attempt,
+            dead=row.state == WorkState.DEAD,
+        )
+        for row in connection.execute(expired)
+    ]
+
+
+def _due(at: datetime) -> ColumnElement[bool]:
+    return and_(work.c.state == WorkState.DELAYED, work.c.due_at <= at)
+
+
+def _misdated(at: datetime) -> ColumnElement[bool]:
+    """Of work whose pause was written by a clock that was ahead, and was set while nobody looked."""
+    return and_(work.c.state == WorkState.DELAYED, work.c.due_at > at + LONGEST_WAIT)
+
+
+def _expired(at: datetime) -> ColumnElement[bool]:
+    """Of work whose lease is over, or was written by a clock that was ahead."""
+    over = or_(work.c.lease_until < at, work.c.lease_until > at + LONGEST_LEASE)
+    return and_(work.c.state == WorkState.LEASED, over)
