@@ -115,7 +115,8 @@ class Node:
         return open_ledger(self.settings)
 
     def audit(self) -> list[dict[str, Any]]:
-        return list(self.ledger.audit.instances(AuditQuery()))
+        """Return what `scp-node audit --format json` prints, as objects."""
+        return [row.document() for row in self.ledger.audit.instances(AuditQuery())]
 
     def run_until_idle(self, images: int, timeout: float = 60) -> list[dict[str, Any]]:
         """Wait until that many images are known and no work is left; return the audit."""

@@ -20,7 +20,7 @@ from scp_node.cli.commands import cli
 from scp_node.dicom import implementation
 from scp_node.dicom.commitment_messages import EventStatus
 from scp_node.domain import BuiltObject, Region
-from scp_node.ledger.audit import DELIVERY_STATES, STATES
+from scp_node.ledger import DeliveryState, ImageState
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
 from scp_node.report import (
@@ -164,12 +164,12 @@ def test_the_implementation_is_named(statement: str) -> None:
 def test_the_readme_explains_every_state_of_an_image(repository: Path) -> None:
     readme = (repository / "README.md").read_text(encoding="utf-8")
     rows = table(readme, "state of an image")
-    assert {state for row in rows for state in re.findall(r"`([a-z-]+)`", row[0])} == set(STATES)
+    assert {state for row in rows for state in re.findall(r"`([a-z-]+)`", row[0])} == set(ImageState)
 
 
 def test_the_readme_explains_every_state_of_a_delivery(repository: Path) -> None:
     readme = (repository / "README.md").read_text(encoding="utf-8")
-    assert {row[0].strip("`") for row in table(readme, "state of a delivery")} == set(DELIVERY_STATES)
+    assert {row[0].strip("`") for row in table(readme, "state of a delivery")} == set(DeliveryState)
 
 
 def test_the_settings_that_the_readme_names_exist_with_those_defaults(repository: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
+from contextlib import closing
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -16,12 +18,11 @@ from rich.text import Text
 from scp_node import __version__
 from scp_node.app import Role
 from scp_node.app import serve as serve_node
-from scp_node.cli.console import ConfigOption, out, settings_of
+from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
-from scp_node.ledger import AuditQuery
-from scp_node.ledger.audit import DELIVERY_STATES, STATES
-from scp_node.opening import SPOOL_FOLDER, open_ledger
-from scp_node.settings import DEFAULT_FILE, SettingsError
+from scp_node.ledger import AuditQuery, DeliveryState, ImageState
+from scp_node.opening import open_ledger, open_spool
+from scp_node.settings import DEFAULT_FILE
 from scp_node.settings_file import commented_toml, load_settings
 
 cli = typer.Typer(
@@ -36,6 +37,7 @@ cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
 
+STATES: Final[Mapping[str, ImageState | DeliveryState]] = {str(state): state for state in (*ImageState, *DeliveryState)}
 MANY: Final = 100  # images that `reanalyse` takes without being told so
 
 
@@ -88,7 +90,7 @@ def init(
     """Write a commented settings file: to FILE, else to --config."""
     path = file or config or DEFAULT_FILE
     if path.exists() and not force:
-        raise SettingsError(f"{path} is there already; --force overwrites it")
+        raise UsageError(f"{path} is there already; --force overwrites it")
     path.write_text(commented_toml(), encoding="utf-8")
     out.print(f"{path} written: every setting with its default", highlight=False)
 
@@ -98,11 +100,11 @@ def doctor(config: ConfigOption = None) -> None:
     """Check settings, folder, database, model and destinations, and say what to do about each problem."""
     from scp_node.cli.doctor import examine  # noqa: PLC0415
 
-    checks = examine(load_settings(config))
-    for check in checks:
-        out.print("ok     " if check.good else "PROBLEM", style="green" if check.good else "red", end=" ")
-        out.print(f"{check.name}: {check.message}", highlight=False, markup=False)
-    raise SystemExit(0 if all(check.good for check in checks) else 1)
+    examinations = examine(load_settings(config))
+    for each in examinations:
+        out.print("ok     " if each.good else "PROBLEM", style="green" if each.good else "red", end=" ")
+        out.print(f"{each.name}: {each.message}", highlight=False, markup=False)
+    raise SystemExit(0 if all(each.good for each in examinations) else 1)
 
 
 @cli.command()
@@ -124,9 +126,7 @@ def audit(
     until: Annotated[str | None, typer.Option(help="Received before this ISO 8601 instant.")] = None,
     study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
     accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
-    state: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join((*STATES, *DELIVERY_STATES))}.", show_default=False)
-    ] = None,
+    state: Annotated[str | None, typer.Option(help=f"One of {', '.join(STATES)}.", show_default=False)] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
     """Show what was received, what the model said of it, and where the report went."""
@@ -135,17 +135,17 @@ def audit(
     if context.invoked_subcommand:
         context.obj = config
         return
-    if state is not None and state not in (*STATES, *DELIVERY_STATES):
-        raise SettingsError(f"--state: one of {', '.join((*STATES, *DELIVERY_STATES))}")
+    if state is not None and state not in STATES:
+        raise UsageError(f"--state: one of {', '.join(STATES)}")
     query = AuditQuery(
         since=_instant("--since", since),
         until=_instant("--until", until),
         study_uid=study,
         accession=accession,
-        state=state,
+        state=None if state is None else STATES[state],
     )
-    ledger = open_ledger(settings_of(config))
-    print_audit(ledger.audit.instances(query), format_.value, out)
+    with closing(open_ledger(settings_of(config))) as ledger:
+        print_audit(ledger.audit.instances(query), format_.value, out)
 
 
 def _instant(option: str, value: str | None) -> datetime | None:
@@ -154,7 +154,7 @@ def _instant(option: str, value: str | None) -> datetime | None:
     try:
         instant = datetime.fromisoformat(value)
     except ValueError:
-        raise SettingsError(f"{option}: give an ISO 8601 date or time, such as 2026-03-01T08:00+01:00") from None
+        raise UsageError(f"{option}: give an ISO 8601 date or time, such as 2026-03-01T08:00+01:00") from None
     return (instant if instant.tzinfo else instant.astimezone()).astimezone(UTC)
 
 
@@ -170,14 +170,15 @@ def report(
     ] = None,
 ) -> None:
     """Show or save the Structured Report of a study, byte for byte as it was sent."""
-    reports = open_ledger(settings_of(config)).reports
-    found = reports.file(study_uid, version)
-    if found is None:
-        raise SettingsError(f"no report of study {study_uid}" + (f", version {version}" if version else ""))
-    number, uid, file = found
+    with closing(open_ledger(settings_of(config))) as ledger:
+        found = ledger.reports.file(study_uid, version)
+        if found is None:
+            raise UsageError(f"no report of study {study_uid}" + (f", version {version}" if version else ""))
+        number, uid, file = found
+        companions = ledger.reports.companions(uid) if save_all else []
     if save_all:
         save_all.mkdir(parents=True, exist_ok=True)
-        for kind, name, content in [("report", uid, file), *reports.companions(uid)]:
+        for kind, name, content in [("report", uid, file), *companions]:
             (save_all / f"{kind}-{name}.dcm").write_bytes(content)
             out.print(f"{kind} ({name}) written to {save_all}", highlight=False)
         return
@@ -222,10 +223,11 @@ def requeue(
 ) -> None:
     """Put work back that was given up: failed images, undeliverable reports."""
     if dead == (selector is not None) or (discard and selector is None):
-        raise SettingsError("requeue: give an ID, or --dead for everything that was given up")
-    upkeep = open_ledger(settings_of(config)).upkeep
-    number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
-    gone = 0 if discard or selector is None else upkeep.without_original(selector)
+        raise UsageError("requeue: give an ID, or --dead for everything that was given up")
+    with closing(open_ledger(settings_of(config))) as ledger:
+        upkeep = ledger.upkeep
+        number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
+        gone = 0 if discard or selector is None else upkeep.without_original(selector)
     left_out = f"; {gone} left out, their originals are no longer kept" if gone else ""
     out.print(f"{number} {'discarded' if discard else 'put back'}{left_out}")
 
@@ -250,23 +252,23 @@ def reanalyse(
     before; one that says the same is not sent again. Images whose file is gone are left as they are.
     """
     if study_uid is since is model is None:
-        raise SettingsError("reanalyse: give a STUDY, --since or --model; together they must all hold")
+        raise UsageError("reanalyse: give a STUDY, --since or --model; together they must all hold")
     received_since = _instant("--since", since)
     settings = settings_of(config)
-    reanalysis = open_ledger(settings).reanalysis
-    ended = reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
-    folder = settings.node.data_dir / SPOOL_FOLDER
-    images = [image for image in ended if image.kept and (folder / image.spool_path).exists()]
-    told = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
-    if gone := len(ended) - len(images):
-        told += f"; {gone} left out, their files are gone"
-    if dry_run:
-        out.print(f"would analyse again: {told}")
-        return
-    if len(images) > MANY and not yes:
-        raise SettingsError(f"reanalyse: {told}; --yes does that")
-    out.print(f"to be analysed again: {told}")
-    reanalysis.request(images)
+    spool = open_spool(settings)
+    with closing(open_ledger(settings)) as ledger:
+        ended = ledger.reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
+        images = [image for image in ended if image.kept and spool.holds(image.spool_path)]
+        chosen = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
+        if gone := len(ended) - len(images):
+            chosen += f"; {gone} left out, their files are gone"
+        if dry_run:
+            out.print(f"would analyse again: {chosen}")
+            return
+        if len(images) > MANY and not yes:
+            raise UsageError(f"reanalyse: {chosen}; --yes does that")
+        out.print(f"to be analysed again: {chosen}")
+        ledger.reanalysis.request(images)
 
 
 @model_cli.command("show")

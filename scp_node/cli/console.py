@@ -15,6 +15,11 @@ from scp_node.settings_file import load_settings
 
 out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)  # a pipe has no width: keep UIDs whole
 
+
+class UsageError(ValueError):
+    """The words of the command line do not fit together; the message says what to give."""
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from scp_node.cli.console import ConfigOption, out, settings_of
+from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.opening import backup_database, copy_database, open_ledger, upgrade_database
-from scp_node.settings import SettingsError
 
 audit_cli = typer.Typer(help="What was received, what the model said of it, and where the report went.")
 db_cli = typer.Typer(help="The database.", no_args_is_help=True)
@@ -35,9 +35,9 @@ def audit_verify(
     with 1 when something is wrong, and says what. A running node is not held up.
     """
     if head is not None and not re.fullmatch("[0-9a-f]{64}", head):
-        raise SettingsError("--head: give the 64 hexadecimal digits that an earlier `audit verify` printed")
-    ledger = open_ledger(settings_of(config or context.obj))
-    verification = ledger.verifier.verify(noted=head, quick=quick)
+        raise UsageError("--head: give the 64 hexadecimal digits that an earlier `audit verify` printed")
+    with closing(open_ledger(settings_of(config or context.obj))) as ledger:
+        verification = ledger.verifier.verify(noted=head, quick=quick)
     out.print(f"events {verification.events}\nhead   {verification.head or 'none'}", highlight=False)
     if not quick:
         out.print(f"files  {verification.files}", highlight=False)
@@ -77,7 +77,7 @@ def db_copy(
 
     settings = settings_of(config)
     if answers_echo(settings):
-        raise SettingsError("db copy: the node runs; stop it first, on every host")
+        raise UsageError("db copy: the node runs; stop it first, on every host")
     copied = copy_database(settings, url)
     table = Table("table", "rows, at the source and at the target")
     for name, rows in copied.rows.items():

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pneumonia_model.bundle import BundleError
 from pneumonia_model.prediction import BackendError
 
-from scp_node import app
+from scp_node.app import check_demonstration
 from scp_node.delivery.echo import answers_echo, echo
 from scp_node.inference.served_model import ServedModel
 from scp_node.ledger import Ledger, LedgerError
@@ -23,7 +23,7 @@ from scp_node.spool import SpoolError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Examination:
     """One thing that was looked at."""
 
     name: str
@@ -31,12 +31,12 @@ class Check:
     message: str
 
 
-def examine(settings: Settings) -> list[Check]:
-    """Return one check for each part that a node needs."""
-    return list(_checks(settings))
+def examine(settings: Settings) -> list[Examination]:
+    """Return what was found of each part that a node needs."""
+    return list(_examinations(settings))
 
 
-def _checks(settings: Settings) -> Iterator[Check]:
+def _examinations(settings: Settings) -> Iterator[Examination]:
     yield _try("data folder", lambda: _data_folder(settings))
     yield _try("database", lambda: _database(settings))
     yield _try("retention", lambda: _retention(settings))
@@ -44,7 +44,7 @@ def _checks(settings: Settings) -> Iterator[Check]:
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
     if not settings.destinations:
-        yield Check(
+        yield Examination(
             name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])"
         )
     for destination in settings.destinations:
@@ -52,11 +52,11 @@ def _checks(settings: Settings) -> Iterator[Check]:
         yield _deliveries(settings, destination.name)
 
 
-def _try(name: str, look: Callable[[], str]) -> Check:
+def _try(name: str, look: Callable[[], str]) -> Examination:
     try:
-        return Check(name=name, good=True, message=look())
+        return Examination(name=name, good=True, message=look())
     except (SettingsError, LedgerError, SpoolError, BundleError, BackendError, OSError, ValueError) as error:
-        return Check(name=name, good=False, message=str(error))
+        return Examination(name=name, good=False, message=str(error))
 
 
 def _data_folder(settings: Settings) -> str:
@@ -71,23 +71,25 @@ def _data_folder(settings: Settings) -> str:
 
 
 def _database(settings: Settings) -> str:
-    ledger = open_ledger(settings)
-    dead = sum(states.get("dead", 0) for states in ledger.upkeep.counts().values())
-    told = f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
-    if number := ledger.audit.unregistrable():
-        told += f", {number} received files without a row (see `scp-node audit --state failed`)"
-    return told
+    with closing(open_ledger(settings)) as ledger:
+        dead = sum(states.get("dead", 0) for states in ledger.upkeep.counts().values())
+        number = ledger.audit.unregistrable()
+    message = f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
+    if number:
+        message += f", {number} received files without a row (see `scp-node audit --state failed`)"
+    return message
 
 
 def _retention(settings: Settings) -> str:
     days = settings.retention.days
     if not days:
         return "originals are kept for good (retention.days = 0)"
-    held = open_ledger(settings).retention.held_back(timedelta(days=days))
+    with closing(open_ledger(settings)) as ledger:
+        held = ledger.retention.held_back(timedelta(days=days))
     reasons = {"analysis": held.analysis, "report": held.report, "delivery": held.delivery}
     by = ", ".join(f"{number} by {name}" for name, number in reasons.items() if number)
-    told = f"originals are removed after {days:g} days; {held.older} are older"
-    return f"{told}, held back {by} that is not done" if by else told
+    message = f"originals are removed after {days:g} days; {held.older} are older"
+    return f"{message}, held back {by} that is not done" if by else message
 
 
 def _model(settings: Settings) -> str:
@@ -96,18 +98,18 @@ def _model(settings: Settings) -> str:
 
 
 def _demonstration(settings: Settings) -> str:
-    app.check_demonstration(settings)
+    check_demonstration(settings)
     return "the model may send to all destinations"
 
 
-def _listener(settings: Settings) -> Check:
+def _listener(settings: Settings) -> Examination:
     where = f"{settings.node.ae_title} at {settings.listen.host}:{settings.listen.port}"
     if answers_echo(settings):
-        return Check(name="listener", good=True, message=f"{where} answers C-ECHO")
-    return Check(name="listener", good=True, message=f"{where} does not answer: the node is not running")
+        return Examination(name="listener", good=True, message=f"{where} answers C-ECHO")
+    return Examination(name="listener", good=True, message=f"{where} does not answer: the node is not running")
 
 
-def _destination(settings: Settings, destination: DestinationSettings) -> Check:
+def _destination(settings: Settings, destination: DestinationSettings) -> Examination:
     good = echo(settings, destination)
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
     message = (
@@ -118,25 +120,25 @@ def _destination(settings: Settings, destination: DestinationSettings) -> Check:
             f"{settings.node.ae_title}?"
         )
     )
-    return Check(name=f"destination {destination.name}", good=good, message=message)
+    return Examination(name=f"destination {destination.name}", good=good, message=message)
 
 
-def _deliveries(settings: Settings, name: str) -> Check:
+def _deliveries(settings: Settings, name: str) -> Examination:
     try:
         with closing(open_ledger(settings)) as ledger:
-            return delivery_check(ledger, name)
+            return examine_deliveries(ledger, name)
     except LedgerError as error:
-        return Check(name=f"deliveries to {name}", good=False, message=str(error))
+        return Examination(name=f"deliveries to {name}", good=False, message=str(error))
 
 
-def delivery_check(ledger: Ledger, name: str) -> Check:
+def examine_deliveries(ledger: Ledger, name: str) -> Examination:
     """Return what waits for a destination, and whether a person has to look after it."""
     states = ledger.upkeep.counts().get(deliver_queue(name).name, {})
     dead = states.get(WorkState.DEAD, 0)
-    told = [f"{sum(states.get(state, 0) for state in OPEN_STATES)} waiting"]
+    words = [f"{sum(states.get(state, 0) for state in OPEN_STATES)} waiting"]
     if dead:
-        told.append(f"{dead} given up (see `scp-node requeue`)")
+        words.append(f"{dead} given up (see `scp-node requeue`)")
     state = ledger.deliveries.destination(name)
     if state.paused:
-        told.append(f"paused after {state.failures} failures in a row: {state.detail}")
-    return Check(name=f"deliveries to {name}", good=not dead and not state.paused, message=", ".join(told))
+        words.append(f"paused after {state.failures} failures in a row: {state.detail}")
+    return Examination(name=f"deliveries to {name}", good=not dead and not state.paused, message=", ".join(words))

@@ -5,84 +5,82 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from scp_node.cli.console import UsageError
 from scp_node.delivery import send_files
-from scp_node.settings import SettingsError
+from scp_node.ledger import AuditRow
 
 
-def print_audit(rows: Iterable[dict[str, Any]], style: str, console: Console) -> None:
+def print_audit(rows: Iterable[AuditRow], style: str, console: Console) -> None:
     """Print audit rows as a table, as CSV, or as JSON: one object a line."""
     if style == "json":
         for row in rows:
-            sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(row.document(), ensure_ascii=False) + "\n")
     elif style == "csv":
         _print_csv(rows)
     else:
         _print_table(rows, console)
 
 
-def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
+def _print_csv(rows: Iterable[AuditRow]) -> None:
     writer: csv.DictWriter[str] | None = None
     for row in rows:
-        flat = {name: json.dumps(value) if isinstance(value, (list, dict)) else value for name, value in row.items()}
+        document = row.document()
         if writer is None:
-            writer = csv.DictWriter(sys.stdout, fieldnames=list(flat))
+            writer = csv.DictWriter(sys.stdout, fieldnames=list(document))
             writer.writeheader()
-        writer.writerow({name: _harmless(value) for name, value in flat.items()})
+        writer.writerow({name: _cell(value) for name, value in document.items()})
 
 
-def _harmless(value: Any) -> Any:
-    """Keep a spreadsheet from running text of a peer as a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "@", "\t", "\r"} else value
+def _cell(value: object) -> object:
+    """Return a value as one cell that no spreadsheet runs as a formula: a peer may have written it."""
+    text = json.dumps(value) if isinstance(value, list | dict) else value
+    return f"'{text}" if isinstance(text, str) and text[:1] in {"=", "+", "@", "\t", "\r"} else text
 
 
-def _print_table(rows: Iterable[dict[str, Any]], console: Console) -> None:
+def _print_table(rows: Iterable[AuditRow], console: Console) -> None:
     table = Table()
     for name in ("received (UTC)", "accession", "SOP Instance UID", "outcome", "model", "report", "deliveries"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        sent = [
-            f"{entry['destination']} {entry['kind']}: {entry['state']} {entry['status'] or ''}"
-            for entry in row["deliveries"]
-        ]
+        sent = [f"{each.destination} {each.kind}: {each.state} {each.status or ''}" for each in row.deliveries]
         table.add_row(
-            str(row["received_at"])[:19].replace("T", " "),
-            escape(row["accession"] or ""),
-            escape(row["sop_instance_uid"] or ""),
+            f"{row.received_at:%Y-%m-%d %H:%M:%S}" if row.received_at else "",
+            escape(row.accession or ""),
+            escape(row.sop_instance_uid or ""),
             escape(_outcome(row)),
-            row["bundle"] or "",
-            f"version {row['report_version']}" if row["report_version"] else "",
+            row.bundle or "",
+            f"version {row.report_version}" if row.report_version else "",
             "\n".join(line.strip() for line in sent),
         )
     console.print(table, highlight=False)
 
 
-def _outcome(row: Mapping[str, Any]) -> str:
+def _outcome(row: AuditRow) -> str:
     """Return an outcome as one phrase: "present, 0.632 at threshold 0.131", "not-analysed: view"."""
-    if row["probability"] is not None:
-        regions = f", regions: {len(row['regions'])}" if row["regions"] else ""
-        return f"{row['verdict']}, {row['probability']:.3f} at threshold {row['threshold']:.3g}{regions}"
-    return f"{row['state']}: {row['reason']}" if row["reason"] else str(row["state"])
+    if row.probability is not None:
+        regions = f", regions: {len(row.regions)}" if row.regions else ""
+        return f"{row.verdict}, {row.probability:.3f} at threshold {row.threshold:.3g}{regions}"
+    return f"{row.state}: {row.reason}" if row.reason else str(row.state)
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files, and those below the folders, in order of their names.
 
     Raises:
-        SettingsError: a path does not exist.
+        UsageError: a path does not exist.
     """
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise SettingsError(f"{path}: no such file or folder")
+            raise UsageError(f"{path}: no such file or folder")
         found += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     return found
 
@@ -91,11 +89,11 @@ def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str
     """Send the files with a progress bar; return 0 when all were taken.
 
     Raises:
-        SettingsError: `to` is not HOST:PORT, or a path does not exist.
+        UsageError: `to` is not HOST:PORT, or a path does not exist.
     """
     host, _, port = to.rpartition(":")
     if not host or not port.isdecimal():
-        raise SettingsError("--to: give HOST:PORT, such as 127.0.0.1:11112")
+        raise UsageError("--to: give HOST:PORT, such as 127.0.0.1:11112")
     files = dicom_files(paths)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -2,6 +2,7 @@
 
 from scp_node.ledger.analyses import Analysed, AnalysisTask
 from scp_node.ledger.audit import AuditQuery
+from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
@@ -20,15 +21,21 @@ from scp_node.ledger.verification import Verification
 __all__ = [
     "Analysed",
     "AnalysisTask",
+    "AuditDelivery",
+    "AuditEvent",
+    "AuditPage",
     "AuditQuery",
+    "AuditRow",
     "Claim",
     "CommitmentOutcome",
     "CommitmentTask",
     "Copied",
+    "DeliveryState",
     "DeliveryTask",
     "DestinationState",
     "Duplicate",
     "HeldBack",
+    "ImageState",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, select
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, exists, func, select
 
-from scp_node.domain import Reason
+from scp_node.domain import Completion, Reason, Verdict
+from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.database.schema import (
     companion,
     delivery,
@@ -27,10 +28,12 @@ from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
 
-STATES: Final = ("received", "analysing", "analysed", "not-analysed", "failed", "conflict", "rejected")
-DELIVERY_STATES: Final = ("waiting", "delivered", "committed", "found", "dead", "discarded")
-_OUTCOME_STATES: Final = {"finding": "analysed", "not-attempted": "not-analysed", "failed": "failed"}
-_CHUNK: Final = 500
+PAGE: Final = 500  # rows, unless told otherwise
+_STATES_OF_OUTCOMES: Final = {
+    "finding": ImageState.ANALYSED,
+    Completion.NOT_ATTEMPTED.value: ImageState.NOT_ANALYSED,
+    Completion.FAILED.value: ImageState.FAILED,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +45,7 @@ class AuditQuery:
     study_uid: str | None = None
     accession: str | None = None
     sop_instance_uid: str | None = None
-    state: str | None = None  # one of STATES, or one of DELIVERY_STATES for any of its deliveries
+    state: ImageState | DeliveryState | None = None  # of the image, or of any of its deliveries
 
 
 class Audit:
@@ -52,45 +55,66 @@ class Audit:
         """Read through `transactions`."""
         self._transactions = transactions
 
-    def instances(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready object for each image, in the order of arrival; what has no row comes last."""
-        with self._transactions.reading() as (connection, _now):
-            ids = connection.scalars(select(instance.c.id).where(*_conditions(query)).order_by(instance.c.id)).all()
-        for chunk in _chunks(ids):
-            with self._transactions.reading() as (connection, _now):
-                rows = _described(connection, chunk)
-            yield from (row for row in rows if _wanted(row, query.state))
-        if query.state in {None, "rejected"} and query.accession is None:
+    def instances(self, query: AuditQuery) -> Iterator[AuditRow]:
+        """Yield one row for each image, in the order of arrival; what has no row in the ledger comes last."""
+        after: int | None = 0
+        while after is not None:
+            page = self.page(query, after=after)
+            yield from page.rows
+            after = page.next_key
+        if query.state in {None, ImageState.REJECTED} and query.accession is None:
             yield from self._rejected(query)
-        if query.state in {None, "failed"} and query.accession is None:
+        if query.state in {None, ImageState.FAILED} and query.accession is None:
             yield from self._unregistrable(query)
+
+    def page(self, query: AuditQuery, *, after: int = 0, most: int = PAGE) -> AuditPage:
+        """Return up to `most` registered images behind the key `after`, in the order of arrival.
+
+        A page costs the same wherever it lies.
+        """
+        chosen = select(instance.c.id).where(instance.c.id > after, *_conditions(query))
+        with self._transactions.reading() as (connection, _now):
+            ids = connection.scalars(chosen.order_by(instance.c.id).limit(most)).all()
+            rows = _described(connection, ids)
+        return AuditPage(rows=tuple(rows), next_key=ids[-1] if len(ids) == most else None)
 
     def unregistrable(self) -> int:
         """Return how many received files could not be registered."""
         with self._transactions.reading() as (connection, _now):
             return count_unregistrable(connection)
 
-    def _unregistrable(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
+    def events(self, study_uid: str) -> list[AuditEvent]:
+        """Return the trail of one study, oldest first."""
+        with self._transactions.reading() as (connection, _now):
+            rows = connection.execute(select(event).where(event.c.study_uid == study_uid).order_by(event.c.id)).all()
+        return [
+            AuditEvent(at=row.at, kind=row.kind, sop_instance_uid=row.sop_instance_uid, detail=row.detail)
+            for row in rows
+        ]
+
+    def _unregistrable(self, query: AuditQuery) -> Iterator[AuditRow]:
         with self._transactions.reading() as (connection, _now):
             rows = unregistrable(connection)
         for row in rows:
             received_at = datetime.fromisoformat(row.detail["received_at"])
             within = (query.since or received_at) <= received_at and not (query.until and received_at >= query.until)
             named = query.sop_instance_uid in {None, row.sop_instance_uid} and query.study_uid in {None, row.study_uid}
-            if not (within and named):
-                continue
-            told = {name: row.detail[name] or None for name in ("calling_ae", "peer", "sha256", "received_at")}
-            yield {
-                **_EMPTY,
-                **told,
-                "sop_instance_uid": row.sop_instance_uid or None,
-                "study_uid": row.study_uid or None,
-                "state": "failed",
-                "reason": "unregistrable",
-                "detail": f"{row.detail['path']}: {row.detail['reason']}",
-            }
+            if within and named:
+                yield AuditRow(
+                    sop_instance_uid=row.sop_instance_uid or None,
+                    study_uid=row.study_uid or None,
+                    calling_ae=row.detail["calling_ae"] or None,
+                    peer=row.detail["peer"] or None,
+                    sha256=row.detail["sha256"] or None,
+                    received_at=received_at,
+                    state=ImageState.FAILED,
+                    reason="unregistrable",
+                    detail=f"{row.detail['path']}: {row.detail['reason']}",
+                )
 
-    def _rejected(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
+    def _rejected(self, query: AuditQuery) -> Iterator[AuditRow]:
+        if query.study_uid:
+            return
         conditions: list[ColumnElement[bool]] = [event.c.kind == "rejected"]
         if query.since:
             conditions.append(event.c.at >= query.since)
@@ -98,71 +122,18 @@ class Audit:
             conditions.append(event.c.at < query.until)
         if query.sop_instance_uid:
             conditions.append(event.c.sop_instance_uid == query.sop_instance_uid)
-        if query.study_uid:
-            return
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(select(event).where(*conditions).order_by(event.c.id)).all()
         for row in rows:
-            yield {
-                **_EMPTY,
-                "sop_instance_uid": row.sop_instance_uid,
-                "calling_ae": row.detail.get("calling_ae"),
-                "peer": row.detail.get("peer"),
-                "received_at": row.at.isoformat(),
-                "state": "rejected",
-                "reason": row.detail.get("reason"),
-                "detail": row.detail.get("status"),
-            }
-
-    def events(self, study_uid: str) -> list[dict[str, Any]]:
-        """Return the trail of one study, oldest first."""
-        with self._transactions.reading() as (connection, _now):
-            rows = connection.execute(select(event).where(event.c.study_uid == study_uid).order_by(event.c.id)).all()
-        return [
-            {"at": row.at.isoformat(), "kind": row.kind, "sop_instance_uid": row.sop_instance_uid, **row.detail}
-            for row in rows
-        ]
-
-
-_EMPTY: Final[dict[str, Any]] = {
-    "sop_instance_uid": None,
-    "study_uid": None,
-    "series_uid": None,
-    "accession": None,
-    "patient_id": None,
-    "interrupted": False,
-    "purged_at": None,
-    "calling_ae": None,
-    "peer": None,
-    "sha256": None,
-    "received_at": None,
-    "state": None,
-    "reason": None,
-    "detail": None,
-    "notes": [],
-    "probability": None,
-    "threshold": None,
-    "grey_zone": None,
-    "verdict": None,
-    "regions": [],
-    "bundle": None,
-    "bundle_digest": None,
-    "calibration": None,
-    "registered_at": None,
-    "analysis_started_at": None,
-    "analysed_at": None,
-    "timings": {},
-    "report_uid": None,
-    "report_version": None,
-    "reported_at": None,
-    "deliveries": [],
-}
-
-
-def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield `ids` in runs short enough for one IN list."""
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
+            yield AuditRow(
+                sop_instance_uid=row.sop_instance_uid,
+                calling_ae=row.detail.get("calling_ae"),
+                peer=row.detail.get("peer"),
+                received_at=row.at,
+                state=ImageState.REJECTED,
+                reason=row.detail.get("reason"),
+                detail=row.detail.get("status"),
+            )
 
 
 def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
@@ -172,40 +143,60 @@ def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
     if query.until:
         conditions.append(instance.c.received_at < query.until)
     exact = {name: getattr(query, name) for name in ("study_uid", "accession", "sop_instance_uid")}
-    return conditions + [instance.c[name] == value for name, value in exact.items() if value is not None]
+    conditions += [instance.c[name] == value for name, value in exact.items() if value is not None]
+    if isinstance(query.state, ImageState):
+        conditions.append(_is_in(query.state))
+    elif query.state is not None:
+        conditions.append(exists().where(delivery.c.report_id == _newest_report(), delivery.c.state == query.state))
+    return conditions
 
 
-def _wanted(row: dict[str, Any], state: str | None) -> bool:
-    return state is None or row["state"] == state or any(sent["state"] == state for sent in row["deliveries"])
+def _is_in(state: ImageState) -> ColumnElement[bool]:
+    """Return the SQL condition that an image is in this state."""
+    outcome = _newest_result(result.c.outcome)
+    waits = outcome.is_(None) & ~instance.c.conflict
+    is_leased = exists().where(in_queue(ANALYSE), work.c.ref_id == instance.c.id, work.c.state == WorkState.LEASED)
+    match state:
+        case ImageState.RECEIVED:
+            return waits & ~is_leased
+        case ImageState.ANALYSING:
+            return waits & is_leased
+        case ImageState.CONFLICT:
+            return outcome.is_(None) & instance.c.conflict
+        case _:  # none is registered as rejected
+            return outcome.in_([name for name, ends in _STATES_OF_OUTCOMES.items() if ends is state])
 
 
-def _described(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the objects of these images, each with its newest result, that result's report and its deliveries."""
+def _newest_result(column: ColumnElement[Any]) -> ScalarSelect[Any]:
+    newest = select(column).where(result.c.instance_id == instance.c.id).order_by(result.c.id.desc()).limit(1)
+    return newest.correlate(instance).scalar_subquery()
+
+
+def _newest_report() -> ScalarSelect[Any]:
+    """Return the newest report that holds the newest result of an image."""
+    linked = select(report.c.id).join(report_result, report_result.c.report_id == report.c.id)
+    newest = linked.where(report_result.c.result_id == _newest_result(result.c.id))
+    return newest.order_by(report.c.version.desc()).limit(1).correlate(instance).scalar_subquery()
+
+
+def _described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
+    """Return the rows of these images, each with its newest result, that result's report and its deliveries."""
     newest_results = select(func.max(result.c.id)).where(result.c.instance_id.in_(ids)).group_by(result.c.instance_id)
     results = {row.instance_id: row for row in _rows(connection, select(result).where(result.c.id.in_(newest_results)))}
     reports = _newest_reports(connection, [row.id for row in results.values()])
     deliveries = _deliveries(connection, [row.id for row in reports.values()])
-    leased = set(
-        connection.scalars(
-            select(work.c.ref_id).where(
-                and_(in_queue(ANALYSE), work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
-            )
-        )
-    )
+    in_work = select(work.c.ref_id).where(in_queue(ANALYSE), work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
+    leased = set(connection.scalars(in_work))
     columns = [column for column in instance.c if column.name != "header"]
-    described = []
     images = select(*columns, study.c.interrupted).outerjoin(study, study.c.study_uid == instance.c.study_uid)
+    described = []
     for row in _rows(connection, images.where(instance.c.id.in_(ids)).order_by(instance.c.id)):
-        found = results.get(row.id)
-        sent = reports.get(found.id) if found else None
-        described.append(
-            {
-                **_EMPTY,
-                **_instance_part(row),
-                **(_result_part(found) if found else _waiting_part(row, analysing=row.id in leased)),
-                **(_report_part(sent, deliveries.get(sent.id, [])) if sent else {}),
-            }
-        )
+        audited = _received(row, analysing=row.id in leased)
+        if found := results.get(row.id):
+            audited = _with_result(audited, found)
+            if sent := reports.get(found.id):
+                audited = _with_report(audited, sent, deliveries.get(sent.id, []))
+        described.append(audited)
     return described
 
 
@@ -221,8 +212,8 @@ def _newest_reports(connection: Connection, result_ids: Sequence[int]) -> dict[i
     return {row.result_id: row for row in _rows(connection, chosen)}
 
 
-def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
-    table: dict[int, list[dict[str, Any]]] = {}
+def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, list[AuditDelivery]]:
+    table: dict[int, list[AuditDelivery]] = {}
     sent = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
     described = select(delivery, sent, func.coalesce(companion.c.kind, "report").label("kind"))
     joined = described.join(report, report.c.id == delivery.c.report_id)
@@ -230,66 +221,69 @@ def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, 
     chosen = joined.where(delivery.c.report_id.in_(report_ids)).order_by(delivery.c.id)
     for row in _rows(connection, chosen):
         table.setdefault(row.report_id, []).append(
-            {
-                "destination": row.destination,
-                "kind": row.kind,
-                "sop_instance_uid": row.sop_instance_uid,
-                "state": row.state,
-                "status": status_text(row.dimse_status),
-                "at": _iso(row.delivered_at or row.last_attempt_at),
-                "committed_at": _iso(row.committed_at),
-                "attempts": row.attempts,
-                "detail": row.detail,
-                "sop_class_uid": row.sop_class_uid,
-            }
+            AuditDelivery(
+                destination=row.destination,
+                kind=row.kind,
+                sop_instance_uid=row.sop_instance_uid,
+                state=DeliveryState(row.state),
+                status=status_text(row.dimse_status),
+                at=row.delivered_at or row.last_attempt_at,
+                committed_at=row.committed_at,
+                attempts=row.attempts,
+                detail=row.detail,
+                sop_class_uid=row.sop_class_uid,
+            )
         )
     return table
 
 
-def _instance_part(row: Row[Any]) -> dict[str, Any]:
-    same = ("sop_instance_uid", "study_uid", "accession", "patient_id", "calling_ae", "peer", "sha256")
-    part = {name: getattr(row, name) for name in (*same, "series_uid")}
-    instants = {name: _iso(getattr(row, name)) for name in ("received_at", "registered_at", "purged_at")}
-    return {**part, **instants, "interrupted": bool(row.interrupted)}
-
-
-def _waiting_part(row: Row[Any], *, analysing: bool) -> dict[str, Any]:
-    if row.conflict:
-        return {"state": "conflict", "reason": Reason.CONFLICTING_INSTANCE.value}
-    return {"state": "analysing" if analysing else "received"}
-
-
-def _result_part(row: Row[Any]) -> dict[str, Any]:
-    same = (
-        "reason",
-        "detail",
-        "notes",
-        "probability",
-        "threshold",
-        "grey_zone",
-        "verdict",
-        "regions",
-        "bundle",
-        "bundle_digest",
-        "calibration",
-        "timings",
+def _received(row: Row[Any], *, analysing: bool) -> AuditRow:
+    """Return the row of an image without a result."""
+    waiting = ImageState.ANALYSING if analysing else ImageState.RECEIVED
+    return AuditRow(
+        sop_instance_uid=row.sop_instance_uid,
+        study_uid=row.study_uid,
+        series_uid=row.series_uid,
+        accession=row.accession,
+        patient_id=row.patient_id,
+        interrupted=bool(row.interrupted),
+        purged_at=row.purged_at,
+        calling_ae=row.calling_ae,
+        peer=row.peer,
+        sha256=row.sha256,
+        received_at=row.received_at,
+        registered_at=row.registered_at,
+        state=ImageState.CONFLICT if row.conflict else waiting,
+        reason=Reason.CONFLICTING_INSTANCE.value if row.conflict else None,
     )
-    return {
-        **{name: getattr(row, name) for name in same},
-        "state": _OUTCOME_STATES[row.outcome],
-        "analysis_started_at": _iso(row.started_at),
-        "analysed_at": _iso(row.at),
-    }
 
 
-def _report_part(row: Row[Any], deliveries: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "report_uid": row.sop_instance_uid,
-        "report_version": row.version,
-        "reported_at": _iso(row.at),
-        "deliveries": deliveries,
-    }
+def _with_result(audited: AuditRow, row: Row[Any]) -> AuditRow:
+    return replace(
+        audited,
+        state=_STATES_OF_OUTCOMES[row.outcome],
+        reason=row.reason,
+        detail=row.detail,
+        notes=tuple(row.notes),
+        probability=row.probability,
+        threshold=row.threshold,
+        grey_zone=row.grey_zone,
+        verdict=None if row.verdict is None else Verdict(row.verdict),
+        regions=tuple(row.regions),
+        bundle=row.bundle,
+        bundle_digest=row.bundle_digest,
+        calibration=row.calibration,
+        analysis_started_at=row.started_at,
+        analysed_at=row.at,
+        timings=row.timings,
+    )
 
 
-def _iso(instant: datetime | None) -> str | None:
-    return instant.isoformat() if instant else None
+def _with_report(audited: AuditRow, row: Row[Any], deliveries: Sequence[AuditDelivery]) -> AuditRow:
+    return replace(
+        audited,
+        report_uid=row.sop_instance_uid,
+        report_version=row.version,
+        reported_at=row.at,
+        deliveries=tuple(deliveries),
+    )

@@ -56,7 +56,7 @@ class Site:
     def entered(self, study_uid: str) -> int:
         """Return of how many stores of the study the ledger knows."""
         events = self.node.ledger.audit.events(study_uid)
-        return sum(event["kind"] in ("received", "duplicate", "conflict") for event in events)
+        return sum(event.kind in ("received", "duplicate", "conflict") for event in events)
 
     def files(self) -> list[Path]:
         return list((self.node.settings.node.data_dir / "spool").glob("????-??-??/*.dcm"))
@@ -94,7 +94,7 @@ def test_an_image_that_is_sent_a_hundred_times_is_kept_analysed_and_reported_onc
     site.run_until_idle(study, stores=times)
     assert answers == {0x0000: times}
     [row] = site.audit(study)
-    kinds = Counter(event["kind"] for event in site.node.ledger.audit.events(study))
+    kinds = Counter(event.kind for event in site.node.ledger.audit.events(study))
     [report] = site.reports(study)
     assert (kinds["received"], kinds["duplicate"], kinds["analysed"], kinds["reported"]) == (1, times - 1, 1, 1)
     assert (row["state"], report.InstanceNumber) == ("analysed", 1)

@@ -40,7 +40,7 @@ def states(node: Node) -> set[str]:
 
 
 def kinds(node: Node, seed: int = 1) -> list[str]:
-    return [event["kind"] for event in node.ledger.audit.events(radiograph(seed).StudyInstanceUID)]
+    return [event.kind for event in node.ledger.audit.events(radiograph(seed).StudyInstanceUID)]
 
 
 def test_reports_and_pictures_end_as_committed_in_the_audit(start_orthanc: StartOrthanc, start_node: StartNode) -> None:

@@ -129,7 +129,8 @@ class Node:
         return max(0.0, (at - self.clock()).total_seconds())
 
     def audit(self) -> list[dict[str, Any]]:
-        return list(self.ledger.audit.instances(AuditQuery()))
+        """Return what `scp-node audit --format json` prints, as objects."""
+        return [row.document() for row in self.ledger.audit.instances(AuditQuery())]
 
     def rows(self, statement: str) -> list[Any]:
         with self.engine.begin() as connection:

@@ -258,7 +258,7 @@ def test_a_study_that_is_analysed_again_has_a_new_report_only_where_it_says_some
 
 
 def _runs(node: Node, film: Dataset) -> int:
-    return sum(event["kind"] == "analysed" for event in node.ledger.audit.events(film.StudyInstanceUID))
+    return sum(event.kind == "analysed" for event in node.ledger.audit.events(film.StudyInstanceUID))
 
 
 def test_an_image_whose_file_is_gone_is_not_analysed_again(start_node: Callable[..., Node]) -> None:

@@ -81,7 +81,9 @@ class Process(Node):
 
     def jumps(self) -> list[float]:
         """Return the seconds of the jumps that the audit tells of."""
-        return [told["seconds"] for told in self.ledger.audit.events("") if told["kind"] == "clock-jumped"]
+        return [
+            float(str(told.detail["seconds"])) for told in self.ledger.audit.events("") if told.kind == "clock-jumped"
+        ]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from scp_node.domain import CommitmentReport, Priority, Reference
-from scp_node.ledger import AuditQuery, CommitmentTask
+from scp_node.ledger import AuditQuery, CommitmentTask, DeliveryState
 from tests.scp_node.ledger_node import LEASE, POLICY, Node
 
 AFTER: Final = timedelta(seconds=10)
@@ -54,7 +54,7 @@ def states(node: Node) -> list[str]:
 
 
 def kinds(node: Node, study: str = "1.2.3") -> list[str]:
-    return [event["kind"] for event in node.ledger.audit.events(study)][3:]
+    return [event.kind for event in node.ledger.audit.events(study)][3:]
 
 
 def work(node: Node) -> list[tuple[str, str]]:
@@ -80,8 +80,12 @@ def test_what_an_event_tells_of_a_commitment_names_destination_report_digest_and
     node.ledger.commitments.answered(answer(tasks), {"pacs"})
     told = node.ledger.audit.events("1.2.3")[-1]
     [(sha256,)] = node.rows("SELECT sha256 FROM report")
-    assert (told["destination"], told["transaction_uid"], told["sent_sha256"]) == ("pacs", "2.25.1", sha256)
-    assert told["report_uid"] == node.audit()[0]["report_uid"]
+    assert (told.detail["destination"], told.detail["transaction_uid"], told.detail["sent_sha256"]) == (
+        "pacs",
+        "2.25.1",
+        sha256,
+    )
+    assert told.detail["report_uid"] == node.audit()[0]["report_uid"]
 
 
 def test_without_a_time_to_ask_nothing_is_opened(node: Node) -> None:
@@ -307,7 +311,7 @@ def test_the_audit_tells_delivered_committed_and_found_apart(node: Node) -> None
     tasks = requested(node)
     node.ledger.commitments.answered(answer(tasks[:1]), {"pacs"})
 
-    def shown(state: str) -> list[str]:
-        return [row["study_uid"] for row in node.ledger.audit.instances(AuditQuery(state=state))]
+    def shown(state: str) -> list[str | None]:
+        return [row.study_uid for row in node.ledger.audit.instances(AuditQuery(state=DeliveryState(state)))]
 
     assert (shown("committed"), shown("delivered"), shown("found")) == (["1.2.3"], ["1.2.4"], [])

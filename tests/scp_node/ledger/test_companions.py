@@ -70,7 +70,7 @@ def test_a_picture_that_is_refused_leaves_its_report_delivered(node: Node) -> No
 
 def test_the_trail_of_a_study_names_what_went_with_its_report(node: Node) -> None:
     reported_with_overlay(node, "pacs")
-    assert node.ledger.audit.events("1.2.3")[-1]["companions"] == {"2.25.77": "overlay"}
+    assert node.ledger.audit.events("1.2.3")[-1].detail["companions"] == {"2.25.77": "overlay"}
 
 
 def test_deliveries_from_before_there_were_companions_are_their_reports(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def test_an_image_goes_from_received_to_delivered_and_the_audit_tells_all_of_it(
     assert [(sent["destination"], sent["state"], sent["status"]) for sent in row["deliveries"]] == [
         ("pacs", "delivered", "0x0000")
     ]
-    kinds = [event["kind"] for event in node.ledger.audit.events("1.2.3")]
+    kinds = [event.kind for event in node.ledger.audit.events("1.2.3")]
     assert kinds == ["received", "analysed", "reported", "delivered"]
 
 

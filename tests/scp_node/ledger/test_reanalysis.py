@@ -90,7 +90,7 @@ def test_the_trail_of_the_study_says_that_it_was_asked_for(reported: Node) -> No
     again = reported.ledger.reanalysis
     again.request(again.ended(study_uid="1.2.3"))
     told = reported.ledger.audit.events("1.2.3")[-1]
-    assert (told["kind"], told["images"]) == ("reanalysis-requested", 2)
+    assert (told.kind, told.detail["images"]) == ("reanalysis-requested", 2)
 
 
 def test_our_own_pictures_are_not_analysed_again(node: Node) -> None:

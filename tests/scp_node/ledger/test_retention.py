@@ -48,9 +48,9 @@ def test_an_original_is_removed_once_it_is_old_and_reported_and_delivered(node: 
     assert purge(node) == ["1.dcm", "2.dcm"]
     assert purge(node) == []
     assert [row["purged_at"] is None for row in node.audit()] == [False, False, True]
-    purged = [event for event in node.ledger.audit.events("1.2.3") if event["kind"] == "purged"]
-    assert [event["sop_instance_uid"] for event in purged] == ["1.2.3.1", "1.2.3.2"]
-    assert [event["input_sha256"] for event in purged] == [[f"{name:0>64}"] for name in ("1", "2")]
+    purged = [event for event in node.ledger.audit.events("1.2.3") if event.kind == "purged"]
+    assert [event.sop_instance_uid for event in purged] == ["1.2.3.1", "1.2.3.2"]
+    assert [event.detail["input_sha256"] for event in purged] == [[f"{name:0>64}"] for name in ("1", "2")]
     assert [row["state"] for row in node.audit()] == ["analysed", "analysed", "received"]
 
 
@@ -140,7 +140,7 @@ def test_what_was_marked_and_not_closed_is_named_until_it_is(node: Node) -> None
     assert node.ledger.retention.unfinished() == marked[1:]
     assert node.ledger.retention.close(marked) == 1  # the first was noted by somebody else
     assert node.ledger.retention.unfinished() == []
-    kinds = [event["kind"] for event in node.ledger.audit.events("1.2.3")]
+    kinds = [event.kind for event in node.ledger.audit.events("1.2.3")]
     assert kinds.count("purged") == 2
 
 
@@ -165,7 +165,7 @@ def test_a_duplicate_takes_the_place_of_an_original_that_is_lost(node: Node) -> 
     [duplicate] = node.ledger.intake.register([node.instance("1", spool_path="again.dcm")]).duplicates
     assert node.ledger.intake.adopt(duplicate)
     assert node.rows("SELECT spool_path FROM instance") == [("again.dcm",)]
-    assert node.ledger.audit.events("1.2.3")[-1]["kind"] == "original-replaced"
+    assert node.ledger.audit.events("1.2.3")[-1].kind == "original-replaced"
     assert not node.ledger.intake.adopt(replace(duplicate, spool_path="third.dcm"))
 
 

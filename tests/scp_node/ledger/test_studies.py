@@ -48,7 +48,7 @@ def reported(node: Node) -> StudySnapshot:
 
 
 def told(node: Node) -> list[str]:
-    return [event["kind"] for event in node.ledger.audit.events(STUDY) if "association" in event["kind"]]
+    return [event.kind for event in node.ledger.audit.events(STUDY) if "association" in event.kind]
 
 
 def test_a_study_whose_sender_was_interrupted_is_reported_as_possibly_incomplete(node: Node) -> None:

@@ -379,7 +379,7 @@ def test_a_header_that_cannot_carry_a_report_ends_visibly(node: Node) -> None:
     ready_study(node)
     assert reporter(node, UnreportableHeader("no Study Instance UID", "1.2.3.1")).step()
     assert node.ledger.upkeep.counts()["report"] == {"dead": 1}
-    assert node.ledger.audit.events("1.2.3")[-1]["kind"] == "report-failed"
+    assert node.ledger.audit.events("1.2.3")[-1].kind == "report-failed"
 
 
 def test_a_bug_in_the_builder_is_tried_three_times_and_then_left_to_a_person(node: Node) -> None:

@@ -180,7 +180,7 @@ def test_a_destination_without_storage_commitment_leaves_the_report_delivered_an
     delivering(node, "1.2.5")
     worker.step()
     assert states(node) == ["delivered", "delivered", "committed"]
-    kinds = [event["kind"] for event in node.ledger.audit.events("1.2.3")]
+    kinds = [event.kind for event in node.ledger.audit.events("1.2.3")]
     assert kinds[-2:] == ["delivered", "commitment-not-offered"]
 
 

@@ -275,7 +275,7 @@ def test_what_waits_for_a_week_at_a_paused_destination_is_a_dead_letter_with_an_
     dead = [r for r in caplog.records if r.getMessage().startswith("report not delivered, given up")]
     assert [r.levelno for r in dead] == [logging.ERROR] * 2
     assert "reason=waited too long: connection refused" in dead[0].getMessage()
-    assert [event["kind"] for event in node.ledger.audit.events("1.1")][-1] == "delivery-dead"
+    assert [event.kind for event in node.ledger.audit.events("1.1")][-1] == "delivery-dead"
     assert node.ledger.upkeep.requeue() == 2
     scu.echoes = True
     later(node, worker, 4)

@@ -26,7 +26,7 @@ from scp_node.domain import (
     TransferEnded,
     utc_now,
 )
-from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy
+from scp_node.ledger import Analysed, AuditEvent, AuditQuery, ImageState, Ledger, Policy
 from scp_node.loops.purge import Purger
 from scp_node.loops.register import Registrar
 from scp_node.spool import Spool
@@ -67,7 +67,7 @@ def running(registrar: Registrar) -> Iterator[None]:
 
 
 def states(ledger: Ledger) -> list[str]:
-    return [row["state"] for row in ledger.audit.instances(AuditQuery())]
+    return [row.state for row in ledger.audit.instances(AuditQuery())]
 
 
 def test_files_that_were_stored_while_the_registrar_was_dead_get_their_rows_at_start(
@@ -143,7 +143,7 @@ def test_a_duplicate_goes_after_its_original_was_removed_by_retention(spool: Spo
             pass
         assert list(spool.paths()) == []
         registrar.received(spooled(spool, phantom_image(1, opacity=False)))
-        wait_until(lambda: [event["kind"] for event in events(ledger)][-1] == "duplicate")
+        wait_until(lambda: [event.kind for event in events(ledger)][-1] == "duplicate")
     assert list(spool.paths()) == []
     assert states(ledger) == ["not-analysed"]
 
@@ -155,7 +155,7 @@ def test_an_interruption_is_entered_after_the_images_that_came_before_it(spool: 
     registrar.ended(interrupted(received.study_uid))
     with running(registrar):
         wait_until(lambda: len(events(ledger)) == 2)
-    assert [event["kind"] for event in events(ledger)] == ["received", "association-interrupted"]
+    assert [event.kind for event in events(ledger)] == ["received", "association-interrupted"]
 
 
 def test_an_interruption_is_not_lost_when_more_comes_than_is_remembered(spool: Spool, ledger: Ledger) -> None:
@@ -165,8 +165,8 @@ def test_an_interruption_is_not_lost_when_more_comes_than_is_remembered(spool: S
         registrar.received(instance)
     registrar.ended(interrupted(received[1].study_uid))
     with running(registrar):
-        wait_until(lambda: any(row["interrupted"] for row in ledger.audit.instances(AuditQuery())))
-    assert [row["interrupted"] for row in ledger.audit.instances(AuditQuery())] == [False, True]
+        wait_until(lambda: any(row.interrupted for row in ledger.audit.instances(AuditQuery())))
+    assert [row.interrupted for row in ledger.audit.instances(AuditQuery())] == [False, True]
 
 
 def interrupted(study_uid: str) -> TransferEnded:
@@ -176,7 +176,7 @@ def interrupted(study_uid: str) -> TransferEnded:
     )
 
 
-def events(ledger: Ledger) -> list[dict[str, Any]]:
+def events(ledger: Ledger) -> list[AuditEvent]:
     return ledger.audit.events(phantom_image(1, opacity=False).StudyInstanceUID)
 
 
@@ -222,9 +222,9 @@ def test_only_the_instance_whose_values_the_database_refuses_is_given_up_and_tha
     stop.set()
     registrar.run(stop)  # without a scan, which would read the file anew
     assert states(ledger) == ["received", "failed"]
-    [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
-    assert (failed["sop_instance_uid"], failed["sha256"]) == (refused.sop_instance_uid, refused.sha256)
-    assert "the database refuses it: UnicodeEncodeError" in failed["detail"]
+    [failed] = list(ledger.audit.instances(AuditQuery(state=ImageState.FAILED)))
+    assert (failed.sop_instance_uid, failed.sha256) == (refused.sop_instance_uid, refused.sha256)
+    assert "the database refuses it: UnicodeEncodeError" in (failed.detail or "")
     assert caplog.text.count("file cannot be registered") == 1
 
 
@@ -252,11 +252,11 @@ def test_an_instance_that_this_program_fails_on_holds_up_no_other_and_is_seen(
         registrar.received(instance)
         registrar.ended(interrupted(instance.study_uid))
     with running(registrar):
-        wait_until(lambda: sum(bool(row["interrupted"]) for row in ledger.audit.instances(AuditQuery())) == 2)
+        wait_until(lambda: sum(bool(row.interrupted) for row in ledger.audit.instances(AuditQuery())) == 2)
     assert states(ledger) == ["received", "received", "failed"]
-    [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
-    assert failed["sop_instance_uid"] == bad.sop_instance_uid
-    assert "this program fails on it: KeyError" in failed["detail"]
+    [failed] = list(ledger.audit.instances(AuditQuery(state=ImageState.FAILED)))
+    assert failed.sop_instance_uid == bad.sop_instance_uid
+    assert "this program fails on it: KeyError" in (failed.detail or "")
     assert "KeyError: 'a bug'" in caplog.text, "with its traceback"
     assert bad.spool_path in list(spool.paths())
 
@@ -279,11 +279,11 @@ def test_a_file_that_is_no_dicom_does_not_hold_up_the_others(tmp_path: Path, spo
     spooled(spool, phantom_image(2, opacity=False))
     with running(Registrar(ledger, spool)):
         wait_until(lambda: "received" in states(ledger))
-    [failed] = list(ledger.audit.instances(AuditQuery(state="failed")))
-    assert failed["reason"] == "unregistrable"
-    assert failed["detail"] == f"{broken.spool_path}: is damaged: not a DICOM file"
-    assert failed["sha256"] == hashlib.sha256(b"no DICOM").hexdigest()
-    assert failed["received_at"] == broken.received_at.isoformat()
+    [failed] = list(ledger.audit.instances(AuditQuery(state=ImageState.FAILED)))
+    assert failed.reason == "unregistrable"
+    assert failed.detail == f"{broken.spool_path}: is damaged: not a DICOM file"
+    assert failed.sha256 == hashlib.sha256(b"no DICOM").hexdigest()
+    assert failed.received_at == broken.received_at
     assert len(list(spool.paths())) == 2
 
 

@@ -267,7 +267,7 @@ class TestTheHash:
         record(node, difficult())
         assert node.ledger.verifier.verify().problems == ()
         [told] = node.ledger.audit.events("1.2.3")
-        assert (told["text"], told["tiny"], told["pair"]) == ("naïve \x00 患者 😀", 5e-324, [1, 2])
+        assert (told.detail["text"], told.detail["tiny"], told.detail["pair"]) == ("naïve \x00 患者 😀", 5e-324, [1, 2])
 
     def test_is_not_made_of_a_number_that_is_none(self, node: Node) -> None:
         with pytest.raises(ValueError, match="not JSON compliant"):
@@ -386,7 +386,7 @@ class TestEveryEvent:
 
     def test_from_image_to_dead_letter_names_inputs_model_report_destination_and_status(self, told: Node) -> None:
         trail = told.ledger.audit.events("1.2.3")
-        assert [row["kind"] for row in trail] == [
+        assert [row.kind for row in trail] == [
             "received",
             "received",
             "analysed",
@@ -396,13 +396,13 @@ class TestEveryEvent:
             "requeued",
         ]
         one, two = ("1".zfill(64), "2".zfill(64))
-        assert [row["input_sha256"] for row in trail] == [[one], [two], [one], [two], *[[one, two]] * 3]
-        assert {row["bundle_digest"] for row in trail[2:]} == {MODEL.digest}
+        assert [row.detail["input_sha256"] for row in trail] == [[one], [two], [one], [two], *[[one, two]] * 3]
+        assert {row.detail["bundle_digest"] for row in trail[2:]} == {MODEL.digest}
         [(digest, uid)] = told.rows("SELECT sha256, sop_instance_uid FROM report")
-        assert {(row["report_sha256"], row["report_uid"]) for row in trail[4:]} == {(digest, uid)}
-        assert trail[4]["destinations"] == ["pacs"]
-        assert [row["destination"] for row in trail[5:]] == ["pacs", "pacs"]
-        assert [row["status"] for row in trail[5:]] == ["0xA900", "0xA900"]
+        assert {(row.detail["report_sha256"], row.detail["report_uid"]) for row in trail[4:]} == {(digest, uid)}
+        assert trail[4].detail["destinations"] == ["pacs"]
+        assert [row.detail["destination"] for row in trail[5:]] == ["pacs", "pacs"]
+        assert [row.detail["status"] for row in trail[5:]] == ["0xA900", "0xA900"]
 
     def test_about_a_picture_names_it_and_the_report_that_it_went_with(self, node: Node) -> None:
         reported_with_overlay(node, "pacs")
@@ -411,11 +411,13 @@ class TestEveryEvent:
         node.ledger.upkeep.discard(OVERLAY.sop_instance_uid)
         report, *picture = node.ledger.audit.events("1.2.3")[-3:]
         digest = hashlib.sha256(OVERLAY.file).hexdigest()
-        assert report["sent_uid"] == report["report_uid"]
-        assert report["sent_sha256"] == report["report_sha256"] != digest
-        assert [(row["sent_uid"], row["sent_sha256"]) for row in picture] == [(OVERLAY.sop_instance_uid, digest)] * 2
-        assert {row["report_sha256"] for row in picture} == {report["report_sha256"]}
-        assert [row["kind"] for row in picture] == ["delivery-dead", "discarded"]
+        assert report.detail["sent_uid"] == report.detail["report_uid"]
+        assert report.detail["sent_sha256"] == report.detail["report_sha256"] != digest
+        assert [(row.detail["sent_uid"], row.detail["sent_sha256"]) for row in picture] == [
+            (OVERLAY.sop_instance_uid, digest)
+        ] * 2
+        assert {row.detail["report_sha256"] for row in picture} == {report.detail["report_sha256"]}
+        assert [row.kind for row in picture] == ["delivery-dead", "discarded"]
 
     def test_about_a_failed_image_or_study_is_in_its_trail(self, node: Node) -> None:
         node.receive("1", priority=Priority.STAT)
@@ -425,9 +427,9 @@ class TestEveryEvent:
         node.ledger.reports.fail(task, "no header")
         assert node.ledger.upkeep.requeue("1.2.3") == 2
         failed, *requeued = node.ledger.audit.events("1.2.3")[-3:]
-        assert [row["kind"] for row in (failed, *requeued)] == ["report-failed", "requeued", "requeued"]
-        assert {tuple(row["input_sha256"]) for row in (failed, *requeued)} == {("1".zfill(64),)}
-        assert {row["sop_instance_uid"] for row in requeued} == {"1.2.3.1", ""}
+        assert [row.kind for row in (failed, *requeued)] == ["report-failed", "requeued", "requeued"]
+        assert [row.detail["input_sha256"] for row in (failed, *requeued)] == [["1".zfill(64)]] * 3
+        assert {row.sop_instance_uid for row in requeued} == {"1.2.3.1", ""}
 
     def test_about_a_refused_store_is_kept_whatever_the_peer_called_the_object(self, node: Node) -> None:
         node.ledger.intake.record_rejected(

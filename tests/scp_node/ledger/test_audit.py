@@ -1,0 +1,113 @@
+"""The audit finds by state, in the database, what its rows say; and it is read in pages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from typing import Final
+
+import pytest
+from rich.console import Console
+
+from scp_node.cli.tables import print_audit
+from scp_node.domain import NotAnalysed, Reason
+from scp_node.ledger import AuditQuery, AuditRow, DeliveryState, ImageState
+from tests.scp_node.ledger_node import Node
+
+AT: Final = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def mixed(node: Node) -> Node:
+    """One image in each state, and a delivery in each state that needs no commitment."""
+    for study, outcome in (("1.2.1", None), ("1.2.2", NotAnalysed(reason=Reason.VIEW))):
+        node.receive(study, study=study)
+        node.analyse(outcome)
+    node.receive("failed", study="1.2.3")
+    node.analyse(NotAnalysed(reason=Reason.UNREADABLE_PIXELS))
+    node.clock.advance(seconds=node.policy.quiet.total_seconds())
+    for _ in range(3):
+        node.report("pacs", "archive")
+    sent = node.ledger.deliveries.claim("pacs", owner="s")
+    refused = node.ledger.deliveries.claim("pacs", owner="s")
+    assert sent is not None
+    assert refused is not None
+    node.ledger.deliveries.delivered(sent, status=0, sop_class_uid="1.2.3")
+    node.ledger.deliveries.bury(refused, status=0xA900, detail="refused")
+    node.receive("analysing", study="1.2.4")
+    assert len(node.ledger.analyses.claim(owner="w", limit=1)) == 1
+    node.receive("received", study="1.2.5")
+    node.receive("again", study="1.2.5", sop_instance_uid="1.2.3.received")
+    node.ledger.intake.record_rejected(
+        sop_instance_uid="1.2.9", calling_ae="CR1", peer="127.0.0.1", status=0xA700, reason="disk is full", at=AT
+    )
+    return node
+
+
+def ask(node: Node, state: ImageState | DeliveryState | None) -> list[AuditRow]:
+    return list(node.ledger.audit.instances(AuditQuery(state=state)))
+
+
+def test_each_state_of_an_image_is_found_by_the_database_as_its_row_says_it(mixed: Node) -> None:
+    everything = ask(mixed, None)
+    assert {row.state for row in everything} == set(ImageState)
+    for state in ImageState:
+        assert ask(mixed, state) == [row for row in everything if row.state is state]
+
+
+def test_each_state_of_a_delivery_is_found_by_the_database_as_its_row_says_it(mixed: Node) -> None:
+    everything = ask(mixed, None)
+    found = {sent.state for row in everything for sent in row.deliveries}
+    assert found == {DeliveryState.WAITING, DeliveryState.DELIVERED, DeliveryState.DEAD}
+    for state in DeliveryState:
+        assert ask(mixed, state) == [row for row in everything if state in {sent.state for sent in row.deliveries}]
+
+
+def test_an_image_that_is_analysed_again_is_found_by_its_newest_result_and_report(mixed: Node) -> None:
+    images = mixed.ledger.reanalysis.ended(study_uid="1.2.1")
+    mixed.ledger.reanalysis.request(images)
+    assert [row.study_uid for row in ask(mixed, ImageState.ANALYSED)] == ["1.2.1"]
+    mixed.clock.advance(seconds=60)
+    mixed.ledger.upkeep.sweep()
+    while mixed.analyse(NotAnalysed(reason=Reason.BODY_PART)):  # what lost its worker comes alone
+        pass
+    assert "1.2.1" not in [row.study_uid for row in ask(mixed, ImageState.ANALYSED)]
+    assert "1.2.1" in [row.study_uid for row in ask(mixed, ImageState.NOT_ANALYSED)]
+
+
+def test_pages_by_key_hold_every_image_once_and_in_order(node: Node) -> None:
+    names = [str(number) for number in range(1, 8)]
+    node.receive(*names)
+    seen, after = [], 0
+    sizes = []
+    while True:
+        page = node.ledger.audit.page(AuditQuery(), after=after, most=3)
+        seen += [row.sop_instance_uid for row in page.rows]
+        sizes.append(len(page.rows))
+        if page.next_key is None:
+            break
+        after = page.next_key
+    assert seen == [f"1.2.3.{name}" for name in names]
+    assert sizes == [3, 3, 1]
+
+
+def test_a_page_that_ends_with_the_last_image_is_followed_by_an_empty_one(node: Node) -> None:
+    node.receive("1", "2")
+    page = node.ledger.audit.page(AuditQuery(), most=2)
+    assert page.next_key is not None
+    assert node.ledger.audit.page(AuditQuery(), after=page.next_key, most=2).rows == ()
+
+
+def test_the_printed_forms_hold_the_same_values(mixed: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ask(mixed, None)
+    print_audit(rows, "json", Console())
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    print_audit(rows, "csv", Console())
+    cells = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [document["state"] for document in documents] == [cell["state"] for cell in cells]
+    assert list(documents[0]) == list(cells[0])
+    assert documents[0]["deliveries"] == json.loads(cells[0]["deliveries"])
+    assert documents[0]["received_at"] == mixed.ledger.audit.page(AuditQuery()).rows[0].document()["received_at"]
+    assert documents[-1]["received_at"] == AT.isoformat()
