@@ -178,7 +178,7 @@ def open_spool(settings: Settings) -> Spool:
 
 def lease_of(settings: Settings) -> timedelta:
     """Return how long a process may be silent before its work is another's."""
-    return timedelta(seconds=settings.inference.lease_seconds)
+    return timedelta(seconds=settings.work.lease_seconds)
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -186,7 +186,7 @@ def policy_of(settings: Settings) -> Policy:
     return Policy(
         quiet=timedelta(seconds=settings.study.quiet_seconds),
         lease=lease_of(settings),
-        max_attempts=settings.inference.max_attempts,
+        max_attempts=settings.work.max_attempts,
         commit_attempts=settings.delivery.commit_attempts,
     )
 

@@ -152,6 +152,21 @@ class DatabaseSettings(Section):
     upgrade_at_start: bool = Field(default=True, description="Bring the schema up to date when `serve` starts.")
 
 
+class WorkSettings(Section):
+    """How work is claimed, in every queue: images, reports, deliveries and commitments."""
+
+    lease_seconds: float = Field(
+        15.0, ge=2, le=3_600, description="A process that is silent for this long loses its work to another."
+    )
+    max_attempts: int = Field(
+        3,
+        ge=2,
+        le=20,
+        description="Tries before an image or a report ends as failed; the first may fail for another image of its "
+        "batch.",
+    )
+
+
 class InferenceSettings(Section):
     """The model and where it runs."""
 
@@ -173,17 +188,8 @@ class InferenceSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
     batch_size: int = Field(16, ge=1, le=256, description="Most images in one forward pass.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0 takes the backend's default.")
-    lease_seconds: float = Field(
-        15.0, ge=2, le=3_600, description="A worker that is silent for this long loses its images to another."
-    )
     batch_seconds: PositiveSeconds = Field(
         120.0, description="Longest time that the network may take for one batch before the worker counts as hung."
-    )
-    max_attempts: int = Field(
-        3,
-        ge=2,
-        le=20,
-        description="Tries before an image ends as failed; the first may fail for another image of its batch.",
     )
     acknowledge_demonstration: bool = Field(
         default=False,
@@ -313,6 +319,7 @@ class Settings(BaseSettings):
     study: StudySettings = StudySettings()
     retention: RetentionSettings = RetentionSettings()
     database: DatabaseSettings = DatabaseSettings()
+    work: WorkSettings = WorkSettings()
     inference: InferenceSettings = InferenceSettings()
     analysis: AnalysisSettings = AnalysisSettings()
     report: ReportSettings = ReportSettings()

@@ -21,6 +21,11 @@ from scp_node.settings import (
     SettingsError,
 )
 
+RENAMED: Final = {
+    "inference.lease_seconds": "work.lease_seconds",
+    "inference.max_attempts": "work.max_attempts",
+}
+
 
 def load_settings(file: Path | None = None) -> Settings:
     """Return the settings from `file`, else from $SCP_NODE_CONFIG, else from ./scp_node.toml, else the defaults.
@@ -69,7 +74,9 @@ def _explain(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "settings"
         message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
+        if problem["type"] == "extra_forbidden" and key in RENAMED:
+            message = f"is called {RENAMED[key]} now, since it governs every queue"
+        elif problem["type"] == "extra_forbidden":
             message = f"no such setting; {_allowed(problem['loc'])}"
         elif key != "database.url" and not isinstance(problem["input"], (dict, Settings)):
             message = f"{message}, got {problem['input']!r}"

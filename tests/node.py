@@ -44,7 +44,8 @@ class Node:
             "node": {"data_dir": str(self.folder / "var")},
             "listen": {"port": free_port(), "low_water_mib": 0},
             "study": {"quiet_seconds": 0},
-            "inference": {"lease_seconds": 3, "bundle": str(BUNDLE)},
+            "work": {"lease_seconds": 3},
+            "inference": {"bundle": str(BUNDLE)},
             "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5},
             "log": {"level": "INFO"},
         }

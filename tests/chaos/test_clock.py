@@ -87,7 +87,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
         changes: dict[str, Any] = {
             "destinations": [{**each, "commitment": False} for each in destinations],
             "routing": {"reply_to": "all"},
-            "inference": {"lease_seconds": LEASE},
+            "work": {"lease_seconds": LEASE},
             "delivery": {"retry_first_seconds": PAUSE, "retry_cap_seconds": PAUSE},
             "report": {"overlay": "none"},
         }

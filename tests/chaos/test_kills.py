@@ -29,7 +29,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "study": {"quiet_seconds": 0.5},
     "routing": {"stat_calling_ae": [URGENT]},
     "analysis": {"decoder_processes": 1},
-    "inference": {"lease_seconds": LEASE, "max_attempts": 20},  # of one image: here its worker is hit again and again
+    "work": {"lease_seconds": LEASE, "max_attempts": 20},  # of one image: here its worker is hit again and again
 }
 
 

@@ -41,7 +41,8 @@ class Site:
         changes: dict[str, Any] = {
             "destinations": [destination(self.pacs.port)],
             "node": {"silent_seconds": 5},
-            "inference": {"lease_seconds": 2, "batch_seconds": 10},
+            "work": {"lease_seconds": 2},
+            "inference": {"batch_seconds": 10},
             "analysis": {"decode_seconds": 3},
             "report": {"overlay": "none"},
             "database": database,

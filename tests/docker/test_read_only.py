@@ -42,7 +42,7 @@ def trace(root: Path, repository: Path) -> list[str]:
     image = Dockerfile((repository / "docker" / "Dockerfile").read_text()).environment("cpu")
     own = {name: value for name, value in image.items() if name.startswith(("PYTHON", "ORT_"))}
     pacs = StoragePacs(root / "pacs")
-    node = Node(root, {"destinations": [destination(pacs.port)], "inference": {"lease_seconds": 30}})
+    node = Node(root, {"destinations": [destination(pacs.port)], "work": {"lease_seconds": 30}})
     try:
         with (root / "node.log").open("wb") as log:
             node.process = subprocess.Popen(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scp_node.settings import Settings, SettingsError
-from scp_node.settings_file import commented_toml, load_settings
+from scp_node.settings_file import RENAMED, commented_toml, load_settings
 
 
 @pytest.fixture
@@ -37,6 +37,8 @@ def test_the_defaults_listen_on_loopback_only_and_send_nowhere() -> None:
         ('[routing]\nreply_to = ["pacs"]', r"routing\.reply_to: no \[\[destinations\]\] entry is named pacs"),
         ('[listen]\nhost = "0.0.0.0"', r"listen\.host: .*list who may send in \[\[peers\]\]"),
         ("port =", "is not TOML"),
+        ("[inference]\nlease_seconds = 5", r"inference\.lease_seconds: is called work\.lease_seconds now"),
+        ("[inference]\nmax_attempts = 5", r"inference\.max_attempts: is called work\.max_attempts now"),
         ('[inference]\nbackend = "tensorflow"', r"inference\.backend: .*'auto', 'onnxruntime' or 'torch'"),
     ],
 )
@@ -44,6 +46,18 @@ def test_a_mistake_is_named_with_what_is_allowed(write: Path, text: str, told: s
     write.write_text(text)
     with pytest.raises(SettingsError, match=told):
         load_settings(write)
+
+
+def test_a_renamed_setting_in_the_environment_is_named_with_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCP_NODE_INFERENCE__LEASE_SECONDS", "5")
+    with pytest.raises(SettingsError, match=r"inference\.lease_seconds: is called work\.lease_seconds now"):
+        load_settings()
+
+
+def test_the_new_names_of_settings_exist() -> None:
+    for name in RENAMED.values():
+        section, _, key = name.partition(".")
+        assert hasattr(getattr(Settings(), section), key)
 
 
 def test_a_wider_listener_starts_once_it_is_listed_who_may_send(write: Path) -> None:

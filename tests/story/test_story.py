@@ -246,7 +246,7 @@ def test_a_study_that_is_analysed_again_has_a_new_report_only_where_it_says_some
     assert [row["report_version"] for row in node.run_until_idle(1)] == [1]
     node.stop()
 
-    point = {"bundle": str(BUNDLE), "operating_point": "half", "lease_seconds": 3}
+    point = {"bundle": str(BUNDLE), "operating_point": "half"}
     node = start_node(destinations=[destination(pacs.port)], inference=point)
     _command(node, "reanalyse", "--since", "2020-01-01")
     [second] = reports(pacs, 1)
