@@ -1,4 +1,4 @@
-"""Answers: what did the model say about this image, when, to whom, and did it arrive."""
+"""Answers what the model said about an image, when, to whom, and whether it arrived."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHUNK: Final = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
-    """Which images are asked for; all conditions that are set must hold."""
+    """Selects images; every condition that is set must hold."""
 
     since: datetime | None = None  # received at or after
     until: datetime | None = None  # received before
@@ -52,7 +52,7 @@ class Audit:
         self._transactions = transactions
 
     def instances(self, query: AuditQuery) -> Iterator[dict[str, Any]]:
-        """Yield one JSON-ready object for each image, in the order of arrival; what has no row comes last."""
+        """Yield one JSON-ready object for each image in the order of arrival; images without a row come last."""
         with self._transactions.reading() as (connection, _now):
             ids = connection.scalars(select(instance.c.id).where(*_conditions(query)).order_by(instance.c.id)).all()
         for chunk in _chunks(ids):
@@ -78,10 +78,10 @@ class Audit:
             named = query.sop_instance_uid in {None, row.sop_instance_uid} and query.study_uid in {None, row.study_uid}
             if not (within and named):
                 continue
-            told = {name: row.detail[name] or None for name in ("calling_ae", "peer", "sha256", "received_at")}
+            details = {name: row.detail[name] or None for name in ("calling_ae", "peer", "sha256", "received_at")}
             yield {
                 **_EMPTY,
-                **told,
+                **details,
                 "sop_instance_uid": row.sop_instance_uid or None,
                 "study_uid": row.study_uid or None,
                 "state": "failed",
@@ -159,7 +159,7 @@ _EMPTY: Final[dict[str, Any]] = {
 
 
 def _chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield `ids` in runs short enough for one IN list."""
+    """Yield `ids` in chunks that fit into one IN list."""
     for start in range(0, len(ids), _CHUNK):
         yield ids[start : start + _CHUNK]
 
@@ -179,7 +179,7 @@ def _wanted(row: dict[str, Any], state: str | None) -> bool:
 
 
 def _described(connection: Connection, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the objects of these images, each with its newest result, that result's report and its deliveries."""
+    """Return one object for each image, with its newest result, the report of that result and the deliveries."""
     newest_results = select(func.max(result.c.id)).where(result.c.instance_id.in_(ids)).group_by(result.c.instance_id)
     results = {row.instance_id: row for row in _rows(connection, select(result).where(result.c.id.in_(newest_results)))}
     reports = _newest_reports(connection, [row.id for row in results.values()])

@@ -5,11 +5,11 @@
                           -bury-----> dead -requeue-> ready, or cancelled
           leased, lease over: ready again, or dead once its attempts are spent
 
-An attempt is counted at the claim, so that an input that kills its worker ends dead after `max_attempts`. A worker
-whose lease ran out has lost its claim: the token moved on, and whatever it tries to write is refused.
+The claim counts the attempt, so that an input that kills its worker is dead after `max_attempts`. A worker whose lease
+ran out has lost its claim: the token has changed, and the queue refuses whatever the worker writes.
 
-Work that was claimed before and did not end well is suspect: in a queue whose work can stop its worker it is claimed
-alone, so that it takes no other with it.
+Work that was claimed before and did not end well is suspect. If the work of a queue can stop its worker, a suspect is
+claimed alone, so that it takes no other work down with it.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ ANALYSE: Final = "analyse"
 REPORT: Final = "report"
 DELIVER_PREFIX: Final = "deliver:"
 COMMIT_PREFIX: Final = "commit:"
-AFTER_ALL_ELSE: Final = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
-# no setting allows a pause of more than a day: what is due later had another clock
+AFTER_ALL_ELSE: Final = 2 * Priority.ROUTINE  # priority of work that nobody waits for: after everything that arrives
+# No setting allows a pause of more than a day, so a later due time was written by a clock that was ahead.
 LONGEST_WAIT: Final = timedelta(hours=25)
-LONGEST_LEASE: Final = timedelta(hours=2)  # nor a lease of more than an hour
-# added to the priority of what goes with a report: no report waits for a picture
+LONGEST_LEASE: Final = timedelta(hours=2)  # likewise, since no setting allows a lease of more than an hour
+# Added to the priority of a report's companions, so that no report waits for a picture.
 BEHIND_REPORTS: Final = Priority.ROUTINE + 1
 
 
 def deliver_queue(destination: str) -> str:
-    """Return the queue of one destination: one that is down holds up no other."""
+    """Return the queue of one destination: a destination that is down does not hold up the others."""
     return f"{DELIVER_PREFIX}{destination}"
 
 
 def commit_queue(destination: str) -> str:
-    """Return the queue of what one destination is to be asked about after its delivery."""
+    """Return the queue of the questions to one destination, whether it has the objects that it was sent."""
     return f"{COMMIT_PREFIX}{destination}"
 
 
 class WorkState(StrEnum):
-    """Where a piece of work stands."""
+    """The state of a piece of work."""
 
     READY = "ready"  # may be claimed
     LEASED = "leased"  # somebody works on it until lease_until
     DELAYED = "delayed"  # becomes ready at due_at
     DONE = "done"
-    DEAD = "dead"  # given up; a person has to look
+    DEAD = "dead"  # given up: a person has to look at it
     CANCELLED = "cancelled"  # a person discarded it
 
 
@@ -64,16 +64,16 @@ OPEN_STATES: Final = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
 
 
 class Suspects(StrEnum):
-    """What a claim does with work that was claimed before in vain."""
+    """How a claim treats suspect work."""
 
-    BATCHED = "batched"  # takes it like other work
-    ALONE = "alone"  # takes one that stands first, and it alone; one further back ends the batch before it
-    LEFT = "left"  # takes none: what stands before the first
+    BATCHED = "batched"  # takes suspects like other work
+    ALONE = "alone"  # takes a suspect at the front by itself; a suspect further back ends the batch before it
+    LEFT = "left"  # takes no suspect: the batch ends before the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The right to finish one piece of work, as long as its lease lasts."""
+    """The right to finish one piece of work while the lease lasts."""
 
     id: int
     queue: str
@@ -99,14 +99,15 @@ class Expired:
 
 
 def ready_exists(connection: Connection, queue: str) -> bool:
-    """Return whether a claim on `queue` would get anything."""
+    """Return whether `queue` has ready work to claim."""
     return _exists(connection, and_(work.c.queue == queue, work.c.state == WorkState.READY), by=_MOST_URGENT)
 
 
 def _exists(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
-    """Return whether any work meets `condition`, as the one index that is in the order `by` tells.
+    """Return whether any work meets `condition`, by the one index that has the order `by`.
 
-    Without an order PostgreSQL expects to come upon one soon, and reads the table from its start, where all is done.
+    Without an order PostgreSQL expects to find such a row soon, and reads the table from its start, where all work is
+    done.
     """
     return connection.execute(select(work.c.id).where(condition).order_by(*by).limit(1)).first() is not None
 
@@ -121,7 +122,7 @@ def enqueue(
     max_attempts: int | None,
     at: datetime,
 ) -> None:
-    """Add one piece of work, ready at once.
+    """Add one piece of work that is ready at once.
 
     Raises:
         sqlalchemy.exc.IntegrityError: the queue has a row with this `dedup`.
@@ -142,10 +143,10 @@ def put_off(
     ref_id: int | None = None,
     keep_attempt: bool = False,
 ) -> None:
-    """Make sure that this work is done once more, at `due` or later: adds the row or wakes the one that is there.
+    """Have this work done once more, at `due` or later: add its row or wake the existing one.
 
-    A row that is leased keeps its lease: its holder has to look again before it completes. With `keep_attempt` the
-    tries that a row has had stay counted.
+    A leased row keeps its lease: the holder must look again before it completes. With `keep_attempt` the row keeps the
+    count of its tries.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     state = WorkState.DELAYED if due > at else WorkState.READY
@@ -166,7 +167,7 @@ def put_off(
 
 
 def postpone(connection: Connection, *, queue: str, dedup: str, due: datetime, at: datetime) -> None:
-    """Move waiting work to `due`; work that is not waiting stays as it is."""
+    """Move waiting work to `due`; work in any other state stays as it is."""
     waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
     state = WorkState.DELAYED if due > at else WorkState.READY
     connection.execute(
@@ -187,7 +188,7 @@ def claim(
 ) -> list[Claim]:
     """Take up to `limit` pieces of ready work, most urgent first, and return the claims in that order.
 
-    With `oldest_first` priority is not looked at: used for one claim in a few, it keeps routine work from starving.
+    With `oldest_first` the age decides, not the priority: one such claim in a few keeps routine work from starving.
     """
     order = _OLDEST if oldest_first else _MOST_URGENT
     pick = (
@@ -240,7 +241,7 @@ def claim(
 
 
 def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int]:
-    """Return the ids of ready work, each with whether it is suspect, that make one batch."""
+    """Return the ids that make one batch; each item of `ready` is an id and whether that work is suspect."""
     if suspects is Suspects.BATCHED:
         return [row_id for row_id, _ in ready]
     fresh = [row_id for row_id, _ in itertools.takewhile(lambda row: not row[1], ready)]
@@ -250,28 +251,28 @@ def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int
 
 
 def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, at: datetime) -> int:
-    """Lengthen the leases that are still ours and return how many those are."""
+    """Extend the leases of the claims that still hold; return their number."""
     return sum(_close(connection, claim, lease_until=at + lease) for claim in claims)
 
 
 def complete(connection: Connection, claim: Claim, *, at: datetime, error: str = "") -> bool:
-    """Close the work; False means that the claim was lost and the caller must drop what it made."""
+    """Close the work; return False if the claim was lost, and then the caller must drop its results."""
     return _close(connection, claim, state=WorkState.DONE, done_at=at, error=error, **_RELEASED)
 
 
 def delay(connection: Connection, claim: Claim, *, due: datetime, error: str = "", keep_attempt: bool = False) -> bool:
-    """Put the work back until `due`; with `keep_attempt` the try is not counted. False: the claim was lost."""
+    """Put the work back until `due`; with `keep_attempt` the try does not count. Return False if the claim was lost."""
     attempt = claim.attempt - 1 if keep_attempt else claim.attempt
     return _close(connection, claim, state=WorkState.DELAYED, due_at=due, error=error, attempt=attempt, **_RELEASED)
 
 
 def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> bool:
-    """Give the work up. False: the claim was lost."""
+    """Give the work up; return False if the claim was lost."""
     return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **_RELEASED)
 
 
 def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: datetime) -> None:
-    """Give work up that nobody holds; the caller has locked it."""
+    """Give up waiting work whose rows the caller has locked."""
     waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
     connection.execute(
         update(work).where(work.c.id.in_(ids), waiting).values(state=WorkState.DEAD, done_at=at, error=error)
@@ -301,10 +302,10 @@ def sweep(
     leave: str | None = None,
     lost: bool = True,
 ) -> list[Expired]:
-    """Return due work and lost leases to ready, or bury what has spent its attempts; return the lost leases.
+    """Make due work and lost leases ready, or bury work that has spent its attempts; return the lost leases.
 
-    Of the analyses, which are what can stop a worker, one that was lost again, alone, waits for `pause`: what else
-    waits goes first. What would be buried in the queue `leave` is not touched. Without `lost` no lease is taken for
+    An analysis can stop a worker. One that lost its lease again although it was alone waits for `pause`, so that other
+    work goes first. In the queue `leave` no work is buried: it stays as it is. With `lost` False no lease counts as
     lost.
     """
     due = _due(at) | _misdated(at) if lost else _due(at)
@@ -343,18 +344,18 @@ def _due(at: datetime) -> ColumnElement[bool]:
 
 
 def _misdated(at: datetime) -> ColumnElement[bool]:
-    """Of work whose pause was written by a clock that was ahead, and was set while nobody looked."""
+    """Return the condition for work whose due time was written by a clock that was ahead and was set back unnoticed."""
     return and_(work.c.state == WorkState.DELAYED, work.c.due_at > at + LONGEST_WAIT)
 
 
 def _expired(at: datetime) -> ColumnElement[bool]:
-    """Of work whose lease is over, or was written by a clock that was ahead."""
+    """Return the condition for work whose lease is over or was written by a clock that was ahead."""
     over = or_(work.c.lease_until < at, work.c.lease_until > at + LONGEST_LEASE)
     return and_(work.c.state == WorkState.LEASED, over)
 
 
 def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
-    """Make finished or dead work that meets `condition` ready again, with fresh attempts; return how many."""
+    """Make ended work that meets `condition` ready again, with all its attempts; return the number of rows."""
     ended = work.c.state.in_([WorkState.DONE, WorkState.DEAD, WorkState.CANCELLED])
     return connection.execute(
         update(work).where(ended, condition).values(state=WorkState.READY, attempt=0, due_at=at, done_at=None, error="")
@@ -362,36 +363,36 @@ def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime
 
 
 def attempts(connection: Connection, *, queue: str, dedup: str) -> int:
-    """Return how often this work was tried; 0 for work that never was."""
+    """Return the number of tries of this work; 0 if it has no row."""
     counted = select(work.c.attempt).where(work.c.queue == queue, work.c.dedup == dedup)
     return connection.scalar(counted) or 0
 
 
 def forget_attempts(connection: Connection, *, queue: str, dedup: str) -> None:
-    """Give this work all its tries again, in whatever state it is."""
+    """Give this work all its tries again, whatever its state."""
     connection.execute(update(work).where(work.c.queue == queue, work.c.dedup == dedup).values(attempt=0))
 
 
 def settle(connection: Connection, *, queue: str, dedup: str, at: datetime, error: str = "") -> None:
-    """Close this work in whatever state it is: something else has done it. A holder loses its claim."""
+    """Close this work whatever its state, since it is done by other means; a holder loses its claim."""
     known = update(work).where(work.c.queue == queue, work.c.dedup == dedup)
     connection.execute(known.values(state=WorkState.DONE, done_at=at, error=error, **_RELEASED))
 
 
 def condemn(connection: Connection, *, queue: str, dedup: str, error: str, at: datetime) -> None:
-    """Give work up that was done, and in vain."""
+    """Mark work that is done as dead, since it had no effect."""
     done = (work.c.queue == queue) & (work.c.dedup == dedup) & (work.c.state == WorkState.DONE)
     connection.execute(update(work).where(done).values(state=WorkState.DEAD, done_at=at, error=error))
 
 
 def hasten(connection: Connection, queue: str, *, at: datetime) -> None:
-    """Make what is delayed in `queue` due at once."""
+    """Make all delayed work of `queue` ready at once."""
     delayed = update(work).where(work.c.queue == queue, work.c.state == WorkState.DELAYED)
     connection.execute(delayed.values(state=WorkState.READY, due_at=at))
 
 
 def cancel(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
-    """Discard dead work that meets `condition`; return how many."""
+    """Discard dead work that meets `condition`; return the number of rows."""
     return connection.execute(
         update(work).where(work.c.state == WorkState.DEAD, condition).values(state=WorkState.CANCELLED, done_at=at)
     ).rowcount
