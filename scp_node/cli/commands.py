@@ -1,4 +1,4 @@
-"""The command `scp-node`: thin, every command calls into the node."""
+"""The command `scp-node`: a thin layer, every command calls into the node."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
 
-MANY: Final = 100  # images that `reanalyse` takes without being told so
+MANY: Final = 100  # most images that `reanalyse` takes without --yes
 
 
 class Format(StrEnum):
-    """How `audit` prints."""
+    """The output format of `audit`."""
 
     TABLE = "table"
     CSV = "csv"
@@ -48,7 +48,7 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; known problems end with one line and exit status 2."""
+    """Run the command line; a known problem ends it with one line and exit status 2."""
     from scp_node.cli.problems import KNOWN_PROBLEMS  # noqa: PLC0415
 
     try:
@@ -257,15 +257,15 @@ def reanalyse(
     ended = reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
     folder = settings.node.data_dir / SPOOL_FOLDER
     images = [image for image in ended if image.kept and (folder / image.spool_path).exists()]
-    told = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
+    summary = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
     if gone := len(ended) - len(images):
-        told += f"; {gone} left out, their files are gone"
+        summary += f"; {gone} left out, their files are gone"
     if dry_run:
-        out.print(f"would analyse again: {told}")
+        out.print(f"would analyse again: {summary}")
         return
     if len(images) > MANY and not yes:
-        raise SettingsError(f"reanalyse: {told}; --yes does that")
-    out.print(f"to be analysed again: {told}")
+        raise SettingsError(f"reanalyse: {summary}; --yes does that")
+    out.print(f"to be analysed again: {summary}")
     reanalysis.request(images)
 
 

@@ -1,4 +1,4 @@
-"""Looks for what would keep a node from working, and says what to do about it."""
+"""Looks for problems that would keep a node from working, and says what to do about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from scp_node.spool import SpoolError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     good: bool
@@ -72,10 +72,10 @@ def _data_folder(settings: Settings) -> str:
 def _database(settings: Settings) -> str:
     ledger = open_ledger(settings)
     dead = sum(states.get("dead", 0) for states in ledger.upkeep.counts().values())
-    told = f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
+    message = f"schema is up to date, {dead} given up" + (" (see `scp-node requeue --dead`)" if dead else "")
     if number := ledger.audit.unregistrable():
-        told += f", {number} received files without a row (see `scp-node audit --state failed`)"
-    return told
+        message += f", {number} received files without a row (see `scp-node audit --state failed`)"
+    return message
 
 
 def _retention(settings: Settings) -> str:
@@ -85,8 +85,8 @@ def _retention(settings: Settings) -> str:
     held = open_ledger(settings).retention.held_back(timedelta(days=days))
     reasons = {"analysis": held.analysis, "report": held.report, "delivery": held.delivery}
     by = ", ".join(f"{number} by {name}" for name, number in reasons.items() if number)
-    told = f"originals are removed after {days:g} days; {held.older} are older"
-    return f"{told}, held back {by} that is not done" if by else told
+    message = f"originals are removed after {days:g} days; {held.older} are older"
+    return f"{message}, held back {by} that is not done" if by else message
 
 
 def _model(settings: Settings) -> str:
@@ -129,13 +129,13 @@ def _deliveries(settings: Settings, name: str) -> Check:
 
 
 def delivery_check(ledger: Ledger, name: str) -> Check:
-    """Return what waits for a destination, and whether a person has to look after it."""
+    """Return a check of a destination's queue, and whether a person has to look at it."""
     states = ledger.upkeep.counts().get(deliver_queue(name), {})
     dead = states.get(WorkState.DEAD, 0)
-    told = [f"{sum(states.get(state, 0) for state in OPEN_STATES)} waiting"]
+    parts = [f"{sum(states.get(state, 0) for state in OPEN_STATES)} waiting"]
     if dead:
-        told.append(f"{dead} given up (see `scp-node requeue`)")
+        parts.append(f"{dead} given up (see `scp-node requeue`)")
     state = ledger.deliveries.destination(name)
     if state.paused:
-        told.append(f"paused after {state.failures} failures in a row: {state.detail}")
-    return Check(name=f"deliveries to {name}", good=not dead and not state.paused, message=", ".join(told))
+        parts.append(f"paused after {state.failures} failures in a row: {state.detail}")
+    return Check(name=f"deliveries to {name}", good=not dead and not state.paused, message=", ".join(parts))

@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Prints the tables of the commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scp_node.settings import SettingsError
 
 
 def print_audit(rows: Iterable[dict[str, Any]], style: str, console: Console) -> None:
-    """Print audit rows as a table, as CSV, or as JSON: one object a line."""
+    """Print audit rows as a table, as CSV, or as JSON with one object a line."""
     if style == "json":
         for row in rows:
             sys.stdout.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -40,7 +40,7 @@ def _print_csv(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _harmless(value: Any) -> Any:
-    """Keep a spreadsheet from running text of a peer as a formula."""
+    """Keep a spreadsheet from running a peer's text as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in {"=", "+", "@", "\t", "\r"} else value
 
 
@@ -74,7 +74,7 @@ def _outcome(row: Mapping[str, Any]) -> str:
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and those below the folders, in order of their names.
+    """Return the files, and all files below the folders, sorted by name.
 
     Raises:
         SettingsError: a path does not exist.
@@ -88,7 +88,7 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str, console: Console) -> int:
-    """Send the files with a progress bar; return 0 when all were taken.
+    """Send the files with a progress bar; return 0 if the peer took all of them.
 
     Raises:
         SettingsError: `to` is not HOST:PORT, or a path does not exist.
