@@ -19,11 +19,11 @@ from scp_node.settings import Settings, SettingsError, is_loopback
 
 log = logging.getLogger(__name__)
 
-_FIRST_TRY_SECONDS: Final = 3.0  # that a database which does not answer holds up the start
+_FIRST_TRY_SECONDS: Final = 3.0  # longest delay of the start by a database that does not answer
 
 
 class Role(StrEnum):
-    """What `serve` runs: one role, or all of them."""
+    """The role that `serve` runs, or all of them."""
 
     ALL = "all"
     LISTENER = "listener"
@@ -32,7 +32,7 @@ class Role(StrEnum):
 
     @property
     def members(self) -> tuple[Role, ...]:
-        """Return the roles that have a process of their own."""
+        """Return the roles that run as processes."""
         return tuple(role for role in Role if role is not Role.ALL) if self is Role.ALL else (self,)
 
 
@@ -68,7 +68,7 @@ def _run(role: Role, settings: Settings, stop: threading.Event, heart: Heartbeat
 
 
 def _supervise(settings: Settings, config: Path | None, role: Role, stop: threading.Event, parts: Parts) -> int:
-    if role is not Role.LISTENER:  # which needs no model
+    if role is not Role.LISTENER:  # the listener needs no model
         check_demonstration(settings)
     settings.node.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     installation_id(settings.node.data_dir)
@@ -87,14 +87,14 @@ def _supervise(settings: Settings, config: Path | None, role: Role, stop: thread
 
 
 def _upgrade_or_go_on(settings: Settings) -> None:
-    """Upgrade now if the database can be used now, so that what does not fit is told before anything starts.
+    """Upgrade now if the database is reachable, so that a schema that does not fit is reported before any role starts.
 
     Raises:
         LedgerError: the schema is newer than this program.
     """
     try:
         upgrade_database(settings, patience=_FIRST_TRY_SECONDS)
-    except LedgerUnreachableError as error:  # the role that first reaches it upgrades it
+    except LedgerUnreachableError as error:  # the first role to reach it upgrades it
         log.error("database cannot be used, receiving goes on reason=%s", error)  # noqa: TRY400 - said in one line
 
 
@@ -102,7 +102,7 @@ def check_demonstration(settings: Settings) -> None:
     """Refuse to send reports of a demonstration model into a clinical network unless that is acknowledged.
 
     Raises:
-        SettingsError: a destination is not on this machine and nobody acknowledged what the model is.
+        SettingsError: a destination is not on this machine, and nobody acknowledged the demonstration model.
         BundleError: the bundle is missing or damaged.
     """
     from scp_node.inference.served_model import identify  # noqa: PLC0415 - the listener must not need a model

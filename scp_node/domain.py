@@ -1,6 +1,7 @@
-"""The words of the node: what is received, what is found, what is reported.
+"""The words of the node: what it receives, finds and reports.
 
-Values only, standard library only. Everything here is frozen; a step takes values and returns values.
+This module holds values only, and needs the standard library only. Everything in it is frozen: a step takes values and
+returns values.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ Clock = Callable[[], datetime]
 """Returns the current instant as an aware UTC datetime."""
 
 # Storage commitment, PS3.4 Annex J
-LARGEST_REQUEST: Final = 50  # instances in one transaction: no answer of a sound peer names more
-LARGEST_REPORT: Final = 1 << 16  # bytes; fifty references have some ten thousand
-# Failure Reasons (0008,1197) that another send does not mend, PS3.3 section C.14.1.1
-CLASS_NOT_SUPPORTED: Final = 0x0122  # the destination commits itself to no instance of this SOP class
-DUPLICATE_TRANSACTION_UID: Final = 0x0131  # speaks of the request, not of the instance
+LARGEST_REQUEST: Final = 50  # instances in one transaction; the answer of a correct peer names no more than that
+LARGEST_REPORT: Final = 1 << 16  # bytes; fifty references take about ten thousand
+# Failure Reasons (0008,1197) for which it is useless to send again, PS3.3 section C.14.1.1
+CLASS_NOT_SUPPORTED: Final = 0x0122  # the destination never commits itself to this SOP class
+DUPLICATE_TRANSACTION_UID: Final = 0x0131  # the fault is in the request, not in the instance
 
 
 def utc_now() -> datetime:
@@ -29,7 +30,7 @@ def utc_now() -> datetime:
 
 
 class Priority(IntEnum):
-    """Order in which queues are emptied; a lower value goes first."""
+    """The order in which queues are emptied: the lower value first."""
 
     STAT = 0
     HIGH = 5
@@ -37,15 +38,15 @@ class Priority(IntEnum):
 
 
 class Completion(StrEnum):
-    """How an analysis ended, as DICOM CID 6042 Status of Results says it."""
+    """How an analysis ended, in the terms of DICOM CID 6042 Status of Results."""
 
     SUCCEEDED = "succeeded"  # the network gave a probability
     NOT_ATTEMPTED = "not-attempted"  # the image is outside the intended use
-    FAILED = "failed"  # the image is inside it, or may be, but could not be analysed
+    FAILED = "failed"  # the image is or may be inside the intended use, but could not be analysed
 
 
 class Verdict(StrEnum):
-    """What the model says at its operating point."""
+    """The model's statement at its operating point."""
 
     PRESENT = "present"  # probability >= threshold, or the upper end of the grey zone
     NOT_DETECTED = "not-detected"  # probability < threshold, or the lower end
@@ -53,7 +54,7 @@ class Verdict(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why an image got no score: the closed list. The value is stored, `sentence` is shown."""
+    """Why an image got no score: a closed list. The value is stored, and `sentence` is shown."""
 
     # outside the intended use: Completion.NOT_ATTEMPTED
     MODALITY = "modality"
@@ -69,7 +70,7 @@ class Reason(StrEnum):
     EMPTY_PIXELS = "empty-pixels"
     OWN_OBJECT = "own-object"
     CONFLICTING_INSTANCE = "conflicting-instance"
-    # inside it, or may be, but not analysable: Completion.FAILED
+    # inside the intended use, or possibly so, but not analysable: Completion.FAILED
     UNREADABLE_HEADER = "unreadable-header"
     UNREADABLE_PIXELS = "unreadable-pixels"
     IMPLAUSIBLE_PIXELS = "implausible-pixels"
@@ -123,7 +124,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
 
 
 class Note(StrEnum):
-    """What an analysed image lacked or needed; shown in the report beside the result."""
+    """A remark on an analysed image, shown in the report beside the result."""
 
     VIEW_MISSING = "view-missing"
     BODY_PART_MISSING = "body-part-missing"
@@ -150,40 +151,40 @@ _NOTES: Final[Mapping[Note, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
-    """Which model spoke: goes into every row and every report."""
+    """The identity of a model, recorded in every row and every report."""
 
     name: str
     version: str
     digest: str  # "sha256:" and 64 hexadecimal digits, over the whole bundle
     status: str  # "demonstration", "research" or "cleared"
     threshold: float  # operating point on the calibrated probability, 0..1
-    calibration: str  # "none" or, say, "platt:slope=0.93,intercept=-1.2"
+    calibration: str  # "none" or, for example, "platt:slope=0.93,intercept=-1.2"
     input: str = "224x224 grayscale"
     manufacturer: str = ""
-    grey_zone: float = 0.0  # half-width around the threshold; 0: every finding is present or not detected
-    region_threshold: float | None = None  # score from which a region is reported; None for a model without a detector
+    grey_zone: float = 0.0  # half-width around the threshold; with 0 every finding is present or not detected
+    region_threshold: float | None = None  # lowest score of a reported region; None without a detector
 
     @property
     def bundle(self) -> str:
-        """Return name and version as one word, as the bundle's folder is called."""
+        """Return name and version as one word, like the name of the bundle's folder."""
         return f"{self.name}-{self.version}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """A box around an opacity: shares of the image's width and height, 0..1, from its upper left corner."""
+    """A box around an opacity, as shares 0..1 of the image's width and height from its upper left corner."""
 
     left: float
     top: float
     right: float
     bottom: float
-    score: float  # 0..1, the detector's own: not calibrated, no probability
+    score: float  # 0..1, from the detector: not calibrated and not a probability
 
     def __post_init__(self) -> None:
-        """Refuse what is no number.
+        """Refuse numbers that are not finite.
 
         Raises:
-            ValueError: a place or the score is not finite.
+            ValueError: an edge or the score is not finite.
         """
         if not all(map(math.isfinite, (self.left, self.top, self.right, self.bottom, self.score))):
             raise ValueError("a region has finite places and a finite score")
@@ -199,14 +200,14 @@ class Finding:
     grey_zone: float = 0.0  # see ModelIdentity
     notes: tuple[Note, ...] = ()
     input_stats: Mapping[str, float] = field(default_factory=dict)
-    regions: tuple[Region, ...] = ()  # of a positive image only, the surest first
-    attention: bytes = b""  # class activation map: 14 x 14 float32, little-endian, in logit units; empty: not kept
+    regions: tuple[Region, ...] = ()  # only for a positive image, highest score first
+    attention: bytes = b""  # class activation map: 14 x 14 float32, little-endian, in logit units; empty if not kept
 
     def __post_init__(self) -> None:
-        """Refuse what is no number: a finding that could not be told from one must not exist.
+        """Refuse values that are not valid numbers, since nobody could tell such a finding from a real one.
 
         Raises:
-            ValueError: probability or logit is not finite, or the probability is none.
+            ValueError: probability or logit is not finite, or the probability is outside 0..1.
         """
         if not (0 <= self.probability <= 1 and math.isfinite(self.logit)):
             raise ValueError("a finding has a probability, 0..1, and a logit that is finite")
@@ -221,16 +222,16 @@ class Finding:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """Return the probabilities from which a finding is not "not detected", and is "present"."""
+        """Return the probability below which the verdict is "not detected", and the one from which it is "present"."""
         return max(0.0, self.threshold - self.grey_zone), min(1.0, self.threshold + self.grey_zone)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotAnalysed:
-    """An image that gets no score, and why."""
+    """An image without a score, and the reason."""
 
     reason: Reason
-    detail: str = ""  # what was found, e.g. "ViewPosition LL"; never patient data
+    detail: str = ""  # the cause in the image, e.g. "ViewPosition LL"; never patient data
 
 
 Outcome = Finding | NotAnalysed
@@ -238,7 +239,7 @@ Outcome = Finding | NotAnalysed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedInstance:
-    """One SOP instance on disk, as the registrar enters it into the ledger."""
+    """One SOP instance on disk, with all that the registrar enters into the ledger."""
 
     sop_instance_uid: str
     sop_class_uid: str
@@ -252,7 +253,7 @@ class ReceivedInstance:
     transfer_syntax: str
     sha256: str  # hexadecimal, over the dataset as received (without file meta)
     size: int  # bytes of the dataset
-    spool_path: str  # relative to the folder of the spool
+    spool_path: str  # relative to the spool folder
     header: bytes  # the dataset up to (0028,xxxx) pixel data, in `transfer_syntax`
     priority: Priority
     received_at: datetime
@@ -260,20 +261,20 @@ class ReceivedInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferEnded:
-    """What one association sent of some studies is over: as it should be, or in the middle."""
+    """An association has stopped sending images of some studies, either complete or interrupted."""
 
     study_uids: tuple[str, ...]
-    complete: bool  # False: the association ended without a release, and more may have been to come
+    complete: bool  # False: the association ended without a release, and images may be missing
     calling_ae: str
     peer: str  # address of the sender
-    began_at: datetime  # the association
+    began_at: datetime  # start of the association
     at: datetime
-    cut_instance: str = ""  # SOP Instance UID of the C-STORE that did not come to its end, if there was one
+    cut_instance: str = ""  # SOP Instance UID of the C-STORE that was cut off, if there was one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedImage:
-    """One image of a study with its outcome, as the report builder takes it."""
+    """One image of a study with its outcome, for the report builder."""
 
     sop_instance_uid: str
     header: bytes  # see ReceivedInstance.header
@@ -293,7 +294,7 @@ class PreviousReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltObject:
-    """A serialised object that goes with a report, such as the picture of one of its images."""
+    """A serialised companion of a report, such as the picture of one of its images."""
 
     kind: str  # "overlay"
     sop_class_uid: str
@@ -304,20 +305,20 @@ class BuiltObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltReport:
-    """A serialised report: stored before it is sent, and never built again."""
+    """A serialised report, stored before it is sent and never built again."""
 
     study_uid: str
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
-    content_digest: str  # sha256 over outcome and sources, the key of the instance UID
+    content_digest: str  # sha256 over outcome and sources; the instance UID is made from it
     file: bytes  # a DICOM Part 10 file
-    companions: tuple[BuiltObject, ...] = ()  # sent after the report, each as a delivery of its own
+    companions: tuple[BuiltObject, ...] = ()  # sent after the report, each in a separate delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One instance that was sent, as a request and its answer name it."""
+    """The class and UID of one sent instance, as in a request and its answer."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -325,16 +326,16 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentReport:
-    """What a destination says of one transaction; an instance in neither part is not answered."""
+    """A destination's report about one transaction; an instance in neither part got no answer."""
 
     transaction_uid: str
     committed: frozenset[Reference]
-    failed: Mapping[Reference, int]  # with the Failure Reason
+    failed: Mapping[Reference, int]  # Failure Reason by instance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RejectedInstance:
-    """One C-STORE request that was not accepted, as the audit records it."""
+    """One refused C-STORE request, as the audit records it."""
 
     sop_instance_uid: str  # escaped unless it is a UID
     calling_ae: str  # escaped
@@ -346,7 +347,7 @@ class RejectedInstance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentAnswer:
-    """What a destination reports on an association of its own."""
+    """A destination's report that came on an association which the destination opened."""
 
     report: CommitmentReport
-    destinations: frozenset[str]  # names of those that the requestor of the association may be
+    destinations: frozenset[str]  # names of the destinations that may have opened the association

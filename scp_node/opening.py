@@ -1,6 +1,6 @@
-"""From settings to what they name: the database with its ledger, the spool, and who this installation is.
+"""Opens the database with its ledger and the spool that the settings name, and holds the installation's identifier.
 
-A database is made ready for a role here, and an empty ledger never begins where there was one before.
+It also prepares the database for a role, and never begins an empty ledger in place of one that was there before.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 
-INSTALLATION_ID: Final = "installation-id"  # in the data folder, as all that follow
+INSTALLATION_ID: Final = "installation-id"  # name of a file in the data folder, like the next two
 SPOOL_FOLDER: Final = "spool"
-MARKER: Final = "ledger"  # names the database that this node made, or found made
+MARKER: Final = "ledger"  # holds the name of the database with this node's ledger
 
 
 def await_schema(
@@ -46,12 +46,12 @@ def await_schema(
     may_upgrade: bool,
     renew: Callable[[], None] = lambda: None,
 ) -> bool:
-    """Wait for a database that can be used, with this program's schema; False: `stop` was set before.
+    """Wait for a usable database with this program's schema; return False if `stop` was set first.
 
     `renew` is called before each try.
 
     Raises:
-        LedgerError: it does not fit.
+        LedgerError: the schema does not fit.
     """
     patience = Patience(stop, name="start", renew=renew)
     try:
@@ -62,11 +62,11 @@ def await_schema(
 
 
 def prepare_ledger(engine: Engine, data_dir: Path, *, may_upgrade: bool) -> None:
-    """Make sure that the schema is this program's; bring it up to date where that is allowed.
+    """Make sure that the schema is this program's; upgrade it if `may_upgrade`.
 
     Raises:
         LedgerUnreachableError: the database cannot be used now.
-        LedgerError: it does not fit.
+        LedgerError: the schema does not fit.
     """
     if not may_upgrade:
         check_revision(engine)
@@ -75,10 +75,11 @@ def prepare_ledger(engine: Engine, data_dir: Path, *, may_upgrade: bool) -> None
 
 
 def upgrade_ledger(engine: Engine, data_dir: Path) -> None:
-    """Bring the schema up to date, and remember which database that was.
+    """Upgrade the schema, and remember the database in the data folder.
 
     Raises:
-        LedgerUnreachableError: the database cannot be used now, or is empty or gone and was not before.
+        LedgerUnreachableError: the database cannot be used now, or it held a ledger before and is empty or gone
+            now.
         LedgerError: its schema is newer than this program.
     """
     marker, name = data_dir / MARKER, _name(engine.url)
@@ -111,14 +112,14 @@ def _mark(marker: Path, name: str) -> None:
 
 
 def _name(url: URL) -> str:
-    """Return which database this is, without who uses it."""
+    """Return the name of the database without user and password."""
     if file := sqlite_file(url):
         return f"sqlite:///{file}"
     return f"{url.get_backend_name()}://{url.host}:{url.port or ''}/{url.database}"
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """Return the ledger of these settings; its schema must be there.
+    """Return the ledger of these settings; its schema must exist.
 
     Raises:
         LedgerError: the database cannot be reached, or its schema is not this program's.
@@ -129,11 +130,11 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 def upgrade_database(settings: Settings, *, patience: float = LOCK_SECONDS) -> None:
-    """Bring the schema up to date, waiting no longer than `patience` seconds for a connection or a lock.
+    """Upgrade the schema, and wait at most `patience` seconds for a connection or a lock.
 
     Raises:
         LedgerUnreachableError: the database cannot be used now.
-        LedgerError: it is newer than this program.
+        LedgerError: its schema is newer than this program.
     """
     engine = create_ledger_engine(settings.database_url, patience=patience)
     try:
@@ -143,7 +144,7 @@ def upgrade_database(settings: Settings, *, patience: float = LOCK_SECONDS) -> N
 
 
 def copy_database(settings: Settings, url: str) -> Copied:
-    """Copy the database of these settings into the empty one at `url`; no role may run.
+    """Copy the database of these settings into the empty one at `url`; no role may run meanwhile.
 
     Raises:
         LedgerError: see `scp_node.ledger.copy_ledger`.
@@ -158,7 +159,7 @@ def copy_database(settings: Settings, url: str) -> Copied:
 
 
 def backup_database(settings: Settings, file: Path, *, overwrite: bool = False) -> Verification:
-    """Copy an SQLite database to `file` while the node runs, and return what a check of the copy found.
+    """Copy an SQLite database to `file` while the node runs, and return the result of a check of the copy.
 
     Raises:
         LedgerError: see `scp_node.ledger.backup_ledger`.
@@ -171,18 +172,18 @@ def open_spool(settings: Settings) -> Spool:
     """Return the spool of these settings.
 
     Raises:
-        SpoolError: its folder cannot be made.
+        SpoolError: its folder cannot be created.
     """
     return Spool(settings.node.data_dir / SPOOL_FOLDER, low_water_bytes=settings.listen.low_water_mib * 2**20)
 
 
 def lease_of(settings: Settings) -> timedelta:
-    """Return how long a process may be silent before its work is another's."""
+    """Return how long a process may be silent before others take its work."""
     return timedelta(seconds=settings.work.lease_seconds)
 
 
 def policy_of(settings: Settings) -> Policy:
-    """Return the rules that the ledger's queues keep."""
+    """Return the ledger's policy by these settings."""
     return Policy(
         quiet=timedelta(seconds=settings.study.quiet_seconds),
         lease=lease_of(settings),
@@ -192,7 +193,7 @@ def policy_of(settings: Settings) -> Policy:
 
 
 def installation_id(data_dir: Path) -> uuid.UUID:
-    """Return the installation's identifier, drawing it on the first start.
+    """Return the installation's identifier; create it at the first start.
 
     Raises:
         OSError: the data folder cannot be written.
@@ -204,7 +205,7 @@ def installation_id(data_dir: Path) -> uuid.UUID:
         temporary = data_dir / f"{INSTALLATION_ID}.{os.getpid()}"
         temporary.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
         try:
-            os.link(temporary, path)  # fails when another process was faster: theirs is the identifier
+            os.link(temporary, path)  # fails if another process was faster: its identifier counts
         except FileExistsError:
             pass
         finally:

@@ -1,7 +1,7 @@
 """Every setting of the node, in one typed tree.
 
-Read from a TOML file, then from environment variables `SCP_NODE_<SECTION>__<KEY>`; the environment wins. Nothing
-else in the node reads the environment or a file of settings.
+The values come from a TOML file, then from environment variables `SCP_NODE_<SECTION>__<KEY>`; the environment wins.
+Nothing else in the node reads the environment or a settings file.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Section(BaseModel):
-    """One table of the file: unknown keys are errors."""
+    """One table of the file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -335,7 +335,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment before the file, which arrives as initial values."""
+        """Let the environment win over the file, which arrives as initial values."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -355,7 +355,7 @@ class Settings(BaseSettings):
 
     @property
     def database_url(self) -> str:
-        """Return the SQLAlchemy URL, SQLite in the data folder unless set."""
+        """Return the SQLAlchemy URL; without a setting, that of an SQLite file in the data folder."""
         return self.database.url or f"sqlite:///{self.node.data_dir / 'ledger.sqlite3'}"
 
 

@@ -1,4 +1,4 @@
-"""The file of settings: how it is found, read, explained where it is wrong, and written with every default."""
+"""Finds and reads the settings file, explains its errors, and writes one with every default."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
 
 
 def commented_toml() -> str:
-    """Return a TOML file that lists every setting with its meaning and default: all of it commented out."""
+    """Return a TOML file that lists every setting with its meaning and default, all of it commented out."""
     lines = [
         "# Every setting of the node, with its default. Take the # away to change one.",
         f"# Each can also be set in the environment: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, for example",

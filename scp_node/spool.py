@@ -1,7 +1,7 @@
-"""Files that are safely on disk before anybody is told Success. The spool is the truth; the ledger follows it.
+"""Stores files safely on disk before a peer hears Success. The spool is the truth, and the ledger follows it.
 
-A file is written under `tmp/`, synced, renamed to `YYYY-MM-DD/<time>Z-<random>-<priority>.dcm` and its folder synced.
-Paths in and out of this module are relative to the spool's folder. Names come from us, never from a peer.
+A file is written under `tmp/`, synced, renamed to `YYYY-MM-DD/<time>Z-<random>-<priority>.dcm`, and its folder synced.
+Paths in and out of this module are relative to the spool folder. The spool chooses the names, never a peer.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ FILE_MODE: Final = 0o600
 
 _TEMPORARY: Final = "tmp"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
-_PAST: Final = timedelta(days=2)  # nobody writes into the folder of a day that long ago
+_PAST: Final = timedelta(days=2)  # nobody writes into the folder of a day that is this old
 _NAME: Final = re.compile(r"(?P<time>\d{6}\.\d{6})Z-[0-9a-f]{16}-(?P<priority>stat|high|routine)\.dcm")
 _PATH: Final = re.compile(f"(?P<day>{_DAY.pattern})/{_NAME.pattern}")
 
 
 class SpoolError(Exception):
-    """A file could not be stored, or is not what the spool stored."""
+    """A file could not be stored, or differs from what the spool stored."""
 
 
 class SpoolFileGoneError(SpoolError):
-    """The file is not there any more."""
+    """The file is gone."""
 
 
 class SpoolFullError(SpoolError):
-    """Storing the file would leave less free space than must stay free."""
+    """To store the file would leave less than the required free space."""
 
 
 class _Place(NamedTuple):
@@ -58,10 +58,10 @@ class Spool:
     """One folder of received instances; safe for many threads and processes."""
 
     def __init__(self, folder: Path, *, low_water_bytes: int, clock: Clock = utc_now) -> None:
-        """Make the folder if it is not there; `low_water_bytes` of its disk stay free.
+        """Create the folder if it is missing; `low_water_bytes` of its disk stay free.
 
         Raises:
-            SpoolError: the folder cannot be made.
+            SpoolError: the folder cannot be created.
         """
         self._folder = folder
         self._temporary = folder / _TEMPORARY
@@ -77,7 +77,7 @@ class Spool:
             raise SpoolError(f"{folder}: cannot be used as spool: {error.strerror}") from error
 
     def write(self, dataset: memoryview, inspected: Inspected, origin: Origin) -> ReceivedInstance:
-        """Store the dataset as a DICOM file; when this returns, the file survives a power cut.
+        """Store the dataset as a DICOM file; after the return, the file survives a power cut.
 
         Raises:
             SpoolFullError: too little space is left.
@@ -89,23 +89,23 @@ class Spool:
             self._require_space(len(dataset))
             self._store_in_day((encode_head(inspected, origin), dataset), path)
         except OSError as error:
-            self._synced_days.discard(path.parent.name)  # somebody may have removed it
+            self._synced_days.discard(path.parent.name)  # somebody may have removed the folder
             raise SpoolError(f"file not stored: {error.strerror}") from error
         return describe(dataset, inspected, origin, spool_path=str(path), received_at=received_at)
 
     def has_space(self) -> bool:
-        """Return whether anything may be stored at all."""
+        """Return whether there is room for any file."""
         try:
             return self._free_bytes() >= self._low_water_bytes
         except OSError:
             return False
 
     def sweep(self) -> int:
-        """Remove what earlier processes left unfinished, and return how many files that were."""
+        """Remove the unfinished files of earlier processes; return their number."""
         return sum(_remove_if_abandoned(path) for path in self._temporary.iterdir())
 
     def paths(self, since: date | None = None) -> Iterator[str]:
-        """Yield the finished files, oldest first; `since` leaves out earlier days (UTC) unread."""
+        """Yield the finished files, oldest first; with `since`, folders of earlier days (UTC) are not read."""
         days = sorted(entry.name for entry in self._folder.iterdir() if _DAY.fullmatch(entry.name))
         for day in days:
             if since is None or day >= since.isoformat():
@@ -114,11 +114,11 @@ class Spool:
                     yield from (f"{day}/{name}" for name in names if _NAME.fullmatch(name))
 
     def read(self, path: str) -> ReceivedInstance:
-        """Return what `write` returned for this file, from the file alone.
+        """Return the same value that `write` returned for this file, from the file alone.
 
         Raises:
-            SpoolFileGoneError: it is not there any more.
-            SpoolError: it cannot be read, or it is not as the spool wrote it.
+            SpoolFileGoneError: the file is gone.
+            SpoolError: the file cannot be read, or is not as the spool wrote it.
         """
         place = self._place(path)
         try:
@@ -136,11 +136,11 @@ class Spool:
         return describe(dataset, inspected, origin, spool_path=path, received_at=place.received_at)
 
     def received_at(self, path: str) -> datetime:
-        """Return when the file came: its name says it."""
+        """Return the instant of reception, which the file's name holds."""
         return self._place(path).received_at
 
     def digest(self, path: str) -> str:
-        """Return the SHA-256 of the whole file, whatever is in it; empty where it cannot be read."""
+        """Return the SHA-256 of the whole file, whatever its contents; "" if it cannot be read."""
         try:
             return hashlib.sha256(self._place(path).file.read_bytes()).hexdigest()
         except OSError:
@@ -150,7 +150,7 @@ class Spool:
         """Return the file as a dataset with its file meta; the pixel data is read but not decoded.
 
         Raises:
-            SpoolError: it cannot be read.
+            SpoolError: the file cannot be read.
         """
         try:
             return dcmread(self._place(path).file)
@@ -158,10 +158,10 @@ class Spool:
             raise SpoolError(f"{path}: cannot be read: {error.strerror}") from error
 
     def remove(self, path: str) -> None:
-        """Remove a file, and its day once that is empty and past; a file that is gone already is no error.
+        """Remove a file if it exists, and its day's folder once that is empty and past.
 
         Raises:
-            SpoolError: it cannot be removed.
+            SpoolError: the file cannot be removed.
         """
         place = self._place(path)
         try:
@@ -173,10 +173,10 @@ class Spool:
                 place.file.parent.rmdir()
 
     def remove_for_good(self, paths: Collection[str]) -> None:
-        """Remove files so that no power cut brings one back; those that are gone already are no error.
+        """Remove files so that a power cut cannot bring any of them back; missing files are ignored.
 
         Raises:
-            SpoolError: one cannot be removed.
+            SpoolError: a file cannot be removed.
         """
         for path in paths:
             self.remove(path)
@@ -184,15 +184,15 @@ class Spool:
             try:
                 self._sync_folder(day if day.exists() else self._folder)
             except FileNotFoundError:
-                self._sync_folder(self._folder)  # the day went meanwhile
+                self._sync_folder(self._folder)  # the day's folder has gone meanwhile
             except OSError as error:
                 raise SpoolError(f"{day.name}: cannot be synced: {error.strerror}") from error
 
     def holds(self, path: str) -> bool:
-        """Return whether the file is there.
+        """Return whether the file exists.
 
         Raises:
-            SpoolError: that cannot be said.
+            SpoolError: the file cannot be looked at.
         """
         try:
             return stat.S_ISREG(self._place(path).file.stat().st_mode)
@@ -202,7 +202,7 @@ class Spool:
             raise SpoolError(f"{path}: cannot be looked at: {error.strerror}") from error
 
     def remove_empty_days(self) -> None:
-        """Remove the folders of past days in which nothing is left."""
+        """Remove the empty folders of past days."""
         last = (self._clock() - _PAST).date().isoformat()
         for entry in list(self._folder.iterdir()):
             if _DAY.fullmatch(entry.name) and entry.name < last:
@@ -226,7 +226,7 @@ class Spool:
         self._require_day(path.parent)
         try:
             self._store(parts, path)
-        except FileNotFoundError:  # the day was past by a clock that was set since, and empty, and was removed
+        except FileNotFoundError:  # the clock was set back, and the empty folder had been removed as past
             self._synced_days.discard(path.parent.name)
             self._require_day(path.parent)
             self._store(parts, path)
@@ -235,7 +235,7 @@ class Spool:
         temporary, finished = self._temporary / path.name, self._folder / path
         try:
             with open(temporary, "xb", buffering=0, opener=_private) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # held while written: `sweep` of another process leaves it alone
+                fcntl.flock(file, fcntl.LOCK_EX)  # held while writing: `sweep` of another process leaves it alone
                 for part in parts:
                     _write_all(file.fileno(), part)
                 self._sync_file(file.fileno())
@@ -284,6 +284,6 @@ def _remove_if_abandoned(path: Path) -> bool:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
-    except OSError:  # another process writes it, or has just finished
+    except OSError:  # another process is writing it, or has just finished
         return False
     return True

@@ -2,5 +2,5 @@
 
 import os
 
-# ONNX Runtime writes a device identifier and may report its use when it is imported; nothing here calls home.
+# ONNX Runtime writes a device identifier and may report its use when it is imported. Nothing here may call home.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

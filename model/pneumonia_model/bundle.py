@@ -1,7 +1,7 @@
-"""A released model: a folder whose every byte is accounted for, and the one identity that its results carry.
+"""A released model: a folder with a hash over every byte, and the one identity that its results carry.
 
-This module needs nothing but the standard library and numpy, so that the parts of the node that only name the model
-never load a runtime.
+This module needs only the standard library and numpy, so that the parts of the node that only name the model never load
+a runtime.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ STATUSES: Final = ("demonstration", "research", "cleared")
 
 
 class BundleError(Exception):
-    """The bundle is missing, damaged, or not one that this version can use."""
+    """The bundle is missing, damaged, or unknown to this version."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Platt's: the probability is the logistic function of `slope` x logit + `intercept`."""
+    """Platt's calibration: the probability is the logistic function of `slope` x logit + `intercept`."""
 
     slope: float
     intercept: float
@@ -46,10 +46,10 @@ class Bundle:
     """A verified model.
 
     Attributes:
-        digest: `sha256:` and 64 hexadecimal digits over the manifest, which holds the hash of every other file: the
-            model's identity.
+        digest: the model's identity: `sha256:` and 64 hexadecimal digits over the manifest, which holds the hash of
+            every other file.
         threshold: the calibrated probability from which a film counts as positive.
-        manifest: the whole of `manifest.json`.
+        manifest: the contents of `manifest.json`.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Bundle:
         return max(LEAST_PROBABILITY, min(1 - LEAST_PROBABILITY, probability))
 
     def golden_inputs(self) -> NDArray[np.float32]:
-        """Return the synthetic inputs whose logits the manifest states, shape (n, 224, 224)."""
+        """Return the synthetic inputs whose logits the manifest holds, shape (n, 224, 224)."""
         pictures = np.load(self.path / GOLDEN, allow_pickle=False)
         return np.asarray(pictures, dtype=np.float32) / np.float32(255)
 
@@ -83,10 +83,10 @@ class Bundle:
 
 
 def load_bundle(path: Path) -> Bundle:
-    """Return the bundle in a folder after reading and checking every file of it.
+    """Return the bundle in a folder, after every file of it was read and checked.
 
     Raises:
-        BundleError: a file is missing or differs from its hash, or the manifest is not one of this schema.
+        BundleError: a file is missing or differs from its hash, or the manifest does not follow this schema.
     """
     manifest = read_manifest(path)
     for name, expected in manifest["files"].items():
@@ -95,14 +95,14 @@ def load_bundle(path: Path) -> Bundle:
 
 
 def seal(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a manifest with the digest over all that it says."""
+    """Return a manifest with the digest over its contents."""
     content = {key: value for key, value in manifest.items() if key != "digest"}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return {**content, "digest": f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"}
 
 
 def rendered(manifest: Mapping[str, Any]) -> bytes:
-    """Return a manifest as the one text that stands for it, so that no byte of the file is free."""
+    """Return the only valid text of a manifest, so that no byte of the file can change unnoticed."""
     return (json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()
 
 
@@ -113,7 +113,7 @@ def file_sha256(path: Path) -> str:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Return the manifest in a folder after checking the digest over it; of the other files nothing is read.
+    """Return the manifest in a folder after a check of its digest; no other file is read.
 
     Raises:
         BundleError: it is missing, altered, or names a file outside the folder.
@@ -139,7 +139,7 @@ def check_file(path: Path, expected: str) -> None:
     """Compare a file with its SHA-256.
 
     Raises:
-        BundleError: it is missing or another one.
+        BundleError: the file is missing or differs.
     """
     try:
         found = file_sha256(path)
@@ -150,10 +150,10 @@ def check_file(path: Path, expected: str) -> None:
 
 
 def understood(path: Path, manifest: dict[str, Any]) -> Bundle:
-    """Return what a manifest says, as a bundle.
+    """Return the bundle that a manifest describes.
 
     Raises:
-        BundleError: it is not one of this schema.
+        BundleError: the manifest does not follow this schema.
     """
     try:
         return _bundle(path, manifest)

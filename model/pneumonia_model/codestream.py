@@ -1,7 +1,7 @@
-"""Read the headers of compressed streams and walk them to their end, without decoding.
+"""Reads the headers of compressed streams and walks them to their end, without decoding.
 
-A decoder given half a film paints the rest in one grey and reports success. These checks refuse what is provably not
-whole: a stream that stops before its end marker, holds a marker that cannot stand there, or holds a run of zero bytes
+A decoder that gets half a film paints the rest in one grey and reports success. These checks refuse a stream that is
+provably not whole: it stops before its end marker, holds a marker in an impossible place, or holds a run of zero bytes
 that codes more samples than the image has.
 """
 
@@ -17,7 +17,7 @@ class DamagedCodestream(Exception):  # noqa: N818 - a finding about the stream, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codestream:
-    """What a compressed image says about itself."""
+    """The header of a compressed image."""
 
     rows: int
     columns: int
@@ -34,7 +34,7 @@ _SOF_EXTENDED: Final = 0xC1
 _SOF_LOSSLESS: Final = 0xC3
 _SOF_JPEG_LS: Final = 0xF7
 _FRAME_HEADERS: Final = {_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_LS}
-# DHT, DNL, DQT, DRI, APPn, COM, and JPEG-LS's LSE: segments that only need to be stepped over
+# DHT, DNL, DQT, DRI, APPn, COM, and JPEG-LS's LSE: segments to skip
 _SKIPPED: Final = {0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8}
 # neither a stuffed byte nor a restart marker
 _NEXT_MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -43,10 +43,10 @@ _NEXT_MARKER_JPEG_LS: Final = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOT
 
 
 def read_jpeg(stream: bytes) -> Codestream:
-    """Return the frame header of a JPEG or JPEG-LS stream that was walked to its end marker.
+    """Return the frame header of a JPEG or JPEG-LS stream, after a walk to its end marker.
 
     Raises:
-        DamagedCodestream: a marker is missing, out of place, or the stream codes more than one image's samples.
+        DamagedCodestream: a marker is missing or out of place, or the stream codes more samples than one image has.
     """
     if stream[:2] != bytes((0xFF, _SOI)):
         raise DamagedCodestream("no start of image")
@@ -63,7 +63,7 @@ def read_jpeg(stream: bytes) -> Codestream:
         elif marker not in _SKIPPED:
             raise DamagedCodestream("marker out of place")
         position = end
-    behind = stream[end:].rstrip(b"\0")  # some encoders fill up to an even length with another byte than zero
+    behind = stream[end:].rstrip(b"\0")  # some encoders pad to an even length with another byte than zero
     if header is None or (len(behind) > 1 and behind.strip(b"\xff")):
         raise DamagedCodestream("no frame, or data after the end of image")
     _refuse_impossible_run(stream, header, process)
@@ -71,7 +71,7 @@ def read_jpeg(stream: bytes) -> Codestream:
 
 
 def _segment(stream: bytes, position: int) -> tuple[int, int, int]:
-    """Return a marker, and where the content of its segment starts and ends."""
+    """Return a marker, and the start and end of its segment's content."""
     if stream[position : position + 1] != b"\xff":
         raise DamagedCodestream("no marker where one is due")
     while stream[position : position + 1] == b"\xff":  # ISO 10918-1 B.1.1.2: fill bytes may precede a marker
@@ -106,9 +106,9 @@ def _end_of_scan(stream: bytes, start: int, process: int) -> int:
 
 
 def _refuse_impossible_run(stream: bytes, header: Codestream, process: int) -> None:
-    """Refuse zero bytes that would code more than the whole image: the mark of a zeroed tail with its end put back.
+    """Refuse zero bytes that code more than the whole image: a zeroed tail whose end marker was put back.
 
-    A code has one bit at least. A block of 8 x 8 samples needs two (its mean and its end), a lossless sample one.
+    A code has at least one bit. A block of 8 x 8 samples needs two codes (its mean and its end), a lossless sample one.
     """
     if process == _SOF_JPEG_LS:
         return
@@ -116,7 +116,7 @@ def _refuse_impossible_run(stream: bytes, header: Codestream, process: int) -> N
         shortest = header.rows * header.columns * header.samples // 8
     else:
         shortest = -(-header.rows // 8) * -(-header.columns // 8) * header.samples // 4
-    slack = 64  # the longest run that tables and headers hold
+    slack = 64  # the longest run of zero bytes in tables and headers
     if len(stream) > shortest + slack and bytes(shortest + slack) in stream:
         raise DamagedCodestream("zero bytes that code more than the image")
 
@@ -129,7 +129,7 @@ _J2K_SIZ_BYTES: Final = 47  # up to and including the first component
 
 
 def read_jpeg2000(stream: bytes) -> Codestream:
-    """Return the image size of a JPEG 2000 codestream whose tile-parts were followed to its end marker.
+    """Return the image size of a JPEG 2000 codestream, after a walk along its tile-parts to its end marker.
 
     Raises:
         DamagedCodestream: the stream does not start with its size, or its tile-parts do not lead to its end.
@@ -141,7 +141,7 @@ def read_jpeg2000(stream: bytes) -> Codestream:
     if steps != [1, 1]:
         raise DamagedCodestream("subsampled component")
     whole = stream.rstrip(b"\0")
-    if whole[-3:-1] == _J2K_EOC:  # one byte more, to an even length (PS3.5 A.4)
+    if whole[-3:-1] == _J2K_EOC:  # one byte of padding to an even length (PS3.5 A.4)
         whole = whole[:-1]
     _follow_tile_parts(whole)
     return Codestream(rows=height - top, columns=width - left, samples=samples, precision=(depth & 0x7F) + 1)

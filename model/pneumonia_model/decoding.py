@@ -1,7 +1,7 @@
-"""Decode the one frame of an image to stored words, refusing before decoding what could not be a radiograph.
+"""Decodes the one frame of an image to stored words, and refuses beforehand an image that cannot be a radiograph.
 
-A peer controls every tag and every byte. Sizes are bounded and compared with the compressed stream's own header before
-a decoder allocates anything, and each transfer syntax has one decoder, whatever else happens to be installed.
+A peer controls every tag and every byte. So sizes are limited and compared with the compressed stream's header before a
+decoder allocates memory, and each transfer syntax has one decoder, whatever else is installed.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ NATIVE: Final = frozenset(
         uid.DeflatedExplicitVRLittleEndian,
     }
 )
-# pydicom's name of the plug-in that decodes each compressed syntax. No choice is left to what is installed.
+# pydicom's name of the plug-in for each compressed syntax, so that the installed packages do not decide.
 DECODERS: Final = {
     uid.JPEGBaseline8Bit: "gdcm",
     uid.JPEGExtended12Bit: "gdcm",
@@ -48,7 +48,7 @@ _THREE_SAMPLES: Final = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"
 
 
 class PixelDefect(StrEnum):
-    """Why the pixels of an image cannot be shown; the text holds nothing that came from the image."""
+    """Why the pixels of an image cannot be shown; the text quotes nothing from the image."""
 
     MISSING = "no pixel data"
     NOT_ONE_FRAME = "more than one frame"
@@ -62,7 +62,7 @@ class PixelDefect(StrEnum):
     DISPLAY = "display attributes invalid"
 
 
-class UnreadablePixels(Exception):  # noqa: N818 - the word of the domain: an image's pixels, not a program's error
+class UnreadablePixels(Exception):  # noqa: N818 - a finding about an image, not an error of the program
     """The pixel data is missing, damaged, or not one grayscale frame."""
 
     def __init__(self, defect: PixelDefect) -> None:
@@ -127,13 +127,13 @@ def pixel_layout(image: Dataset) -> PixelLayout:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoredWords:
-    """The container of each stored value, and which of its bits are the value.
+    """The containers of the stored values, and the bits that hold each value.
 
     Attributes:
         words: shape (rows, columns).
-        bits: the value's own, sign included. Native words may carry anything in the others (once overlays); a lossy
-            stream may have more than BitsStored, and overshoot the stored range.
-        low_bit: number of the lowest of them.
+        bits: number of the value's bits, with the sign. The other bits of native words may hold anything (formerly
+            overlays); a lossy stream may have more than BitsStored, and overshoot the stored range.
+        low_bit: number of the value's lowest bit.
     """
 
     words: NDArray[np.uint8] | NDArray[np.uint16]
@@ -142,10 +142,10 @@ class StoredWords:
 
 
 def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
-    """Return the stored words; of a colour image with three equal channels, one of them.
+    """Return the stored words; for a colour image with three equal channels, those of one channel.
 
     Raises:
-        UnreadablePixels: the pixel data is damaged, or does not match the layout, or is coloured.
+        UnreadablePixels: the pixel data is damaged, does not match the layout, or is coloured.
     """
     bits, low_bit = layout.bits_stored, layout.high_bit + 1 - layout.bits_stored
     if layout.encapsulated:
@@ -155,7 +155,7 @@ def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
         _check_native_length(image, layout)
     try:
         decoded = _decode_checked(image, layout)
-    except Exception as error:  # decoders raise what they like; each means that there are no pixels
+    except Exception as error:  # decoders may raise anything; it always means that the pixels cannot be read
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
     return StoredWords(words=_words(decoded, layout), bits=bits, low_bit=low_bit)
 
@@ -168,7 +168,7 @@ def _decode_checked(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
         index=0,
         raw=layout.samples == 1,
         decoding_plugin=DECODERS.get(layout.transfer_syntax, ""),
-        # Corrected, it would ignore HighBit, and wrap values round that overshoot the stored range.
+        # The correction would ignore HighBit, and wrap values that overshoot the stored range.
         correct_unused_bits=False,  # type: ignore[arg-type] # pydicom's annotation lacks Unpack
     )
     return array
@@ -194,9 +194,9 @@ def _check_native_length(image: Dataset, layout: PixelLayout) -> None:
 
 
 def _check_encapsulated(image: Dataset, layout: PixelLayout) -> Codestream | None:
-    """Return what the stream says of itself after comparing it with the attributes, and its end with where it ends.
+    """Compare the stream's header with the attributes, check that the stream ends at its end, and return the header.
 
-    None for RLE, which says nothing of its size: its decoder checks the length of each segment.
+    For RLE return None, since its stream does not state its size: the decoder checks the length of each segment.
     """
     if layout.high_bit != layout.bits_stored - 1:
         raise UnreadablePixels(PixelDefect.DEPTH)
@@ -224,7 +224,7 @@ def _codestream(frame: bytes, syntax: UID) -> Codestream | None:
 
 
 def _decode_extended_jpeg(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
-    """Return 12-bit JPEG samples, which GDCM decodes and pydicom's plug-in for it declines."""
+    """Return 12-bit JPEG samples: GDCM can decode them, but pydicom's plug-in for GDCM refuses."""
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(get_frame(image.PixelData, 0, number_of_frames=1))
     fragments = gdcm.SequenceOfFragments.New()

@@ -24,16 +24,16 @@ CHANNELS: Final = 128
 MOST_REGIONS: Final = 8
 """Of one film; no film of the challenge has more than four boxes."""
 
-_LEVELS: Final = {"layer2": "0", "layer3": "1", "layer4": "2"}  # and a fourth, pooled from the last
+_LEVELS: Final = {"layer2": "0", "layer3": "1", "layer4": "2"}  # and a fourth level, pooled from the last
 _CHANNELS_OF_LEVELS: Final = (128, 256, 512)
 _UNITS: Final = (4, 8, 16, 32)
 """What each level counts distances in, pixels. A level takes boxes that reach 4 to 8 units from a point inside them:
 half an opacity's usual length is 20 to 35 pixels of 224."""
-_MOST_COMMON_AREA: Final = 0.3  # of two regions kept: the challenge's boxes hardly overlap
+_MOST_COMMON_AREA: Final = 0.3  # of two regions that are both kept: the challenge's boxes hardly overlap
 
 
 class OpacityDetector(nn.Module):
-    """Boxes of opacities in films of shape (n, 224, 224), which are first brought to `side`."""
+    """Finds boxes of opacities in films of shape (n, 224, 224), which it first resizes to `side`."""
 
     def __init__(self, side: int) -> None:
         super().__init__()
@@ -55,12 +55,12 @@ class OpacityDetector(nn.Module):
         )
 
     def start_from_classifier(self, weights: Mapping[str, Tensor]) -> None:
-        """Take over a classifier's weights, under torchvision's names; its output layer is left out."""
+        """Take over a classifier's weights, under torchvision's names, without its output layer."""
         features = {name: value for name, value in weights.items() if not name.startswith("fc.")}
         self.fcos.backbone.body.load_state_dict(features)
 
     def losses(self, inputs: Tensor, boxes: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the losses of films whose boxes are given as `Regions.boxes` are, shape (k, 4) each."""
+        """Return the losses of films with known boxes, each of shape (k, 4) as in `Regions.boxes`."""
         targets = [
             {"boxes": of_film * self.side, "labels": torch.zeros(len(of_film), dtype=torch.int64, device=inputs.device)}
             for of_film in boxes
@@ -69,7 +69,7 @@ class OpacityDetector(nn.Module):
         return losses
 
     def forward(self, inputs: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each film's boxes, shape (k, 4), in shares of the film, and scores, (k,), the surest first."""
+        """Return each film's boxes, shape (k, 4), as shares of the film, and scores, (k,), highest score first."""
         found = self.fcos(list(self._at_side(inputs)))
         return [(regions["boxes"] / self.side, regions["scores"]) for regions in found]
 
@@ -93,8 +93,8 @@ class TorchDetector:
         """Load a bundle's detector.
 
         Raises:
-            BundleError: it is of another architecture.
-            BackendError: the device is not there.
+            BundleError: it has another architecture.
+            BackendError: the device is missing.
         """
         section: Mapping[str, Any] = bundle.manifest[SECTION]
         if section["architecture"] != DETECTOR_ARCHITECTURE:
@@ -112,9 +112,9 @@ class TorchDetector:
         return cls(network, device="cuda" if cuda and device != "cpu" else "cpu")
 
     def detect(self, inputs: NDArray[np.float32]) -> list[Regions]:
-        """Return the regions of each input of shape (n, 224, 224), however unsure they are.
+        """Return the regions of each input of shape (n, 224, 224), even those with a low score.
 
-        Films go in one by one: what is found in one does not depend on what came with it.
+        Films go in one by one, so that the regions of one film do not depend on the other films.
 
         Raises:
             BackendError: the inputs have another shape, or an output is not finite.
@@ -125,7 +125,7 @@ class TorchDetector:
 
 
 def _regions(boxes: Tensor, scores: Tensor) -> Regions:
-    # every film has some region, however unsure, but where no score is a number: torchvision drops those
+    # Every film has some region, even with a low score. Without any, no score was a number: torchvision drops those.
     if not len(scores) or not (torch.isfinite(boxes).all() and torch.isfinite(scores).all()):
         raise BackendError("the detector gave a number that is not finite")
     return Regions(boxes=boxes.clamp(0, 1).double().cpu().numpy(), scores=scores.double().cpu().numpy())

@@ -1,4 +1,4 @@
-"""The golden checks: does a runtime answer the golden inputs as the bundle was released with?"""
+"""The golden checks: a runtime must answer the golden inputs as the bundle did at its release."""
 
 from typing import Final
 
@@ -19,7 +19,7 @@ GOLDEN_REGION_TOLERANCE: Final = 1e-3
 
 
 def verify_golden(bundle: Bundle, backend: Backend) -> None:
-    """Compare the backend's logits of the golden inputs with those that the bundle was released with.
+    """Compare the backend's logits of the golden inputs with the released ones.
 
     Raises:
         BundleError: they differ by more than `GOLDEN_TOLERANCE`.
@@ -33,10 +33,10 @@ def verify_golden(bundle: Bundle, backend: Backend) -> None:
 
 
 def golden_difference(bundle: Bundle, backend: Backend) -> float:
-    """Return by how much a backend's golden logits differ at most from the released ones.
+    """Return the largest difference between a backend's golden logits and the released ones.
 
     Raises:
-        BundleError: the bundle has another number of inputs than of logits.
+        BundleError: the bundle has a different number of inputs and logits.
     """
     expected = bundle.golden_logits()
     found = backend.logits(bundle.golden_inputs())
@@ -46,7 +46,7 @@ def golden_difference(bundle: Bundle, backend: Backend) -> float:
 
 
 def verify_golden_regions(bundle: Bundle, detector: Detector) -> None:
-    """Compare the surest regions of the golden inputs with those that the bundle was released with.
+    """Compare the best-scored regions of the golden inputs with the released ones.
 
     Raises:
         BundleError: an edge or a score differs by more than `GOLDEN_REGION_TOLERANCE`.
@@ -63,7 +63,7 @@ def verify_golden_regions(bundle: Bundle, detector: Detector) -> None:
 
 
 def golden_regions(detector: Detector, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the surest regions of each input, shape (n, `GOLDEN_REGIONS`, 5): left, top, right, bottom, score."""
+    """Return the best-scored regions of each input, shape (n, `GOLDEN_REGIONS`, 5): left, top, right, bottom, score."""
     return np.stack(
         [
             np.column_stack([regions.boxes[:GOLDEN_REGIONS], regions.scores[:GOLDEN_REGIONS]])

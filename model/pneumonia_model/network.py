@@ -22,10 +22,11 @@ def pneumonia_resnet18() -> ResNet:
 class LogitAndMap(nn.Module):
     """The network with its class activation map.
 
-    Average pooling and a linear layer exchange: the output weights applied at every place of the last features give a
-    share-out of the score whose mean plus the bias is the logit. Layer 4 looks at every second place of its input. Here
-    it looks at every place, its later convolutions with gaps as wide as the stride was (Yu and Koltun 2016): the places
-    in between are answered by the same weights, and every second place of the map is what the logit is the mean of.
+    Average pooling and a linear layer can change places: the output weights, applied at every place of the last
+    features, give a map of the score whose mean plus the bias is the logit. Layer 4 looks at every second place of its
+    input. Here it looks at every place, and its later convolutions have gaps as wide as its stride was (Yu and Koltun
+    2016). So the same weights also answer for the places in between, and every second place of the map gives the mean
+    that makes the logit.
     """
 
     def __init__(self, network: ResNet) -> None:
@@ -38,7 +39,7 @@ class LogitAndMap(nn.Module):
         return self._logits(features), self._shares(_at_every_place(self.network.layer4, features))
 
     def logits(self, inputs: Tensor) -> Tensor:
-        """Return the logits alone, the same to the last bit, in half of the time."""
+        """Return only the logits, the same to the last bit, in half of the time."""
         return self._logits(self._up_to_layer_3(inputs))
 
     def _up_to_layer_3(self, inputs: Tensor) -> Tensor:
@@ -57,7 +58,7 @@ class LogitAndMap(nn.Module):
 
 
 def _at_every_place(layer: nn.Sequential, features: Tensor) -> Tensor:
-    """Return a layer's features without its stride of 2; every second row and column is what the layer itself gives."""
+    """Return a layer's features without its stride of 2; every second row and column equals the layer's output."""
     first, second = layer
     features = _block(first, features, dilations=(1, 2))
     return _block(second, features, dilations=(2, 2))

@@ -1,4 +1,4 @@
-"""Opens what a bundle holds: its network, on a runtime that is imported only when it is asked for, and its detector."""
+"""Opens the parts of a bundle: its network, on a runtime that is imported only when needed, and its detector."""
 
 import ctypes
 from importlib.util import find_spec
@@ -18,10 +18,11 @@ def open_backend(
     *,
     threads: int | None = None,
 ) -> Backend:
-    """Load a bundle's network; "auto" is PyTorch where CUDA works, else ONNX Runtime on the CPU.
+    """Load a bundle's network; "auto" means PyTorch if CUDA works, else ONNX Runtime on the CPU.
 
     Raises:
-        BackendError: the runtime is not installed, the device is not there, or the bundle wants other preprocessing.
+        BackendError: the runtime is not installed, the device is missing, or the bundle needs another
+            preprocessing.
     """
     if bundle.manifest["preprocessing"] != PREPROCESSING:
         raise BackendError(f"{bundle.path}: made for other preprocessing than this version's: {PREPROCESSING}")
@@ -41,7 +42,7 @@ def open_backend(
 
 
 def installed(backend: Literal["onnxruntime", "torch"]) -> bool:
-    """Return whether a runtime's packages are there, without importing them."""
+    """Return whether a runtime's packages are installed, without importing them."""
     packages = ("torch", "torchvision") if backend == "torch" else ("onnxruntime",)
     return all(find_spec(package) is not None for package in packages)
 
@@ -52,7 +53,7 @@ def cuda_found() -> bool:
 
 
 def _cuda_driver_present() -> bool:
-    """Return whether NVIDIA's driver library is there, before seconds are spent on importing torch to ask."""
+    """Return whether NVIDIA's driver library exists: that saves the seconds that an import of torch would take."""
     for name in ("libcuda.so.1", "nvcuda.dll"):
         try:
             ctypes.CDLL(name)
@@ -71,14 +72,14 @@ def _torch_finds_cuda() -> bool:
 def open_detector(
     bundle: Bundle, device: Literal["auto", "cpu", "cuda"] = "auto", *, threads: int | None = None
 ) -> Detector | None:
-    """Load the bundle's detector and check its golden regions; None where the bundle has none.
+    """Load the bundle's detector and check its golden regions; return None if the bundle has no detector.
 
-    A node that cannot run the detector does not serve the bundle without it: two nodes with one model would then
+    A node that cannot run the detector must not serve the bundle without it: otherwise two nodes with one model would
     report differently.
 
     Raises:
         BundleError: the detector's section or weights are not as this version expects, or it answers differently.
-        BackendError: the runtime is not installed, or the device is not there.
+        BackendError: the runtime is not installed, or the device is missing.
     """
     if not has_detector(bundle):
         return None

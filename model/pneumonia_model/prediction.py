@@ -1,4 +1,4 @@
-"""What a network says of a batch of films, and what every runtime that evaluates one has to keep."""
+"""A network's prediction for a batch of films, and the protocol of the runtimes that compute it."""
 
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -13,7 +13,7 @@ MAP_SIDE: Final = INPUT_SIDE // 16
 
 
 class BackendError(Exception):
-    """The runtime or device that was asked for is not there, or gave no usable numbers."""
+    """The requested runtime or device is missing, or gave no usable numbers."""
 
 
 class NotFiniteError(BackendError):
@@ -22,13 +22,13 @@ class NotFiniteError(BackendError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What the network says of a batch.
+    """The output of the network for a batch.
 
     Attributes:
         logits: shape (n,), always finite.
         maps: class activation maps in logit units, shape (n, 14, 14), on one scale for all films. The mean of every
-            second row and column, [::2, ::2], plus the network's bias is the film's logit; the places in between are
-            what the same weights say there. Attention, not a segmentation.
+            second row and column, [::2, ::2], plus the network's bias is the film's logit; the same weights give
+            the places in between. A map shows attention, it does not segment.
     """
 
     logits: NDArray[np.float32]
@@ -55,12 +55,12 @@ class Backend(Protocol):
         """Return the same logits, to the last bit, and the maps.
 
         Raises:
-            BackendError: as `logits`.
+            BackendError: see `logits`.
         """
 
 
 def checked_inputs(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the inputs if there are any, of the network's shape and type, else raise BackendError."""
+    """Return the inputs; raise BackendError if they are empty or do not have the network's shape and type."""
     if (
         inputs.ndim != 3
         or not len(inputs)
@@ -72,7 +72,7 @@ def checked_inputs(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def checked_logits(logits: NDArray[np.float32], *, count: int) -> NDArray[np.float32]:
-    """Return the logits if there is a finite one for each input, else raise BackendError."""
+    """Return the logits; raise BackendError unless each input has a finite one."""
     if logits.shape != (count,):
         raise BackendError(f"{count} inputs gave {logits.shape} logits")
     if not np.isfinite(logits).all():
@@ -81,7 +81,7 @@ def checked_logits(logits: NDArray[np.float32], *, count: int) -> NDArray[np.flo
 
 
 def checked_prediction(logits: NDArray[np.float32], maps: NDArray[np.float32], *, count: int) -> Prediction:
-    """Return the outputs as a prediction if there is a finite one for each input, else raise BackendError."""
+    """Return the outputs as a prediction; raise BackendError unless each input has a finite one."""
     if maps.shape != (count, MAP_SIDE, MAP_SIDE):
         raise BackendError(f"{count} inputs gave {maps.shape} maps")
     if not np.isfinite(maps).all():

@@ -1,8 +1,8 @@
-"""Turn an image into the network's input: the only preprocessing there is, for the node and for training.
+"""Turns an image into the network's input; node and training share this one preprocessing.
 
-Stored words -> Modality LUT -> VOI LUT or window -> inversion -> padding to air: five steps that depend on each pixel's
-word alone, so they are computed once for each of the 256 or 65,536 possible words and looked up (PS3.3 C.11.1, C.11.2,
-PS3.4 N.2). Then one resize.
+Stored words -> Modality LUT -> VOI LUT or window -> inversion -> padding to air. These five steps depend only on the
+word of each pixel, so they are computed once for each of the 256 or 65,536 possible words and looked up (PS3.3 C.11.1,
+C.11.2, PS3.4 N.2). Then comes one resize.
 """
 
 from typing import Final
@@ -51,7 +51,7 @@ def input_from_display(display: NDArray[np.uint8]) -> NDArray[np.float32]:
 def to_display(image: Dataset) -> NDArray[np.uint8]:
     """Return the image as a viewer first shows it, shape (Rows, Columns), 0 to 255, air dark.
 
-    A colour image whose three channels are equal is shown as its one channel.
+    A colour image with three equal channels is shown as one channel.
 
     Raises:
         UnreadablePixels: the pixel data is missing, damaged, or not one grayscale frame.
@@ -64,7 +64,7 @@ def to_display(image: Dataset) -> NDArray[np.uint8]:
         table = _display_table(image, layout, stored)
     except UnreadablePixels:
         raise
-    except Exception as error:  # pydicom raises what it likes over malformed attributes and LUTs
+    except Exception as error:  # pydicom may raise anything for malformed attributes and LUTs
         raise UnreadablePixels(PixelDefect.DISPLAY) from error
     return np.asarray(np.take(table, stored.words))
 
@@ -89,7 +89,7 @@ def _display_table(image: Dataset, layout: PixelLayout, stored: StoredWords) -> 
 
 
 def _stored_values(stored: StoredWords, layout: PixelLayout) -> NDArray[np.int64]:
-    """Return the stored value of every word; one outside the stored range is clipped, for cut bits would wrap round."""
+    """Return the stored value of every word, clipped to the stored range: cutting its bits would make it wrap."""
     words = np.arange(1 << (8 * stored.words.dtype.itemsize), dtype=np.int64)
     values = (words >> stored.low_bit) & ((1 << stored.bits) - 1)
     if layout.signed:
@@ -107,7 +107,7 @@ def _modality(image: Dataset, values: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _padding(image: Dataset, values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which values are padding (PS3.3 C.7.5.1.1.2)."""
+    """Return a mask of the values that are padding (PS3.3 C.7.5.1.1.2)."""
     if image.get("PixelPaddingValue") is None:
         return np.zeros(values.shape, dtype=np.bool_)
     bounds = [int(image.PixelPaddingValue), int(image.get("PixelPaddingRangeLimit", image.PixelPaddingValue))]
@@ -152,11 +152,11 @@ def _full_range(
     values: NDArray[np.int64],
     occurring: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
-    """Return the values over the range of the fewest bits, 8 or more, that hold those which occur.
+    """Return the values as shares of a range of 8 or more bits, the fewest that hold all occurring values.
 
-    Neither the brightest nor the darkest pixel sets the contrast, as in a stretch from minimum to maximum, and an
-    image with 12 bits in a declared 16 is not shown nearly black. More than 8 bits are cut to their upper 8: a film
-    that was shifted up into more bits is then shown as the very same picture.
+    So the brightest and the darkest pixel do not set the contrast, as they would in a stretch from minimum to maximum,
+    and an image with 12 bits in a declared 16 is not shown nearly black. Of more than 8 bits only the upper 8 are kept:
+    a film that was shifted up into more bits then gives exactly the same picture.
     """
     if image.get("ModalityLUTSequence"):
         return modality / ((1 << int(image.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)

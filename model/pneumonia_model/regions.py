@@ -1,4 +1,4 @@
-"""Where in a film an opacity lies: what a bundle may have beside its classifier.
+"""The places of opacities in a film, which a bundle may find in addition to its classifier.
 
 Like `bundle`, this module loads no runtime.
 """
@@ -17,11 +17,11 @@ SECTION: Final = "detector"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regions:
-    """Boxes in one film, the surest first.
+    """Boxes in one film, highest score first.
 
     Attributes:
         boxes: shape (n, 4): left, top, right, bottom, as shares of the film's width and height, 0 to 1.
-        scores: shape (n,), 0 to 1; not calibrated, and no probability.
+        scores: shape (n,), 0 to 1; not calibrated and not probabilities.
     """
 
     boxes: NDArray[np.float64]
@@ -40,7 +40,7 @@ class Detector(Protocol):
     """A loaded detector."""
 
     def detect(self, inputs: NDArray[np.float32]) -> list[Regions]:
-        """Return the regions of each input of shape (n, 224, 224), however unsure they are.
+        """Return the regions of each input of shape (n, 224, 224), even those with a low score.
 
         Raises:
             BackendError: the inputs have another shape, or an output is not finite.
@@ -48,15 +48,15 @@ class Detector(Protocol):
 
 
 def has_detector(bundle: Bundle) -> bool:
-    """Return whether the bundle says where an opacity lies."""
+    """Return whether the bundle has a detector."""
     return SECTION in bundle.manifest
 
 
 def detector_threshold(bundle: Bundle) -> float:
-    """Return the score from which a region is reported.
+    """Return the lowest score of a reported region.
 
     Raises:
-        BundleError: the bundle has no detector, or its threshold is no share.
+        BundleError: the bundle has no detector, or its threshold is not between 0 and 1.
     """
     threshold = float(detector_section(bundle)["threshold"])
     if not 0 < threshold < 1:
@@ -65,10 +65,10 @@ def detector_threshold(bundle: Bundle) -> float:
 
 
 def detector_section(bundle: Bundle) -> dict[str, Any]:
-    """Return what the manifest says of the detector.
+    """Return the detector's section of the manifest.
 
     Raises:
-        BundleError: it is not a detector's section, or the weights that it needs are not listed.
+        BundleError: the section is not valid, or the manifest does not list the weights that it needs.
     """
     section = bundle.manifest.get(SECTION)
     if not isinstance(section, dict) or not {"architecture", "side", "threshold", "golden"} <= section.keys():

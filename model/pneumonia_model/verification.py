@@ -1,4 +1,4 @@
-"""Check a bundle piece by piece and say what was found of each: `load_bundle` stops at the first that is wrong."""
+"""Checks a bundle piece by piece and reports on each; `load_bundle` stops at the first fault."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -36,11 +36,11 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Result(StrEnum):
-    """How a check ended."""
+    """The result of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
-    NOT_MADE = "not made"  # what it needs is damaged, or not installed
+    NOT_MADE = "not made"  # a part that it needs is damaged or not installed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +48,8 @@ class Check:
     """One check.
 
     Attributes:
-        found: what was seen, or what is wrong, for a person.
-        difference: the largest one measured, None for a check that measures none.
+        found: what was found or what is wrong, for a person.
+        difference: the largest difference measured; None for a check that measures none.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """All checks of one bundle; `digest` is empty where the manifest is damaged."""
+    """All checks of one bundle; `digest` is empty if the manifest is damaged."""
 
     path: Path
     digest: str
@@ -68,11 +68,11 @@ class Verification:
 
     @property
     def failed(self) -> tuple[str, ...]:
-        """Names of the checks that failed: none where the bundle may serve."""
+        """Names of the checks that failed; empty for a bundle that may serve."""
         return tuple(check.name for check in self.checks if check.result is Result.FAILED)
 
     def document(self) -> dict[str, Any]:
-        """Return everything, ready for JSON."""
+        """Return all of it, ready for JSON."""
         return {
             "bundle": str(self.path),
             "digest": self.digest,
@@ -83,7 +83,7 @@ class Verification:
 
 
 def verify(path: Path, *, operating_point: str = "") -> Verification:
-    """Check the bundle in a folder; `operating_point` is the name of the one to serve with, empty for its default.
+    """Check the bundle in a folder; `operating_point` names the one to serve with, "" for its default.
 
     The network runs only if every file is the released one.
     """
@@ -181,7 +181,7 @@ def _operating_point(bundle: Bundle, wanted: str) -> str:
 
 
 def _weights(file: Path) -> str:
-    """Check that the weights are numbers and nothing else: safetensors, unlike a pickle, holds no code."""
+    """Check that the weights are only numbers: safetensors, unlike a pickle, cannot hold code."""
     try:
         weights = load_file(file)
     except SafetensorError as error:
@@ -194,7 +194,7 @@ def _weights(file: Path) -> str:
 
 
 def _network(bundle: Bundle) -> Iterator[Check]:
-    """Run the golden inputs on every runtime that is there."""
+    """Run the golden inputs on every installed runtime."""
     for runtime in RUNTIMES:
         if not installed(runtime):
             yield _not_made(f"golden logits, {runtime}", "not installed")
@@ -219,7 +219,7 @@ def _measured(
 ) -> Check:
     try:
         difference = measure(bundle, opened())
-    except Exception as error:  # noqa: BLE001 - a runtime raises what it likes over a graph or weights it cannot use
+    except Exception as error:  # noqa: BLE001 - a runtime may raise anything for a graph or weights it cannot use
         return _failed(name, error)
     result = Result.PASSED if difference <= allowed else Result.FAILED
     found = f"largest difference {difference:.1e}, allowed are {allowed:g}"
@@ -227,7 +227,7 @@ def _measured(
 
 
 def _map_difference(bundle: Bundle, backend: Backend) -> float:
-    """Return by how much the mean of a map's every second row and column, plus the bias, differs from its logit."""
+    """Return how much a map's mean over every second row and column, plus the bias, differs from its logit."""
     bias: NDArray[np.float32] = load_file(bundle.path / WEIGHTS)["fc.bias"]
-    said = backend.predict(bundle.golden_inputs())
-    return float(np.abs(said.maps[:, ::2, ::2].mean(axis=(1, 2)) + bias - said.logits).max())
+    answer = backend.predict(bundle.golden_inputs())
+    return float(np.abs(answer.maps[:, ::2, ::2].mean(axis=(1, 2)) + bias - answer.logits).max())

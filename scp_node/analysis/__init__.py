@@ -1,4 +1,4 @@
-"""Whether an image is within the intended use, and what the network gets to see of it."""
+"""Decides whether an image is within the intended use, and prepares the network's input from it."""
 
 from scp_node.analysis.analyse import analyse, analyse_file, conclude
 from scp_node.analysis.eligibility import Equipment, assess_header

@@ -1,4 +1,4 @@
-"""The analysis of one image, but for the network itself: from file to input, and from output to finding."""
+"""The analysis of one image around the network: from file to input, and from output to finding."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _UNDEFINED_LENGTH: Final = 0xFFFFFFFF  # PS3.5 7.1.1
 
 
 def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:
-    """Return the network's input from a DICOM file, or why the image gets no score.
+    """Return the network's input from a DICOM file, or the reason why the image gets no score.
 
-    Not for a process in which other threads use pydicom: see `undisturbed_reading`. The node calls it through a
-    `DecoderPool`, which also survives what a decoder may do.
+    Do not call it in a process in which other threads use pydicom: see `undisturbed_reading`. The node calls it through
+    a `DecoderPool`, which also survives the crash of a decoder.
 
     Raises:
-        MemoryError: the process may not have the memory that this image needs.
+        MemoryError: the process may not use the memory that this image needs.
     """
     with undisturbed_reading():
         try:
@@ -35,11 +35,11 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
             header = image or dcmread(path, stop_before_pixels=True)
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
-        except Exception:  # noqa: BLE001 - pydicom raises what the bytes provoke; every one means no dataset
+        except Exception:  # noqa: BLE001 - hostile bytes make pydicom raise anything; it always means no dataset
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="not a DICOM file")
         if image:
             return analyse(image, rules, own)
-        # pydicom gives up the whole dataset where encapsulated pixel data has no end
+        # pydicom returns an empty dataset if encapsulated pixel data has no end
         noted = assess_header(header, rules, own)
         if isinstance(noted, NotAnalysed):
             return noted
@@ -47,9 +47,9 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
 
 
 def picture_file(path: Path) -> Picture | NotAnalysed:
-    """Return the picture of a DICOM file that was analysed before, or why there is none any more.
+    """Return the picture of a DICOM file that was analysed before, or the reason why that is no longer possible.
 
-    Where it may be called, and what it raises, is as with `analyse_file`.
+    The limits of `analyse_file` hold here as well, and so does what it raises.
     """
     with undisturbed_reading():
         try:
@@ -58,12 +58,12 @@ def picture_file(path: Path) -> Picture | NotAnalysed:
             raise
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
-        except Exception:  # noqa: BLE001 - as above: a decoder over a peer's bytes raises whatever it meets
+        except Exception:  # noqa: BLE001 - as above: a decoder may raise anything for a peer's bytes
             return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="not readable again")
 
 
 def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:
-    """Return the network's input from a dataset, or why the image gets no score."""
+    """Return the network's input from a dataset, or the reason why the image gets no score."""
     noted = assess_header(image, rules, own)
     if isinstance(noted, NotAnalysed):
         return noted
@@ -78,9 +78,9 @@ def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = Non
 def conclude(
     prepared: Prepared, *, logit: float, probability: float, threshold: float, grey_zone: float = 0.0
 ) -> Finding | NotAnalysed:
-    """Return the finding, or that the network gave no usable value: NaN and the like never become a verdict."""
+    """Return the finding; if the network gave no usable value, such as NaN, return that instead of a verdict."""
     logit, probability, threshold = float(logit), float(probability), float(threshold)
-    usable = math.isfinite(logit) and 0 <= probability <= 1 and 0 <= threshold <= 1  # false for NaN
+    usable = math.isfinite(logit) and 0 <= probability <= 1 and 0 <= threshold <= 1  # False for NaN
     if not usable:
         return NotAnalysed(reason=Reason.INFERENCE, detail="logit, probability or threshold out of range")
     return Finding(
@@ -94,6 +94,6 @@ def conclude(
 
 
 def _is_cut(image: Dataset) -> bool:
-    """Return whether an element is shorter than it says: pydicom reads a cut file as far as it goes."""
+    """Return whether an element is shorter than it declares: pydicom reads a cut file as far as it goes."""
     raw = (element for element in image.elements() if isinstance(element, RawDataElement))
     return any(len(e.value or b"") < e.length != _UNDEFINED_LENGTH for e in raw)

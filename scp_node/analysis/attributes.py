@@ -1,4 +1,4 @@
-"""Reading single attributes of a header that somebody else wrote."""
+"""Reads single attributes of a header that somebody else wrote."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-_SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
-_LONGEST_TEXT: Final = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
+_SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, space or caret: it cannot be a number or a full name
+_LONGEST_TEXT: Final = 1_024  # characters that are read, the limit of ST in PS3.5; a peer may send megabytes
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # PS3.5 Table 6.2-1 DA, and the form of ACR-NEMA
 
 
 class UnreadableAttributeError(ValueError):
-    """The attribute is there, but its value cannot be understood; the message is its keyword."""
+    """The attribute is present, but its value cannot be understood; the message is its keyword."""
 
 
 @contextmanager
 def undisturbed_reading() -> Iterator[None]:
-    """Read values as they are, and say nothing about them: pydicom's warnings print the patient's values, and log them.
+    """Read values unchanged, and suppress pydicom's warnings: they print and log the patient's values.
 
-    Changes the state of the process while it lasts: not for a process in which other threads use pydicom.
+    This changes the state of the process: do not use it while other threads use pydicom.
     """
     log = logging.getLogger("pydicom")
     silent, log.disabled = log.disabled, True
@@ -41,7 +41,7 @@ def undisturbed_reading() -> Iterator[None]:
 
 
 def code(header: Dataset, keyword: str) -> str:
-    """Return a coded value in capitals, several values joined by a space, empty where missing.
+    """Return a coded value in capitals, with several values joined by a space; "" if it is missing.
 
     Raises:
         UnreadableAttributeError: the value cannot be decoded.
@@ -49,12 +49,12 @@ def code(header: Dataset, keyword: str) -> str:
     try:
         value = header.get(keyword)
         return _joined(value).upper()
-    except Exception as error:  # pydicom converts values lazily, with whatever the bytes provoke
+    except Exception as error:  # pydicom converts values lazily, and hostile bytes make it raise anything
         raise UnreadableAttributeError(keyword) from error
 
 
 def description(header: Dataset, keyword: str) -> str:
-    """Return a free text, empty where it is missing or cannot be decoded: nothing depends on it alone."""
+    """Return free text; "" if it is missing or cannot be decoded, since no decision depends on it alone."""
     try:
         return code(header, keyword)
     except UnreadableAttributeError:
@@ -62,10 +62,10 @@ def description(header: Dataset, keyword: str) -> str:
 
 
 def integer(header: Dataset, keyword: str) -> int | None:
-    """Return a number, None where missing.
+    """Return a number; None if it is missing.
 
     Raises:
-        UnreadableAttributeError: the value is not one whole number.
+        UnreadableAttributeError: the value is not a single whole number.
     """
     text = code(header, keyword)
     if not text:
@@ -77,7 +77,7 @@ def integer(header: Dataset, keyword: str) -> int | None:
 
 
 def day(header: Dataset, keyword: str) -> date | None:
-    """Return a date, None where it is missing or is not one: PatientBirthDate is often no date."""
+    """Return a date; None if it is missing or invalid, as PatientBirthDate often is."""
     match = _DATE.fullmatch(description(header, keyword))
     try:
         return date(*map(int, match.groups())) if match else None
@@ -86,7 +86,7 @@ def day(header: Dataset, keyword: str) -> date | None:
 
 
 def items(header: Dataset, keyword: str) -> list[Dataset]:
-    """Return the items of a sequence, none where missing or where the value is no sequence.
+    """Return the items of a sequence; [] if it is missing or its value is not a sequence.
 
     Raises:
         UnreadableAttributeError: the value cannot be decoded.
@@ -99,7 +99,7 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
 
 
 def named(keyword: str, value: str) -> str:
-    """Return "keyword value" for a report or a log; the keyword alone where the value might be patient data."""
+    """Return "keyword value" for a report or a log, or only the keyword if the value might be patient data."""
     return f"{keyword} {value}" if _SAFE_CODE.fullmatch(value) else keyword
 
 

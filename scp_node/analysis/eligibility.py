@@ -1,8 +1,8 @@
-"""Whether an image is within the intended use, told from its header alone.
+"""Decides from the header alone whether an image is within the intended use.
 
-The rules are asked in the order of `_RULES`; the first reason found is the one recorded. Where coded attributes
-contradict each other the image is outside: no score is better than one that should not exist. What describes the
-study is believed only where nothing nearer to the image speaks.
+The rules run in the order of `_RULES`, and the first reason is recorded. If coded attributes contradict each other, the
+image is outside: no score is better than a wrong one. The description of the study counts only if the image and its
+series say nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scp_node.analysis.vocabulary import Statement, coded_body_part, coded_view,
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
-# PS3.4 Table B.5-1. Secondary Capture because every film of the RSNA challenge is one.
+# PS3.4 Table B.5-1. Secondary Capture is here because every film of the RSNA challenge has this class.
 _ACCEPTED_SOP_CLASSES: Final = frozenset(
     {
         "1.2.840.10008.5.1.4.1.1.1",  # Computed Radiography Image Storage
@@ -36,7 +36,7 @@ _FRONTAL_CODES: Final = frozenset({"399348003", "272479007", "399033003", "R-102
 _HUMAN_CODES: Final = frozenset({"337915000", "L-85003"})  # PS3.16 CID 7454
 _HUMAN: Final = frozenset({"HUMAN", "HOMO SAPIENS"})
 
-# Nearer to the image than StudyDescription, which speaks of several images.
+# These are closer to the image than StudyDescription, which covers several images.
 _SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
 
 _GRAYSCALE: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})  # PS3.3 C.7.6.3.1.2
@@ -45,7 +45,7 @@ _CONVERTIBLE: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Equipment:
-    """What an object says of the device that made it; here, how the node names itself."""
+    """The manufacturer and model that an object names; here, those of this node."""
 
     manufacturer: str
     model_name: str
@@ -65,12 +65,12 @@ _Rule = Callable[[_Question], _Answer]
 def assess_header(
     header: Dataset, rules: AnalysisSettings, own: Equipment | None = None
 ) -> tuple[Note, ...] | NotAnalysed:
-    """Return why the image gets no score, or the notes that its result has to carry.
+    """Return the reason why the image gets no score, or the notes for its result.
 
     Args:
         header: the dataset, with or without pixel data.
         rules: the intended use.
-        own: how this node signs what it makes, so that it never analyses its own objects.
+        own: the signature of this node's objects, so that it never analyses them.
     """
     question = _Question(header=header, rules=rules, own=own)
     notes = []
@@ -148,7 +148,7 @@ def _body_part(question: _Question) -> _Answer:
         *_coded_items(header, "AnatomicRegionSequence", _CHEST_CODES, coded_body_part),
     ]
     described = [(keyword, described_body_part(description(header, keyword))) for keyword in _SERIES_TEXTS]
-    # A room's default is CHEST whatever it takes: the description of the series may still contradict it.
+    # CHEST may be a room's default for every film, so the description of the series may still contradict it.
     if outside := _first_outside([*coded, *described]):
         return NotAnalysed(reason=Reason.BODY_PART, detail=outside)
     if _any_inside([*coded, *described]):
@@ -170,13 +170,13 @@ def _view(question: _Question) -> _Answer:
     if outside := _first_outside(coded):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
     if _any_inside(coded):
-        return None  # a series often holds both views under the description of its first image
+        return None  # descriptions do not count: a series often holds both views under that of its first image
     described = [(keyword, described_view(description(header, keyword))) for keyword in _SERIES_TEXTS]
     if outside := _first_outside(described):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
     if _any_inside(described):
         return None
-    # "CHEST LAT" rules all images of a study out; "CHEST PA" does not say that this one is the frontal one.
+    # "CHEST LAT" rules out all images of a study; "CHEST PA" does not say that this image is the frontal one.
     if described_view(description(header, "StudyDescription")) is Statement.OUTSIDE:
         return NotAnalysed(reason=Reason.VIEW, detail="StudyDescription")
     return Note.VIEW_MISSING
@@ -195,9 +195,9 @@ def _colour(question: _Question) -> _Answer:
     samples = integer(question.header, "SamplesPerPixel")
     photometric = code(question.header, "PhotometricInterpretation")
     if samples in {None, 1} and photometric in {"", *_GRAYSCALE}:
-        return None  # what is missing here fails when the pixels are read
+        return None  # a missing attribute makes the reading of the pixels fail later
     if samples == 3 and photometric in _CONVERTIBLE:
-        return None  # a grayscale film in three equal channels? only the pixels can tell
+        return None  # it may be a grayscale film in three equal channels: only the pixels can tell
     return NotAnalysed(reason=Reason.COLOUR, detail="PhotometricInterpretation")
 
 
@@ -242,8 +242,8 @@ def _coded_items(
 
 
 def _oriented_view(orientation: str) -> Statement:
-    # PS3.3 C.7.6.1.1.1: rows of a frontal film run left-right; where a side runs front to back, it was taken from the
-    # side. "L\F" proves nothing: consoles send it with every film.
+    # PS3.3 C.7.6.1.1.1: rows of a frontal film run left-right. If rows or columns run front to back, the film was taken
+    # from the side. "L\F" proves nothing: consoles send it with every film.
     front_to_back = any(direction[0] in "AP" for direction in orientation.split())
     return Statement.OUTSIDE if front_to_back else Statement.SILENT
 

@@ -1,4 +1,4 @@
-"""How old the patient was when the film was taken."""
+"""The patient's age when the film was taken."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from scp_node.analysis.attributes import day, description
 
 OLDEST_PLAUSIBLE_AGE: Final = 110  # years
 
-_AGE: Final = re.compile(r"(\d{1,3}) ?([DWMY]?)")  # PS3.5 Table 6.2-1 AS; RSNA's files leave the unit out
+_AGE: Final = re.compile(r"(\d{1,3}) ?([DWMY]?)")  # PS3.5 Table 6.2-1 AS; RSNA's files omit the unit
 _PER_YEAR: Final = {"D": 365.25, "W": 52.18, "M": 12.0, "Y": 1.0, "": 1.0}
 
 
 def stated_ages(header: Dataset) -> Iterator[tuple[str, float]]:
-    """Yield every age that the header gives, in years, after the attribute it comes from: the most direct first."""
+    """Yield the keyword and the age in years of each age that the header gives, the most direct first."""
     if match := _AGE.fullmatch(description(header, "PatientAge")):
         yield "PatientAge", int(match[1]) / _PER_YEAR[match[2]]
     born, taken = day(header, "PatientBirthDate"), _day_taken(header)

@@ -1,9 +1,9 @@
-"""From pixel data to the network's input, refusing pictures that no radiograph looks like.
+"""Turns pixel data into the network's input, and refuses pictures that no radiograph looks like.
 
-A decoder given a damaged stream often paints something and reports success; the picture itself has to be looked at.
-Every limit lies between the most extreme of 9,782 real chest films (RSNA, NIH, Kermany, Hannover) and what damage makes
-of a film: cut streams, zeroed tails, swapped bytes, noise. Both are given with it. A stream with a few wrong bytes in
-its middle stays within all of them: that takes a checksum of the sender's.
+A decoder with a damaged stream often paints something and reports success, so the picture itself is checked. Each limit
+lies between the most extreme of 9,782 real chest films (RSNA, NIH, Kermany, Hannover) and the effect of damage on a
+film: cut streams, zeroed tails, swapped bytes, noise. Both values stand beside the limit. A stream with a few wrong
+bytes in its middle stays within all limits: only a checksum by the sender could reveal that.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 
 LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
 
 INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
-PICTURE_SIDE: Final = 1024  # pixels: what a viewer's screen shows of an overlay
+PICTURE_SIDE: Final = 1024  # pixels of an overlay on the screen of a viewer
 
-_SAME_GREY: Final = 2  # display values that count as one: lossy compression ripples
+_SAME_GREY: Final = 2  # display values that count as equal, since lossy compression causes ripples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,16 +46,16 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Picture:
-    """An image as people see it."""
+    """An image for people to look at."""
 
     display: NDArray[np.uint8]  # shape (rows, columns), the longer side at most PICTURE_SIDE, air dark
 
 
 def picture(image: Dataset) -> Picture | NotAnalysed:
-    """Return the image as a viewer first shows it, made smaller where it is large, its aspect ratio kept.
+    """Return the image as a viewer first shows it; a large one is made smaller, and its aspect ratio kept.
 
     Raises:
-        MemoryError: the process may not have the memory that this image needs.
+        MemoryError: the process may not use the memory that this image needs.
     """
     try:
         display = to_display(image)
@@ -70,10 +70,10 @@ def picture(image: Dataset) -> Picture | NotAnalysed:
 
 
 def prepare(image: Dataset) -> Prepared | NotAnalysed:
-    """Return the network's input, or why the picture cannot be one. The header has been assessed before.
+    """Return the network's input, or the reason why the picture cannot be one; assess the header first.
 
     Raises:
-        MemoryError: the process may not have the memory that this image needs.
+        MemoryError: the process may not use the memory that this image needs.
     """
     try:
         display = to_display(image)
@@ -90,13 +90,18 @@ def prepare(image: Dataset) -> Prepared | NotAnalysed:
 
 
 def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[str, float]:
-    """Return what a picture looks like, in few numbers: kept with each result, to see the input drift.
+    """Return a description of a picture in a few numbers, kept with each result to show when the input drifts.
 
-    `mean`, `std`: of the inputs. `contrast`: between the darkest and the brightest 0.5 % of the pixels.
-    `darkest`, `brightest`: share of pixels at either end of what occurs. `one_grey`: largest share of one grey between
-    the ends. `flat_rows`: share of rows of one such grey. `blank_end`: share of rows at the lower end that are of one
-    grey each. `smoothness`: correlation of neighbours in the inputs.
-    `sharpness`: root mean square difference of neighbours in the inputs. All but `smoothness` in [0, 1].
+        mean, std: of the inputs
+        contrast: distance between the darkest and the brightest 0.5 % of the pixels
+        darkest, brightest: share of pixels at either end of the values that occur
+        one_grey: largest share of a single grey between the ends
+        flat_rows: share of rows that consist of one such grey
+        blank_end: share of rows that consist of one grey each, at the lower end of the picture
+        smoothness: correlation of neighbours in the inputs
+        sharpness: root mean square difference of neighbours in the inputs
+
+    All but `smoothness` are in [0, 1].
     """
     shares = _histogram(display)
     low, high = np.flatnonzero(shares)[[0, -1]]
@@ -116,7 +121,7 @@ def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[st
 
 
 def implausible(stats: Mapping[str, float]) -> str:
-    """Return which of the numbers no radiograph has, empty where all are plausible."""
+    """Return the numbers that no radiograph has, or "" if all are plausible."""
     checks = {
         "contrast": stats["contrast"] < LEAST_CONTRAST,
         "darkest": stats["darkest"] > LARGEST_DARKEST,
@@ -144,7 +149,7 @@ def _refuse(unreadable: UnreadablePixels) -> NotAnalysed:
 
 
 def _histogram(display: NDArray[np.uint8]) -> NDArray[np.float64]:
-    counts = cv2.calcHist([display], [0], None, [256], [0, 256])  # numpy's bincount would need 8 bytes a pixel
+    counts = cv2.calcHist([display], [0], None, [256], [0, 256])  # numpy's bincount would need 8 bytes per pixel
     return counts.ravel().astype(np.float64) / display.size
 
 

@@ -1,8 +1,8 @@
-"""The words by which headers say what was imaged and from where.
+"""The words of a header that say what was imaged and from where.
 
-Many films name body part and view in free text only, in the language of the room. The lists are short on purpose: a
-word is here only if it can hardly mean anything else. A free text that they do not know says nothing; a coded value
-that they do not know says something else.
+Many films name body part and view only in free text, in the language of the room. The lists are short on purpose: a
+word is here only if it can hardly mean anything else. Free text without a known word says nothing; an unknown coded
+value says something else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WORD: Final = re.compile(r"[^\W\d_]+")
 
 
 class Statement(Enum):
-    """What one text says about the body part or the view."""
+    """The statement of one text about the body part or the view."""
 
     INSIDE = auto()  # chest; frontal
     OUTSIDE = auto()  # something else
@@ -33,18 +33,18 @@ def _fold(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """Words of one meaning, and stems for scripts and languages where words grow together."""
+    """Words with the same meaning, and stems for scripts and languages in which words grow together."""
 
     words: frozenset[str]
     stems: tuple[str, ...] = ()
 
     def among(self, text: str) -> bool:
-        """Return whether `text` holds one of the terms."""
+        """Return whether `text` contains one of the terms."""
         folded = _fold(text)
         return not self.words.isdisjoint(_WORD.findall(folded)) or any(stem in folded for stem in self.stems)
 
     def cover(self, text: str) -> bool:
-        """Return whether `text` holds nothing but these words, or nothing at all."""
+        """Return whether `text` contains only these words, or is empty."""
         folded = _fold(text).strip()
         return not folded or self.words.issuperset(_WORD.findall(folded) or [folded])
 
@@ -54,11 +54,11 @@ def _terms(*lines: str, stems: str = "") -> Terms:
     return Terms(words, tuple(_fold(stems).split()))
 
 
-# Stated, yet saying nothing: defaults of consoles and anonymisers, and postures.
+# Values without a meaning: defaults of consoles and anonymisers, and postures.
 _PLACEHOLDERS: Final = _terms("ANY BLANK DEFAULT N A NA NONE OTHER STANDARD UNDEFINED UNKNOWN UNSPECIFIED VIEW")
 _NO_VIEW: Final = _terms(*_PLACEHOLDERS.words, "CHEST THORAX ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
 
-# "THORACIC" and "TORÁCICA" are missing on purpose: the thoracic spine is no chest.
+# "THORACIC" and "TORÁCICA" are missing on purpose, since they also name the spine.
 _CHEST: Final = _terms(
     "CHEST CHESTAP CHESTPA CXR PCXR LUNG LUNGS",  # CHEST: PS3.16 Annex L
     "THORAX THX LUNGE LUNGEN BRUSTKORB LONGEN",
@@ -90,21 +90,21 @@ _LATERAL: Final = _terms(
     "SEITLICH SEITL PROFIL PERFIL DWARS BOCZNE BOCZNY",
     stems="БОКОВ 側面 侧位 側位 측면",
 )
-_SPECIAL: Final = _terms(  # even where taken from the front, not what the network has learnt
+_SPECIAL: Final = _terms(  # the network has not learnt these, not even from the front
     "OBLIQUE OBLIQUES OBL OBLICUA OBLIQUA OBLIQUO SCHRÄG SCHRAEG LAO RAO LPO RPO LLO RLO",
     "DECUB DECUBITUS LLD RLD SEITENLAGE LORDOTIC APICAL TANGENTIAL AXIAL",
 )
 
 
 def coded_body_part(text: str) -> Statement:
-    """Return what a coded value says: inside only if it is the chest and no more."""
+    """Return the statement of a coded value: INSIDE only if it names the chest and nothing else."""
     if _PLACEHOLDERS.cover(text):
         return Statement.SILENT
     return Statement.INSIDE if _CHEST.among(text) and not _ANOTHER_PART.among(text) else Statement.OUTSIDE
 
 
 def described_body_part(text: str) -> Statement:
-    """Return what a free text says: silent where it names no part, or the chest and another."""
+    """Return the statement of free text: SILENT if it names no part, or the chest and another part."""
     chest, another = _CHEST.among(text), _ANOTHER_PART.among(text)
     if chest == another:
         return Statement.SILENT
@@ -112,7 +112,7 @@ def described_body_part(text: str) -> Statement:
 
 
 def coded_view(text: str) -> Statement:
-    """Return what a coded value says: inside only if it is a frontal view and no other."""
+    """Return the statement of a coded value: INSIDE only if it names a frontal view and no other."""
     if _NO_VIEW.cover(text):
         return Statement.SILENT
     if _LATERAL.among(text) or _SPECIAL.among(text):
@@ -121,7 +121,7 @@ def coded_view(text: str) -> Statement:
 
 
 def described_view(text: str) -> Statement:
-    """Return what a free text says: silent where it names no view, or a frontal and a lateral one."""
+    """Return the statement of free text: SILENT if it names no view, or a frontal and a lateral view."""
     if _SPECIAL.among(text):
         return Statement.OUTSIDE
     frontal, lateral = _FRONTAL.among(text), _LATERAL.among(text)

@@ -1,4 +1,4 @@
-"""The command `scp-node`: thin, every command calls into the node."""
+"""The command `scp-node`: a thin layer, every command calls into the node."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MANY: Final = 100  # images that `reanalyse` takes without being told so
 
 
 class Format(StrEnum):
-    """How `audit` prints."""
+    """The output format of `audit`."""
 
     TABLE = "table"
     CSV = "csv"
@@ -50,7 +50,7 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """Run the command line; known problems end with one line and exit status 2."""
+    """Run the command line; a known problem ends it with one line and exit status 2."""
     from scp_node.cli.problems import KNOWN_PROBLEMS  # noqa: PLC0415
 
     try:

@@ -1,4 +1,4 @@
-"""What all commands share: where they print, and where their settings come from."""
+"""The parts that all commands share: their output, and their settings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ConfigOption = Annotated[
 
 
 def settings_of(config: Path | None) -> Settings:
-    """Return the settings, with the log set up by them."""
+    """Return the settings, and set up the log by them."""
     settings = load_settings(config)
     configure_logging(settings.log)
     return settings

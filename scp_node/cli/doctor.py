@@ -1,4 +1,4 @@
-"""Looks for what would keep a node from working, and says what to do about it."""
+"""Looks for problems that would keep a node from working, and says what to do about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that an operator can mend: shown as one line, never as a traceback."""
+"""The errors that an operator can fix: shown as one line, never as a traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands print."""
+"""Prints the tables of the commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from scp_node.ledger import AuditRow
 
 
 def print_audit(rows: Iterable[AuditRow], style: str, console: Console) -> None:
-    """Print audit rows as a table, as CSV, or as JSON: one object a line."""
+    """Print audit rows as a table, as CSV, or as JSON with one object a line."""
     if style == "json":
         for row in rows:
             sys.stdout.write(json.dumps(row.document(), ensure_ascii=False) + "\n")
@@ -72,7 +72,7 @@ def _outcome(row: AuditRow) -> str:
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files, and those below the folders, in order of their names.
+    """Return the files, and all files below the folders, sorted by name.
 
     Raises:
         UsageError: a path does not exist.
@@ -86,7 +86,7 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str, console: Console) -> int:
-    """Send the files with a progress bar; return 0 when all were taken.
+    """Send the files with a progress bar; return 0 if the peer took all of them.
 
     Raises:
         UsageError: `to` is not HOST:PORT, or a path does not exist.

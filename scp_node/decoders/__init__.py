@@ -1,4 +1,4 @@
-"""Reads pixel data in processes of its own, so that a decoder that dies, hangs or fills the memory costs one image."""
+"""Reads pixel data in separate processes, so that a decoder that dies, hangs or fills the memory costs one image."""
 
 from scp_node.decoders.pool import DECODER, DecoderPool
 from scp_node.decoders.process import DecoderStartError

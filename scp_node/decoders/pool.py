@@ -1,4 +1,4 @@
-"""Decoding in processes of its own: a bomb, a hang or a crash of a decoder ends that process, and nothing else."""
+"""Decodes in separate processes: a bomb, a hang or a crash of a decoder ends only its process."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from scp_node.decoders.wire import OutOfMemory, Setup
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings
 
-DECODER: Final = ("-P", "-m", "scp_node.decoders.program")  # -P: a module in the working folder is not ours
+DECODER: Final = ("-P", "-m", "scp_node.decoders.program")  # -P: do not import modules from the working folder
 
-_MOST_FAILED_STARTS: Final = 3  # in one call: one may have been ended by somebody else
+_MOST_FAILED_STARTS: Final = 3  # in one call; somebody else may have ended one of the processes
 _MISUNDERSTOOD: Final = NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="decoder answered another question")
 
 
 class DecoderPool:
-    """Decoder processes, kept from image to image; safe for many threads, which take turns.
+    """Decoder processes that are reused from image to image; for many threads, which take turns.
 
-    An image whose decoder crashed or ran out of memory is given to a second one before it is blamed: the first may have
-    been ended by somebody else, or have been full of what earlier images left.
+    If a decoder crashes or runs out of memory, a second one gets the image before the image is blamed: somebody else
+    may have ended the first, or earlier images may have filled its memory.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class DecoderPool:
         """Start the processes, without waiting for them.
 
         Args:
-            rules: the intended use, and how long one image may take.
-            processes: how many images are read at the same time, at least 1.
-            memory_mib: by how much one process may grow while it reads an image; 850 for the largest that is accepted.
-            own: how this node signs what it makes.
+            rules: the intended use, and the time limit for one image.
+            processes: number of images that are read at the same time, at least 1.
+            memory_mib: growth allowed to a process while it reads an image; the largest accepted image needs 850.
+            own: the signature of this node's objects.
             program: arguments of the Python interpreter that start a decoder process.
 
         Raises:
-            DecoderStartError: the system starts no process.
+            DecoderStartError: the system cannot start a process.
         """
         if processes < 1:
             raise ValueError("a pool has at least one process")
@@ -68,12 +68,12 @@ class DecoderPool:
             raise
 
     def longest_seconds(self, images: int) -> float:
-        """Return after which time so many images are read, whatever they do: each may be tried twice."""
+        """Return the longest time in which `images` images are read, each tried at most twice."""
         rounds = -(-images // self._size)
         return 2 * rounds * (self._seconds + START_SECONDS)
 
     def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
-        """Return for each DICOM file, in the same order, the network's input or why the image gets no score.
+        """Return for each DICOM file, in order, the network's input or the reason why the image gets no score.
 
         Raises:
             DecoderStartError: a decoder process does not start.
@@ -82,7 +82,7 @@ class DecoderPool:
         return [answer if isinstance(answer, Prepared | NotAnalysed) else _MISUNDERSTOOD for answer in answers]
 
     def picture(self, path: Path) -> Picture | NotAnalysed:
-        """Return the picture of a DICOM file that was analysed before, or why there is none any more.
+        """Return the picture of a DICOM file that was analysed before, or the reason why that is no longer possible.
 
         Raises:
             DecoderStartError: a decoder process does not start.
@@ -100,12 +100,12 @@ class DecoderPool:
                     self._hand_out(batch)
                     self._collect(batch)
             finally:
-                for process in batch.busy:  # after an exception: its answer must not be taken for a later one
+                for process in batch.busy:  # after an exception: nobody may take its answer for a later one
                     self._discard(process)
             return [batch.outcomes[index] for index in range(len(paths))]
 
     def close(self) -> None:
-        """End the processes; waits for the images of another thread. Closing twice is no error."""
+        """End the processes after the images of other threads; a second call does nothing."""
         with self._lock:
             self._closed = True
             while self._processes:
@@ -175,7 +175,7 @@ class DecoderPool:
 
 
 class _Batch:
-    """The images of one call, by their place in it."""
+    """The images of one call, by their index in it."""
 
     def __init__(self, paths: Sequence[Path], *, picture: bool) -> None:
         self.paths = paths
@@ -188,7 +188,7 @@ class _Batch:
 
 
 def _readable(processes: Sequence[DecoderProcess]) -> list[DecoderProcess]:
-    """Wait until one of the processes says something, or the first deadline, and return those that did."""
+    """Wait until a process writes something, or for the first deadline; return the processes that wrote."""
     if not processes:
         return []
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""One decoder process, as the node sees it."""
+"""One decoder process, seen from the node."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from scp_node.domain import NotAnalysed
 START_SECONDS: Final = 60.0
 _KILL_SECONDS: Final = 5.0
 _CHUNK: Final = 262_144
-# What a decoder process needs of our environment. The rest may hold the password of the database.
+# The variables that a decoder process needs. Others may hold the password of the database.
 _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "TMPDIR")
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 class DecoderStartError(Exception):
-    """A decoder process does not start: the installation or the machine is at fault, no image is."""
+    """A decoder process does not start: the installation or the machine is at fault, not an image."""
 
 
 class DecoderEndedError(Exception):
-    """The decoder process ended, or wrote something that is no reply to its request."""
+    """The decoder process ended, or wrote something else than a reply to its request."""
 
 
 class DecoderProcess:
-    """A process that is starting, idle, or busy with one image; not safe for several threads."""
+    """A process that is starting, idle, or busy with one image; for one thread only."""
 
     def __init__(self, program: Sequence[str], setup: Setup) -> None:
-        """Start it, without waiting until it is ready.
+        """Start the process, without waiting until it is ready.
 
         Raises:
-            DecoderStartError: the system starts no process.
+            DecoderStartError: the system cannot start a process.
         """
         lifeline, self._lifeline = os.pipe()
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, with arguments of the program's author
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter, with arguments from this program
                 [sys.executable, *program, str(lifeline)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=[lifeline],
-                start_new_session=True,  # a Ctrl-C at the terminal is for the node
+                start_new_session=True,  # a Ctrl-C at the terminal must reach only the node
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
             )
         except OSError as error:
@@ -66,7 +66,7 @@ class DecoderProcess:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it waits for an image."""
+        """Whether the process waits for an image."""
         return not self._waited_for
 
     def fileno(self) -> int:
@@ -74,17 +74,17 @@ class DecoderProcess:
         return self._output.fileno()
 
     def ask(self, path: Path, seconds: float, *, picture: bool = False) -> bool:
-        """Give it an image; return whether it took it: an idle process may have been ended by somebody else."""
+        """Give the process an image; return False if it did not take it, since somebody may have ended it."""
         self._requests += 1
         self._waited_for = True
         self.deadline = time.monotonic() + seconds
         return self._send(Request(number=self._requests, path=path, picture=picture).encode())
 
     def receive(self) -> Prepared | Picture | NotAnalysed | OutOfMemory | None:
-        """Read what there is; return its answer about the image once that is whole.
+        """Read what the process has written; return its answer about the image once that is complete, else None.
 
         Raises:
-            DecoderEndedError: nothing useful will come any more.
+            DecoderEndedError: the process cannot answer any more.
         """
         chunk = os.read(self.fileno(), _CHUNK)
         if not chunk:
@@ -98,14 +98,14 @@ class DecoderProcess:
             return None
         number, answer = reply
         if number != self._requests or isinstance(answer, Ready) is self._ready or self._received:
-            raise DecoderEndedError  # an answer about another image is worse than none
+            raise DecoderEndedError  # an answer about another image is worse than no answer
         self._ready, self._waited_for = True, False
         return None if isinstance(answer, Ready) else answer
 
     def stop(self) -> int | None:
-        """End it, and return its exit status as `subprocess` gives it."""
+        """End the process, and return its exit status in the form of `subprocess`."""
         self._process.kill()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # stuck in the kernel: it ends when that lets it
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it is stuck in the kernel
             self._process.wait(_KILL_SECONDS)
         self._input.close()
         self._output.close()
@@ -114,7 +114,7 @@ class DecoderProcess:
 
     def _send(self, line: bytes) -> bool:
         try:
-            self._input.write(line)  # fits into the pipe, which is empty: does not block
+            self._input.write(line)  # the pipe is empty and the line fits, so this does not block
         except BrokenPipeError:
             return False
         return True

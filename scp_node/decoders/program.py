@@ -1,7 +1,7 @@
-"""The program of a decoder process: reads one image after another, and may die of any of them.
+"""The program of a decoder process: reads one image after another, and any of them may kill it.
 
-Started by `scp_node.decoders.pool`. The first line of its input is a `Setup`, every further one a request. It ends
-with its input, and at once when the node is gone, even in the middle of an image.
+`scp_node.decoders.pool` starts it. The first line of its input is a `Setup`, every other line a request. It ends when
+its input ends, and at once when the node is gone, even in the middle of an image.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from scp_node.settings import AnalysisSettings
 Analyse = Callable[[Path, AnalysisSettings, Equipment | None], Prepared | NotAnalysed]
 
 _MIB: Final = 1024 * 1024
-_STATM: Final = Path("/proc/self/statm")  # its first number is the size of our address space in pages
+_STATM: Final = Path("/proc/self/statm")  # its first number is the size of this process's address space in pages
 
 
 def main(analyse: Analyse = analyse_file) -> None:
-    """Answer requests until there are no more; the argument of the program is the lifeline's descriptor."""
+    """Answer requests until the input ends; the program's argument is the descriptor of the lifeline."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # sent to the whole group: the node ends us when it has our answer
+        signal.signal(number, signal.SIG_IGN)  # sent to the whole group; the node ends this process later
     end_with_parent(int(sys.argv[1]))
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb", buffering=0)
     setup = Setup.decode(requests.readline())
@@ -52,10 +52,11 @@ def main(analyse: Analyse = analyse_file) -> None:
 
 
 def end_with_parent(lifeline: int) -> None:
-    """Let the kernel end this process when the other end of the pipe `lifeline` closes: when its holder is dead.
+    """Let the kernel end this process when the other end of the pipe `lifeline` closes: then the node is dead.
 
-    A thread that waits for it would not run while a decoder holds the interpreter; PR_SET_PDEATHSIG would fire when the
-    thread ends that started us. Where a pipe cannot send signals (not Linux), the end of the input has to do.
+    A thread that waits for that could not run while a decoder holds the interpreter. PR_SET_PDEATHSIG would fire when
+    the thread ends that started this process. Where a pipe cannot send signals (not on Linux), the process ends with
+    its input.
     """
     if hasattr(os, "O_ASYNC"):
         signal.signal(signal.SIGIO, signal.SIG_DFL)  # ends the process
@@ -64,9 +65,9 @@ def end_with_parent(lifeline: int) -> None:
 
 
 def _limit(memory_mib: int) -> None:
-    """Let this process grow by so much, and write no file: neither a core dump nor anything else of a patient's."""
+    """Limit the growth of this process, and forbid it to write files: a core dump would hold a patient's data."""
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0}
-    if _STATM.exists():  # Linux: elsewhere nothing tells our size, and the limit would not be kept
+    if _STATM.exists():  # Linux; other systems do not tell the size, and do not enforce the limit
         pages = int(_STATM.read_text(encoding="ascii").split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + memory_mib * _MIB
     for limit, value in limits.items():
@@ -74,7 +75,7 @@ def _limit(memory_mib: int) -> None:
 
 
 def _silence() -> None:
-    """Drop what libraries print about an image, on our standard output too; the errors of starting have been told."""
+    """Drop what libraries print about an image, also on standard output; start errors were reported before."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
     os.dup2(nothing, 2)

@@ -1,4 +1,4 @@
-"""The decoders as one loop of the worker sees them: what reads for minutes is no hang of the loop that waits."""
+"""The decoders for one loop of the worker: a read that takes minutes does not count as a hang of the loop."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from scp_node.runtime.heartbeat import Progress
 
 
 class WatchedDecoder:
-    """Decoders that have their own deadline for each image: the loop's own begins again when they are done."""
+    """Decoders with a deadline for each image; the deadline of the loop starts again when they are done."""
 
     def __init__(self, pool: DecoderPool, progress: Progress, *, others: int) -> None:
-        """Read with `pool`, which may first read `others` images of another loop."""
+        """Read with `pool`, which may first have to read `others` images of another loop."""
         self._pool = pool
         self._progress = progress
         self._others = others
 
     def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
-        """As `DecoderPool.prepare_many`."""
+        """See `DecoderPool.prepare_many`."""
         with self._progress.stage(self._pool.longest_seconds(len(paths) + self._others)):
             return self._pool.prepare_many(paths)
 
     def picture(self, path: Path) -> Picture | NotAnalysed:
-        """As `DecoderPool.picture`."""
+        """See `DecoderPool.picture`."""
         with self._progress.stage(self._pool.longest_seconds(1 + self._others)):
             return self._pool.picture(path)

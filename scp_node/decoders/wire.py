@@ -1,8 +1,7 @@
-"""What the node and its decoder processes say to each other.
+"""The messages between the node and its decoder processes.
 
-Nothing here can run code: a decoder reads hostile bytes with C libraries, so the node never unpickles what it wrote.
-Requests are lines of JSON. A reply is three numbers, a JSON object, and the network's input or the picture where there
-is one.
+No message can run code: a decoder reads hostile bytes with C libraries, so the node never unpickles its output. A
+request is a line of JSON. A reply is three numbers, a JSON object, and the network's input or the picture, if any.
 """
 
 from __future__ import annotations
@@ -29,28 +28,28 @@ _MOST_JSON_BYTES: Final = 65_536
 
 
 class GarbledReplyError(Exception):
-    """A decoder wrote something that is no reply."""
+    """A decoder wrote something else than a reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setup:
-    """What a decoder process is told first."""
+    """The first message to a decoder process."""
 
     rules: AnalysisSettings
     own: Equipment | None
     memory_mib: int
 
     def encode(self) -> bytes:
-        """Return the line that says it."""
+        """Return the message as a line."""
         own = asdict(self.own) if self.own else None
         return _line({"rules": self.rules.model_dump(mode="json"), "own": own, "memory_mib": self.memory_mib})
 
     @classmethod
     def decode(cls, line: bytes) -> Setup:
-        """Return what the line says."""
-        said = json.loads(line)
-        own = Equipment(**said["own"]) if said["own"] else None
-        return cls(rules=AnalysisSettings(**said["rules"]), own=own, memory_mib=said["memory_mib"])
+        """Return the message of a line."""
+        fields = json.loads(line)
+        own = Equipment(**fields["own"]) if fields["own"] else None
+        return cls(rules=AnalysisSettings(**fields["rules"]), own=own, memory_mib=fields["memory_mib"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,44 +67,44 @@ Answer = Prepared | Picture | NotAnalysed | Ready | OutOfMemory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked of a decoder process about one image."""
+    """A request about one image."""
 
     number: int
     path: Path
-    picture: bool = False  # the picture for people, else the network's input
+    picture: bool = False  # True asks for the picture for people, False for the network's input
 
     def encode(self) -> bytes:
-        """Return the line that says it."""
+        """Return the message as a line."""
         return _line({"number": self.number, "path": str(self.path), "picture": self.picture})
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
-        """Return what the line says."""
-        said = json.loads(line)
-        return cls(number=said["number"], path=Path(said["path"]), picture=said["picture"])
+        """Return the message of a line."""
+        fields = json.loads(line)
+        return cls(number=fields["number"], path=Path(fields["path"]), picture=fields["picture"])
 
 
 def encode_reply(number: int, answer: Answer) -> bytes:
     """Return the bytes of a reply."""
-    said: dict[str, Any] = {"kind": type(answer).__name__}
+    fields: dict[str, Any] = {"kind": type(answer).__name__}
     pixels = b""
     if isinstance(answer, Prepared):
-        said |= {"notes": answer.notes, "input_stats": dict(answer.input_stats)}
+        fields |= {"notes": answer.notes, "input_stats": dict(answer.input_stats)}
         pixels = answer.inputs.astype(_INPUT, copy=False).tobytes()
     elif isinstance(answer, Picture):
-        said |= {"rows": answer.display.shape[0]}
+        fields |= {"rows": answer.display.shape[0]}
         pixels = answer.display.tobytes()
     elif isinstance(answer, NotAnalysed):
-        said |= {"reason": answer.reason, "detail": answer.detail}
-    text = json.dumps(said).encode()
+        fields |= {"reason": answer.reason, "detail": answer.detail}
+    text = json.dumps(fields).encode()
     return _HEAD.pack(number, len(text), len(pixels)) + text + pixels
 
 
 def take_reply(received: bytearray) -> tuple[int, Answer] | None:
-    """Remove a whole reply from what was received and return it, None as long as it is not whole.
+    """Remove a whole reply from `received` and return it; None until it is whole.
 
     Raises:
-        GarbledReplyError: this is no reply, nor the beginning of one.
+        GarbledReplyError: the bytes are not a reply or the beginning of one.
     """
     if len(received) < _HEAD.size:
         return None
@@ -124,18 +123,18 @@ def take_reply(received: bytearray) -> tuple[int, Answer] | None:
         raise GarbledReplyError from error
 
 
-def _answer(said: dict[str, Any], pixels: bytes) -> Answer:
-    match said["kind"]:
+def _answer(fields: dict[str, Any], pixels: bytes) -> Answer:
+    match fields["kind"]:
         case "Prepared":
             return Prepared(
                 inputs=np.frombuffer(pixels, dtype=_INPUT).reshape(INPUT_SHAPE),
-                notes=tuple(Note(note) for note in said["notes"]),
-                input_stats={str(name): float(value) for name, value in said["input_stats"].items()},
+                notes=tuple(Note(note) for note in fields["notes"]),
+                input_stats={str(name): float(value) for name, value in fields["input_stats"].items()},
             )
         case "Picture":
-            return Picture(display=_display(pixels, rows=int(said["rows"])))
+            return Picture(display=_display(pixels, rows=int(fields["rows"])))
         case "NotAnalysed":
-            return NotAnalysed(reason=Reason(said["reason"]), detail=str(said["detail"]))
+            return NotAnalysed(reason=Reason(fields["reason"]), detail=str(fields["detail"]))
         case "Ready":
             return Ready()
         case "OutOfMemory":

@@ -45,11 +45,11 @@ class Sent:
 
     patient: str
     view: str
-    at: float  # monotonic second of its last C-STORE response
+    at: float  # monotonic time in seconds of its last C-STORE response
 
 
 def main() -> int:
-    """Run the demonstration; return 0 when every study got its report."""
+    """Run the demonstration; return 0 if every study got its report."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("images", nargs="?", type=Path, help="folder of DICOM files; default: synthetic phantoms")
     parser.add_argument("--keep", action="store_true", help="leave node and PACS running until Enter is pressed")
@@ -143,7 +143,7 @@ def _wait_for_node(node: subprocess.Popen[bytes], settings: Settings) -> None:
 
 
 def _warm_up(folder: Path, settings: Settings, pacs: Pacs) -> None:
-    """Send one phantom first: its report tells that the worker has loaded the model, which is not what is timed."""
+    """Send one phantom first: its report shows that the worker has loaded the model, whose time is not measured."""
     file = folder / "synthetic-phantom-warm-up.dcm"
     phantom_image(99, opacity=False).save_as(file, enforce_file_format=True)
     with console.status("the worker loads the model"):

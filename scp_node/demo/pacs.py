@@ -1,4 +1,4 @@
-"""The PACS of the demonstration: a real Orthanc where it is installed, else a small Storage SCP of our own."""
+"""The PACS of the demonstration: Orthanc if it is installed, otherwise a small Storage SCP."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _START_SECONDS: Final = 20.0
 
 
 class Pacs(Protocol):
-    """Where the reports arrive."""
+    """Receives the reports."""
 
     name: str
     port: int
-    look: str  # where a person sees what arrived
+    look: str  # where a person can see the arrivals
 
     def new_reports(self) -> list[tuple[float, Dataset]]:
-        """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
+        """Return the reports since the last call, each with the monotonic time of its arrival in seconds."""
 
     def close(self) -> None:
         """Stop."""
@@ -106,7 +106,7 @@ class OrthancPacs:
         return body
 
     def new_reports(self) -> list[tuple[float, Dataset]]:
-        """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
+        """Return the reports since the last call, each with the monotonic time of its arrival in seconds."""
         changes = json.loads(self._get(f"/changes?since={self._seen}&limit=1000"))
         arrived = time.monotonic()
         self._seen = changes["Last"]
@@ -127,7 +127,7 @@ class StoragePacs:
     name = "a small Storage SCP (Orthanc is not installed)"
 
     def __init__(self, folder: Path, port: int = 0) -> None:
-        """Start it on `port`, or a free one."""
+        """Start it on `port`, or on a free one."""
         folder.mkdir(parents=True)
         self._folder = folder
         self._arrived: queue.SimpleQueue[tuple[float, Dataset]] = queue.SimpleQueue()
@@ -148,18 +148,18 @@ class StoragePacs:
         return 0x0000
 
     def new_reports(self) -> list[tuple[float, Dataset]]:
-        """Return the reports that arrived since the last call, with the monotonic second of their arrival."""
+        """Return the reports since the last call, each with the monotonic time of its arrival in seconds."""
         return [self._arrived.get() for _ in range(self._arrived.qsize())]
 
     def close(self) -> None:
-        """Stop, and abort what is open: a peer that keeps its association would go on storing."""
+        """Stop, and abort open associations: a peer that keeps one would go on storing."""
         self._open.close()
 
 
 @contextlib.contextmanager
 def serving_ae(ae: AE, handlers: list[Any], port: int = 0) -> Iterator[int]:
-    """Serve an AE of pynetdicom on `port`, or a free one, which is given; at the end abort what is still open."""
-    with contextlib.ExitStack() as stack:  # closes what pynetdicom leaves open after an abort
+    """Serve an AE of pynetdicom on `port` or a free one, and yield the port; at the end abort open associations."""
+    with contextlib.ExitStack() as stack:  # closes the sockets that pynetdicom leaves open after an abort
         closing = evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
         server = cast("Any", ae.start_server((_LOOPBACK, port), block=False, evt_handlers=[*handlers, closing]))
         try:

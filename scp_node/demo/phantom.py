@@ -1,4 +1,4 @@
-"""Synthetic chest phantoms: pictures that look a little like a frontal film, made by arithmetic and named as such.
+"""Synthetic chest phantoms: computed pictures that look a little like a frontal film, and are named so.
 
 They show that the path works. They say nothing about how well the model reads real films.
 """
@@ -21,7 +21,7 @@ _LUNGS: Final = ((0.31, 0.46), (0.69, 0.46))  # centres as shares of width and h
 
 
 def phantom_pixels(seed: int, *, opacity: bool, size: int = 512) -> NDArray[np.uint16]:
-    """Return a 12-bit picture of shape (size, size), air dark, with bright patches in the lungs when `opacity`."""
+    """Return a 12-bit picture of shape (size, size), air dark; with `opacity` it has bright patches in the lungs."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
     picture = 0.78 * _ellipse(x, y, (0.5, 0.62), (0.46, 0.62), soft=0.04)  # the trunk
@@ -37,7 +37,7 @@ def phantom_pixels(seed: int, *, opacity: bool, size: int = 512) -> NDArray[np.u
 
 
 def _opacities(x: NDArray[np.float64], y: NDArray[np.float64], random: np.random.Generator) -> NDArray[np.float64]:
-    """Return soft patches in both lungs and mottle all over: what the demonstration model takes for an opacity."""
+    """Return soft patches in both lungs and mottle everywhere: the demonstration model reads these as an opacity."""
     mottle = cv2.resize(random.normal(0, 0.1, (24, 24)), x.shape, interpolation=cv2.INTER_CUBIC).astype(np.float64)
     for number in range(6):
         column = _LUNGS[number % 2][0] + random.uniform(-0.05, 0.05)
@@ -55,14 +55,14 @@ def _ellipse(
     *,
     soft: float,
 ) -> NDArray[np.float64]:
-    """Return 1 inside, 0 outside, with an edge of width `soft` (share of the picture)."""
+    """Return 1 inside the ellipse and 0 outside, with an edge of width `soft` as a share of the picture."""
     distance = np.hypot((x - centre[0]) / radii[0], (y - centre[1]) / radii[1])
     edge: NDArray[np.float64] = 1 / (1 + np.exp((distance - 1) * min(radii) * 8 / soft))
     return edge
 
 
 def phantom_image(seed: int, *, opacity: bool, view: str = "PA") -> Dataset:
-    """Return a Computed Radiography image of a phantom, ready to be saved; equal arguments give equal images."""
+    """Return a Computed Radiography image of a phantom, ready to save; equal arguments give equal images."""
     pixels = phantom_pixels(seed, opacity=opacity)
     image = Dataset()
     image.SOPClassUID = ComputedRadiographyImageStorage

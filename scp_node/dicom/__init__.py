@@ -1,1 +1,1 @@
-"""Bytes of the standard: no socket, no SQL."""
+"""Bytes of the standard, without sockets and without SQL."""

@@ -1,4 +1,4 @@
-"""Storage commitment as both associations speak it: what is asked, and what an N-EVENT-REPORT says (PS3.4 Annex J)."""
+"""The messages of storage commitment: the request, and the N-EVENT-REPORT that answers it (PS3.4 Annex J)."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _FAILURE_REASON: Final = 0x0008_1197
 
 
 class EventStatus(IntEnum):
-    """What an N-EVENT-REPORT is answered, PS3.7 section 10.1.1.1.8."""
+    """The status in the response to an N-EVENT-REPORT, PS3.7 section 10.1.1.1.8."""
 
     SUCCESS = 0x0000
-    PROCESSING_FAILURE = 0x0110  # it is none of our destinations that reports
+    PROCESSING_FAILURE = 0x0110  # the sender is not one of the node's destinations
     NO_SUCH_SOP_INSTANCE = 0x0112
     NO_SUCH_EVENT_TYPE = 0x0113
     INVALID_ARGUMENT_VALUE = 0x0115
     NO_SUCH_SOP_CLASS = 0x0118
-    RESOURCE_LIMITATION = 0x0213  # too long, or we cannot take it now
+    RESOURCE_LIMITATION = 0x0213  # the report is too long, or the node cannot take it now
 
 
 class EventRefusedError(Exception):
-    """The N-EVENT-REPORT is not taken; the message says nothing of what it holds."""
+    """The N-EVENT-REPORT is refused; the message does not quote its contents."""
 
     def __init__(self, status: EventStatus, reason: str) -> None:
         """Refuse with `status`."""
@@ -55,7 +55,7 @@ class EventRefusedError(Exception):
 
 
 def new_transaction_uid() -> str:
-    """Return a UID that no request had before, PS3.5 section B.2."""
+    """Return a new, unique UID, PS3.5 section B.2."""
     return f"2.25.{uuid.uuid4().int}"
 
 
@@ -68,7 +68,7 @@ def encoded_request(transaction_uid: str, references: Iterable[Reference], trans
 
 
 def encoded(dataset: Dataset, transfer_syntax: str) -> bytes:
-    """Return a dataset of ours in one of `SYNTAXES`."""
+    """Return the bytes of a dataset in `transfer_syntax`, one of `SYNTAXES`."""
     data = encode(dataset, transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True)
     if data is None:
         raise ValueError("dataset cannot be encoded")
@@ -76,10 +76,10 @@ def encoded(dataset: Dataset, transfer_syntax: str) -> bytes:
 
 
 def read_event(message: Any, transfer_syntax: str) -> CommitmentReport:
-    """Return what an N-EVENT-REPORT request, pynetdicom's primitive, reports.
+    """Return the report in an N-EVENT-REPORT request, which is a primitive of pynetdicom.
 
     Raises:
-        EventRefusedError: it is no report of the Storage Commitment Push Model, or not well formed.
+        EventRefusedError: it is not a report of the Storage Commitment Push Model, or not well formed.
     """
     if message.AffectedSOPClassUID != PUSH_MODEL:
         raise EventRefusedError(EventStatus.NO_SUCH_SOP_CLASS, "SOP class of the event is not storage commitment")
@@ -92,7 +92,7 @@ def read_event(message: Any, transfer_syntax: str) -> CommitmentReport:
         raise EventRefusedError(EventStatus.RESOURCE_LIMITATION, "report is larger than any that we asked for")
     try:
         report = _read(data, transfer_syntax)
-    except Exception as error:  # pydicom raises what comes, for whatever a peer may send
+    except Exception as error:  # pydicom may raise anything for a peer's bytes
         raise EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report is not well formed") from error
     if report.failed and message.EventTypeID == ALL_COMMITTED:
         raise EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report of success names failures")
@@ -100,7 +100,7 @@ def read_event(message: Any, transfer_syntax: str) -> CommitmentReport:
 
 
 def event_response(event: Any, status: EventStatus) -> N_EVENT_REPORT:
-    """Return the answer to an N-EVENT-REPORT request, both pynetdicom's primitives."""
+    """Return the response to an N-EVENT-REPORT request; both are primitives of pynetdicom."""
     response = N_EVENT_REPORT()
     response.MessageIDBeingRespondedTo = event.MessageID
     if event.AffectedSOPClassUID == PUSH_MODEL:
@@ -115,7 +115,7 @@ def event_response(event: Any, status: EventStatus) -> N_EVENT_REPORT:
 
 def _read(data: bytes, transfer_syntax: str) -> CommitmentReport:
     implicit = transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
-    for _ in Walker(memoryview(data), implicit=implicit).elements():  # bounds and depth, before pydicom recurses
+    for _ in Walker(memoryview(data), implicit=implicit).elements():  # checks bounds and depth before pydicom recurses
         pass
     information = decode(BytesIO(data), implicit, is_little_endian=True)
     failed = {_reference(item): _failure_reason(item) for item in _items(information, _FAILED_SOP_SEQUENCE)}
@@ -154,7 +154,7 @@ def _uid(dataset: Dataset, tag: int) -> str:
 
 
 def _raw(dataset: Dataset, tag: int) -> bytes:
-    """Return the bytes of a value: pydicom's conversion would write a bad one into a warning."""
+    """Return the bytes of a value: pydicom would convert it, and quote a bad value in a warning."""
     value = dataset.get_item(tag).value
     if not isinstance(value, bytes):
         raise DamagedError("a sequence in place of a value")

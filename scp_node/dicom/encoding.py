@@ -1,6 +1,6 @@
-"""Walk an encoded dataset (PS3.5 section 7) without decoding a value: bounds and nesting are checked, nothing is built.
+"""Walks an encoded dataset (PS3.5 section 7), checks bounds and nesting, and decodes no value.
 
-Recursion is a list here, so that depth is a number to compare and never a crash.
+It uses a list instead of recursion, so that the depth is a number to compare and never causes a crash.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from pydicom.datadict import dictionary_VR
 
 MAXIMUM_DEPTH: Final = 64  # sequences within sequences; the deepest known object has 40
-MAXIMUM_ELEMENTS: Final = 200_000  # a radiograph has some hundred
+MAXIMUM_ELEMENTS: Final = 200_000  # a radiograph has a few hundred
 UNDEFINED_LENGTH: Final = 0xFFFF_FFFF
 PIXEL_DATA: Final = (0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010)  # Float, Double Float, Pixel Data
 
@@ -29,24 +29,24 @@ _IMPLICIT_HEADER: Final = struct.Struct("<HHL")
 
 
 class DamagedError(ValueError):
-    """The bytes are not a complete, well-formed dataset; the message says nothing of what they hold."""
+    """The bytes are not a complete, well-formed dataset; the message does not quote them."""
 
 
 class Element(NamedTuple):
-    """Where one data element lies in the bytes."""
+    """The place of one data element in the bytes."""
 
     tag: int
     vr: bytes  # empty in Implicit VR
     start: int  # offset of its tag
     value: int  # offset of its value
-    length: int  # of its value as declared, may be UNDEFINED_LENGTH
-    end: int  # offset behind it, with delimiters
+    length: int  # declared length of its value, may be UNDEFINED_LENGTH
+    end: int  # offset after it and its delimiters
 
 
 @dataclass(slots=True)
 class _Frame:
     is_sequence: bool  # holds items; otherwise it is an item and holds elements
-    limit: int  # offset that nothing in it may pass
+    limit: int  # offset that its contents may not pass
     delimited: bool  # ends with a delimiter, not at `limit`
     implicit: bool
 
@@ -69,7 +69,7 @@ class Walker:
         self._left = MAXIMUM_ELEMENTS
 
     def elements(self, offset: int = 0) -> Iterator[Element]:
-        """Yield the elements of the top level in order; what is nested in them is checked and skipped.
+        """Yield the elements of the top level in order; nested elements are checked and skipped.
 
         Raises:
             DamagedError: an element, item or fragment is cut off, or the nesting is wrong or too deep.
@@ -104,7 +104,7 @@ class Walker:
             raise DamagedError("element without a value representation")
         if offset + 12 > limit:
             raise DamagedError("element header is cut off")
-        # PS3.5 section 7.1.2: every VR that is not in the short list, and every future one, has 32 bits of length
+        # PS3.5 section 7.1.2: every VR outside the short list, and every future VR, has 32 bits of length
         length = _LONG_HEADER.unpack_from(self._data, offset)[3]
         return Element(tag, vr, offset, offset + 12, length, 0)
 
@@ -124,7 +124,7 @@ class Walker:
         return end
 
     def _items(self, offset: int, limit: int) -> Iterator[tuple[int, int]]:
-        """Yield (offset behind it, length) of each fragment, PS3.5 section A.4, until the delimiter."""
+        """Yield (offset after it, length) of each fragment until the delimiter, PS3.5 section A.4."""
         while True:
             item = self._item_header(offset, limit)
             if item.tag == _SEQUENCE_END:

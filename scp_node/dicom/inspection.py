@@ -1,4 +1,4 @@
-"""Read what the node must know of a received dataset, without decoding its pixel data."""
+"""Reads the node's part of a received dataset, without decoding its pixel data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
 EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 NATIVE: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
 
-# Leading zeros in a component break PS3.5 section 9.1, yet archives are full of them: a radiograph is not lost for one.
+# PS3.5 section 9.1 forbids leading zeros in a component, but archives are full of them, so such a radiograph is taken.
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
 
@@ -56,14 +56,14 @@ _WANTED: Final = frozenset(
         _REQUESTED_PROCEDURE_PRIORITY,
     }
 )
-_FIRST_GROUP: Final = 0x0008  # lower ones belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
+_FIRST_GROUP: Final = 0x0008  # lower groups belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
 _TEXT_LIMIT: Final = 256  # bytes kept of an identifier; LO and SH have at most 64 characters
 _PRIORITIES: Final = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a dataset came from: what the association and the command say, not the dataset."""
+    """The origin of a dataset by the association and the command, not by the dataset."""
 
     calling_ae: str
     called_ae: str
@@ -74,7 +74,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected:
-    """What was read from a dataset that is complete."""
+    """The values read from a complete dataset."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -87,15 +87,15 @@ class Inspected:
 
 
 def is_uid(value: str) -> bool:
-    """Return whether `value` is made as a UID, PS3.5 section 9.1, but for leading zeros."""
+    """Return whether `value` has the form of a UID, PS3.5 section 9.1, with leading zeros allowed."""
     return len(value) <= _UID_LENGTH and _UID.fullmatch(value) is not None
 
 
 def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
-    """Return what the node must know of a dataset in a little-endian transfer syntax.
+    """Return the values that the node needs from a dataset in a little-endian transfer syntax.
 
     Raises:
-        DamagedError: it is cut off, not well formed, or lacks what a report about it needs.
+        DamagedError: it is cut off, not well formed, or lacks a value that its report needs.
     """
     walker = Walker(dataset, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
     found: dict[int, Element] = {}
@@ -105,7 +105,7 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
             raise DamagedError("element of a command or file in the dataset")
         is_pixels = element.tag in PIXEL_DATA
         if element.tag in found or (is_pixels and pixels):
-            raise DamagedError("element occurs twice")  # each reader would take another one
+            raise DamagedError("element occurs twice")  # readers would differ in the one they use
         if is_pixels:
             pixels = element
         elif element.tag in _WANTED and pixels is None:
@@ -126,9 +126,9 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
 
 
 def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
-    """Return the Study Instance UID of a dataset that may be cut off; empty where it is not in `beginning`."""
+    """Return the Study Instance UID of a dataset that may be cut off; "" if `beginning` does not hold it."""
     walker = Walker(beginning, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
-    with contextlib.suppress(DamagedError):  # the end of what came
+    with contextlib.suppress(DamagedError):  # the end of the bytes that came
         for element in walker.elements():
             if element.tag == _STUDY_INSTANCE_UID:
                 return _Values(beginning, {element.tag: element}).uid(element.tag, "Study Instance UID")
@@ -138,7 +138,7 @@ def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
 def describe(
     dataset: memoryview, inspected: Inspected, origin: Origin, *, spool_path: str, received_at: datetime
 ) -> ReceivedInstance:
-    """Return the received instance: from the network and from its own file alike."""
+    """Return the received instance, either from the network or from its file."""
     return ReceivedInstance(
         sop_instance_uid=inspected.sop_instance_uid,
         sop_class_uid=inspected.sop_class_uid,
@@ -179,7 +179,7 @@ class _Values:
         return value
 
     def text(self, tag: int) -> str:
-        """Return an identifier to search by; its exact value stays in the header."""
+        """Return an identifier to search by; the header keeps its exact value."""
         text = (self.raw(tag) or b"").decode(self._codec(), "replace")
         return "".join(character for character in text if character.isprintable()).strip()
 
@@ -205,7 +205,7 @@ class _Values:
 def _check_pixels(values: _Values, walker: Walker, pixels: Element, *, is_native: bool) -> None:
     samples = values.number(_SAMPLES_PER_PIXEL, "Samples per Pixel")
     if values.text(_PHOTOMETRIC_INTERPRETATION) == "YBR_FULL_422":
-        samples = 2  # PS3.3 section C.7.6.3.1.2: two pixels share their two colours
+        samples = 2  # PS3.3 section C.7.6.3.1.2: two pixels share the two colour samples
     needed_bits = (
         values.number(_ROWS, "Rows")
         * values.number(_COLUMNS, "Columns")

@@ -1,4 +1,4 @@
-"""The head of a DICOM file (PS3.10 section 7.1): preamble and file meta information, which tell its origin."""
+"""The head of a DICOM file (PS3.10 section 7.1): preamble and file meta information, with the file's origin."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GROUP_LENGTH_SIZE: Final = 12  # bytes of the element (0002,0000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileHead:
-    """What the file meta information says, and where the dataset begins."""
+    """The values of the file meta information, and the offset of the dataset."""
 
     sop_class_uid: str
     sop_instance_uid: str
@@ -40,7 +40,7 @@ class FileHead:
     offset: int  # of the dataset in the file
 
     def origin(self, priority: Priority) -> Origin:
-        """Return where the dataset came from."""
+        """Return the origin of the dataset."""
         return Origin(
             calling_ae=self.calling_ae,
             called_ae=self.called_ae,
@@ -51,7 +51,7 @@ class FileHead:
 
 
 def encode_head(inspected: Inspected, origin: Origin) -> bytes:
-    """Return everything of the file that stands before the dataset."""
+    """Return all bytes of the file before the dataset."""
     elements = b"".join(
         (
             _long(_VERSION, b"OB", b"\0\1"),
@@ -71,10 +71,10 @@ def encode_head(inspected: Inspected, origin: Origin) -> bytes:
 
 
 def decode_head(file: memoryview) -> FileHead:
-    """Return what the file meta information says.
+    """Return the values of the file meta information.
 
     Raises:
-        DamagedError: this is no DICOM file, or its file meta information is cut off.
+        DamagedError: this is not a DICOM file, or its file meta information is cut off.
     """
     first = len(PREAMBLE)
     if bytes(file[first - 4 : first]) != b"DICM" or len(file) < first + _GROUP_LENGTH_SIZE:

@@ -1,1 +1,1 @@
-"""The model that the node serves, and how the loops see it."""
+"""The model that the node serves, and the protocols through which the loops use it."""

@@ -1,4 +1,4 @@
-"""The model as the loops see it."""
+"""The protocols through which the loops use the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scp_node.domain import ModelIdentity, Region
 
 
 class Network(Protocol):
-    """The model as the worker sees it."""
+    """The network of the model."""
 
     identity: ModelIdentity
 
@@ -19,17 +19,17 @@ class Network(Protocol):
         """Return the logits, shape (n,), of inputs of shape (n, 224, 224) in [0, 1]."""
 
     def probability(self, logit: float) -> float:
-        """Return the calibrated probability, 0..1, NaN for a logit that is not finite."""
+        """Return the calibrated probability, 0..1, or NaN for a logit that is not finite."""
 
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class activation maps, shape (n, 14, 14), of the same inputs, in logit units."""
+        """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
 
     def verify(self) -> None:
-        """Have inputs answered whose answers are known; raises, whatever it is, when they differ or do not come."""
+        """Run inputs with known answers; raise any exception if the answers differ or do not come."""
 
 
 class Detector(Protocol):
-    """What a model may have beside its network: where the opacities lie."""
+    """An optional part of a model beside its network: it finds where the opacities are."""
 
     def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
-        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]."""
+        """Return the regions in each of the inputs, shape (n, 224, 224), values in [0, 1]."""

@@ -1,4 +1,4 @@
-"""The model that the node serves: a bundle of `pneumonia_model`, as the worker and the commands see it."""
+"""The model that the node serves: a bundle of `pneumonia_model`, for the worker and the commands."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from pneumonia_model.regions import Detector, Regions, detector_threshold, has_d
 from scp_node.domain import ModelIdentity, Region
 from scp_node.settings import InferenceSettings, SettingsError
 
-_DIGITS: Final = 6  # of a share of the image: a hundredth of a pixel and less
+_DIGITS: Final = 6  # of a share of the image, finer than a hundredth of a pixel
 
 
 class ServedDetector:
-    """A bundle's detector at the bundle's own threshold."""
+    """A bundle's detector, with the threshold of that bundle."""
 
     def __init__(self, detector: Detector, threshold: float) -> None:
-        """Report what `detector` gives a score of `threshold` or more."""
+        """Report the boxes to which `detector` gives a score of `threshold` or more."""
         self._detector = detector
         self._threshold = threshold
 
     def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
-        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1], the surest first."""
+        """Return the regions in each of the inputs, shape (n, 224, 224) in [0, 1], highest score first."""
         return [_regions(found.above(self._threshold)) for found in self._detector.detect(inputs)]
 
     def verify(self, bundle: Bundle) -> None:
-        """Compare what it finds with what `bundle` was released with.
+        """Compare its regions with those that `bundle` was released with.
 
         Raises:
-            BundleError: it differs.
+            BundleError: they differ.
         """
         verify_golden_regions(bundle, self._detector)
 
 
 class ServedModel:
-    """An opened bundle whose network, and detector where it has one, have answered as they should."""
+    """An opened bundle whose network, and detector if any, has answered correctly."""
 
     def __init__(
         self, bundle: Bundle, backend: Backend, identity: ModelIdentity, detector: ServedDetector | None = None
@@ -60,7 +60,7 @@ class ServedModel:
         Raises:
             BundleError: a file is missing or altered, or the network or detector does not answer as recorded.
             SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
-            BackendError: the runtime or device that was asked for, or that the detector needs, is not there.
+            BackendError: the configured runtime or device is missing, or the one that the detector needs.
         """
         bundle = load_bundle(settings.bundle)
         identity = _identity(bundle, settings)
@@ -79,14 +79,15 @@ class ServedModel:
         return self._bundle.probability(logit)
 
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class activation maps, shape (n, 14, 14) in logit units, of the same inputs."""
+        """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
         return self._backend.predict(inputs).maps
 
     def verify(self) -> None:
-        """Have the bundle's golden inputs answered once more.
+        """Run the bundle's golden inputs once more.
 
         Raises:
-            BundleError: network or detector does not answer as recorded; a lost device raises what the runtime raises.
+            BundleError: network or detector does not answer as recorded; a lost device raises an error of the
+                runtime.
         """
         verify_golden(self._bundle, self._backend)
         if self.detector:
@@ -94,7 +95,7 @@ class ServedModel:
 
 
 def identify(settings: InferenceSettings) -> ModelIdentity:
-    """Return who the configured bundle is, without opening its network.
+    """Return the identity of the configured bundle, without opening its network.
 
     Raises:
         BundleError: a file is missing or altered.
@@ -130,7 +131,7 @@ def _identity(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
 
 
 def _regions(found: Regions) -> tuple[Region, ...]:
-    """Return what was found as values of the node, without boxes that have no area."""
+    """Return the regions found, without boxes of zero area."""
     regions = (
         Region(left=left, top=top, right=right, bottom=bottom, score=score)
         for (left, top, right, bottom), score in zip(
@@ -141,7 +142,7 @@ def _regions(found: Regions) -> tuple[Region, ...]:
 
 
 def _threshold(bundle: Bundle, operating_point: str) -> float:
-    """Return the threshold of that name: thresholds belong to a model, so only its own can be chosen."""
+    """Return the threshold of that operating point; only the bundle's points can be chosen."""
     if not operating_point:
         return bundle.threshold
     points = {str(point["name"]): float(point["threshold"]) for point in bundle.manifest["operating_points"]}

@@ -1,4 +1,4 @@
-"""The ledger: one SQL database that is queue, results, deliveries and audit at once. No other package writes SQL."""
+"""The ledger: one SQL database for queue, results, deliveries and audit. No other package writes SQL."""
 
 from scp_node.ledger.analyses import Analysed, AnalysisTask
 from scp_node.ledger.audit import AuditQuery

@@ -1,4 +1,4 @@
-"""Images are claimed for analysis, and their outcomes written."""
+"""Hands images out for analysis and writes their outcomes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Analysed:
 
 
 class AnalysedImage(Protocol):
-    """What a result says of its image: a task has it, and so may a row."""
+    """The fields of an image that its result needs; an `AnalysisTask` and a row of `ANALYSED` have them."""
 
     @property
     def instance_id(self) -> int:
@@ -49,15 +49,15 @@ class AnalysedImage(Protocol):
 
     @property
     def sop_instance_uid(self) -> str:
-        """The image."""
+        """Its SOP Instance UID."""
 
     @property
     def study_uid(self) -> str:
-        """Its study."""
+        """The Study Instance UID of its study."""
 
     @property
     def sha256(self) -> str:
-        """See `ReceivedInstance`."""
+        """The digest of its dataset; see `ReceivedInstance`."""
 
 
 ANALYSED: Final = (
@@ -79,7 +79,10 @@ class Analyses:
     def claim(
         self, *, owner: str, limit: int, oldest_first: bool = False, suspects: Suspects = Suspects.ALONE
     ) -> list[AnalysisTask]:
-        """Take up to `limit` images, the most urgent first; one that was claimed before in vain comes alone."""
+        """Take up to `limit` images, the most urgent first.
+
+        With `Suspects.ALONE` an image that was claimed before without a result comes alone.
+        """
         if not self._transactions.ready(ANALYSE):
             return []
         with self._transactions.writing() as (connection, now):
@@ -94,7 +97,7 @@ class Analyses:
                 suspects=suspects,
             )
             ids = [claim.ref_id for claim in claims]
-            # not the header
+            # the header is left out: it is large, and no analysis needs it
             columns = select(
                 instance.c.id,
                 instance.c.sop_instance_uid,
@@ -117,13 +120,14 @@ class Analyses:
         ]
 
     def record(self, analysed: Sequence[Analysed], model: ModelIdentity) -> int:
-        """Write results, close their work and open the reports of their studies; return how many were still ours.
+        """Write results, close their work and open the reports of their studies; return how many claims still held.
 
-        What this node made and a PACS routed back opens no report: it would be answered by a picture, for ever.
+        An object that this node made and a PACS routed back opens no report. The report would add another picture, and
+        that picture would come back as well, for ever.
         """
         kept, studies = 0, set()
         with self._transactions.writing() as (connection, now):
-            for item in _recognised(connection, analysed):
+            for item in _mark_own_objects(connection, analysed):
                 if queue.complete(connection, item.task.claim, at=now):
                     insert_result(
                         connection,
@@ -137,12 +141,12 @@ class Analyses:
                     if not _is_own(item.outcome):
                         studies.add(item.task.study_uid)
                     kept += 1
-            for study_uid in sorted(studies):  # always in this order: two workers cannot lock each other out
+            for study_uid in sorted(studies):  # sorted, so that two workers cannot deadlock
                 open_report(connection, self._policy, study_uid, now)
         return kept
 
     def retry(self, tasks: Sequence[AnalysisTask], model: ModelIdentity, *, pause: timedelta, error: str) -> None:
-        """Put images back after a step that failed; those whose tries are spent end as failed."""
+        """Put images back after a step that failed; an image that has spent its tries ends as failed."""
         spent = [task for task in tasks if task.claim.attempt >= self._policy.max_attempts]
         with self._transactions.writing() as (connection, now):
             for task in tasks:
@@ -153,14 +157,14 @@ class Analyses:
         self.record([Analysed(task=task, outcome=outcome, started_at=now) for task in spent], model)
 
     def put_back(self, tasks: Sequence[AnalysisTask], *, error: str) -> None:
-        """Put images back that were not tried: the machine was at fault. What of them has ended stays as it is."""
+        """Put images back without counting the try, since the machine was at fault; closed work stays as it is."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 queue.release_until(connection, task.claim, due=now, error=error, keep_attempt=True)
 
 
-def _recognised(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:
-    """Return the outcomes, with those of pictures that this ledger holds recognised, whoever they say they are by."""
+def _mark_own_objects(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:
+    """Return the outcomes, with `Reason.OWN_OBJECT` for an image whose UID is that of a companion in this ledger."""
     uids = [item.task.sop_instance_uid for item in analysed]
     made = set(connection.scalars(select(companion.c.sop_instance_uid).where(companion.c.sop_instance_uid.in_(uids))))
     own = NotAnalysed(reason=Reason.OWN_OBJECT, detail="SOPInstanceUID")
@@ -172,7 +176,7 @@ def _is_own(outcome: Outcome) -> bool:
 
 
 def open_report(connection: Connection, policy: Policy, study_uid: str, now: datetime) -> None:
-    """Make sure that the study is looked at for a report once it is quiet."""
+    """Schedule a report of the study for when the study is quiet."""
     urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
     row = connection.execute(urgency.where(instance.c.study_uid == study_uid, ~instance.c.conflict)).one()
     queue.schedule(
@@ -196,7 +200,7 @@ def insert_result(
     started_at: datetime | None = None,
     timings: Mapping[str, float] | None = None,
 ) -> None:
-    """Add the outcome as the next run of this image by this model."""
+    """Add the outcome as the next run of this model on this image."""
     runs = select(func.count()).where(result.c.instance_id == image.instance_id, result.c.bundle_digest == model.digest)
     values = {
         "instance_id": image.instance_id,
@@ -209,14 +213,14 @@ def insert_result(
         **_columns(outcome, model),
     }
     connection.execute(result.insert().values(**values))
-    told = {name: values.get(name) for name in ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")}
+    names = ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")
     record_event(
         connection,
         now,
         "analysed",
         study_uid=image.study_uid,
         sop_instance_uid=image.sop_instance_uid,
-        detail={"input_sha256": [image.sha256], **told},
+        detail={"input_sha256": [image.sha256], **{name: values.get(name) for name in names}},
     )
 
 

@@ -1,4 +1,4 @@
-"""Answers: what did the model say about this image, when, to whom, and did it arrive."""
+"""Answers what the model said about an image, when, to whom, and whether it arrived."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _STATES_OF_OUTCOMES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
-    """Which images are asked for; all conditions that are set must hold."""
+    """Selects images; every condition that is set must hold."""
 
     since: datetime | None = None  # received at or after
     until: datetime | None = None  # received before

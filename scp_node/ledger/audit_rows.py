@@ -53,7 +53,7 @@ class AuditDelivery:
 class AuditRow:
     """One image: who sent it, what was said of it, and where the report went.
 
-    What has no value yet, or never will, is None. Instants are aware, in UTC. The fields stand in the order of the CSV.
+    A field without a value is None. Instants are aware, in UTC. The fields stand in the order of the CSV.
     """
 
     sop_instance_uid: str | None

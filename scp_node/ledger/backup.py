@@ -1,4 +1,4 @@
-"""A copy of the database on disk, taken while the node runs."""
+"""Copies the database to a file while the node runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scp_node.ledger.verification import Verification, Verifier
 
 
 def backup_ledger(engine: Engine, file: Path, *, overwrite: bool = False) -> Verification:
-    """Write one consistent copy of an SQLite ledger to `file`, check it, and return what the check found.
+    """Write one consistent copy of an SQLite ledger to `file`, check it, and return the result of the check.
 
-    The writers of a running node are not held up. `file` is complete and synced, or it is not there.
+    The writers of a running node do not wait for it. Either `file` is complete and synced, or it does not exist.
 
     Raises:
-        LedgerError: the database is PostgreSQL's, the file is there, or the copy could not be made or is damaged.
+        LedgerError: the database is PostgreSQL, `file` exists already, or the copy could not be made or is damaged.
     """
     if engine.dialect.name != "sqlite":
         raise LedgerError(f"backup: use PostgreSQL's own tool, `{_pg_dump(engine, file)}`; see docs/backup.md")
@@ -50,7 +50,7 @@ def _pg_dump(engine: Engine, file: Path) -> str:
 
 @contextmanager
 def _renamed_when_done(file: Path) -> Iterator[Path]:
-    """Give a private file beside `file`, and let it take the name once it is whole and synced."""
+    """Yield a private file beside `file`, and rename it to `file` once it is complete and synced."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
@@ -71,10 +71,10 @@ def _sync(path: Path) -> None:
 
 
 def _copy(engine: Engine, temporary: Path) -> None:
-    """Copy by SQLite's own backup, in one step: of many, each would begin anew after every commit of the node."""
+    """Copy with SQLite's backup, in one step: a backup in several steps starts over after every commit of the node."""
     with closing(engine.raw_connection()) as pooled, closing(sqlite3.connect(temporary)) as target:
         cast("sqlite3.Connection", pooled.driver_connection).backup(target)
-        target.execute("PRAGMA journal_mode=DELETE")  # one file, with no log beside it
+        target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
         found = target.execute("PRAGMA integrity_check").fetchall()
         astray = target.execute("PRAGMA foreign_key_check").fetchall()
     if found != [("ok",)] or astray:

@@ -1,10 +1,10 @@
-"""The wall clock of the ledger, and what is done when it jumps.
+"""The wall clock of the ledger, and the correction when it jumps.
 
-What waits for an instant - a retry, a lease, a pause - waits for an instant of the wall clock, since that is the only
-clock that a database keeps across processes and restarts. Each process compares it with the monotonic clock at each
-transaction. Where the two disagree the wall clock was set, and all that waits is moved by as much, once, by whoever
-finds it: to everybody else the clock has gone on evenly, since the sum of all jumps is kept beside the rows and is
-taken off. See docs/decisions/0011-time.md.
+A retry, a lease or a pause waits for an instant of the wall clock, since no other clock survives in a database across
+processes and restarts. Each process compares the wall clock with the monotonic clock at each transaction. If the two
+disagree, somebody has set the wall clock. The first process that notices moves every waiting instant by the size of the
+jump, once. It also adds the jump to a sum that is kept in the database. The others subtract that sum, so to them the
+clock has not jumped. See docs/decisions/0011-time.md.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from scp_node.ledger.queue import WorkState
 from scp_node.ledger.sweep import LONGEST_WAIT
 from scp_node.ledger.trail.events import record_event
 
-TOLERANCE: Final = 2.0  # seconds; a smaller jump makes nothing early or late that anybody would notice
-DRIFT: Final = 0.001  # seconds a second by which two sound clocks may part; NTP slews by half of it
-JUMP_LOCK: Final = 0x5C9_0C1  # any constant: who makes a jump good waits for all transactions, and they for it
-_OLDEST: Final = timedelta(days=7)  # an older delivery is given up by any clock
+TOLERANCE: Final = 2.0  # seconds; nobody would notice the effect of a smaller jump
+DRIFT: Final = 0.001  # seconds per second by which two sound clocks may differ; NTP slews by half of it
+JUMP_LOCK: Final = 0x5C9_0C1  # any constant: a correction waits for all transactions, and they wait for it
+_OLDEST: Final = timedelta(days=7)  # a delivery that is older is given up by any clock
 _JUMPED: Final = select(clock.c.jumped_seconds).where(clock.c.id == 1)
-_LOOK: Final = text(  # the lock comes before the time: who waited for it must not answer with the time before
+_LOOK: Final = text(  # the lock comes first: a transaction that waited for it must not read the time before the wait
     "SELECT pg_advisory_xact_lock_shared(:key), clock_timestamp() AS wall, jumped_seconds FROM clock WHERE id = 1"
 )
 
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 
 def host_seconds() -> float:
-    """Return seconds that go on evenly whoever sets the wall clock, and while the host sleeps where it can tell."""
+    """Return seconds that run evenly when somebody sets the wall clock, and on Linux also while the host sleeps."""
     if sys.platform == "linux":
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -47,38 +47,39 @@ def host_seconds() -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """One reading of the wall clock, made between two of the monotonic clock."""
+    """One reading of the wall clock, between two readings of the monotonic clock."""
 
     wall: datetime
-    jumped: float  # seconds of all jumps that were made good
+    jumped: float  # sum in seconds of all jumps that were corrected
     before: float
     after: float
 
     @property
     def even(self) -> float:
-        """Seconds that have no jump in them, but one that was not made good yet."""
+        """Seconds without the corrected jumps; a jump that was not corrected yet is still in them."""
         return self.wall.timestamp() - self.jumped
 
 
 class WallClock:
-    """Tells the time of the database's host, and whether it jumped since this process looked last; for many threads."""
+    """Tells the time of the database's host, and whether it has jumped since the last look; for many threads."""
 
     def __init__(self, *, wall: Clock | None = None, monotonic: Callable[[], float] | None = None) -> None:
-        """Read the time from `wall`; without one from PostgreSQL, or on SQLite from this machine.
+        """Read the time from `wall`; by default from PostgreSQL, or from this machine if the database is SQLite.
 
-        A machine that slept with its SQLite file has missed nothing: its default `monotonic` stops meanwhile. One
-        that sleeps while PostgreSQL goes on must not take that for a jump of PostgreSQL's clock.
+        A machine that sleeps together with its SQLite file has missed nothing, so the default `monotonic` stops with
+        it. A machine that sleeps while PostgreSQL runs on must not see a jump of PostgreSQL's clock, so there the
+        default runs on during sleep.
         """
         self._wall = wall
         self._monotonic = monotonic
         self._last: Look | None = None
 
     def look(self, connection: Connection) -> Look:
-        """Read the time in a transaction; none that makes a jump good can commit before this one ends."""
+        """Read the time in a transaction; no correction of a jump can commit before this transaction ends."""
         if connection.dialect.name == "postgresql":
             return self._look_postgresql(connection, self._monotonic or host_seconds)
         monotonic = self._monotonic or time.monotonic
-        jumped = connection.execute(_JUMPED).scalar_one()  # first: it fixes what this transaction sees
+        jumped = connection.execute(_JUMPED).scalar_one()  # first, since it fixes the state that this transaction sees
         before = monotonic()
         wall = (self._wall or utc_now)()
         return Look(wall=wall, jumped=jumped, before=before, after=monotonic())
@@ -90,21 +91,21 @@ class WallClock:
         return Look(wall=wall, jumped=row.jumped_seconds, before=before, after=monotonic())
 
     def jump(self, look: Look) -> float:
-        """Return by how many seconds the wall clock was set since the last look, 0 if it was not; then keep `look`."""
+        """Return the seconds by which the wall clock was set since the last look, or 0 and keep `look`."""
         if (last := self._last) is not None:
             passed = look.even - last.even
             least, most = look.before - last.after, look.after - last.before
             allowed = TOLERANCE + DRIFT * abs(most)
             if not least - allowed <= passed <= most + allowed:
                 return passed - (least + most) / 2
-        if last is None or look.after - look.before < TOLERANCE:  # a slow answer says too little of when it was made
+        if last is None or look.after - look.before < TOLERANCE:  # a slow answer does not say when it was made
             self._last = look
         return 0.0
 
     def make_good(self, connection: Connection) -> float:
-        """Look again, with every other transaction kept out, and move what waits; return the seconds of the jump.
+        """Look again, keep all other transactions out, and correct the jump; return its size in seconds.
 
-        It is 0 where another process has done it meanwhile. `connection` is in a writing transaction of its own.
+        It is 0 if another process has corrected the jump meanwhile. `connection` is in a separate writing transaction.
         """
         if connection.dialect.name == "postgresql":  # SQLite has one writer
             connection.execute(select(func.pg_advisory_xact_lock(JUMP_LOCK)))
@@ -125,10 +126,10 @@ class WallClock:
 
 
 def _move(connection: Connection, seconds: float, was: datetime) -> int:
-    """Move what the clock that said `was` could have written; return how many rows.
+    """Move the instants that the clock can have written when it said `was`; return the number of rows.
 
-    What it could not have written is from before the node started, by a clock that was right or wrong in its own way:
-    a machine that starts in the year 2000 until it hears of NTP must not move yesterday's retries by decades.
+    Any other instant was written before the node started, by a clock that was right or wrong in another way. A machine
+    may start in the year 2000 until it hears of NTP; yesterday's retries must not move by decades then.
     """
     waiting: tuple[tuple[KeyedColumnElement[datetime], ColumnElement[bool]], ...] = (
         (work.c.due_at, (work.c.state == WorkState.DELAYED) & (work.c.due_at <= was + LONGEST_WAIT)),
@@ -150,4 +151,4 @@ def _move(connection: Connection, seconds: float, was: datetime) -> int:
 def _later(connection: Connection, column: ColumnElement[datetime], seconds: float) -> ColumnElement[datetime]:
     if connection.dialect.name == "postgresql":
         return column + literal(timedelta(seconds=seconds), Interval())
-    return func.strftime("%Y-%m-%d %H:%M:%f000", column, f"{seconds:+.3f} seconds")  # as UtcDateTime keeps it
+    return func.strftime("%Y-%m-%d %H:%M:%f000", column, f"{seconds:+.3f} seconds")  # the format of UtcDateTime

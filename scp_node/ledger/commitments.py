@@ -1,9 +1,9 @@
-"""Delivered is what a C-STORE was answered; here it becomes known whether the destination has the object.
+"""Checks after the response to C-STORE whether the destination really has the object.
 
-delivered -> committed: the destination commits itself
+delivered -> committed: the destination commits itself to keep it
 delivered -> found: C-FIND shows it there
 delivered -> waiting: the destination lacks it; it is sent again, or dead after a few times
-delivered, still: no answer, however often it was asked; the question is a dead letter then
+delivered -> delivered: no answer, however often the destination was asked; the question becomes a dead letter
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from scp_node.ledger.transactions import Policy, Transactions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentTask:
-    """One delivered object that its destination is to be asked about."""
+    """One delivered object to ask its destination about."""
 
     claim: Claim
     delivery_id: int
     destination: str
     study_uid: str
     series_instance_uid: str
-    reference: Reference  # as it was sent
+    reference: Reference  # the class and UID that were sent
     sha256: str
-    transaction_uid: str | None  # of the request before, which was not answered
+    transaction_uid: str | None  # of the previous request, which was not answered
     delivered_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitmentOutcome:
-    """What an answer changed."""
+    """The new state of a delivery after an answer."""
 
     destination: str
     sop_instance_uid: str
-    state: str  # of the delivery: committed, found, delivered (no promise is to be had), waiting (sent again), dead
+    state: str  # of the delivery: committed, found, delivered (without a promise), waiting (sent again), dead
     reason: str = ""
 
 
 class Commitments:
-    """The questions whether destinations have what they were sent."""
+    """The queues of questions whether destinations have the objects that were sent to them."""
 
     def __init__(self, transactions: Transactions, policy: Policy) -> None:
         """Work on `transactions` by `policy`."""
@@ -59,7 +59,7 @@ class Commitments:
         self._policy = policy
 
     def claim(self, name: str, *, owner: str) -> list[CommitmentTask]:
-        """Take what this destination may be asked about now: as much as one request holds."""
+        """Take the questions that are due for this destination, up to the size of one request."""
         waiting = commit_queue(name)
         if not self._transactions.ready(waiting):
             return []
@@ -74,12 +74,12 @@ class Commitments:
                 row = rows[claim.ref_id]
                 if row.state == "delivered":
                     tasks.append(_task(claim, row))
-                else:  # answered, or waiting to be sent again
+                else:  # answered, or waits to be sent again
                     queue.complete(connection, claim, at=now)
         return tasks
 
     def request(self, tasks: Sequence[CommitmentTask], transaction_uid: str) -> list[CommitmentTask]:
-        """Note the Transaction UID before the request is sent; return the tasks that are still ours."""
+        """Note the Transaction UID before the request is sent; return the tasks whose claim still holds."""
         with self._transactions.writing() as (connection, now):
             ours = [task for task in tasks if queue.renew(connection, [task.claim], lease=self._policy.lease, at=now)]
             for task in ours:
@@ -90,34 +90,34 @@ class Commitments:
         return ours
 
     def await_answer(self, tasks: Sequence[CommitmentTask], *, wait: timedelta) -> None:
-        """Ask again after `wait`, unless there is an answer by then."""
+        """Ask again after `wait` unless the answer comes first."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 queue.release_until(connection, task.claim, due=now + wait)
 
     def refused(self, tasks: Sequence[CommitmentTask], *, wait: timedelta, detail: str) -> None:
-        """Ask again after `wait`: the destination did not take the request."""
+        """Ask again after `wait`: the destination refused the request."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 if queue.release_until(connection, task.claim, due=now + wait, error=detail):
                     _record(connection, now, "commitment-refused", task, reason=detail)
 
     def put_back(self, tasks: Sequence[CommitmentTask], *, pause: timedelta, detail: str) -> None:
-        """Ask after `pause`: the destination could not be reached, so that no try is spent."""
+        """Ask again after `pause` without counting the try: the destination could not be reached."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 if queue.release_until(connection, task.claim, due=now + pause, error=detail, keep_attempt=True):
                     _record(connection, now, "commitment-delayed", task, reason=detail)
 
     def close(self, tasks: Sequence[CommitmentTask], *, detail: str) -> None:
-        """Leave the objects delivered, for good: the destination offers nothing that says more."""
+        """Leave the objects delivered for good: the destination offers no way to learn more."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 if queue.complete(connection, task.claim, error=detail, at=now):
                     _record(connection, now, "commitment-not-offered", task, reason=detail)
 
     def give_up(self, tasks: Sequence[CommitmentTask], *, detail: str) -> None:
-        """Leave the objects delivered; that nobody answered is a dead letter that a person has to look at."""
+        """Leave the objects delivered, and make the unanswered question a dead letter for a person to look at."""
         with self._transactions.writing() as (connection, now):
             for task in tasks:
                 if queue.bury(connection, task.claim, error=detail, at=now):
@@ -125,7 +125,7 @@ class Commitments:
                     _record(connection, now, "commitment-unanswered", task, reason=detail, **known)
 
     def looked_for(self, task: CommitmentTask, *, found: bool) -> CommitmentOutcome | None:
-        """Note what C-FIND showed; None: the claim was lost."""
+        """Note the result of C-FIND and return its effect; None if the claim was lost."""
         with self._transactions.writing() as (connection, now):
             if not queue.renew(connection, [task.claim], lease=self._policy.lease, at=now):
                 return None
@@ -135,7 +135,7 @@ class Commitments:
             return self._send_again(connection, row, now, reason="not found by C-FIND")
 
     def answered(self, answer: CommitmentReport, destinations: Collection[str]) -> list[CommitmentOutcome] | None:
-        """Note what one of `destinations` says of its transaction; None: it has none with this UID.
+        """Note the answer of one of `destinations` about its transaction; None if no delivery has this Transaction UID.
 
         An answer that comes twice, or late, changes nothing the second time.
         """
@@ -154,16 +154,16 @@ class Commitments:
         if reference in answer.committed:
             return _confirm(connection, row, now, state="committed")
         if (reason := answer.failed.get(reference)) is None:
-            return None  # not mentioned: asked again when its time is over
-        told = f"failure reason 0x{reason:04X}"
+            return None  # not mentioned: the destination is asked again when the wait is over
+        message = f"failure reason 0x{reason:04X}"
         if reason in {CLASS_NOT_SUPPORTED, DUPLICATE_TRANSACTION_UID}:
-            return _unpromised(connection, row, now, reason=told, ask_again=reason == DUPLICATE_TRANSACTION_UID)
-        return self._send_again(connection, row, now, reason=told)
+            return _stay_delivered(connection, row, now, reason=message, ask_again=reason == DUPLICATE_TRANSACTION_UID)
+        return self._send_again(connection, row, now, reason=message)
 
     def _send_again(
         self, connection: Connection, row: Row[Any], now: datetime, *, reason: str
     ) -> CommitmentOutcome | None:
-        """Have the object sent again, since its destination lacks it: or give it up after a few times."""
+        """Send the object again, since its destination lacks it, or give it up after a few times."""
         asked, sent = commit_queue(row.destination), deliver_queue(row.destination)
         tries = queue.attempts(connection, queue=asked, dedup=str(row.id))
         queue.close_unclaimed(connection, queue=asked, dedup=str(row.id), error=reason, at=now)
@@ -183,7 +183,7 @@ class Commitments:
 def reopen_delivery(
     connection: Connection, delivery_id: int | None, *, detail: str, now: datetime, was: str | None = None
 ) -> bool:
-    """Let a delivery wait to be sent again, with its full time; False: it is not in the state `was` any more."""
+    """Let a delivery wait to be sent again, with its full time; return False if it has left the state `was`."""
     chosen = update(delivery).where(delivery.c.id == delivery_id)
     if was is not None:
         chosen = chosen.where(delivery.c.state == was)
@@ -201,10 +201,10 @@ def _confirm(connection: Connection, row: Row[Any], now: datetime, *, state: str
     return _outcome(row, state)
 
 
-def _unpromised(
+def _stay_delivered(
     connection: Connection, row: Row[Any], now: datetime, *, reason: str, ask_again: bool
 ) -> CommitmentOutcome:
-    """Leave it delivered: another send would not change the answer."""
+    """Leave the object delivered: to send it again would not change the answer."""
     if not ask_again:
         queue.close_unclaimed(connection, queue=commit_queue(row.destination), dedup=str(row.id), error=reason, at=now)
     _update(connection, row.id, transaction_uid=None, detail=f"not committed: {reason}")
@@ -213,7 +213,7 @@ def _unpromised(
 
 
 def _described() -> Select[Any]:
-    """Return the query for deliveries with the identity of what was sent."""
+    """Return the query for deliveries, with the identity of each sent object."""
     columns = (
         delivery.c.id,
         delivery.c.destination,

@@ -1,4 +1,4 @@
-"""A whole ledger moves into another database: from SQLite to PostgreSQL, when one machine is not enough any more."""
+"""Copies a whole ledger into another database: from SQLite to PostgreSQL, when one machine is no longer enough."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from scp_node.ledger.queue import WorkState
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import verify
 
-_ROWS: Final = 200  # in memory at a time
-_FILES: Final = 8  # of tables with whole files, which have megabytes
+_ROWS: Final = 200  # in memory at once
+_FILES: Final = 8  # rows at once of a table with whole files, which have megabytes
 _MODULUS: Final = 2**256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copied:
-    """What the new database holds: counted and compared there, before it was committed."""
+    """The contents of the new database, counted and compared before the commit."""
 
-    rows: Mapping[str, int]  # of each table
+    rows: Mapping[str, int]  # number of each table
     events: int
     head: str  # hash of the last event
 
 
 @dataclass(frozen=True, slots=True)
 class _Contents:
-    """A table's rows: how many, and the sum of their hashes, which does not depend on their order."""
+    """The number of a table's rows, and the sum of their hashes, which does not depend on the order."""
 
     rows: int = 0
     digest: int = 0
@@ -45,13 +45,13 @@ class _Contents:
 
 
 def copy_ledger(source: Engine, target: Engine) -> Copied:
-    """Copy every row into an empty database whose schema is there; the copy is complete, or it is not there at all.
+    """Copy every row into an empty database that has the schema; either the whole copy is there, or nothing.
 
-    Nothing is written to the source meanwhile. What the new database holds is read back, compared row by row, and its
-    chain is verified, in the one transaction that writes it.
+    Nobody can write to the source meanwhile. One transaction writes the new database, reads every row back, compares it
+    and verifies the chain.
 
     Raises:
-        LedgerError: the target is not empty, somebody works on the source, or the copy is not what the source is.
+        LedgerError: the target is not empty, somebody works on the source, or the copy differs from the source.
     """
     try:
         with Transactions(source).writing() as (reader, now), target.begin() as writer:
@@ -61,12 +61,12 @@ def copy_ledger(source: Engine, target: Engine) -> Copied:
             _require_empty(writer)
             copied = {table: _copy(reader, writer, table) for table in metadata.sorted_tables}
             return _compared(writer, copied)
-    except SQLAlchemyError as error:  # its first line has no values of rows
+    except SQLAlchemyError as error:  # its first line holds no values of rows
         raise LedgerError(f"copy: {str(error).splitlines()[0]}") from None
 
 
 def _lock(connection: Connection, mode: str) -> None:
-    """Keep all others from writing; SQLite's transaction has done so when it began."""
+    """Keep all others from writing; on SQLite the transaction has done that since it began."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # one waits for the other
         names = ", ".join(table.name for table in metadata.sorted_tables)
@@ -83,7 +83,7 @@ def _require_idle(connection: Connection, now: datetime) -> None:
 
 
 def _require_empty(connection: Connection) -> None:
-    """Check that nothing was ever written: the rows that the migrations make are as they made them."""
+    """Check that nothing was ever written: only the rows that the migrations add are there, unchanged."""
     for table in metadata.sorted_tables:
         used = select(table)
         if table is chain:
@@ -95,18 +95,18 @@ def _require_empty(connection: Connection) -> None:
 
 
 def _copy(reader: Connection, writer: Connection, table: Table) -> _Contents:
-    writer.execute(table.delete())  # the rows that the migrations made
+    writer.execute(table.delete())  # the rows that the migrations added
     contents = _Contents()
     with closing(_batches(reader, table)) as batches:
         for rows in batches:
             writer.execute(table.insert(), rows)
             contents = contents.plus(rows)
-    _number_on(writer, table)
+    _continue_numbering(writer, table)
     return contents
 
 
 def _batches(connection: Connection, table: Table) -> Generator[list[dict[str, Any]], None, None]:
-    """Yield all rows in order of their keys: a report comes after the one that it supersedes."""
+    """Yield all rows in the order of their keys, so that a report comes after the one that it supersedes."""
     many = _FILES if "file" in table.c else _ROWS
     ordered = select(table).order_by(*table.primary_key).execution_options(yield_per=many)
     with connection.execute(ordered) as rows:
@@ -114,8 +114,8 @@ def _batches(connection: Connection, table: Table) -> Generator[list[dict[str, A
             yield [dict(row) for row in part]
 
 
-def _number_on(connection: Connection, table: Table) -> None:
-    """Let PostgreSQL go on counting where the copied ids end; SQLite looks for itself."""
+def _continue_numbering(connection: Connection, table: Table) -> None:
+    """Let PostgreSQL continue to count where the copied ids end; SQLite does so by itself."""
     column = table.autoincrement_column
     if connection.dialect.name == "postgresql" and column is not None:
         last = select(func.max(column)).scalar_subquery()
@@ -138,8 +138,8 @@ def _compared(connection: Connection, copied: Mapping[Table, _Contents]) -> Copi
 
 
 def _hash(row: Mapping[str, Any]) -> int:
-    told = json.dumps({name: _plain(value) for name, value in row.items()}, sort_keys=True)
-    return int.from_bytes(hashlib.sha256(told.encode("ascii")).digest())
+    canonical = json.dumps({name: _plain(value) for name, value in row.items()}, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(canonical.encode("ascii")).digest())
 
 
 def _plain(value: Any) -> Any:

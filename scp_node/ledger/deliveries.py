@@ -1,4 +1,4 @@
-"""Reports are claimed for sending, one queue for each destination, and what became of them is noted."""
+"""Hands reports out for sending, one queue for each destination, and notes the results."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ class DeliveryTask:
     delivery_id: int
     destination: str
     study_uid: str
-    sop_instance_uid: str  # of what is sent
+    sop_instance_uid: str  # of the object to send
     file: bytes
-    opened_at: datetime  # since when it is tried
-    tried_at: datetime | None  # when last
+    opened_at: datetime  # start of the first try
+    tried_at: datetime | None  # start of the last try
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationState:
-    """What the circuit breaker of one destination knows."""
+    """The state of one destination's circuit breaker."""
 
     failures: int = 0  # in a row
     paused: bool = False
-    probe_due: bool = False  # the pause is over: one C-ECHO may tell whether it is back
+    probe_due: bool = False  # the pause is over: a C-ECHO may find out whether the destination is back
     detail: str = ""  # of the last failure
 
 
 class Deliveries:
-    """The queues of reports."""
+    """The queues of reports, one for each destination."""
 
     def __init__(self, transactions: Transactions, policy: Policy) -> None:
         """Work on `transactions` by `policy`."""
@@ -78,9 +78,9 @@ class Deliveries:
     def delivered(
         self, task: DeliveryTask, *, status: int, sop_class_uid: str, check_after: timedelta | None = None
     ) -> bool:
-        """Note that the destination took the report; False: the claim was lost, another sender notes it.
+        """Note that the destination took the object; return False if the claim was lost, since another sender notes it.
 
-        Where `check_after` is given the destination is asked then whether it has it; see `Commitments`.
+        After `check_after`, if given, the destination is asked whether it has the object; see `Commitments`.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -103,21 +103,21 @@ class Deliveries:
     def retry(
         self, task: DeliveryTask, *, status: int | None, detail: str, pause: timedelta, keep_attempt: bool = False
     ) -> None:
-        """Note a failed try that is worth another one after `pause`; with `keep_attempt` it is not counted."""
+        """Note a failed try and try again after `pause`; with `keep_attempt` the failed try does not count."""
         with self._transactions.writing() as (connection, now):
             if queue.release_until(connection, task.claim, due=now + pause, error=detail, keep_attempt=keep_attempt):
                 _note(connection, task, now, state="waiting", dimse_status=status, detail=detail)
                 _record(connection, now, "delivery-delayed", task, status=status, detail=detail)
 
     def bury(self, task: DeliveryTask, *, status: int | None, detail: str) -> None:
-        """Give the delivery up: a dead letter that a person has to look at."""
+        """Give the delivery up: it becomes a dead letter for a person to look at."""
         with self._transactions.writing() as (connection, now):
             if queue.bury(connection, task.claim, error=detail, at=now):
                 _note(connection, task, now, state="dead", dimse_status=status, detail=detail)
                 _record(connection, now, "delivery-dead", task, status=status, detail=detail)
 
     def give_up(self, name: str, *, older_than: timedelta, detail: str) -> list[str]:
-        """Bury some of what waits for longer than that; return the SOP Instance UIDs, none: nothing is that old."""
+        """Bury up to `_CHUNK` waiting deliveries that are older than `older_than`; return their SOP Instance UIDs."""
         waiting = in_queue(deliver_queue(name)) & work.c.state.in_([WorkState.READY, WorkState.DELAYED])
         with self._transactions.writing() as (connection, now):
             old = _described().join(work, work.c.ref_id == delivery.c.id).add_columns(work.c.id.label("work_id"))
@@ -131,18 +131,18 @@ class Deliveries:
         return [row.sop_instance_uid for row in rows]
 
     def took_since(self, name: str, instant: datetime) -> bool:
-        """Return whether the destination took anything after `instant`; what a clock that was ahead wrote is none."""
+        """Return whether the destination took anything after `instant`; a delivery in the future does not count."""
         taken = select(delivery.c.id).where(delivery.c.destination == name, delivery.c.delivered_at > instant)
         with self._transactions.reading() as (connection, now):
             return connection.execute(taken.where(delivery.c.delivered_at <= now).limit(1)).first() is not None
 
     def now(self) -> datetime:
-        """Return the ledger's clock."""
+        """Return the time of the ledger's clock."""
         with self._transactions.reading() as (_connection, now):
             return now
 
     def waited(self, task: DeliveryTask) -> timedelta:
-        """Return for how long it is tried; looked up, since a jump of the clock moves its beginning."""
+        """Return how long this delivery has waited, by its row: a jump of the clock moves the start."""
         since = select(delivery.c.created_at).where(delivery.c.id == task.delivery_id)
         with self._transactions.reading() as (connection, now):
             opened_at: datetime = connection.execute(since).scalar_one()
@@ -160,9 +160,9 @@ class Deliveries:
         return DestinationState(failures=row.failures, paused=paused, probe_due=probe_due, detail=row.detail)
 
     def destination_failed(self, name: str, *, detail: str, enough: int, pause: Callable[[int], timedelta]) -> bool:
-        """Count a failure of the destination itself, and pause it from the number `enough` on; return whether anew.
+        """Count a failure of the destination and pause it from failure `enough` on; return True at that failure.
 
-        `pause` is told how often it was paused in this outage, 1 at first.
+        `pause` takes the number of this pause in the outage, 1 at first, and returns its length.
         """
         with self._transactions.writing() as (connection, now):
             count = 1 + _failures(connection, name)
@@ -175,8 +175,8 @@ class Deliveries:
     def destination_on_trial(self, name: str, *, hasten: bool = False) -> None:
         """Let a paused destination be used again; its next failure pauses it at once.
 
-        With `hasten` all that waits is due at once, so that the oldest is tried first; not where that is suspected to
-        be what failed, since nothing else would be tried then.
+        With `hasten` everything that waits is due at once, so that the oldest is tried first. Leave it out if the
+        oldest may have caused the failure: nothing else would be tried then.
         """
         with self._transactions.writing() as (connection, now):
             connection.execute(update(destination).where(destination.c.name == name).values(paused_until=None))
@@ -184,9 +184,9 @@ class Deliveries:
                 queue.hasten(connection, deliver_queue(name), at=now)
 
     def destination_answered(self, name: str, *, enough: int) -> bool:
-        """Forget the failures of the destination; return whether there were `enough`, so that it was paused.
+        """Forget the failures of the destination; return whether there were `enough` of them to pause it.
 
-        Everything that waits for it is due at once then.
+        If so, everything that waits for the destination is due at once.
         """
         with self._transactions.writing() as (connection, now):
             is_back = _failures(connection, name) >= enough
@@ -230,12 +230,12 @@ def _tell(
     connection: Connection, now: datetime, kind: str, delivery_id: int, *, status: int | None, detail: str
 ) -> None:
     subject = of_delivery(connection, delivery_id)
-    told = {**subject.names, "status": status_text(status), "detail": detail}
-    record_event(connection, now, kind, study_uid=subject.study_uid, detail=told)
+    facts = {**subject.names, "status": status_text(status), "detail": detail}
+    record_event(connection, now, kind, study_uid=subject.study_uid, detail=facts)
 
 
 def _described() -> Select[Any]:
-    """Return the query for deliveries with the study and the identity of what is sent."""
+    """Return the query for deliveries, with the study and the identity of each object."""
     identity = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
     columns = (delivery.c.id, delivery.c.created_at, delivery.c.last_attempt_at, report.c.study_uid, identity)
     joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
@@ -243,7 +243,7 @@ def _described() -> Select[Any]:
 
 
 def _failures(connection: Connection, name: str) -> int:
-    """Return the failures in a row; the row is locked, so that two senders do not both count the same."""
+    """Return the failures in a row and lock their row, so that two senders do not count the same failure."""
     failures = select(destination.c.failures).where(destination.c.name == name)
     return connection.scalar(failures.with_for_update()) or 0
 

@@ -1,4 +1,4 @@
-"""Received files enter the ledger."""
+"""Enters received files into the ledger."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _CHUNK: Final = 500  # values in one IN list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duplicate:
-    """One file whose bytes are in the ledger already: to be removed, unless it is the only one that is left."""
+    """One file whose bytes the ledger has already: remove it, unless the original is lost."""
 
     spool_path: str
-    original_path: str  # of the file that the row names
-    original_kept: bool  # False: retention removes it, or has removed it
+    original_path: str  # the file that the row names
+    original_kept: bool  # False: retention has removed it or is about to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What became of the files that were to be registered."""
+    """The results for a batch of files."""
 
     new: int
     duplicates: tuple[Duplicate, ...]
@@ -41,7 +41,7 @@ class Registration:
 
 
 class Intake:
-    """Enters what the spool holds; entering a file twice changes nothing."""
+    """Enters the spool's files; to enter a file twice changes nothing."""
 
     def __init__(self, transactions: Transactions, policy: Policy) -> None:
         """Work on `transactions` by `policy`."""
@@ -49,7 +49,7 @@ class Intake:
         self._policy = policy
 
     def register(self, received: Sequence[ReceivedInstance]) -> Registration:
-        """Enter received files, and open the analysis of each that is new."""
+        """Enter received files, and queue each new one for analysis."""
         new, duplicates, conflicts = 0, list[Duplicate](), list[str]()
         with self._transactions.writing() as (connection, now):
             if connection.dialect.name == "postgresql":
@@ -71,26 +71,29 @@ class Intake:
         return Registration(new=new, duplicates=tuple(duplicates), conflicts=tuple(conflicts))
 
     def adopt(self, duplicate: Duplicate) -> bool:
-        """Name this file in place of the original, which is gone; False: it is not needed, or not the original now."""
+        """Let the row name this file instead of the lost original.
+
+        Return False if the original is being purged, or the row names another file by now.
+        """
         lost = (instance.c.spool_path == duplicate.original_path) & instance.c.purging_at.is_(None)
         columns = (instance.c.study_uid, instance.c.sop_instance_uid, instance.c.sha256)
         adopt = update(instance).where(lost).values(spool_path=duplicate.spool_path).returning(*columns)
         with self._transactions.writing() as (connection, now):
             row = connection.execute(adopt).first()
             if row is not None:
-                told = {"input_sha256": [row.sha256], "lost": duplicate.original_path, "now": duplicate.spool_path}
+                detail = {"input_sha256": [row.sha256], "lost": duplicate.original_path, "now": duplicate.spool_path}
                 record_event(
                     connection,
                     now,
                     "original-replaced",
                     study_uid=row.study_uid,
                     sop_instance_uid=row.sop_instance_uid,
-                    detail=told,
+                    detail=detail,
                 )
         return row is not None
 
     def unregistered(self, spool_paths: Sequence[str]) -> list[str]:
-        """Return those of `spool_paths` that no row names, in their order."""
+        """Return those of `spool_paths` that no row names, in the same order."""
         known: set[str] = set()
         with self._transactions.reading() as (connection, _now):
             for start in range(0, len(spool_paths), _CHUNK):
@@ -107,7 +110,7 @@ class Intake:
             record_event(connection, at, "rejected", sop_instance_uid=sop_instance_uid, detail=detail)
 
     def record_unregistrable(self, file: UnregistrableFile) -> bool:
-        """Note a file that has to stay without a row; return False where that was noted before."""
+        """Note a file that cannot get a row; return False if it was noted before."""
         with self._transactions.writing() as (connection, now):
             return record_unregistrable(connection, file, now)
 
@@ -115,7 +118,7 @@ class Intake:
         values = {name: _storable(getattr(item, name)) for name in ReceivedInstance.__slots__}
         instance_id = insert_row(connection, instance, conflict=conflict, registered_at=now, **values)
         _record(connection, now, "conflict" if conflict else "received", item)
-        if conflict:  # kept and shown, never analysed: a report could not say which of the two it speaks of
+        if conflict:  # kept and shown, never analysed: a report could not say which of the two it describes
             return
         queue.enqueue(
             connection,
@@ -131,7 +134,7 @@ class Intake:
 
 
 def _storable(value: object) -> object:
-    """Return text without the NUL that PostgreSQL cannot keep; the original bytes stay in the header."""
+    """Return text without NUL, which PostgreSQL cannot keep; the header keeps the original bytes."""
     return value.replace("\0", "") if isinstance(value, str) else value
 
 
@@ -145,7 +148,7 @@ def _duplicate(item: ReceivedInstance, original: _Original) -> Duplicate:
 
 
 def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, _Original]]:
-    """Return, for each SOP Instance UID that the ledger has, its digests and where their files are."""
+    """Return the originals of each SOP Instance UID that the ledger has, by the digest of their dataset."""
     uids = {item.sop_instance_uid for item in received}
     columns = (instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path, instance.c.purging_at)
     known: dict[str, dict[str, _Original]] = {}

@@ -35,7 +35,7 @@ class Ledger:
     def __init__(
         self, engine: Engine, policy: Policy, clock: Clock | None = None, *, wall_clock: WallClock | None = None
     ) -> None:
-        """Use `clock`, as it is, or `wall_clock`: by default the one that all hosts of this database share."""
+        """Use `clock` as it is, or else `wall_clock`, by default the one that all hosts of this database share."""
         self._engine = engine
         transactions = Transactions(engine, clock, wall_clock=wall_clock)
         self.intake = Intake(transactions, policy)
@@ -51,7 +51,7 @@ class Ledger:
         self.verifier = Verifier(transactions)
 
     def copy_to(self, target: Engine) -> Copied:
-        """Copy all of it into an empty database; see `copy_ledger`."""
+        """Copy the whole ledger into an empty database; see `copy_ledger`."""
         return copy_ledger(self._engine, target)
 
     def backup(self, file: Path, *, overwrite: bool = False) -> Verification:
@@ -59,5 +59,5 @@ class Ledger:
         return backup_ledger(self._engine, file, overwrite=overwrite)
 
     def close(self) -> None:
-        """Close the connections that are kept for reuse."""
+        """Close the connections of the pool."""
         self._engine.dispose()

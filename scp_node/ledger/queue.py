@@ -5,11 +5,11 @@
                           -bury-----> dead -requeue-> ready, or cancelled
           leased, lease over: ready again, or dead once its attempts are spent
 
-An attempt is counted at the claim, so that an input that kills its worker ends dead after `max_attempts`. A worker
-whose lease ran out has lost its claim: the token moved on, and whatever it tries to write is refused.
+The claim counts the attempt, so that an input that kills its worker is dead after `max_attempts`. A worker whose lease
+ran out has lost its claim: the token has changed, and the queue refuses whatever the worker writes.
 
-Work that was claimed before and did not end well is suspect: in a queue whose work can stop its worker it is claimed
-alone, so that it takes no other with it.
+Work that was claimed before and did not end well is suspect. If the work of a queue can stop its worker, a suspect is
+claimed alone, so that it takes no other work down with it.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ RELEASED: Final[dict[str, Any]] = {"lease_owner": None, "lease_until": None}
 
 
 class WorkState(StrEnum):
-    """Where a piece of work stands."""
+    """The state of a piece of work."""
 
     READY = "ready"  # may be claimed
     LEASED = "leased"  # somebody works on it until lease_until
     DELAYED = "delayed"  # becomes ready at due_at
     DONE = "done"
-    DEAD = "dead"  # given up; a person has to look
+    DEAD = "dead"  # given up: a person has to look at it
     CANCELLED = "cancelled"  # a person discarded it
 
 
@@ -51,16 +51,16 @@ OPEN_STATES: Final = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
 
 
 class Suspects(StrEnum):
-    """What a claim does with work that was claimed before in vain."""
+    """How a claim treats suspect work."""
 
-    BATCHED = "batched"  # takes it like other work
-    ALONE = "alone"  # takes one that stands first, and it alone; one further back ends the batch before it
-    LEFT = "left"  # takes none: what stands before the first
+    BATCHED = "batched"  # takes suspects like other work
+    ALONE = "alone"  # takes a suspect at the front by itself; a suspect further back ends the batch before it
+    LEFT = "left"  # takes no suspect: the batch ends before the first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """The right to finish one piece of work, as long as its lease lasts."""
+    """The right to finish one piece of work while the lease lasts."""
 
     id: int
     queue: Queue
@@ -74,14 +74,15 @@ class Claim:
 
 
 def ready_exists(connection: Connection, queue: Queue) -> bool:
-    """Return whether a claim on `queue` would get anything."""
+    """Return whether `queue` has ready work to claim."""
     return any_work(connection, and_(in_queue(queue), work.c.state == WorkState.READY), by=_MOST_URGENT)
 
 
 def any_work(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
     """Return whether any work meets `condition`, as the one index that is in the order `by` tells.
 
-    Without an order PostgreSQL expects to come upon one soon, and reads the table from its start, where all is done.
+    Without an order PostgreSQL expects to find such a row soon, and reads the table from its start, where all work is
+    done.
     """
     return connection.execute(select(work.c.id).where(condition).order_by(*by).limit(1)).first() is not None
 
@@ -96,7 +97,7 @@ def enqueue(
     max_attempts: int | None,
     at: datetime,
 ) -> None:
-    """Add one piece of work, ready at once.
+    """Add one piece of work that is ready at once.
 
     Raises:
         sqlalchemy.exc.IntegrityError: the queue has a row with this `dedup`.
@@ -117,10 +118,10 @@ def schedule(
     ref_id: int | None = None,
     keep_attempt: bool = False,
 ) -> None:
-    """Make sure that this work is done once more, at `due` or later: adds the row or wakes the one that is there.
+    """Have this work done once more, at `due` or later: add its row or wake the existing one.
 
-    A row that is leased keeps its lease: its holder has to look again before it completes. With `keep_attempt` the
-    tries that a row has had stay counted.
+    A leased row keeps its lease: the holder must look again before it completes. With `keep_attempt` the row keeps the
+    count of its tries.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     state = WorkState.DELAYED if due > at else WorkState.READY
@@ -162,7 +163,7 @@ def claim(
 ) -> list[Claim]:
     """Take up to `limit` pieces of ready work, most urgent first, and return the claims in that order.
 
-    With `oldest_first` priority is not looked at: used for one claim in a few, it keeps routine work from starving.
+    With `oldest_first` the age decides, not the priority: one such claim in a few keeps routine work from starving.
     """
     order = _OLDEST if oldest_first else _MOST_URGENT
     pick = (
@@ -215,7 +216,7 @@ def claim(
 
 
 def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int]:
-    """Return the ids of ready work, each with whether it is suspect, that make one batch."""
+    """Return the ids that make one batch; each item of `ready` is an id and whether that work is suspect."""
     if suspects is Suspects.BATCHED:
         return [row_id for row_id, _ in ready]
     fresh = [row_id for row_id, _ in itertools.takewhile(lambda row: not row[1], ready)]
@@ -225,12 +226,12 @@ def _together(ready: Sequence[tuple[int, bool]], suspects: Suspects) -> list[int
 
 
 def renew(connection: Connection, claims: Sequence[Claim], *, lease: timedelta, at: datetime) -> int:
-    """Lengthen the leases that are still ours and return how many those are."""
+    """Extend the leases of the claims that still hold; return their number."""
     return sum(_close(connection, claim, lease_until=at + lease) for claim in claims)
 
 
 def complete(connection: Connection, claim: Claim, *, at: datetime, error: str = "") -> bool:
-    """Close the work; False means that the claim was lost and the caller must drop what it made."""
+    """Close the work; return False if the claim was lost, and then the caller must drop its results."""
     return _close(connection, claim, state=WorkState.DONE, done_at=at, error=error, **RELEASED)
 
 
@@ -243,12 +244,12 @@ def release_until(
 
 
 def bury(connection: Connection, claim: Claim, *, error: str, at: datetime) -> bool:
-    """Give the work up. False: the claim was lost."""
+    """Give the work up; return False if the claim was lost."""
     return _close(connection, claim, state=WorkState.DEAD, done_at=at, error=error, **RELEASED)
 
 
 def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: datetime) -> None:
-    """Give work up that nobody holds; the caller has locked it."""
+    """Give up waiting work whose rows the caller has locked."""
     waiting = work.c.state.in_([WorkState.READY, WorkState.DELAYED])
     connection.execute(
         update(work).where(work.c.id.in_(ids), waiting).values(state=WorkState.DEAD, done_at=at, error=error)
@@ -256,7 +257,7 @@ def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: 
 
 
 def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
-    """Make finished or dead work that meets `condition` ready again, with fresh attempts; return how many."""
+    """Make ended work that meets `condition` ready again, with all its attempts; return the number of rows."""
     ended = work.c.state.in_([WorkState.DONE, WorkState.DEAD, WorkState.CANCELLED])
     return connection.execute(
         update(work).where(ended, condition).values(state=WorkState.READY, attempt=0, due_at=at, done_at=None, error="")
@@ -264,13 +265,13 @@ def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime
 
 
 def attempts(connection: Connection, *, queue: Queue, dedup: str) -> int:
-    """Return how often this work was tried; 0 for work that never was."""
+    """Return the number of tries of this work; 0 if it has no row."""
     counted = select(work.c.attempt).where(in_queue(queue), work.c.dedup == dedup)
     return connection.scalar(counted) or 0
 
 
 def forget_attempts(connection: Connection, *, queue: Queue, dedup: str) -> None:
-    """Give this work all its tries again, in whatever state it is."""
+    """Give this work all its tries again, whatever its state."""
     connection.execute(update(work).where(in_queue(queue), work.c.dedup == dedup).values(attempt=0))
 
 
@@ -281,19 +282,19 @@ def close_unclaimed(connection: Connection, *, queue: Queue, dedup: str, at: dat
 
 
 def mark_done_as_dead(connection: Connection, *, queue: Queue, dedup: str, error: str, at: datetime) -> None:
-    """Give work up that was done, and in vain."""
+    """Give up work that was done, because a destination does not have what it took."""
     done = in_queue(queue) & (work.c.dedup == dedup) & (work.c.state == WorkState.DONE)
     connection.execute(update(work).where(done).values(state=WorkState.DEAD, done_at=at, error=error))
 
 
 def hasten(connection: Connection, queue: Queue, *, at: datetime) -> None:
-    """Make what is delayed in `queue` due at once."""
+    """Make all delayed work of `queue` ready at once."""
     delayed = update(work).where(in_queue(queue), work.c.state == WorkState.DELAYED)
     connection.execute(delayed.values(state=WorkState.READY, due_at=at))
 
 
 def cancel(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
-    """Discard dead work that meets `condition`; return how many."""
+    """Discard dead work that meets `condition`; return the number of rows."""
     return connection.execute(
         update(work).where(work.c.state == WorkState.DEAD, condition).values(state=WorkState.CANCELLED, done_at=at)
     ).rowcount

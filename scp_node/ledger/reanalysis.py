@@ -1,4 +1,4 @@
-"""Images are analysed once more, on request: results are added, and a report that then says something else follows."""
+"""Analyses images again on request: results are added, and a report follows if it says something else."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class PastAnalysis:
     instance_id: int
     study_uid: str
     spool_path: str
-    kept: bool = True  # its original; without it there is nothing to analyse
+    kept: bool = True  # whether its original is kept; without it there is nothing to analyse
 
 
 class Reanalysis:
-    """What was analysed, and the way to have that done again."""
+    """Finds images that were analysed, and requests a new analysis of them."""
 
     def __init__(self, transactions: Transactions) -> None:
         """Work on `transactions`."""
@@ -42,12 +42,12 @@ class Reanalysis:
     def ended(
         self, *, study_uid: str | None = None, since: datetime | None = None, model: str | None = None
     ) -> list[PastAnalysis]:
-        """Return the images, oldest first, whose analysis has ended; what is given must hold.
+        """Return the images whose analysis has ended, oldest first; all given conditions must hold.
 
         Args:
-            study_uid: of this study.
-            since: received at or after this instant.
-            model: whose newest result is by this bundle, "name-version" or its digest.
+            study_uid: the image belongs to this study.
+            since: the image was received at or after this instant.
+            model: the newest result is by this bundle, given as "name-version" or as its digest.
         """
         newest = select(func.max(result.c.id)).group_by(result.c.instance_id)
         conditions: list[ColumnElement[bool]] = [
@@ -78,9 +78,9 @@ class Reanalysis:
         ]
 
     def request(self, images: Sequence[PastAnalysis]) -> int:
-        """Have these images analysed again, after all that arrives meanwhile; return how many that are.
+        """Queue these images for a new analysis, after everything that arrives meanwhile; return the number queued.
 
-        What is analysed already, was discarded, or has no original any more is left as it is.
+        An image stays as it is if its analysis is open, was discarded, or its original was removed.
         """
         woken = 0
         for start in range(0, len(images), _CHUNK):
@@ -98,7 +98,7 @@ class Reanalysis:
 
 
 def _inputs(connection: Connection, ids: Sequence[int]) -> dict[str, list[str]]:
-    """Return the digests of the images, by the study that they are of."""
+    """Return the digests of the images, by Study Instance UID."""
     columns = select(instance.c.study_uid, instance.c.sha256).where(instance.c.id.in_(ids)).order_by(instance.c.id)
     inputs: dict[str, list[str]] = {}
     for row in connection.execute(columns):

@@ -1,4 +1,4 @@
-"""Studies are claimed for their report, and its bytes stored."""
+"""Hands studies out for their report and stores the report's bytes."""
 
 from __future__ import annotations
 
@@ -45,31 +45,31 @@ class ReportTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPending:
-    """The study cannot be reported yet: images of it wait for their analysis."""
+    """The study cannot be reported yet: some of its images wait for their analysis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NothingToReport:
-    """The study has no image that a report speaks of: all were made by this node."""
+    """The study has no image to report: this node made all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudySnapshot:
-    """The images of a study with their newest outcomes by one model, and the report there is."""
+    """The images of a study with their newest outcomes by one model, and the newest report."""
 
     images: tuple[ReportedImage, ...]
-    spool_paths: tuple[str, ...]  # of the images, relative to the folder of the spool
+    spool_paths: tuple[str, ...]  # of the images, relative to the spool folder
     result_ids: tuple[int, ...]
     calling_aes: frozenset[str]
     priority: int
-    incomplete: bool  # a sender was interrupted, and nothing shows yet that it sent the rest
+    incomplete: bool  # a sender was interrupted, and it has not yet sent the rest as far as is known
     previous: PreviousReport | None
     previous_id: int | None
     previous_content_digest: str | None
 
 
 class Reports:
-    """The queue of studies, and the reports made of them."""
+    """The queue of studies, and their reports."""
 
     def __init__(self, transactions: Transactions, policy: Policy) -> None:
         """Work on `transactions` by `policy`."""
@@ -77,7 +77,7 @@ class Reports:
         self._policy = policy
 
     def claim(self, *, owner: str) -> ReportTask | None:
-        """Take the most urgent study that is quiet."""
+        """Take the most urgent quiet study."""
         if not self._transactions.ready(REPORT):
             return None
         with self._transactions.writing() as (connection, now):
@@ -85,9 +85,9 @@ class Reports:
         return ReportTask(claim=claims[0], study_uid=claims[0].dedup) if claims else None
 
     def snapshot(self, study_uid: str, model: ModelIdentity) -> StudySnapshot | StudyPending | NothingToReport:
-        """Return what a report of the study has to say.
+        """Return the contents for a report of the study.
 
-        A report speaks for one model: images that only another model analysed go back into the queue first.
+        A report is about one model: images that only another model analysed go back into the queue first.
         """
         with self._transactions.writing() as (connection, now):
             if _analysis_open(connection, study_uid, model, now):
@@ -111,12 +111,12 @@ class Reports:
         )
 
     def postpone(self, task: ReportTask, pause: timedelta) -> None:
-        """Look at the study again after `pause`; the try is not counted."""
+        """Look at the study again after `pause`, without counting the try."""
         with self._transactions.writing() as (connection, now):
             queue.release_until(connection, task.claim, due=now + pause, keep_attempt=True)
 
     def retry(self, task: ReportTask, *, pause: timedelta, error: str) -> None:
-        """Try the study again after `pause`; give it up when its tries are spent."""
+        """Try the study again after `pause`, or give it up when its tries are spent."""
         if task.claim.attempt >= self._policy.max_attempts:
             self.fail(task, error)
             return
@@ -124,22 +124,22 @@ class Reports:
             queue.release_until(connection, task.claim, due=now + pause, error=error)
 
     def fail(self, task: ReportTask, error: str) -> None:
-        """Give the study up: no report can be made of it, and a person has to look."""
+        """Give the study up: it cannot be reported, and a person has to look at it."""
         with self._transactions.writing() as (connection, now):
             if queue.bury(connection, task.claim, error=error, at=now):
                 detail = {**of_study(connection, task.study_uid), "error": error}
                 record_event(connection, now, "report-failed", study_uid=task.study_uid, detail=detail)
 
     def close(self, task: ReportTask, model: ModelIdentity) -> None:
-        """Close the work: there is nothing to report; it stays open when something came meanwhile."""
+        """Close the work without a report; open it again if a result came meanwhile."""
         with self._transactions.writing() as (connection, now):
             if queue.complete(connection, task.claim, at=now) and _newest_results(connection, task.study_uid, model):
                 open_report(connection, self._policy, task.study_uid, now)
 
     def complete_unchanged(self, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity) -> None:
-        """Close the work: the report that exists says all there is to say, of newer results that are the same, too.
+        """Close the work: the existing report already says all this. Newer results that say the same are linked to it.
 
-        It stays open when the study changed meanwhile.
+        The work stays open if the study changed meanwhile.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -147,8 +147,8 @@ class Reports:
             if self._unchanged(connection, task, snapshot, model, now) is None:
                 return
             if snapshot.previous_id is not None:
-                told = report_result.c.report_id == snapshot.previous_id
-                linked = set(connection.scalars(select(report_result.c.result_id).where(told)))
+                of_previous = report_result.c.report_id == snapshot.previous_id
+                linked = set(connection.scalars(select(report_result.c.result_id).where(of_previous)))
                 _link(connection, snapshot.previous_id, [each for each in snapshot.result_ids if each not in linked])
 
     def save(
@@ -159,9 +159,9 @@ class Reports:
         model: ModelIdentity,
         destinations: Sequence[str],
     ) -> bool:
-        """Store the bytes of the report and its companions, and open their deliveries: the report's come first.
+        """Store the bytes of the report and its companions, and open their deliveries: those of the report come first.
 
-        Returns False, with the work open, when the claim was lost or the study changed while the report was built.
+        Returns False and leaves the work open if the claim was lost or the study changed while the report was built.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -190,10 +190,7 @@ class Reports:
     def _unchanged(
         self, connection: Connection, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity, now: datetime
     ) -> Sequence[Any] | None:
-        """Return the results of the study, or None when it is not any more what the snapshot says.
-
-        It is then looked at again.
-        """
+        """Return the results of the study; None if they differ from the snapshot, and then look at the study again."""
         rows = _newest_results(connection, task.study_uid, model)
         same = tuple(row.result_id for row in rows) == snapshot.result_ids
         if (
@@ -217,7 +214,7 @@ class Reports:
         return (row.version, row.sop_instance_uid, row.file) if row else None
 
     def companions(self, report_uid: str) -> list[tuple[str, str, bytes]]:
-        """Return kind, SOP Instance UID and Part 10 bytes of each object that went with a report."""
+        """Return kind, SOP Instance UID and Part 10 bytes of each companion of a report."""
         wanted = select(companion.c.kind, companion.c.sop_instance_uid, companion.c.file)
         joined = wanted.join(report, report.c.id == companion.c.report_id).where(
             report.c.sop_instance_uid == report_uid
@@ -228,9 +225,9 @@ class Reports:
 
 
 def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
-    """Return whether images of the study wait for this model, waking those that it has never seen.
+    """Return whether images of the study wait for this model; wake the images that it has never seen.
 
-    Of those whose original is not kept any more it is said that they cannot be analysed.
+    An unseen image whose original was removed gets the outcome that it cannot be analysed.
     """
     in_study = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
     seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)

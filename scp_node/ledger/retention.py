@@ -1,4 +1,4 @@
-"""Which originals are not needed any more, and that they are gone; the rows, the results and the reports stay."""
+"""Marks originals that nothing needs any more, and notes their removal; rows, results and reports stay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPEN_DELIVERIES: Final = ("waiting", "dead")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Original:
-    """One file that is being removed."""
+    """One file to remove."""
 
     instance_id: int
     spool_path: str
@@ -31,19 +31,19 @@ class Original:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldBack:
-    """How many originals are older than they should become, and what keeps them; a person may have to look."""
+    """How many originals are kept beyond their age, and by what; a person may have to look."""
 
     older: int
-    analysis: int  # work that is not done, dead work among it
+    analysis: int  # with work that is not done; dead work counts
     report: int
     delivery: int
 
 
 class Retention:
-    """Marks originals before their files are removed, and closes them after: a file without a row never is.
+    """Marks originals before their files are removed, and closes them afterwards.
 
-    An original that is marked is not read any more; it is closed once its file is gone. A node may be killed in
-    between: `unfinished` names what is marked and not closed.
+    In this order a file on disk always has its row. Nothing reads an original that is marked, and it is closed once its
+    file is gone. If the node is killed in between, `unfinished` names the originals that are marked but not closed.
     """
 
     def __init__(self, transactions: Transactions) -> None:
@@ -51,24 +51,24 @@ class Retention:
         self._transactions = transactions
 
     def mark(self, older_than: timedelta) -> list[Original]:
-        """Mark up to `BATCH` originals that were received longer ago and that nothing needs, and return them."""
+        """Mark up to `BATCH` originals that are older than `older_than` and that nothing needs; return them."""
         with self._transactions.writing() as (connection, now):
             old = (instance.c.received_at < now - older_than) & instance.c.purging_at.is_(None)
-            kept = instance.c.purged_at.is_(None)  # says the index, too
+            kept = instance.c.purged_at.is_(None)  # the index has this condition
             chosen = select(instance.c.id).where(kept, old, ~_needed()).order_by(instance.c.received_at).limit(BATCH)
             ids = connection.scalars(chosen.with_for_update(skip_locked=True)).all()
-            # once they are locked nobody can ask for an analysis of them; somebody may have done so just before
+            # now they are locked, so nobody can ask for an analysis of them; but somebody may have done so just before
             ids = connection.scalars(select(instance.c.id).where(instance.c.id.in_(ids), ~_needed())).all()
             connection.execute(update(instance).where(instance.c.id.in_(ids)).values(purging_at=now))
             return _originals(connection, instance.c.id.in_(ids))
 
     def unfinished(self) -> list[Original]:
-        """Return up to `BATCH` originals that are marked and not closed."""
+        """Return up to `BATCH` originals that are marked but not closed."""
         with self._transactions.reading() as (connection, _now):
             return _originals(connection, instance.c.purging_at.is_not(None) & instance.c.purged_at.is_(None))
 
     def close(self, originals: Sequence[Original]) -> int:
-        """Note that the files of these are gone; return of how many nobody else had noted it."""
+        """Note that the files of these originals are gone; return the number that nobody else had noted."""
         ids = [original.instance_id for original in originals]
         marked = instance.c.id.in_(ids) & instance.c.purging_at.is_not(None) & instance.c.purged_at.is_(None)
         columns = (instance.c.study_uid, instance.c.sop_instance_uid, instance.c.sha256)
@@ -86,7 +86,7 @@ class Retention:
         return len(closed)
 
     def held_back(self, older_than: timedelta) -> HeldBack:
-        """Return what keeps originals that were received longer ago."""
+        """Return the number of originals that are older than `older_than`, and the work that keeps them."""
         counted = [func.coalesce(func.sum(case((needs, 1), else_=0)), 0) for needs in _needs()]
         with self._transactions.reading() as (connection, now):
             old = instance.c.purged_at.is_(None) & (instance.c.received_at < now - older_than)
@@ -96,16 +96,16 @@ class Retention:
 
 
 def hold_originals(connection: Connection, condition: ColumnElement[bool]) -> Sequence[int]:
-    """Return the ids of the instances that meet `condition` and have their original, and keep it in this transaction.
+    """Return the ids of the instances that meet `condition` and have their original; keep it during this transaction.
 
-    Who asks for an analysis has to hold the original first, or it may be gone before the analysis begins.
+    Hold the original before you ask for an analysis: otherwise it may be removed before the analysis begins.
     """
     kept = select(instance.c.id).where(condition, instance.c.purging_at.is_(None)).order_by(instance.c.id)
     return connection.scalars(kept.with_for_update(read=True)).all()
 
 
 def _needs() -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bool]]:
-    """Return whether analysis, report or delivery may still want the original; nothing ever wants a conflicting one."""
+    """Return the conditions under which analysis, report or delivery may still need an original; not for a conflict."""
     analysed = and_(in_queue(ANALYSE), work.c.ref_id == instance.c.id, work.c.state.not_in(_CLOSED_ANALYSES))
     reported = and_(in_queue(REPORT), work.c.dedup == instance.c.study_uid, work.c.state.in_(_OPEN_REPORTS))
     of_study = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)

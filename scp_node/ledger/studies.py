@@ -1,4 +1,4 @@
-"""Whether what was sent of a study came to its end, as far as the associations tell."""
+"""Tracks whether studies were sent completely, as far as the associations show."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from scp_node.ledger.transactions import Policy, Transactions
 
 INTERRUPTED: Final = "association-interrupted"
 RESUMED: Final = "association-resumed"
-_GOES_ON_WITHIN: Final = timedelta(days=1)  # a sender; later only what it sends of the study itself counts
+# Within this time any association shows that the sender has gone on; later only one that sends the study's own images.
+_GOES_ON_WITHIN: Final = timedelta(days=1)
 
 
 class Studies:
-    """Keeps which studies may be incomplete, and has their reports say so."""
+    """Keeps a list of the studies that may be incomplete, and opens their reports when that changes."""
 
     def __init__(self, transactions: Transactions, policy: Policy) -> None:
         """Work on `transactions` by `policy`."""
@@ -30,11 +31,12 @@ class Studies:
         self._policy = policy
 
     def transfers_ended(self, endings: Sequence[TransferEnded]) -> None:
-        """Note which studies were interrupted, and which of those the sender has gone on with since.
+        """Note which studies were interrupted, and which of them the sender has continued since.
 
-        A study is whole again when an association of the same sender, which began after the interruption, ended as it
-        should, and what was cut off has come: one that ran beside the interrupted one proves nothing. It must have sent
-        of this study, unless it is known what was cut off: that this has come shows that the sender went on.
+        A study is whole again when a later association of the same sender has ended with a release and the instance
+        that was cut off has arrived. The association must have begun after the interruption: one that ran beside it
+        proves nothing. It must also have sent images of this study, unless the cut-off instance is known: its arrival
+        shows that the sender went on.
         """
         if all(ending.complete for ending in endings) and not self._any_in_doubt():
             return  # the usual case costs one read
@@ -54,28 +56,28 @@ class Studies:
 
     def _interrupt(self, ending: TransferEnded) -> None:
         values = {"interrupted": True, "calling_ae": ending.calling_ae, "peer": ending.peer, "at": ending.at}
-        told = {"calling_ae": ending.calling_ae, "peer": ending.peer, "cut_instance": ending.cut_instance}
+        transfer = {"calling_ae": ending.calling_ae, "peer": ending.peer, "cut_instance": ending.cut_instance}
         with self._transactions.writing() as (connection, now):
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-            for uid in sorted(set(ending.study_uids)):  # always in this order: no two can lock each other out
+            for uid in sorted(set(ending.study_uids)):  # sorted, so that two transactions cannot deadlock
                 statement = insert(study).values(study_uid=uid, **values)
                 connection.execute(statement.on_conflict_do_update(index_elements=[study.c.study_uid], set_=values))
-                detail = {**of_study(connection, uid), **told}
+                detail = {**of_study(connection, uid), **transfer}
                 record_event(connection, now, INTERRUPTED, study_uid=uid, detail=detail)
                 self._open_report(connection, uid, now)
 
     def _resume(self, ending: TransferEnded) -> None:
-        told = {"calling_ae": ending.calling_ae, "peer": ending.peer}
+        transfer = {"calling_ae": ending.calling_ae, "peer": ending.peer}
         with self._transactions.writing() as (connection, now):
             for uid in _whole(connection, ending):
                 connection.execute(update(study).where(study.c.study_uid == uid).values(interrupted=False))
-                detail = {**of_study(connection, uid), **told}
+                detail = {**of_study(connection, uid), **transfer}
                 record_event(connection, now, RESUMED, study_uid=uid, detail=detail)
                 self._open_report(connection, uid, now)
 
     def _open_report(self, connection: Connection, study_uid: str, now: datetime) -> None:
         images = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
-        if connection.execute(images.limit(1)).first():  # else what comes later opens it
+        if connection.execute(images.limit(1)).first():  # otherwise the first image opens it
             open_report(connection, self._policy, study_uid, now)
 
 
@@ -85,7 +87,7 @@ def is_interrupted(connection: Connection, study_uid: str) -> bool:
 
 
 def _whole(connection: Connection, ending: TransferEnded) -> list[str]:
-    """Return the studies in doubt that this ending proves to be whole, always in the same order."""
+    """Return the doubtful studies that this ending proves whole, sorted."""
     named = study.c.study_uid.in_(ending.study_uids)
     recent = study.c.at > ending.began_at - _GOES_ON_WITHIN
     same = study.c.interrupted & (study.c.calling_ae == ending.calling_ae) & (study.c.at < ending.began_at)
@@ -99,7 +101,7 @@ def _is_whole(connection: Connection, study_uid: str, *, named: bool) -> bool:
 
 
 def _cut_instances(connection: Connection, study_uid: str) -> list[str]:
-    """Return, for each interruption that stands, the instance that was cut off; empty where that is not known."""
+    """Return the cut-off instance of each interruption since the last resumption; "" for one that is not known."""
     kinds = (event.c.study_uid == study_uid) & event.c.kind.in_([INTERRUPTED, RESUMED])
     cut: list[str] = []
     for row in connection.execute(select(event.c.kind, event.c.detail).where(kinds).order_by(event.c.id)):

@@ -94,11 +94,11 @@ def _due(at: datetime) -> ColumnElement[bool]:
 
 
 def _misdated(at: datetime) -> ColumnElement[bool]:
-    """Of work whose pause was written by a clock that was ahead, and was set while nobody looked."""
+    """Return the condition of work whose pause was written by a clock that ran ahead and has been set back since."""
     return and_(work.c.state == WorkState.DELAYED, work.c.due_at > at + LONGEST_WAIT)
 
 
 def _expired(at: datetime) -> ColumnElement[bool]:
-    """Of work whose lease is over, or was written by a clock that was ahead."""
+    """Return the condition of work whose lease is over, or was written by a clock that ran ahead."""
     over = or_(work.c.lease_until < at, work.c.lease_until > at + LONGEST_LEASE)
     return and_(work.c.state == WorkState.LEASED, over)

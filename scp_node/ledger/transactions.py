@@ -1,4 +1,4 @@
-"""How the ledger opens transactions, and what time it is in them."""
+"""Opens the ledger's transactions and reads the time in them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from scp_node.ledger.trail.events import recording
 class Policy:
     """The numbers that decide when work is due and when it is given up."""
 
-    quiet: timedelta  # a study is reported when nothing more arrived for this long
+    quiet: timedelta  # a study is reported when nothing has arrived for this long
     lease: timedelta  # a claim that is not renewed for this long is lost
     max_attempts: int  # tries of an analysis or a report before it is given up
-    commit_attempts: int = 4  # how often a destination is asked whether it has an object before that is given up
+    commit_attempts: int = 4  # how often a destination is asked for an object before that is given up
 
     def most_tries(self, waiting: Queue) -> int | None:
-        """Return after how many tries work of this queue is given up; None: its number has no limit."""
+        """Return the number of tries before work of this queue is given up, or None where only time limits it."""
         return self.max_attempts if waiting.kind.rules.has_limited_tries else None
 
     def report_due(self, priority: int, last_received: datetime, now: datetime) -> datetime:
-        """Return when a study is quiet; an urgent one does not wait.
+        """Return when a study becomes quiet; an urgent study does not wait.
 
-        The two instants may be of two clocks, or of one that was set in between: none waits longer than `quiet`.
+        The two instants may come from two clocks, or from one that was set in between: no study waits longer than
+        `quiet`.
         """
         return now if priority == Priority.STAT else min(last_received, now) + self.quiet
 
@@ -46,10 +47,10 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
 
 
 class Transactions:
-    """Transactions on one engine, each with the instant it began."""
+    """Transactions on one engine, each with the instant at which it began."""
 
     def __init__(self, engine: Engine, clock: Clock | None = None, *, wall_clock: WallClock | None = None) -> None:
-        """Take the time from `clock`, as it is; without one from `wall_clock`, by default the one all hosts share."""
+        """Take the time from `clock` as it is, or else from `wall_clock`, by default the one that all hosts share."""
         self.engine = engine
         self._reader = reading(engine)
         self._clock = clock
@@ -58,31 +59,31 @@ class Transactions:
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
         """Commit when the block ends, with its events at the end of the chain; roll back when it raises."""
-        with self._begun(self.engine) as (connection, now), recording(connection):
+        with self._transaction(self.engine) as (connection, now), recording(connection):
             yield connection, now
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Connection, datetime]]:
-        """Read one consistent state; on SQLite this waits for no writer."""
-        with self._begun(self._reader) as begun:
-            yield begun
+        """Read one consistent state; on SQLite this does not wait for a writer."""
+        with self._transaction(self._reader) as transaction:
+            yield transaction
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
-        """Read one state with many statements, however long that takes: what is written meanwhile is not seen."""
+        """Read one state with many statements, however long they take; later writes stay invisible."""
         with self._reader.begin() as connection:
-            if connection.dialect.name == "postgresql":  # SQLite's readers do so anyway
+            if connection.dialect.name == "postgresql":  # SQLite always reads so
                 connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             yield connection
 
     def ready(self, waiting: Queue) -> bool:
-        """Return whether there is something to claim, without taking a lock: idle polling costs no writer."""
+        """Return whether queue `name` has ready work, without a lock, so that idle polling does not disturb writers."""
         with self._reader.begin() as connection:
             return queue.ready_exists(connection, waiting)
 
     @contextmanager
-    def _begun(self, engine: Engine) -> Iterator[tuple[Connection, datetime]]:
-        """Begin a transaction with the time; a jump of the clock is made good first, in one of its own."""
+    def _transaction(self, engine: Engine) -> Iterator[tuple[Connection, datetime]]:
+        """Begin a transaction with the time; first correct a jump of the clock, in a separate transaction."""
         while True:
             with engine.begin() as connection:
                 now = self._now(connection)
@@ -93,7 +94,7 @@ class Transactions:
                 self._wall_clock.make_good(connection)
 
     def _now(self, connection: Connection) -> datetime | None:
-        """Return the time, None when the clock was found to have jumped."""
+        """Return the time; None if the clock has jumped."""
         if self._clock is not None:
             return self._clock()
         look = self._wall_clock.look(connection)

@@ -1,4 +1,4 @@
-"""Files of the spool that cannot enter the ledger: each is an event, and the audit shows it as failed."""
+"""Files of the spool that cannot enter the ledger: each becomes an event, and the audit shows it as failed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _STILL: Final = (event.c.kind == KIND) & ~exists().where(instance.c.spool_path =
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnregistrableFile:
-    """A received file that the ledger does not take, and all that is known of it."""
+    """A received file that the ledger cannot take, with all that is known about it."""
 
     spool_path: str
     reason: str
     received_at: datetime
-    sha256: str = ""  # of the dataset, or of the whole file where that is damaged; empty: it cannot be read at all
+    sha256: str = ""  # of the dataset, or of the whole file if that is damaged; "" if it cannot be read at all
     sop_instance_uid: str = ""
     study_uid: str = ""
     calling_ae: str = ""
@@ -32,7 +32,7 @@ class UnregistrableFile:
 
 
 def record_unregistrable(connection: Connection, file: UnregistrableFile, now: datetime) -> bool:
-    """Note the file, unless it was noted before; return whether it is news."""
+    """Note the file unless it was noted before; return whether it is new."""
     noted = select(event.c.id).where(event.c.kind == KIND, file.spool_path == _PATH)
     if connection.execute(noted.limit(1)).first() is not None:
         return False
@@ -50,11 +50,11 @@ def record_unregistrable(connection: Connection, file: UnregistrableFile, now: d
 
 
 def unregistrable(connection: Connection) -> Sequence[Row[Any]]:
-    """Return the events of the files that have no row to this day, oldest first."""
+    """Return the events of the files that still have no row, oldest first."""
     return connection.execute(select(event).where(_STILL).order_by(event.c.id)).all()
 
 
 def count_unregistrable(connection: Connection) -> int:
-    """Return how many files have no row to this day."""
+    """Return the number of files that still have no row."""
     number: int = connection.execute(select(func.count()).select_from(event).where(_STILL)).scalar_one()
     return number

@@ -1,4 +1,4 @@
-"""What keeps the queues moving, and what an operator may do to them."""
+"""Keeps the queues moving, and carries out an operator's commands on them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from scp_node.ledger.trail.provenance import of_study, of_work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Standing, Watch
 
-LEASES_OF_PAUSE: Final = 2  # an image that stopped a worker when it was alone waits for so many leases
+LEASES_OF_PAUSE: Final = 2  # leases for which an image waits that stopped a worker when it was alone
 
 
 class Upkeep:
-    """Sweeps and commands over all queues."""
+    """Sweeps all queues and carries out commands on them."""
 
     def __init__(self, transactions: Transactions, policy: Policy, watch: Watch | None = None) -> None:
-        """Work on `transactions` by `policy`; `watch` says when leases may be taken for lost, without it always."""
+        """Work on `transactions` by `policy`; `watch` says when a lease may count as lost, by default always."""
         self._transactions = transactions
         self._policy = policy
         self._watch = watch
 
     def renew(self, claims: Sequence[Claim]) -> int:
-        """Lengthen the leases that are still ours; return how many those are."""
+        """Extend the leases of the claims that still hold; return their number."""
         with self._transactions.writing() as (connection, now):
             return queue.renew(connection, claims, lease=self._policy.lease, at=now)
 
     def sweep(self, model: ModelIdentity | None = None) -> None:
-        """Bring back what is due and what lost its worker; an image whose tries are spent ends as abandoned.
+        """Bring back work that is due or has lost its worker; an image that has spent its tries ends as abandoned.
 
-        Results carry the model, so without `model` an image whose tries are spent is left to a role that has one. While
-        nobody could write nobody could renew a lease: then none is taken for lost until everybody has had the time to.
+        Such an image needs a result, and a result names the model, so without `model` it is left to a role that has
+        one. While nobody can write, nobody can renew a lease: no lease counts as lost until everybody has had the time
+        to renew.
         """
         with self._transactions.reading() as (connection, now):
             standing = self._look(connection, now)
@@ -67,18 +68,18 @@ class Upkeep:
         return self._watch.look(connection, now) if self._watch else Standing(is_due=False, is_proven=True)
 
     def _abandon(self, connection: Connection, lost: Expired, model: ModelIdentity, now: datetime) -> None:
-        """Give dead analysis work the result that says so."""
+        """Give dead analysis work the result that the worker stopped."""
         image: Any = connection.execute(select(*ANALYSED).where(instance.c.id == lost.ref_id)).one()
         outcome = NotAnalysed(reason=Reason.ABANDONED, detail=f"the worker stopped {lost.attempt} times")
         insert_result(connection, image, outcome, model, now)
         open_report(connection, self._policy, image.study_uid, now)
 
     def requeue(self, selector: str | None = None) -> int:
-        """Put given-up work back: all that is dead, or what `selector` names; return how many.
+        """Put dead work back: all of it, or the work that `selector` names; return the number of rows.
 
-        `selector` is a work id, a SOP Instance UID of an image, a report or a companion of one, or a Study Instance
-        UID. Named images that ended as failed are analysed once more although their work is done, unless their original
-        is not kept any more: `without_original` says how many those are.
+        `selector` is a work id, the SOP Instance UID of an image, a report or a companion, or a Study Instance UID. An
+        image that it names and that ended as failed is analysed again although its work is done, unless its original
+        was removed: `without_original` counts those.
         """
         with self._transactions.writing() as (connection, now):
             dead = work.c.state == WorkState.DEAD
@@ -96,14 +97,14 @@ class Upkeep:
         return len(rows)
 
     def without_original(self, selector: str) -> int:
-        """Return how many named images ended as failed and cannot be analysed once more: see `requeue`."""
+        """Return the number of named images that ended as failed and have lost their original; see `requeue`."""
         failed = select(work.c.ref_id).where(_named(selector), _failed_analysis())
         gone = select(func.count()).where(instance.c.id.in_(failed), instance.c.purging_at.is_not(None))
         with self._transactions.reading() as (connection, _now):
             return connection.execute(gone).scalar_one()
 
     def discard(self, selector: str) -> int:
-        """Close dead work that `selector` names (see `requeue`) without a result; return how many."""
+        """Close dead work that `selector` names (see `requeue`) without a result; return the number of rows."""
         with self._transactions.writing() as (connection, now):
             chosen = _named(selector) & (work.c.state == WorkState.DEAD)
             rows = connection.execute(_CLOSED.where(chosen)).all()
@@ -115,7 +116,7 @@ class Upkeep:
         return len(rows)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return how many rows each queue has in each state."""
+        """Return the number of rows that each queue has in each state."""
         statement = select(work.c.queue, work.c.state, func.count()).group_by(work.c.queue, work.c.state)
         table: dict[str, dict[str, int]] = {}
         with self._transactions.reading() as (connection, _now):
@@ -128,7 +129,7 @@ _CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id, work.c.dedup)
 
 
 def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
-    """Note in the trail of its study what a person did to a piece of work."""
+    """Note in the study's trail what a person did to a piece of work."""
     subject = of_work(connection, Queue.named(row.queue), row.ref_id, row.dedup)
     record_event(
         connection,

@@ -1,4 +1,4 @@
-"""Whether the ledger still says what was recorded: the chain of events, and the rows that its events speak of."""
+"""Checks that the ledger still says what was recorded: the chain of events, and the rows that they describe."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scp_node.ledger.database.schema import companion, instance, report, result
 from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
-MOST_PROBLEMS: Final = 20  # that are named; a ledger that has more is looked at by a person anyway
+MOST_PROBLEMS: Final = 20  # that are named: a person has to look at a ledger with more anyway
 _WITH_REPORTS: Final = "companions"
-_FILES: Final = 8  # stored files in memory at a time: a picture has megabytes
+_FILES: Final = 8  # stored files in memory at once: a picture has megabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was found; without problems the ledger says what was recorded."""
+    """The result of a check; without problems, the ledger says what was recorded."""
 
     events: int
     head: str  # hash of the last event
@@ -30,27 +30,27 @@ class Verification:
 
 
 class Verifier:
-    """Reads the ledger and compares; changes nothing, and holds up nobody."""
+    """Reads the ledger and compares; it changes nothing and blocks nobody."""
 
     def __init__(self, transactions: Transactions) -> None:
         """Read through `transactions`."""
         self._transactions = transactions
 
     def end(self) -> ChainEnd:
-        """Return where the chain ends now.
+        """Return the present end of the chain.
 
         Raises:
-            BrokenChainError: its own row is gone.
+            BrokenChainError: its row is gone.
         """
         with self._transactions.reading() as (connection, _now):
             return chain_end(connection)
 
     def verify(self, *, noted: str | None = None, quick: bool = False) -> Verification:
-        """Check the chain, the rows that its events speak of, and unless `quick` the bytes of every report.
+        """Check the chain, the rows that its events describe, and unless `quick` the bytes of every report.
 
         Args:
-            noted: hash of an event that was the last one once; it must still be in the chain.
-            quick: leave the bytes of reports and their companions unread.
+            noted: hash of an event that was once the last one; it must still be in the chain.
+            quick: do not read the bytes of reports and their companions.
         """
         with self._transactions.snapshot() as connection:
             verification = verify(connection, noted=noted)
@@ -59,7 +59,7 @@ class Verifier:
         return Verification(events=verification.events, head=verification.head, files=files, problems=problems)
 
     def _files(self) -> tuple[int, list[str]]:
-        """Return how many files there are, and which have not the bytes any more that were stored."""
+        """Return the number of stored files, and a problem for each whose bytes have changed."""
         number, altered = 0, []
         for table in (report, companion):
             last = 0
@@ -76,18 +76,18 @@ class Verifier:
 
 
 def verify(connection: Connection, *, noted: str | None = None) -> Verification:
-    """Check the chain and the rows that its events speak of, in the one state that this transaction sees."""
+    """Check the chain and the rows that its events describe, in the one state that this transaction sees."""
     problems: list[str] = []
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     events, end = 0, ChainEnd(length=0, head="")
     try:
         end = chain_end(connection)
         for batch in walk(connection):
             events += len(batch)
-            told.update(event.kind for event in batch)
-            told[_WITH_REPORTS] += sum(len(event.detail.get("companions", ())) for event in batch)
+            counts.update(event.kind for event in batch)
+            counts[_WITH_REPORTS] += sum(len(event.detail.get("companions", ())) for event in batch)
             problems += _contradictions(connection, batch)
-        problems += _unaccounted(connection, told)
+        problems += _unaccounted(connection, counts)
     except BrokenChainError as error:
         problems.append(str(error))
     if noted is not None and not holds(connection, noted):
@@ -134,9 +134,9 @@ def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
     companions = _digests(connection, companion, {uid for each in events for uid in each.detail.get("companions", ())})
     for event in events:
         detail = event.detail
-        told = {detail["report_uid"]: detail.get("report_sha256")}
-        with_it = {uid: detail.get("companion_sha256", {}).get(uid) for uid in detail.get("companions", ())}
-        for table, rows, wanted in ((report, reports, told), (companion, companions, with_it)):
+        expected_report = {detail["report_uid"]: detail.get("report_sha256")}
+        expected_companions = {uid: detail.get("companion_sha256", {}).get(uid) for uid in detail.get("companions", ())}
+        for table, rows, wanted in ((report, reports, expected_report), (companion, companions, expected_companions)):
             for uid, digest in wanted.items():
                 if uid not in rows or digest not in {None, rows[uid]}:
                     yield f"{table.name} {uid}: its row is not what event {event.id} says"
@@ -148,13 +148,13 @@ def _digests(connection: Connection, table: Table, uids: set[str]) -> dict[str, 
     return {row.sop_instance_uid: row.sha256 for row in rows}
 
 
-def _unaccounted(connection: Connection, told: Counter[str]) -> Iterator[str]:
-    """Yield which tables have rows that no event speaks of: each has one event, whose row was found."""
+def _unaccounted(connection: Connection, counts: Counter[str]) -> Iterator[str]:
+    """Yield each table whose number of rows differs from the number of its events: each row has one event."""
     expected = {
-        instance: told["received"] + told["conflict"],
-        result: told["analysed"],
-        report: told["reported"],
-        companion: told[_WITH_REPORTS],
+        instance: counts["received"] + counts["conflict"],
+        result: counts["analysed"],
+        report: counts["reported"],
+        companion: counts[_WITH_REPORTS],
     }
     for table, events in expected.items():
         rows = connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -1,4 +1,4 @@
-"""Whether leases may be taken for lost: only where their holders could have renewed them."""
+"""Decides when a lease counts as lost: only if its holder could have renewed it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ _PROOF: Final = select(clock.c.writable_at, clock.c.writable_since).where(clock.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What is known of the database at one instant."""
+    """What is known about the database at one instant."""
 
-    is_due: bool  # it is time to prove again that it can be written to
-    is_proven: bool  # it could be written to for long enough, and until a short while ago
+    is_due: bool  # it is time for the next proof that the database can be written to
+    is_proven: bool  # it could be written to for long enough, until a short while ago
 
 
 class Watch:
     """Knows since when the database can be written to without a long pause.
 
-    While nobody can write nobody can renew a lease, and afterwards the clock says that all of them are over, though
-    the database may have answered readers all the time. Who holds one renews it within a third of its length then, and
-    once more within the next third. So a lease is lost only where both chances have passed; after a kill of the whole
-    node that is still before the lease ends.
+    While nobody can write, nobody can renew a lease. Afterwards the clock says that all leases are over, although the
+    database may have answered readers all the time. A holder then renews its lease within a third of its length, and
+    once more within the next third. So a lease counts as lost only after both chances. If the whole node was killed,
+    that is still before the lease ends.
 
-    Whoever proves it writes that beside the rows, for all: where processes die young none lives for long enough to
-    have seen it alone.
+    The process that proves it writes the proof beside the rows, for all processes: where processes die young, none of
+    them lives long enough to see two thirds of a lease alone.
     """
 
     def __init__(self, lease: timedelta) -> None:
-        """Watch over leases of that length."""
+        """Watch over leases of this length."""
         self._period = lease / 6
         self._longest_pause = lease / 2
         self._enough = lease * 2 / 3
@@ -47,14 +47,14 @@ class Watch:
         if last is None:
             return Standing(is_due=True, is_proven=False)
         return Standing(
-            is_due=abs(at - last) >= self._period,  # one that lies ahead is of another clock
+            is_due=abs(at - last) >= self._period,  # a proof in the future was written by another clock
             is_proven=abs(at - last) <= self._longest_pause and at - since >= self._enough,
         )
 
     def prove(self, transactions: Transactions) -> None:
-        """Write where a renewal would write, and note when that was.
+        """Write where a renewal would write, and note the time.
 
-        One that had to wait for the tables proves nothing: others waited, too, and the time it began at is long past.
+        A write that had to wait for the tables proves nothing: others waited as well, and its start is long past.
         """
         with transactions.writing() as (connection, now):
             began = host_seconds()

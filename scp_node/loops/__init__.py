@@ -1,1 +1,1 @@
-"""One step of an image's way each: register, purge, analyse, report, deliver, commit."""
+"""The steps of an image's way, one module each: register, purge, analyse, report, deliver, commit."""

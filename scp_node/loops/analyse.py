@@ -1,8 +1,8 @@
-"""The worker's first loop: images are analysed in batches. The other one is in `scp_node.loops.report`.
+"""The worker's first loop: analyses images in batches. The second loop is `scp_node.loops.report`.
 
-Claim, pure step, complete: what goes wrong in a step is either an outcome of the image (`NotAnalysed`) or an exception.
-Then somebody is to blame, the machine or one image: the machine is asked something that it must know, and the images of
-a batch are put back, to be claimed one by one. See docs/decisions/0012.
+Claim, pure step, complete. A failure in a step is either an outcome of the image (`NotAnalysed`) or an exception. After
+an exception either the machine or one image is to blame. The loop asks the machine something that it must know, and
+puts the images of the batch back, to be claimed one by one. See docs/decisions/0012.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from scp_node.runtime.polling import UnfitProcessError
 log = logging.getLogger(__name__)
 
 TOP_UP_SECONDS: Final = 0.05  # a batch that is not full waits this long, once, for more images
-OLDEST_FIRST_EVERY: Final = 8  # one claim in so many ignores priority, so that routine images never starve
+OLDEST_FIRST_EVERY: Final = 8  # one claim in this many ignores priority, so that routine images never starve
 RETRY_PAUSE: Final = timedelta(seconds=5)
 
 
 class Decoder(Protocol):
-    """Turns stored files into inputs of the network, or into the reason why not."""
+    """Turns stored files into inputs of the network, or into the reason why that failed."""
 
     def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
         """Return one outcome for each path, in order."""
 
 
 class Analyser:
-    """Analyses what waits, one batch a step."""
+    """Analyses the waiting images, one batch a step."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Analyser:
     ) -> None:
         """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map.
 
-        The network has `batch_seconds` for a batch before the loop whose `progress` this is counts as hung.
+        The network has `batch_seconds` for a batch; after that the loop with this `progress` counts as hung.
         """
         self._patiently = patiently
         self._ledger = ledger
@@ -96,7 +96,7 @@ class Analyser:
         return True
 
     def _finish(self, tasks: Sequence[AnalysisTask]) -> None:
-        """Analyse and record; decoders answer with outcomes, so what fails is the network or the machine."""
+        """Analyse and record. Decoders answer with outcomes, so an exception comes from the network or the machine."""
         try:
             analysed = self._analyse(tasks)
         except DecoderStartError as error:
@@ -110,7 +110,7 @@ class Analyser:
     def _blame(self, tasks: Sequence[AnalysisTask], error: str) -> None:
         """Have the images tried again, a batch one by one, and find out whether this process may do that.
 
-        All have spent a try: one of them may be at fault, and may break the machine as well as the step.
+        The try counts for all of them: one may be at fault, and may break the machine as well as the step.
 
         Raises:
             UnfitProcessError: the machine is broken now.
@@ -122,17 +122,17 @@ class Analyser:
             raise UnfitProcessError(fault)
 
     def _require_sound_machine(self, tasks: Sequence[AnalysisTask]) -> None:
-        """Ask the machine before it is given a suspect: what then breaks it is the image."""
+        """Test the machine before it gets a suspect: if it breaks after that, the image is to blame."""
         if fault := self._fault():
             self._give_back(tasks, fault)
 
     def _give_back(self, tasks: Sequence[AnalysisTask], fault: str) -> None:
-        """End the process without a try of these images: another one of it has another machine to begin with."""
+        """End the process without counting a try of these images: the next process begins with a sound machine."""
         self._ledger.analyses.put_back(tasks, error=fault)
         raise UnfitProcessError(fault)
 
     def _fault(self) -> str:
-        """Return what is wrong with the machine; empty: it answers as it should."""
+        """Return the fault of the machine; "" if it answers as it should."""
         try:
             with self._progress.stage(self._batch_seconds):
                 self._network.verify()
@@ -164,7 +164,7 @@ class Analyser:
         prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
         decoded = time.monotonic()
         with self._progress.stage(self._batch_seconds):
-            outcomes = self._attended(prepared, self._located(prepared, self._infer(prepared)))
+            outcomes = self._with_maps(prepared, self._with_regions(prepared, self._infer(prepared)))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -184,8 +184,8 @@ class Analyser:
         values = iter(logits.tolist())
         return [item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared]
 
-    def _located(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
-        """Return the outcomes, the positive ones with their regions: in other images nothing is looked for."""
+    def _with_regions(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, with regions for the positive ones: the detector does not look at other images."""
         pairs = zip(prepared, outcomes, strict=True)
         inputs = [item.inputs for item, outcome in pairs if isinstance(item, Prepared) and _is_positive(outcome)]
         if self._detector is None or not inputs:
@@ -193,8 +193,8 @@ class Analyser:
         regions = iter(self._detector.regions(np.stack(inputs)))
         return [replace(outcome, regions=next(regions)) if _is_positive(outcome) else outcome for outcome in outcomes]
 
-    def _attended(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
-        """Return the outcomes, those that will have a picture with their activation map: it costs a forward pass."""
+    def _with_maps(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
+        """Return the outcomes, with an activation map for those that need one: each map costs a forward pass."""
         wanted = [isinstance(outcome, Finding) and self._wants_attention(outcome) for outcome in outcomes]
         pairs = zip(prepared, wanted, strict=True)
         inputs = [item.inputs for item, wants in pairs if wants and isinstance(item, Prepared)]

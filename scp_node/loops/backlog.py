@@ -1,4 +1,4 @@
-"""What waits to be entered: a queue that never makes anybody wait to put something in, and since when there is more."""
+"""A queue of arrivals for the ledger that never blocks a producer, and the earliest instant among them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 class Backlog(Generic[T]):
-    """Items in order, bounded in number and in bytes; for many threads that put and one that takes."""
+    """Items in order, limited in number and in bytes; for many producers and one consumer."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
-        """Hold at most `most` items of `most_bytes` in all."""
+        """Hold at most `most` items, and at most `most_bytes` of them in all."""
         self._most = most
         self._most_bytes = most_bytes
         self._items: deque[tuple[T, int]] = deque()
@@ -22,7 +22,7 @@ class Backlog(Generic[T]):
         self._filled = threading.Condition()
 
     def put(self, item: T, size: int) -> bool:
-        """Add an item of `size` bytes; False: there is no room, it was not taken."""
+        """Add an item of `size` bytes; return False if the backlog has no room for it."""
         with self._filled:
             if len(self._items) >= self._most or self._bytes + size > self._most_bytes:
                 return False
@@ -32,7 +32,7 @@ class Backlog(Generic[T]):
             return True
 
     def take(self, most: int, *, wait: float = 0.0) -> list[T]:
-        """Return up to `most` items, oldest first, none when none came within `wait` seconds."""
+        """Return up to `most` items, oldest first; an empty list if nothing came within `wait` seconds."""
         with self._filled:
             if not self._items and wait:
                 self._filled.wait(wait)
@@ -46,10 +46,10 @@ class Backlog(Generic[T]):
 
 
 class Earliest:
-    """The earliest instant since it was last asked; for many threads."""
+    """The earliest instant since the last `take`; for many threads."""
 
     def __init__(self) -> None:
-        """Know of none."""
+        """Begin without an instant."""
         self._lock = threading.Lock()
         self._instant: datetime | None = None
 
@@ -59,7 +59,7 @@ class Earliest:
             self._instant = min(self._instant or instant, instant)
 
     def take(self, now: datetime) -> datetime:
-        """Return the earliest instant, `now` among them, and begin anew with `now`."""
+        """Return the earliest instant, at most `now`, and start again from `now`."""
         with self._lock:
             earliest, self._instant = min(self._instant or now, now), now
         return earliest

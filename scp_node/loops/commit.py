@@ -1,4 +1,4 @@
-"""The committer's loop, one for each destination: ask whether what was delivered is really there."""
+"""The committer's loop, one for each destination: asks whether the destination really has what was delivered."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scp_node.loops.settlement import settle, tell
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import DeliverySettings
 
-NOT_OFFERED_SECONDS: Final = 600.0  # how long it is remembered that a destination does no storage commitment
+NOT_OFFERED_SECONDS: Final = 600.0  # until a destination without storage commitment is asked again whether it has it
 
 log = logging.getLogger(__name__)
 
@@ -25,21 +25,21 @@ _Tasks = Sequence[CommitmentTask]
 
 
 class Asker(Protocol):
-    """A destination that may commit itself; see `scp_node.delivery.CommitmentScu`."""
+    """A destination that may offer storage commitment; see `scp_node.delivery.CommitmentScu`."""
 
     def ask(self, transaction_uid: str, announced: Callable[[], Sequence[Reference]]) -> AskResult:
         """Request commitment to what `announced` returns, called right before; never raises for network reasons."""
 
 
 class Finder(Protocol):
-    """A destination that may be looked into; see `scp_node.delivery.QueryScu`."""
+    """A destination that may answer C-FIND; see `scp_node.delivery.QueryScu`."""
 
     def find(self, instances: Sequence[Wanted]) -> FindResult:
         """Look for each of `instances`; never raises for network reasons."""
 
 
 class Committer:
-    """Asks one destination about what it was sent, up to fifty objects a step."""
+    """Asks one destination about the objects that it was sent, up to fifty a step."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Committer:
         owner: str,
         randomness: random.Random | None = None,
     ) -> None:
-        """Ask the destination `name` through `asker`, or look into it through `finder`; None: not to be done."""
+        """Ask the destination `name` through `asker` and query it through `finder`; None leaves that way out."""
         self._name = name
         self._asker = asker
         self._finder = finder
@@ -63,10 +63,10 @@ class Committer:
         self._owner = owner
         self._random = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
         self._not_offered_until = 0.0  # monotonic
-        self._failures = 0  # in a row, of reaching it
+        self._failures = 0  # to reach the destination, in a row
 
     def step(self) -> bool:
-        """Ask about what is due; return whether there was something to do."""
+        """Ask about the objects that are due; return whether there were any."""
         if self._ledger.deliveries.destination(self._name).paused:
             return False
         self._ledger.upkeep.sweep()
@@ -86,7 +86,7 @@ class Committer:
             self._ledger.commitments.close(rest, detail="not offered")
 
     def _ask(self, tasks: _Tasks) -> bool:
-        """Request commitment; return whether the destination does that at all."""
+        """Request commitment; return whether the destination offers it."""
         if self._asker is None or time.monotonic() < self._not_offered_until:
             return False
         transaction_uid = new_transaction_uid()
@@ -131,7 +131,7 @@ class Committer:
             settle(self._ledger, report, {self._name})
 
     def _look(self, tasks: _Tasks) -> _Tasks:
-        """Look by C-FIND where that is wanted; return what cannot be looked for."""
+        """Query by C-FIND if configured; return the tasks that cannot be queried."""
         if self._finder is None or not tasks:
             return tasks
         by_key = {_wanted(task): task for task in tasks}
@@ -151,7 +151,7 @@ class Committer:
         return []
 
     def _put_back(self, tasks: _Tasks, detail: str) -> None:
-        """Try later: the destination could not be reached. What has waited for too long is given up."""
+        """Try again later, since the destination could not be reached; give up tasks that have waited for too long."""
         self._failures += 1
         oldest = self._ledger.deliveries.now() - timedelta(hours=self._settings.retry_for_hours)
         if old := [task for task in tasks if task.delivered_at < oldest]:

@@ -1,8 +1,9 @@
-"""The sender's loop, one for each destination: deliver what waits, and leave a destination alone that is down.
+"""The sender's loop, one for each destination: delivers what waits, and leaves a destination that is down alone.
 
-Every failure is somebody's: the object's, which then spends a try, or the destination's, which is paused after a few in
-a row while no object spends anything. Only where an association was open and no response came it may be either; then
-the object pays where the destination took something else meanwhile. See docs/decisions/0014.
+Each failure belongs to the object or to the destination. A failure of the object spends one of its tries. A failure of
+the destination spends nothing; after a few in a row the destination is paused. If an association was open but no
+response came, it may be either: then the object pays if the destination took something else meanwhile. See
+docs/decisions/0014.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _NO_ANSWER: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposi
 
 
 class Scu(Protocol):
-    """One destination as the sender sees it; see `scp_node.delivery.StorageScu`."""
+    """One destination, as the sender sees it; see `scp_node.delivery.StorageScu`."""
 
     def send(self, file: bytes) -> SendResult:
         """Send one report; never raises for network reasons."""
@@ -34,14 +35,14 @@ class Scu(Protocol):
         """Return whether the destination answers a C-ECHO."""
 
     def close_if_idle(self) -> None:
-        """Release the association when it was not used for a while."""
+        """Release the association if it has been idle for a while."""
 
     def close(self) -> None:
         """Release the association."""
 
 
 class Sender:
-    """Delivers the reports of one destination, one a step."""
+    """Delivers reports to one destination, one a step."""
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class Sender:
         check_after: timedelta | None = None,
         patiently: Patiently = at_once,
     ) -> None:
-        """Send what waits for the destination `name` through `scu`; have it asked about that after `check_after`."""
+        """Send what waits for the destination `name` through `scu`, and have it asked for that after `check_after`."""
         self._patiently = patiently
         self._name = name
         self._scu = scu
@@ -65,7 +66,7 @@ class Sender:
         self._settings = settings
         self._owner = owner
         self._check_after = check_after
-        self._was_unreachable = False  # when last tried: whatever waits is not to blame for that
+        self._was_unreachable = False  # at the last try; the waiting objects are not to blame for that
         self._random = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
     def step(self) -> bool:
@@ -80,12 +81,12 @@ class Sender:
             return False
         with self._leases.hold([task.claim]):
             result = self._scu.send(task.file)
-            self._patiently(lambda: self._conclude(task, result, state))  # not noted, it would be sent again
+            self._patiently(lambda: self._conclude(task, result, state))  # an unnoted result would mean a second send
         self._judge(result, state)
         return True
 
     def _probe(self, state: DestinationState) -> bool:
-        """Ask a paused destination whether it is there; return whether a report may be tried."""
+        """Ask a paused destination for a C-ECHO; return whether a report may be tried."""
         if self._scu.echo():
             self._ledger.deliveries.destination_on_trial(self._name, hasten=self._was_unreachable)
             return True
@@ -95,14 +96,14 @@ class Sender:
         return False
 
     def _give_up_what_is_old(self, state: DestinationState) -> None:
-        """Make dead letters of what waits for too long: while the destination is paused nothing else tries it."""
+        """Make dead letters of objects that have waited for too long: nothing else does so during a pause."""
         oldest, detail = self._longest(), f"waited too long: {state.detail}"
         while buried := self._ledger.deliveries.give_up(self._name, older_than=oldest, detail=detail):
             for uid in buried:
                 self._log_dead(uid, "none", detail)
 
     def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> None:
-        """Note what became of the object."""
+        """Note the result for the object."""
         uid, status = task.sop_instance_uid, "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
             self._ledger.deliveries.delivered(
@@ -142,13 +143,13 @@ class Sender:
         return self._ledger.deliveries.waited(task) > self._longest()
 
     def _judge(self, result: SendResult, state: DestinationState) -> None:
-        """Note what the try says of the destination."""
+        """Note the result for the destination."""
         self._was_unreachable = result.disposition is Disposition.UNREACHABLE
         if result.disposition in _NO_ANSWER:
             self._destination_failed(result.detail)
         elif state.failures:
             is_back = self._ledger.deliveries.destination_answered(self._name, enough=self._settings.breaker_failures)
-            if is_back:  # a warning: who was told that it is away is told that it is back
+            if is_back:  # a warning, so that it reaches the same readers as the report of the pause
                 log.warning("destination is back destination=%s", self._name)
 
     def _destination_failed(self, detail: str) -> None:
@@ -171,11 +172,11 @@ class Sender:
         return timedelta(hours=self._settings.retry_for_hours)
 
     def _pause(self, attempt: int) -> timedelta:
-        return self._drawn(attempt, cap=self._settings.retry_cap_seconds)
+        return self._random_pause(attempt, cap=self._settings.retry_cap_seconds)
 
     def _pause_of_destination(self, attempt: int) -> timedelta:
-        return self._drawn(attempt, cap=self._settings.probe_seconds)
+        return self._random_pause(attempt, cap=self._settings.probe_seconds)
 
-    def _drawn(self, attempt: int, *, cap: float) -> timedelta:
+    def _random_pause(self, attempt: int, *, cap: float) -> timedelta:
         first = timedelta(seconds=self._settings.retry_first_seconds)
         return pause_before(attempt, first=first, cap=timedelta(seconds=cap), random=self._random)

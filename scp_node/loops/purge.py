@@ -1,7 +1,7 @@
-"""Removes originals that are old and that nothing needs any more.
+"""Removes old originals that nothing needs any more.
 
-In this order: the rows are marked, the files removed, the rows closed. Wherever that is cut off, the next pass goes on
-from there: a file that is gone is always one whose row says so, or is about to.
+It marks the rows, removes the files, and closes the rows, in this order. After an interruption the next pass continues
+at the same point: the row of a missing file always says that the file is gone, or is about to say so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Purger:
     """Purges one batch a step."""
 
     def __init__(self, *, ledger: Ledger, spool: Spool, days: float) -> None:
-        """Purge from `spool` what came more than `days` ago; with 0 only finish what is begun."""
+        """Purge from `spool` what came more than `days` ago; with 0 days only finish an interrupted removal."""
         self._ledger = ledger
         self._spool = spool
         self._older_than = timedelta(days=days)
@@ -30,7 +30,7 @@ class Purger:
 
     def step(self) -> bool:
         """Purge some originals; return whether there may be more."""
-        resuming, self._interrupted = self._interrupted, True  # until what is begun is done
+        resuming, self._interrupted = self._interrupted, True  # until this step is done
         originals = self._ledger.retention.unfinished() if resuming else self._marked()
         if originals:
             self._spool.remove_for_good([original.spool_path for original in originals])

@@ -1,8 +1,8 @@
-"""The listener's second thread: enters into the ledger what the spool holds.
+"""The listener's second thread: enters the spool's files into the ledger.
 
-The spool is the truth and the ledger follows it. A store is answered when its file is safe; this thread writes the
-rows soon after, many in one commit. While the database is away it waits, and what it could not keep in memory it finds
-again among the files.
+The spool is the truth, and the ledger follows it. The listener answers a store when the file is safe; this thread
+writes the rows soon after, many in one commit. While the database is away it waits. Arrivals that it could not keep in
+memory it finds again among the files.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
 
 log = logging.getLogger(__name__)
 
-BATCH: Final = 64  # instances in one commit: sixteen cost about what one costs
+BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
-REMEMBERED_BYTES: Final = 64 * 2**20  # of their headers: a peer decides how long one is
+REMEMBERED_BYTES: Final = 64 * 2**20  # limit of their headers: a peer decides how long a header is
 RESCAN_SECONDS: Final = 300.0
-RESCAN_DAYS: Final = timedelta(days=2)  # later scans look at recent files; the first one at all that are there
+RESCAN_DAYS: Final = timedelta(days=2)  # age of the files that a later scan looks at; the first scan looks at all files
 _SCAN_CHUNK: Final = 1_000
-_SMALL_BYTES: Final = 512  # that a refused store takes, about
+_SMALL_BYTES: Final = 512  # approximate size of a refused store
 
 _Arrival = ReceivedInstance | RejectedInstance | TransferEnded | CommitmentAnswer
 
 
 class Registrar:
-    """Takes received and rejected instances from the listener, without ever making it wait."""
+    """Takes received and rejected instances from the listener, and never makes it wait."""
 
     def __init__(
         self,
@@ -59,9 +59,9 @@ class Registrar:
         remembered_bytes: int = REMEMBERED_BYTES,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
-        """Enter what `spool` holds into `ledger`; more than `remembered` wait in the spool alone.
+        """Enter the files of `spool` into `ledger`; beyond `remembered` instances, the rest wait in the spool alone.
 
-        `renew` is called as long as that goes on.
+        `renew` is called again and again while the thread is alive.
         """
         self._ledger = ledger
         self._spool = spool
@@ -71,7 +71,7 @@ class Registrar:
         self._overflowed = threading.Event()
         self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
         self._earliest = Earliest()
-        self._forgotten = 0  # refused stores, since that was last told
+        self._forgotten = 0  # refused stores since the last log line about them
         self._forgetting = threading.Lock()
         self._given_up: set[str] = set()
 
@@ -88,17 +88,17 @@ class Registrar:
                 self._forgotten += 1
 
     def committed(self, answer: CommitmentAnswer) -> bool:
-        """Note what a destination reports, and return whether it could be noted; never blocks."""
+        """Note the report of a destination and return whether there was room for it; never blocks."""
         return self._arrivals.put(answer, LARGEST_REPORT)
 
     def ended(self, ending: TransferEnded) -> None:
-        """Note that an association is over, or that a study counts as sent; never blocks."""
+        """Note that an association has ended, or that a study counts as sent; never blocks."""
         if not self._arrivals.put(ending, _SMALL_BYTES):
             self._overflowed.set()
-            self._endings.append(ending)  # no file says so
+            self._endings.append(ending)  # unlike an instance, it has no file to be found by
 
     def run(self, stop: threading.Event) -> None:
-        """Register until `stop` is set and everything that arrived before is entered, or the database stays away."""
+        """Register until `stop` is set and all earlier arrivals are entered, or until the database stays away."""
         if not self._patiently(stop, lambda: self.scan(first=True, stop=stop)):
             return
         next_scan = time.monotonic() + RESCAN_SECONDS
@@ -119,9 +119,10 @@ class Registrar:
                 next_scan = time.monotonic() + RESCAN_SECONDS
 
     def _patiently(self, stop: threading.Event, step: Callable[[], object]) -> bool:
-        """Repeat `step` until it is done; False when told to stop meanwhile: the files stay.
+        """Repeat `step` until it succeeds; return False if `stop` was set meanwhile: the files stay.
 
-        Catches everything, as `poll` does: what is no outage is a bug of ours, and must not end this thread.
+        Catches everything, as `poll` does: an error that is not an outage is a bug in this program, and must not end
+        this thread.
         """
         patience = Patience(stop, name="register", also=(SpoolError, OSError), renew=self._renew)
         while True:
@@ -137,7 +138,7 @@ class Registrar:
 
     def _enter_endings(self) -> None:
         endings = list(self._endings)
-        if not self._end(endings):  # one of them meets a bug: alone, it holds up no other
+        if not self._end(endings):  # one of them triggers a bug: entered one by one, it does not hold up the others
             for ending in endings:
                 self._end([ending])
         for _ in endings:
@@ -148,14 +149,14 @@ class Registrar:
             if endings:
                 self._ledger.studies.transfers_ended(endings)
         except Exception as error:
-            if _passes(error):
+            if _waiting_may_help(error):
                 raise
             log.exception("ends of associations cannot be entered count=%d", len(endings))
             return False
         return True
 
     def _enter(self, batch: list[_Arrival]) -> None:
-        """Enter a batch; what is entered is taken out of it, so that another try begins where this one ended."""
+        """Enter a batch and take each entered arrival out of it, so that the next try begins where this one ended."""
         self._register([arrival for arrival in batch if isinstance(arrival, ReceivedInstance)])
         batch[:] = [arrival for arrival in batch if not isinstance(arrival, ReceivedInstance)]
         while batch:
@@ -180,22 +181,22 @@ class Registrar:
             elif isinstance(arrival, CommitmentAnswer):
                 settle(self._ledger, arrival.report, arrival.destinations)
         except Exception as error:
-            if _passes(error):
+            if _waiting_may_help(error):
                 raise
             log.exception("what a peer sent cannot be recorded kind=%s", type(arrival).__name__)
 
     def _register(self, received: Sequence[ReceivedInstance]) -> int:
-        """Enter these instances and return how many have a row now.
+        """Enter these instances and return the number that have a row now.
 
-        One that the database cannot take, or that meets a bug of ours, does not hold up the others. What is the
-        database's own trouble is raised.
+        An instance that the database refuses, or that triggers a bug in this program, does not hold up the others. An
+        error that waiting may help is raised.
         """
         if not received:
             return 0
         try:
             registration = self._ledger.intake.register(received)
         except Exception as error:
-            if _passes(error) and not isinstance(error, IntegrityError):
+            if _waiting_may_help(error) and not isinstance(error, IntegrityError):
                 raise
             if len(received) > 1:
                 return sum(self._register([instance]) for instance in received)
@@ -207,10 +208,10 @@ class Registrar:
         return len(received)
 
     def scan(self, *, first: bool = False, stop: threading.Event | None = None) -> int:
-        """Register files that have no row until `stop` is set, and return how many that were.
+        """Register the files without a row until `stop` is set, and return their number.
 
-        Files lie by days of the wall clock. It may have been set since they were written, so what counts as recent is
-        the earliest day in which anything was written since the last scan.
+        Files lie in folders by day of the wall clock, which may have been set since. So the recent days begin at the
+        earliest day in which anything was written since the last scan.
         """
         earliest = self._earliest.take(self._clock())
         try:
@@ -236,7 +237,7 @@ class Registrar:
     def _register_or_give_up(self, instance: ReceivedInstance, error: Exception) -> int:
         path = instance.spool_path
         if isinstance(error, IntegrityError) and not self._ledger.intake.unregistered([path]):
-            return 1  # it is there: what was violated is that it is there once
+            return 1  # it has a row already: the error was about a second row
         if isinstance(error, IntegrityError) or blames_values(error):
             blamed = "the database refuses it"
         else:
@@ -258,15 +259,15 @@ class Registrar:
         return 0
 
     def _remove(self, duplicate: Duplicate) -> None:
-        """Remove a file that the ledger has already, unless the one that its row names is lost: then this one is it."""
+        """Remove a file that the ledger has already, or let it replace the file that the row names if that is lost."""
         if not duplicate.original_kept or self._spool.holds(duplicate.original_path):
             try:
                 self._spool.remove(duplicate.spool_path)
-            except SpoolError as error:  # a later scan finds it, and that it is not needed
+            except SpoolError as error:  # a later scan finds it again
                 log.warning("duplicate not removed reason=%s", error)
         elif self._ledger.intake.adopt(duplicate):
             log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
-        # else another duplicate has taken it, or it is being purged: the next scan finds this file without a row
+        # else another duplicate has taken its place, or it is being purged: the next scan finds this file without a row
 
     def _read(self, path: str) -> ReceivedInstance | None:
         try:
@@ -280,7 +281,7 @@ class Registrar:
             return None
 
     def _give_up(self, file: UnregistrableFile) -> None:
-        """Make a file that cannot be registered an event, once; each scan tries it again."""
+        """Record a file that cannot be registered as an event, once; each scan tries it again."""
         if file.spool_path in self._given_up:
             return
         if self._ledger.intake.record_unregistrable(file):
@@ -288,10 +289,10 @@ class Registrar:
         self._given_up.add(file.spool_path)
 
 
-def _passes(error: Exception) -> bool:
-    """Return whether waiting may mend it: the database's own trouble, or the machine's; else it is a bug of ours.
+def _waiting_may_help(error: Exception) -> bool:
+    """Return whether waiting may help: a fault of the database or the machine, rather than a bug in this program.
 
-    An `IntegrityError` is among them: only a query can say what it means.
+    It may help for an `IntegrityError`: only a query can say what such an error means.
     """
     of_surroundings = (SQLAlchemyError, LedgerError, SpoolError, OSError, MemoryError)
     return isinstance(error, of_surroundings) and not blames_values(error)

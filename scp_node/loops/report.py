@@ -1,4 +1,4 @@
-"""The worker's second loop: of a study that is quiet a report is made, and what goes with it by the settings."""
+"""The worker's second loop: makes the report of a quiet study, with the companions that the settings ask for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scp_node.runtime.patience import Patiently, at_once
 
 log = logging.getLogger(__name__)
 
-PENDING_PAUSE: Final = timedelta(seconds=0.25)  # until a study whose images are still analysed is looked at again
+PENDING_PAUSE: Final = timedelta(seconds=0.25)  # until the next look at a study whose images are still being analysed
 RETRY_PAUSE: Final = timedelta(seconds=5)
 
 
@@ -23,15 +23,15 @@ class Build(Protocol):
     """Builds the report of a study."""
 
     def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
-        """Return the serialised report.
+        """Return the report with its companions, serialised.
 
         Raises:
-            UnreportableHeader: no report can be made of the study's headers.
+            UnreportableHeader: the study's headers do not allow a report.
         """
 
 
 class Reporter:
-    """Reports studies that are quiet, one a step."""
+    """Reports quiet studies, one a step."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Reporter:
         owner: str,
         patiently: Patiently = at_once,
     ) -> None:
-        """Build reports with `build` and open their deliveries to what `destinations` names."""
+        """Build reports with `build`, and open their deliveries to the destinations that `destinations` names."""
         self._ledger = ledger
         self._leases = leases
         self._model = model
@@ -55,7 +55,7 @@ class Reporter:
 
     def step(self) -> bool:
         """Report one study; return whether there was one."""
-        self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up studies that are quiet
+        self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up quiet studies
         task = self._ledger.reports.claim(owner=self._owner)
         if task is None:
             return False

@@ -1,4 +1,4 @@
-"""What an answer about delivered objects changes, told to the log: the same for every way on which it comes."""
+"""Notes and logs an answer about delivered objects, in the same way for every channel it comes through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def settle(ledger: Ledger, report: CommitmentReport, destinations: Collection[str]) -> None:
-    """Note what one of `destinations` reports."""
+    """Note the report of one of `destinations`, and log each outcome."""
     outcomes = ledger.commitments.answered(report, destinations)
     if outcomes is None:
         log.warning(
@@ -25,7 +25,7 @@ def settle(ledger: Ledger, report: CommitmentReport, destinations: Collection[st
 
 
 def tell(outcome: CommitmentOutcome) -> None:
-    """Log an outcome: an object that is given up needs a person."""
+    """Log an outcome, as an error if the object is given up: then a person has to look."""
     uid, name, reason = outcome.sop_instance_uid, outcome.destination, outcome.reason
     match outcome.state:
         case "dead":

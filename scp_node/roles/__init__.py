@@ -1,1 +1,1 @@
-"""What each process of the node is composed of: settings in, loops out."""
+"""Composes the processes of the node, one module for each role: settings in, loops out."""

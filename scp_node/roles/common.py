@@ -1,4 +1,4 @@
-"""What all roles are composed of."""
+"""The parts that all roles share."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ if TYPE_CHECKING:
     from scp_node.inference.served_model import ServedModel
 
 STOP_GRACE_SECONDS: Final = 20.0
-STEP_SECONDS: Final = 120.0  # that a step may take beside what has a time of its own: a database that is slow
-UPGRADE_SECONDS: Final = 3_600.0  # that a database may take to be brought up to date
-_UNFIT: Final = 1  # exit status of a role that has to be started again
+STEP_SECONDS: Final = 120.0  # for a step with a slow database, without the stages that have their own limit
+UPGRADE_SECONDS: Final = 3_600.0  # for the upgrade of a database
+_UNFIT: Final = 1  # exit status of a role that must be started again
 
 
 def _open_model(settings: InferenceSettings) -> ServedModel:
-    from scp_node.inference.served_model import ServedModel  # noqa: PLC0415 - only the worker pays for it
+    from scp_node.inference.served_model import ServedModel  # noqa: PLC0415 - only the worker needs it
 
     return ServedModel.open(settings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a node is made of where a trial puts in something else."""
+    """The parts of a node that a trial may replace."""
 
     program: Sequence[str] = (sys.executable, "-m", "scp_node")  # starts a role
     open_model: Callable[[InferenceSettings], ServedModel] = _open_model
-    decoder: Sequence[str] | None = None  # arguments of the interpreter that start a decoder process; None: our own
+    decoder: Sequence[str] | None = None  # arguments of the interpreter that start a decoder; None for the node's
 
 
 PARTS: Final = Parts()
 
 
 def owner_named(name: str) -> str:
-    """Return a name for the leases of one loop that no other process has."""
+    """Return a unique name for the leases of one loop."""
     return f"{socket.gethostname()}:{os.getpid()}:{name}:{uuid.uuid4().hex[:8]}"
 
 
 def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) -> Ledger | None:
-    """Return the ledger once it can be used; None: `stop` was set before.
+    """Return the ledger once it is usable; None if `stop` was set first.
 
     Raises:
         LedgerError: its schema is not this program's.
@@ -68,7 +68,7 @@ def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
 
 
 def run_loops(stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]]) -> int:
-    """Run each loop in a thread of its own until `stop`; return the exit status of the role."""
+    """Run each loop in a separate thread until `stop`; return the exit status of the role."""
     unfit: list[str] = []
 
     def run(progress: Progress, step: Callable[[], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The listener's process: the Storage SCP, and beside it what enters into the ledger what came."""
+"""The listener's process: the Storage SCP, and the threads that enter its arrivals into the ledger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scp_node.runtime.polling import have_ended, poll
 from scp_node.settings import Settings
 
 _PORT_PATIENCE_SECONDS: Final = 10.0
-_LAST_TRY_SECONDS: Final = 8.0  # that a database which does not answer holds up the end
+_LAST_TRY_SECONDS: Final = 8.0  # longest delay of the end by a database that does not answer
 
 
 def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
@@ -35,7 +35,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
     spool = open_spool(settings)
     spool.sweep()
     engine = create_ledger_engine(settings.database_url)
-    ledger = Ledger(engine, policy_of(settings))  # nothing is asked of the database yet: Success does not need it
+    ledger = Ledger(engine, policy_of(settings))  # does not connect yet: Success does not need the database
     registrar = Registrar(ledger, spool, renew=heart.loop("register", STEP_SECONDS).renew)
     listener = Listener(
         settings,
@@ -59,7 +59,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
 
 
 class _Followers:
-    """The threads beside the listener that need the database: they begin once it can be used."""
+    """The threads beside the listener that need the database; they begin once it is usable."""
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class _Followers:
         self._threads: list[threading.Thread] = []
 
     def start(self, stop: threading.Event) -> None:
-        """Wait for the database beside the listener; set `stop` when it does not fit."""
+        """Wait for the database beside the listener; set `stop` if its schema does not fit."""
         self._begin("register", lambda: self._await_and_register(stop))
 
     def end(self) -> bool:
-        """Enter what has arrived, and return whether nobody uses the database any more.
+        """Enter the remaining arrivals, and return whether all threads have left the database.
 
         Raises:
-            LedgerError: it did not fit.
+            LedgerError: the schema did not fit.
         """
         self._over.set()
         ended = have_ended(self._threads, _LAST_TRY_SECONDS)
@@ -100,11 +100,11 @@ class _Followers:
         try:
             if not await_schema(self._engine, data_dir, self._over, may_upgrade=may_upgrade, renew=self._renew):
                 return
-        except LedgerError as error:  # the role ends, as it would have at the start
+        except LedgerError as error:  # the role ends, as it would have ended at the start
             self._refused = error
             stop.set()
             return
-        self._heart.working()  # before that the role may still refuse to start, which stops the node
+        self._heart.working()  # only now: until here the role may refuse to start, which stops the node
         self._begin("purge", self._purge)
         self._register(self._over)
 
@@ -118,10 +118,10 @@ class _Followers:
 
 
 def _start_patiently(listener: Listener, stop: threading.Event) -> None:
-    """Open the port; after a kill the process that had it may need a moment to go.
+    """Open the port; after a kill, the process that had it may need a moment to end.
 
     Raises:
-        ListenError: it stays taken.
+        ListenError: the port stays taken.
     """
     deadline = time.monotonic() + _PORT_PATIENCE_SECONDS
     while True:

@@ -1,4 +1,4 @@
-"""Which destinations get the report of a study."""
+"""Chooses the destinations of a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sender's process: for each destination one loop that delivers, and one that asks whether it has what it got."""
+"""The sender's process: for each destination one loop that delivers and one that checks what has arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker's process: images are analysed, and studies are reported."""
+"""The worker's process: analyses images and reports studies."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
     """Analyse and report until `stop` is set; return the exit status of the role.
 
     Raises:
-        BundleError: the bundle is missing or altered, or does not answer as it was released.
-        BackendError: the runtime or device is not there.
+        BundleError: the bundle is missing or altered, or its answers differ from those at its release.
+        BackendError: the runtime or device is missing.
         LedgerError: the schema of the database is not this program's.
     """
     model = parts.open_model(settings.inference)
@@ -98,9 +98,9 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
 
 
 def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
-    """Return a step that logs where the audit chain ends, at start and once a day.
+    """Return a step that logs the end of the audit chain at the start and once a day.
 
-    A log that is kept elsewhere then tells of a history that was written anew: `scp-node audit verify --head`.
+    A log that is kept elsewhere then reveals a rewritten history: see `scp-node audit verify --head`.
     """
     due = time.monotonic()
 
@@ -116,7 +116,7 @@ def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
 
 
 def _equipment(settings: Settings) -> Equipment:
-    """Return how our own objects are signed, so that they are left alone when a PACS routes them back."""
+    """Return the signature of this node's objects, so that they are not analysed when a PACS routes them back."""
     return Equipment(manufacturer=settings.node.manufacturer, model_name=settings.node.model_name)
 
 

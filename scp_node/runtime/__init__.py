@@ -1,1 +1,1 @@
-"""How a process lives: supervised, with signs of life, patient with its database, and with a log."""
+"""The life of a process: supervised, with a heartbeat, patient with its database, and with a log."""

@@ -1,4 +1,4 @@
-"""Keeps the leases of claimed work alive while it is being done."""
+"""Keeps the leases of claimed work alive while the work is done."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from scp_node.ledger import Claim, Ledger
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS: Final = 2.0  # a renewal that hangs in the database does not keep the process
+_CLOSE_SECONDS: Final = 2.0  # a renewal that hangs in the database does not keep the process alive
 
 
 class LeaseKeeper:
-    """One thread that renews every held lease at a third of its length, as long as the process does its work."""
+    """One thread that renews every held lease at a third of its length, as long as the process works."""
 
     def __init__(self, ledger: Ledger, lease: timedelta, *, hangs: Callable[[], object] = lambda: False) -> None:
-        """Renew in `ledger` unless `hangs` returns something; call `start` before the first `hold`."""
+        """Renew in `ledger` unless `hangs` returns something true; call `start` before the first `hold`."""
         self._ledger = ledger
         self._hangs = hangs
         self._period = lease.total_seconds() / 3
@@ -37,7 +37,7 @@ class LeaseKeeper:
         return self
 
     def close(self) -> None:
-        """Stop renewing: what is still held runs out."""
+        """Stop renewing; leases that are still held run out."""
         self._stop.set()
         self._thread.join(_CLOSE_SECONDS)
 
@@ -59,10 +59,10 @@ class LeaseKeeper:
             pause = self._period
             with self._lock:
                 claims = list(self._held.values())
-            if not claims or self._hangs():  # what hangs would keep its work from everybody for ever
+            if not claims or self._hangs():  # a loop that hangs would keep its work from all others for ever
                 continue
             try:
                 self._ledger.upkeep.renew(claims)
             except SQLAlchemyError as error:
-                pause = self._period / 4  # before somebody takes them for lost
+                pause = self._period / 4  # soon, before somebody takes the leases for lost
                 log.warning("leases not renewed count=%d error=%s", len(claims), type(error).__name__)

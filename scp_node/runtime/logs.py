@@ -1,7 +1,7 @@
-"""Log lines: a stable phrase, then key=value; as text for people or one JSON object a line.
+"""Log lines: a stable phrase, then key=value; as text for people, or as one JSON object a line.
 
-No line may hold a patient's name, ID or birth date. The libraries underneath quote values of datasets in their
-warnings, so those are silenced here.
+No line may hold a patient's name, ID or birth date. The libraries below quote values of datasets in their warnings, so
+this module silences them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scp_node.settings import LogSettings
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object for each record; control characters of peers come out escaped."""
+    """One JSON object for each record; control characters from peers are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
@@ -32,7 +32,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Text for people; a line stays a line whatever a peer put into it."""
+    """Text for people; a record stays one line whatever a peer put into it."""
 
     def __init__(self) -> None:
         """Show local time, level and message."""
@@ -45,7 +45,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def configure_logging(settings: LogSettings) -> None:
-    """Send the node's log to standard error, and keep what others would write about datasets out of it."""
+    """Send the node's log to standard error, and drop what libraries would log about datasets."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else ConsoleFormatter())
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)

@@ -1,4 +1,4 @@
-"""Waits for a database that is away: nothing that was done is thrown away because it cannot be written down now."""
+"""Waits for a database that is away, so that finished work is not lost because it cannot be recorded now."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ log = logging.getLogger(__name__)
 
 
 class Patiently(Protocol):
-    """Does something that needs the ledger; see `Patience`."""
+    """Runs an action that needs the ledger; see `Patience`."""
 
     def __call__(self, action: Callable[[], T], /) -> T:
-        """Return what `action` returns."""
+        """Return the result of `action`."""
 
 
 def at_once(action: Callable[[], T], /) -> T:
-    """Do it once: what goes wrong is raised."""
+    """Run the action once; its errors are raised."""
     return action()
 
 
 class Patience:
-    """Repeats an action while the database is away; each must be one that may be done twice."""
+    """Repeats an action while the database is away; it must be safe to run the action twice."""
 
     def __init__(
         self,
@@ -43,17 +43,17 @@ class Patience:
         also: tuple[type[Exception], ...] = (),
         renew: Callable[[], None] = lambda: None,
     ) -> None:
-        """Wait until `stop` is set; what `also` names is waited for, too. `renew` is called before each try."""
+        """Wait until `stop` is set; also wait out the errors in `also`. `renew` is called before each try."""
         self._stop = stop
         self._name = name
         self._renew = renew
         self._waited_for: tuple[type[Exception], ...] = (SQLAlchemyError, LedgerUnreachableError, *also)
 
     def __call__(self, action: Callable[[], T], /) -> T:
-        """Return what `action` returns once it does.
+        """Return the result of `action` once it succeeds.
 
         Raises:
-            Exception: of `action`, where waiting would not mend it or `stop` was set meanwhile.
+            Exception: from `action`, if waiting does not help or `stop` was set meanwhile.
         """
         pause = SHORTEST_PAUSE
         while True:
@@ -73,7 +73,7 @@ class Patience:
                 return done
 
     def _tell(self, error: Exception, *, is_first: bool) -> None:
-        if isinstance(error, LedgerUnreachableError):  # a role that starts: somebody should look whether this is meant
+        if isinstance(error, LedgerUnreachableError):  # at a start: a person should check whether this is intended
             level = logging.ERROR if is_first else logging.WARNING
             log.log(level, "database cannot be used, waiting for it step=%s reason=%s", self._name, error)
         else:
@@ -83,14 +83,14 @@ class Patience:
 def waiting(
     step: Callable[[], bool], stop: threading.Event, *, name: str, renew: Callable[[], None] = lambda: None
 ) -> Callable[[], bool]:
-    """Return a step for `poll` that waits while the database is away, in one line of the log for each try."""
+    """Return a step for `poll` that waits while the database is away, with one log line for each try."""
     patience = Patience(stop, name=name, renew=renew)
 
     def wait_and_step() -> bool:
         try:
             return patience(step)
         except SQLAlchemyError:
-            if stop.is_set():  # what was claimed comes back when its lease ends
+            if stop.is_set():  # claimed work comes back when its lease ends
                 return False
             raise
 

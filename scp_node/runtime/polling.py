@@ -1,4 +1,4 @@
-"""The loop of every role: do a step, and wait a little longer each time there was nothing to do."""
+"""The loop of every role: runs a step again and again, with longer pauses while there is nothing to do."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ LONGEST_PAUSE_AFTER_ERROR: Final = 15.0
 
 
 class UnfitProcessError(Exception):
-    """This process can do its work no more, a new one may: the message says why."""
+    """This process can no longer do its work, but a new one may; the message says why."""
 
 
 def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_pause: float = LONGEST_PAUSE) -> bool:
     """Call `step` until `stop` is set; a step returns whether there was something to do.
 
-    Without anything to do the pauses grow to `longest_pause`, in seconds.
+    While there is nothing to do, the pauses grow to `longest_pause`, in seconds.
 
-    This is the one place that catches everything: a step that raises is logged and tried again, later each time.
-    What it had claimed comes back when its lease ends. A process that is unfit is ended: `stop` is set, False returned.
+    This is the one place that catches everything. A step that raises is logged and tried again, later each time. Work
+    that it had claimed comes back when its lease ends. If the process is unfit, it is ended: `stop` is set, and False
+    is returned.
     """
     idle, failed = SHORTEST_PAUSE, SHORTEST_PAUSE
     while not stop.is_set():
         try:
             busy = step()
         except UnfitProcessError as error:
-            log.error("process is unfit, ends step=%s reason=%s", name, error)  # noqa: TRY400 - logged where it was met
+            log.error("process is unfit, ends step=%s reason=%s", name, error)  # noqa: TRY400 - its traceback is logged already
             stop.set()
             return False
         except Exception:
@@ -51,7 +52,7 @@ def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_
 
 
 def have_ended(threads: Sequence[threading.Thread], seconds: float) -> bool:
-    """Wait for threads that were told to end; one that hangs, in a database say, does not keep the process."""
+    """Wait for threads that must end; one that hangs, for example in a database, does not keep the process alive."""
     deadline = time.monotonic() + seconds
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,8 +1,8 @@
-"""One process for each role, started again when it dies, and killed first when it hangs.
+"""Runs one process for each role, starts it again when it dies, and kills it first when it hangs.
 
-A role and its supervisor share a socket, the role's standard input. The role learns from its end that the supervisor is
-gone, whatever way that went: no role outlives the node, and none is orphaned by a kill -9 of the parent. What the role
-writes to it is its heartbeat: see `scp_node.runtime.heartbeat`.
+A role and its supervisor share a socket, the role's standard input. When the supervisor is gone, for whatever reason,
+the role sees the socket close. So no role outlives the node, and a kill -9 of the parent leaves no orphan. The role
+writes its heartbeat to the socket: see `scp_node.runtime.heartbeat`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,16 @@ from scp_node.runtime.heartbeat import START_SECONDS, WORKING
 
 log = logging.getLogger(__name__)
 
-REFUSED: Final = (
-    2  # exit status of a role that cannot start: a setting, the database, the bundle; trying again is useless
-)
-SILENT_SECONDS: Final = 30.0  # unless told otherwise
+# Exit status of a role that cannot start, because of a setting, the database or the bundle: it is useless to try again.
+REFUSED: Final = 2
+SILENT_SECONDS: Final = 30.0  # by default
 SUPERVISED: Final = "--supervised"
 _SHORTEST_PAUSE: Final = 0.2
-LONGEST_PAUSE: Final = 30.0  # unless told otherwise
-_STEADY: Final = 60.0  # seconds after which an earlier death is forgotten
-_GRACE: Final = 30.0  # seconds that a role has to finish when told to stop
+LONGEST_PAUSE: Final = 30.0  # by default
+_STEADY: Final = 60.0  # seconds of life after which an earlier death no longer counts
+_GRACE: Final = 30.0  # seconds for a role to end after it was asked to
 _LOOK: Final = 0.1  # seconds between two looks at the roles
-_LONGEST_LOOK: Final = 1.0  # of silence is counted at one look: a machine that was frozen has not heard its roles
+_LONGEST_LOOK: Final = 1.0  # most silence counted at one look: a machine that was frozen could not hear its roles
 
 
 @dataclass(slots=True)
@@ -43,18 +42,18 @@ class _Child:
     line: socket.socket
     started: float
     silent: float = 0.0  # seconds
-    works: bool = False  # this process has said that it is at work
-    has_worked: bool = False  # this one or one before it
+    works: bool = False  # this process has reported that it is working
+    has_worked: bool = False  # this process or an earlier one has
     killed: bool = False
     pause: float = _SHORTEST_PAUSE
     restart_at: float | None = field(default=None)
 
     def listen(self, seconds: float) -> None:
-        """Take what the role has said since the last look, `seconds` ago."""
+        """Read what the role has written since the last look, `seconds` ago."""
         self.silent += min(seconds, _LONGEST_LOOK)
         try:
             said = self.line.recv(4096)
-        except (BlockingIOError, ConnectionResetError):  # nothing; or it has just ended
+        except (BlockingIOError, ConnectionResetError):  # it wrote nothing, or it has just ended
             return
         if said:
             self.silent = 0.0
@@ -74,7 +73,7 @@ class Supervisor:
     ) -> None:
         """Run each command under its role's name.
 
-        One that says nothing for `silent_seconds` is killed; one that dies again and again waits up to `longest_pause`.
+        A role that is silent for `silent_seconds` is killed; one that dies repeatedly waits up to `longest_pause`.
         """
         self._commands = commands
         self._silent_seconds = silent_seconds
@@ -98,7 +97,7 @@ class Supervisor:
         return 0
 
     def _look_after(self, child: _Child, seconds: float) -> int | None:
-        """Restart the role when it ended, later each time; return REFUSED when that is useless."""
+        """Restart a role that has ended, later each time; return REFUSED if that is useless."""
         if child.restart_at is not None:
             if time.monotonic() >= child.restart_at:
                 self._restart(child)
@@ -108,7 +107,7 @@ class Supervisor:
             child.listen(seconds)
             self._kill_if_silent(child)
             return None
-        if status == REFUSED and not child.has_worked:  # one that has worked is set up well: its machine is in trouble
+        if status == REFUSED and not child.has_worked:  # a role that has worked is set up well
             return REFUSED
         if time.monotonic() - child.started > _STEADY:
             child.pause = _SHORTEST_PAUSE
@@ -135,7 +134,7 @@ class Supervisor:
         limit = self._silent_seconds if child.works else max(self._silent_seconds, START_SECONDS)
         if child.silent > limit and not child.killed:
             log.error("role hangs, killed role=%s silent_seconds=%.1f", child.role, child.silent)
-            child.process.kill()  # ends one that is stopped, too
+            child.process.kill()  # also ends a process that is stopped
             child.killed = True
 
     def _stop_all(self) -> None:
@@ -171,7 +170,7 @@ def stop_when_orphaned(stop: threading.Event) -> None:
     """Set `stop` when standard input ends: the parent of a supervised role is gone."""
 
     def wait() -> None:
-        with contextlib.suppress(ConnectionResetError):  # it went without having read the last heartbeat
+        with contextlib.suppress(ConnectionResetError):  # it ended without reading the last heartbeat
             while os.read(sys.stdin.fileno(), 1):
                 pass
         stop.set()

@@ -1,1 +1,1 @@
-"""The runtimes that evaluate a bundle: one module each, imported only when `opening` is asked for it."""
+"""The runtimes that evaluate a bundle: one module each, which only `opening` imports when needed."""

@@ -14,7 +14,7 @@ _INPUTS: Final = {"inputs", "mapped"}
 
 
 class OnnxRuntimeBackend:
-    """A bundle's graph, whose weights ONNX Runtime reads out of the bundle's one weights file."""
+    """A bundle's graph, whose weights ONNX Runtime reads from the bundle's one weights file."""
 
     name = "onnxruntime"
 
@@ -43,8 +43,8 @@ class OnnxRuntimeBackend:
         return checked_prediction(logits, maps, count=len(checked))
 
     def _outputs(self, inputs: NDArray[np.float32], *, maps: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        # One by one on a CPU: a film's answer is then the same to the last bit whatever other films came with it. A
-        # batch of 16 would take 0.94 of the time (two idle cores; 0.6 where one is busy) and move the seventh digit.
+        # One by one on a CPU, so that a film's answer is the same to the last bit whatever other films came with it. A
+        # batch of 16 would take 0.94 of the time (two idle cores; 0.6 if one is busy) and change the seventh digit.
         size = 1 if self.device == "cpu" else len(inputs)
         parts = []
         for start in range(0, len(inputs), size):

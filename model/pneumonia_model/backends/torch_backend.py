@@ -15,7 +15,7 @@ from pneumonia_model.prediction import BackendError, Prediction, checked_inputs,
 class TorchBackend:
     """A bundle's weights in the network of `network.py`, in single precision everywhere.
 
-    Half precision and TF32 would be faster on a GPU and move logits by more than the bundle's tolerance.
+    Half precision and TF32 would be faster on a GPU, but would change logits by more than the bundle's tolerance.
     """
 
     name = "torch"

@@ -16,15 +16,13 @@ from sqlalchemy.exc import ArgumentError, DisconnectionError, NoSuchModuleError
 
 from scp_node.ledger.database.errors import LedgerError
 
-LOCK_SECONDS: Final = (
-    10.0  # longest wait for a lock that somebody else holds, and for a connection: then it is tried again
-)
+LOCK_SECONDS: Final = 10.0  # longest wait for a lock or a connection, before the next try
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "glusterfs"}
 )
 _READ_ONLY: Final = "ledger_read_only"
 _LIBPQ_DRIVERS: Final = frozenset({"psycopg", "psycopg2"})
-# A host that vanishes is noticed within 30 s, here ...
+# The node notices within 30 s that the database's host has vanished ...
 _KEEPALIVE: Final = {
     "keepalives": 1,
     "keepalives_idle": 10,
@@ -32,7 +30,7 @@ _KEEPALIVE: Final = {
     "keepalives_count": 4,
     "tcp_user_timeout": 30_000,
 }
-# ... and there: a listener that is gone must not keep its locks for the two hours of TCP's own patience.
+# ... and the database notices that the node's has: TCP by itself would keep a lost session's locks for two hours.
 _SESSION: Final = {
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
@@ -41,7 +39,7 @@ _SESSION: Final = {
     "idle_in_transaction_session_timeout": "60s",
 }
 _READ_ONLY_TRANSACTION: Final = "25006"  # SQLSTATE
-# After these a connection is no good any more, though the database may be: SQLite opens a file that it may not write
+# After these errors a connection stays broken, even if the database recovers: SQLite opens a file that it may not write
 # for reading only, and a session of PostgreSQL keeps the default that it began with.
 _STALE_SQLITE: Final = frozenset(
     {
@@ -55,14 +53,14 @@ _STALE_SQLITE: Final = frozenset(
 
 
 def create_ledger_engine(url: str, *, patience: float = LOCK_SECONDS) -> Engine:
-    """Return an engine with the transaction rules that the ledger needs; nothing is asked of the database yet.
+    """Return an engine with the transaction rules that the ledger needs; it has not connected to the database yet.
 
-    SQLite: write-ahead log and synchronous=FULL, since with NORMAL a power cut can undo a commit that was already
-    acted on; writers take the lock when they begin, so that they never fail half-way. A file that is not there is not
-    made. PostgreSQL: READ COMMITTED. Either waits `patience` seconds for a lock.
+    SQLite: write-ahead log and synchronous=FULL, since with NORMAL a power cut can undo a commit that was already acted
+    on. A writer takes the lock when it begins, so that it never fails half-way. A missing file is not created.
+    PostgreSQL: READ COMMITTED. Both wait up to `patience` seconds for a lock.
 
     Raises:
-        LedgerError: the URL is not one, its driver is not installed, or SQLite would lie on a network file system.
+        LedgerError: the URL is invalid, its driver is not installed, or SQLite would lie on a network file system.
     """
     try:
         parsed = make_url(url)
@@ -77,12 +75,12 @@ def create_ledger_engine(url: str, *, patience: float = LOCK_SECONDS) -> Engine:
 
 
 def reading(engine: Engine) -> Engine:
-    """Return the engine for transactions that only read: on SQLite they wait for no writer."""
+    """Return the engine for transactions that only read: on SQLite they do not wait for a writer."""
     return engine.execution_options(**{_READ_ONLY: True})
 
 
 def sqlite_file(url: URL) -> Path | None:
-    """Return the file of an SQLite database; None where it has none, or names it in a way of its own."""
+    """Return the file of an SQLite database; None for PostgreSQL, a database in memory or a `file:` URI."""
     name = url.database
     if url.get_backend_name() != "sqlite" or not name or name == ":memory:" or name.startswith("file:"):
         return None
@@ -92,7 +90,7 @@ def sqlite_file(url: URL) -> Path | None:
 def _postgresql_engine(url: URL, patience: float) -> Engine:
     is_libpq = url.get_driver_name() in _LIBPQ_DRIVERS
     options = {"connect_timeout": max(2, round(patience)), **_KEEPALIVE} if is_libpq else {}
-    own = {name: value for name, value in options.items() if name not in url.query}  # the administrator's come first
+    own = {name: value for name, value in options.items() if name not in url.query}  # the administrator's options win
     engine = create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args=own, hide_parameters=True)
     session = {**_SESSION, "lock_timeout": f"{round(patience * 1000)}ms"}
 
@@ -118,12 +116,12 @@ def _sqlite_engine(url: URL, patience: float) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver
+        connection.isolation_level = None  # `_on_begin` begins transactions, not the driver
         try:
             for pragma in (f"busy_timeout={milliseconds}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
-            connection.close()  # now, and not when it is collected: see _Together
+            connection.close()  # now, not at garbage collection: see _Together
             raise
 
     @event.listens_for(engine, "begin")
@@ -138,10 +136,10 @@ def _sqlite_engine(url: URL, patience: float) -> Engine:
 
 
 class _SqliteConnection(sqlite3.Connection):
-    """Can be referred to weakly, and knows who has it."""
+    """An SQLite connection that takes weak references and knows whether it is open, in use and stale."""
 
     is_open = True
-    in_use = True  # by a thread; else it lies in the pool
+    in_use = True  # by a thread; otherwise it waits in the pool
     is_stale = False
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -149,13 +147,13 @@ class _SqliteConnection(sqlite3.Connection):
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
 
     def cursor(self, *arguments: Any, **options: Any) -> Any:
-        """Return a cursor, and remember it."""
+        """Return a cursor, and keep a weak reference to it."""
         cursor = super().cursor(*arguments, **options)
         self._cursors.add(cursor)
         return cursor
 
     def close(self) -> None:
-        """Close it and its cursors; one that an exception holds on to would keep it open in SQLite."""
+        """Close the connection and its cursors: a cursor that an exception refers to would keep it open in SQLite."""
         for cursor in self._cursors:
             cursor.close()
         super().close()
@@ -163,17 +161,18 @@ class _SqliteConnection(sqlite3.Connection):
 
 
 class _Together:
-    """Has no connection to a SQLite file open at one moment, after an error that outlives each of them.
+    """Closes every connection of this process to a SQLite file after a lasting error, before it opens a new one.
 
-    The connections of a process share the index of the write-ahead log as the first of them could open it. One that saw
-    the disk read-only passes that on to each that comes after it, until none is left; and as long as one is left SQLite
-    keeps the descriptors of those that were closed (https://sqlite.org/src/file/src/os_unix.c).
+    The connections of a process share the index of the write-ahead log in the mode in which the first of them opened
+    it. A connection that saw the disk read-only passes that mode on to each later one, until none is left. As long as
+    one is left, SQLite also keeps the file descriptors of closed connections
+    (https://sqlite.org/src/file/src/os_unix.c).
     """
 
     def __init__(self, engine: Engine) -> None:
         self._lock = threading.Lock()
         self._known: WeakSet[_SqliteConnection] = WeakSet()
-        event.listen(engine, "do_connect", self._on_do_connect)  # the last one: it makes the connection
+        event.listen(engine, "do_connect", self._on_do_connect)  # the last listener, since it makes the connection
         event.listen(engine, "checkout", self._on_checkout)
         event.listen(engine, "checkin", self._on_checkin)
         event.listen(engine, "handle_error", self._on_error)
@@ -199,7 +198,7 @@ class _Together:
             if connection is not None:
                 connection.in_use = False
                 if connection.is_stale:
-                    record.invalidate()  # closes it
+                    record.invalidate()  # closes the connection
 
     def _on_error(self, context: ExceptionContext) -> None:
         if getattr(context.original_exception, "sqlite_errorcode", 0) & 0xFF not in _STALE_SQLITE:
@@ -213,7 +212,7 @@ class _Together:
 
 
 def _hold_on_to(engine: Engine, file: Path) -> None:
-    """Use this file and no other: none is made in its place, and one that was moved away is not written to."""
+    """Use this file and no other: never create a new one in its place, and never write to one that was moved away."""
 
     @event.listens_for(engine, "do_connect")
     def _on_do_connect(_dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]) -> None:
@@ -245,7 +244,7 @@ def _drop_read_only(context: ExceptionContext) -> None:
 
 
 def _file_system(folder: Path) -> str:
-    """Return the type of the file system that holds `folder`, empty where the system does not say."""
+    """Return the type of the file system that holds `folder`, or "" where the operating system does not say."""
     best, kind = "", ""
     try:
         mounts = Path("/proc/mounts").read_text(encoding="utf-8")

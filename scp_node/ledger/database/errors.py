@@ -1,4 +1,4 @@
-"""What is wrong with the database, or with what it was asked to keep."""
+"""Errors of the database, and of the values that it was asked to keep."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class LedgerUnreachableError(LedgerError):
 
 
 class LedgerGoneError(LedgerUnreachableError):
-    """There was a ledger, and now its database is empty or its file is not there."""
+    """There was a ledger, but now its database is empty or its file is missing."""
 
 
 def blames_values(error: Exception) -> bool:
-    """Return whether the database refuses these very values, and always will; anything else is its own trouble.
+    """Return whether the database refuses these very values and always will; any other error is the database's fault.
 
-    An `IntegrityError` is not among them: only a query can say what it means.
+    For an `IntegrityError` it returns False: only a query can say what such an error means.
     """
     if isinstance(error, DBAPIError):
         state = getattr(error.orig, "sqlstate", None) or ""
@@ -34,5 +34,5 @@ def blames_values(error: Exception) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, without SQL."""
+    """Return the message of an error without its SQL."""
     return str(error).splitlines()[0]

@@ -1,4 +1,4 @@
-"""The revision of the schema: checked, and brought up to date."""
+"""Checks the revision of the schema and upgrades it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MIGRATION_LOCK: Final = 0x5C9_0DE  # any constant: one upgrade at a time
 
 
 def upgrade(engine: Engine, *, begin: bool = True) -> None:
-    """Bring the schema to the newest revision; does nothing when it is there.
+    """Upgrade the schema to the newest revision; do nothing if it is there already.
 
-    With `begin` a database that is empty or, on SQLite, not there gets its tables; else that is an error: there was a
-    ledger before, and an empty one in its place would be wrong.
+    With `begin`, a database that is empty or, on SQLite, missing gets its tables. Without, that is an error: there was
+    a ledger before, and an empty one in its place would be wrong.
 
     Raises:
-        LedgerGoneError: there is no ledger, and none may be begun.
+        LedgerGoneError: the ledger is missing, and `begin` is False.
         LedgerUnreachableError: the database cannot be used now.
         LedgerError: its schema is newer than this program.
     """
@@ -55,7 +55,7 @@ def check_revision(engine: Engine) -> None:
 
     Raises:
         LedgerUnreachableError: the database cannot be used now.
-        LedgerError: the schema is another one.
+        LedgerError: the schema is a different one.
     """
     current, head = _current(engine), ScriptDirectory.from_config(_migrations()).get_current_head()
     if current != head:
@@ -67,7 +67,7 @@ def is_up_to_date(engine: Engine) -> bool:
 
     Raises:
         LedgerUnreachableError: the database cannot be used now.
-        LedgerError: it is no database.
+        LedgerError: the file or the URL does not name a database.
     """
     return _current(engine) == ScriptDirectory.from_config(_migrations()).get_current_head()
 
@@ -97,6 +97,6 @@ def _explained(error: Exception, file: Path | None) -> LedgerError:
         return LedgerUnreachableError(f"database: {file} is not there: `scp-node db upgrade` makes it")
     original = getattr(error, "orig", None)
     no_database = getattr(original, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
-    if no_database or isinstance(error, ProgrammingError):  # PostgreSQL: an option of the URL that there is not
+    if no_database or isinstance(error, ProgrammingError):  # PostgreSQL: the URL has an unknown option
         return LedgerError(f"database: {first_line(error)}")
     return LedgerUnreachableError(f"database: {first_line(error)}")

@@ -1,4 +1,4 @@
-"""The tables. Migrations make them; a test compares the two."""
+"""The tables. The migrations create them, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from sqlalchemy import (
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware instant; kept as UTC, so that SQLite's text compares in order of time."""
+    """An aware instant, kept in UTC so that SQLite's text sorts in order of time."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return `value` as the database keeps it; a naive datetime is an error."""
+        """Return `value` in the database's form; a naive datetime is an error."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -44,7 +44,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - signature is SQLAlchemy's
-        """Return the instant, aware, in UTC."""
+        """Return the aware instant in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
@@ -87,11 +87,11 @@ instance = Table(
     Column("spool_path", Text, nullable=False, unique=True),
     Column("header", LargeBinary, nullable=False),
     Column("priority", SmallInteger, nullable=False),
-    Column("conflict", Boolean, nullable=False),  # another instance with the same SOP Instance UID came before
+    Column("conflict", Boolean, nullable=False),  # an earlier instance has the same SOP Instance UID but other bytes
     Column("received_at", UtcDateTime, nullable=False),
     Column("registered_at", UtcDateTime, nullable=False),
-    Column("purging_at", UtcDateTime),  # since when its file is being removed: nothing may read it any more
-    Column("purged_at", UtcDateTime),  # since when its file is gone; the row stays
+    Column("purging_at", UtcDateTime),  # start of the removal of its file: from then on nothing may read it
+    Column("purged_at", UtcDateTime),  # end of the removal of its file; the row stays
     UniqueConstraint("sop_instance_uid", "sha256"),
     Index(None, "study_uid"),
     Index(None, "accession"),
@@ -108,7 +108,7 @@ study = Table(
     "study",
     metadata,
     Column("study_uid", Uid, primary_key=True),
-    Column("interrupted", Boolean, nullable=False),  # the last association that sent of it ended before its release
+    Column("interrupted", Boolean, nullable=False),  # the last association that sent its images ended without a release
     Column("calling_ae", String(16), nullable=False),
     Column("peer", Text, nullable=False),
     Column("at", UtcDateTime, nullable=False),
@@ -196,8 +196,8 @@ delivery = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("last_attempt_at", UtcDateTime),
     Column("delivered_at", UtcDateTime),
-    Column("transaction_uid", Uid),  # of the newest request for its storage commitment
-    Column("committed_at", UtcDateTime),  # when the destination committed itself to it, or it was found there
+    Column("transaction_uid", Uid),  # of the newest storage commitment request
+    Column("committed_at", UtcDateTime),  # when the destination committed itself, or C-FIND found the object
     UniqueConstraint("destination", "companion_id"),
     Index(
         "ix_delivery_report",
@@ -241,8 +241,8 @@ work = Table(
     Column("started_at", UtcDateTime),
     Column("done_at", UtcDateTime),
     UniqueConstraint("queue", "dedup"),
-    # A claim reads the front of one index, however many rows wait, sleep or are done. By the id alone PostgreSQL may
-    # take the primary key instead, which begins with what is done.
+    # A claim reads the front of one index, however many rows wait, sleep or are done. If the order were the id alone,
+    # PostgreSQL could read the primary key instead, which begins with the rows that are done.
     Index(
         "ix_work_ready",
         "queue",
@@ -300,8 +300,8 @@ clock = Table(
     "clock",
     metadata,
     Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
-    Column("jumps", Integer, nullable=False),  # how many jumps of the wall clock were made good
-    Column("jumped_seconds", Float, nullable=False),  # their sum
-    Column("writable_since", UtcDateTime),  # since when this database could be written to without a long pause
-    Column("writable_at", UtcDateTime),  # when that was proven last
+    Column("jumps", Integer, nullable=False),  # number of corrected jumps of the wall clock
+    Column("jumped_seconds", Float, nullable=False),  # sum of those jumps
+    Column("writable_since", UtcDateTime),  # start of the time without a long pause in writing
+    Column("writable_at", UtcDateTime),  # last proof that the database can be written to
 )

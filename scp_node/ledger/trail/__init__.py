@@ -1,1 +1,1 @@
-"""The trail of events: what they say, the hash chain that binds them, and where each came from."""
+"""The trail of events: their contents, the hash chain that binds them, and the source of each."""

@@ -1,4 +1,4 @@
-"""The hash chain of the audit trail, walked from its first event to its last."""
+"""Walks the hash chain of the audit trail from the first event to the last."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sqlalchemy import Connection, Row, Text, cast, select, type_coerce
 from scp_node.ledger.database.schema import chain, event
 from scp_node.ledger.trail.events import GENESIS, event_hash
 
-BATCH: Final = 500  # events in memory at a time
-_BEFORE_ALL: Final = -(2**63)  # an id that no row has, however it came there
+BATCH: Final = 500  # events in memory at once
+_BEFORE_ALL: Final = -(2**63)  # an id below that of any row, even one that was added past the program
 
 
 class BrokenChainError(Exception):
-    """Events were changed past the program; the message names the first one and what is wrong with it."""
+    """Events were changed past the program; the message names the first such event and its fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainEnd:
-    """Where the chain ends: to be noted elsewhere, so that a history that was written anew is found, too."""
+    """Where the chain ends; note it elsewhere, so that a rewritten history can also be found."""
 
-    length: int  # events
+    length: int  # number of events
     head: str  # hash of the last event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainedEvent:
-    """One event whose hash and link were found to be right."""
+    """One event whose hash and link are right."""
 
     id: int
     kind: str
@@ -41,7 +41,7 @@ class ChainedEvent:
 
 
 def chain_end(connection: Connection) -> ChainEnd:
-    """Return what the chain's own row says.
+    """Return the end of the chain from its own row.
 
     Raises:
         BrokenChainError: that row is gone.
@@ -53,15 +53,15 @@ def chain_end(connection: Connection) -> ChainEnd:
 
 
 def holds(connection: Connection, noted: str) -> bool:
-    """Return whether an event has this hash: in a chain that is whole, one that was noted earlier is still there."""
+    """Return whether an event has this hash: a whole chain still holds every event that was noted earlier."""
     return connection.execute(select(event.c.id).where(event.c.hash == noted).limit(1)).first() is not None
 
 
 def walk(connection: Connection) -> Iterator[list[ChainedEvent]]:
-    """Yield all events in batches, each once it has been checked.
+    """Yield all events in batches, each checked.
 
     Raises:
-        BrokenChainError: the next event is not what was recorded, or events are missing at the end.
+        BrokenChainError: the next event is not the recorded one, or events are missing at the end.
     """
     end = chain_end(connection)
     head, last_id, length = GENESIS, _BEFORE_ALL, 0
@@ -83,7 +83,7 @@ def walk(connection: Connection) -> Iterator[list[ChainedEvent]]:
 
 
 def _batch(connection: Connection, after: int) -> Sequence[Row[Any]]:
-    """Return the next events with instant and detail as they are kept: what was edited may be neither any more."""
+    """Return the next events, with instant and detail as raw text since an editor may have damaged either."""
     columns = (
         event.c.id,
         event.c.kind,
@@ -110,7 +110,7 @@ def _checked(connection: Connection, row: Row[Any], head: str) -> ChainedEvent:
             sop_instance_uid=row.sop_instance_uid,
             detail=detail,
         )
-    except (TypeError, ValueError):  # not even of the right kind any more
+    except (TypeError, ValueError):  # edited into something that is not even an instant or JSON
         right = ""
     if row.hash != right:
         raise BrokenChainError(f"event {row.id} was edited: its contents are not those that its hash was made of")
@@ -134,6 +134,6 @@ def _misplaced(connection: Connection, row: Row[Any]) -> str:
 
 
 def _instant(kept: Any) -> datetime:
-    """Return the instant of an event: PostgreSQL gives one, SQLite keeps text in UTC."""
+    """Return the instant of an event: PostgreSQL returns one, SQLite returns text in UTC."""
     instant = kept if isinstance(kept, datetime) else datetime.fromisoformat(kept)
     return instant if instant.tzinfo else instant.replace(tzinfo=UTC)

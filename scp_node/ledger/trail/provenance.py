@@ -1,12 +1,12 @@
-"""What an event names, so that it stands for itself: inputs, model, report, what was sent, where, with which answer.
+"""Names in an event all that it is about, so that it can be read alone.
 
-    input_sha256   the images it speaks of, each by the SHA-256 of its dataset as received, in order of arrival
+    input_sha256   the images, each by the SHA-256 of its dataset as received, in order of arrival
     bundle_digest  the model
     report_uid, report_sha256   the report, by its SOP Instance UID and the SHA-256 of its stored file
-    sent_uid, sent_sha256       what was sent: that report, or an object that went with it
-    destination, status         where to, and the DIMSE status that came back (PS3.7 Annex C)
+    sent_uid, sent_sha256       the object that was sent: that report, or one of its companions
+    destination, status         the receiver, and its DIMSE status (PS3.7 Annex C)
 
-Keys that mean nothing for a kind of event are not there.
+An event has only the keys that mean something for its kind.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Provenance:
 
 
 def status_text(status: int | None) -> str | None:
-    """Return a DIMSE status as events and audit write it, such as "0xA700"."""
+    """Return a DIMSE status in the form of events and audit, such as "0xA700"."""
     return None if status is None else f"0x{status:04X}"
 
 
 def of_work(connection: Connection, queue: Queue, ref_id: int | None, dedup: str) -> Provenance:
-    """Return what a row of the table `work` is about."""
+    """Return the subject of a row of the table `work`."""
     match queue.kind.rules.subject:
         case Subject.STUDY:
             return Provenance(study_uid=dedup, names=of_study(connection, dedup))
@@ -53,13 +53,13 @@ def _of_image(connection: Connection, instance_id: int | None) -> Provenance:
 
 
 def of_study(connection: Connection, study_uid: str) -> dict[str, Any]:
-    """Return what an event about a whole study names: the images that a report of it has to speak of."""
+    """Return the values that an event about a whole study names: the images that its report must cover."""
     images = select(instance.c.sha256).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
     return {"input_sha256": list(connection.scalars(images.order_by(instance.c.id)))}
 
 
 def of_delivery(connection: Connection, delivery_id: int | None) -> Provenance:
-    """Return what an event about a delivery names; the status is that of its last try."""
+    """Return the subject of a delivery; the status is that of its last try."""
     columns = (
         delivery.c.report_id,
         delivery.c.destination,
@@ -81,11 +81,11 @@ def of_delivery(connection: Connection, delivery_id: int | None) -> Provenance:
 
 
 def _inputs(connection: Connection, report_id: int) -> list[str]:
-    """Return the digests of the images that a report speaks of; each once, however often it was analysed."""
-    told = (
+    """Return the digests of the images that a report covers, each once, even if it was analysed several times."""
+    reported = (
         select(result.c.instance_id)
         .join(report_result, report_result.c.result_id == result.c.id)
         .where(report_result.c.report_id == report_id)
     )
-    images = select(instance.c.sha256).where(instance.c.id.in_(told)).order_by(instance.c.id)
+    images = select(instance.c.sha256).where(instance.c.id.in_(reported)).order_by(instance.c.id)
     return list(connection.scalars(images))

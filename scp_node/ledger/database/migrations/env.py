@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `scp_node.ledger.database.engine.upgrade` hands over."""
+"""Alembic's entry point: runs on the connection that `scp_node.ledger.database.revision.upgrade` hands over."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Reports have companions, such as overlay pictures, and results keep the map that these are drawn from."""
+"""Reports have companions, such as overlay pictures, and results keep the map that a picture shows."""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ _OF_REPORT: Final = "companion_id IS NULL"
 
 
 def upgrade() -> None:
-    """Add table and columns; what was delivered before is the delivery of a report."""
+    """Add the table and columns; every earlier delivery becomes the delivery of a report."""
     op.add_column("result", sa.Column("attention", sa.LargeBinary(), nullable=True))
     op.add_column("result", sa.Column("grey_zone", sa.Float(), nullable=True))
     op.create_table(

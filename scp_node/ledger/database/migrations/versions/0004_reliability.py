@@ -1,4 +1,4 @@
-"""Events form a hash chain; retention, interrupted studies, storage commitment and clock jumps have their rows."""
+"""Events form a hash chain; retention, interrupted studies, storage commitment and clock jumps get their rows."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ _KEPT: Final = "purged_at IS NULL"
 
 
 def upgrade() -> None:
-    """Add tables and columns, and chain the events that are there."""
+    """Add tables and columns, and chain the existing events."""
     for name in ("purging_at", "purged_at"):
         op.add_column("instance", sa.Column(name, sa.DateTime(timezone=True), nullable=True))
     op.create_index(
@@ -61,7 +61,7 @@ def upgrade() -> None:
     op.execute("INSERT INTO clock (id, jumps, jumped_seconds) VALUES (1, 0, 0)")
 
 
-# The recipe of the hash is repeated here, not imported: a migration must go on doing what it did when it was released.
+# The recipe of the hash is repeated here, not imported: a migration must always do what it did when it was released.
 # A test compares the two. Should the program's recipe ever change, a later migration has to carry the change.
 
 _BATCH: Final = 1_000

@@ -1,4 +1,4 @@
-"""That the database could be written to is known to every process."""
+"""Every process can read when the database was last known to be writable."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Add the two instants; nothing is known yet."""
+    """Add the two instants, empty at first."""
     for name in ("writable_since", "writable_at"):
         op.add_column("clock", sa.Column(name, sa.DateTime(timezone=True), nullable=True))

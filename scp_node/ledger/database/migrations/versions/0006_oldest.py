@@ -1,4 +1,4 @@
-"""The oldest ready work is found by an index that no other can stand in for."""
+"""The oldest ready work has an index that PostgreSQL cannot replace with the primary key."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _READY: Final = "state = 'ready'"
 
 
 def upgrade() -> None:
-    """Order by the instant, too: by the id alone the primary key would do, which begins with what is done."""
+    """Put the instant before the id: by the id alone, PostgreSQL would read the primary key from its start."""
     op.drop_index("ix_work_ready_oldest", table_name="work")
     op.create_index(
         "ix_work_ready_oldest",
