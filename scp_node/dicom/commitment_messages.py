@@ -13,6 +13,7 @@ from pynetdicom.dimse_primitives import N_EVENT_REPORT
 from pynetdicom.dsutils import decode, encode
 
 from scp_node.dicom.encoding import DamagedError, Walker
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.dicom.inspection import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, is_uid
 from scp_node.domain import LARGEST_REPORT, LARGEST_REQUEST, CommitmentReport, Reference
 
@@ -90,10 +91,8 @@ def read_event(message: Any, transfer_syntax: str) -> CommitmentReport:
     data = b"" if message.EventInformation is None else message.EventInformation.getvalue()
     if getattr(message.EventInformation, "overflowed", False) or len(data) > LARGEST_REPORT:
         raise EventRefusedError(EventStatus.RESOURCE_LIMITATION, "report is larger than any that we asked for")
-    try:
+    with foreign_bytes(as_=EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report is not well formed")):
         report = _read(data, transfer_syntax)
-    except Exception as error:  # pydicom raises what comes, for whatever a peer may send
-        raise EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report is not well formed") from error
     if report.failed and message.EventTypeID == ALL_COMMITTED:
         raise EventRefusedError(EventStatus.INVALID_ARGUMENT_VALUE, "report of success names failures")
     return report
