@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 from pynetdicom.dimse_messages import N_ACTION_RQ, N_EVENT_REPORT_RSP
-from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
+from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT, DimsePrimitiveType
 
 from scp_node.delivery.association import Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError
@@ -76,11 +76,8 @@ class CommitmentScu:
         if context is None:
             association.release()
             return AskResult(asked=Asked.NOT_OFFERED, detail="storage commitment is not offered")
-        try:
+        with association.aborted_on_error():
             references = announced()
-        except BaseException:
-            association.abort()
-            raise
         if not references:
             association.release()
             return AskResult(asked=Asked.UNREACHABLE, detail="nothing is left to ask about")
@@ -158,7 +155,7 @@ class _Conversation:
                 raise ConnectionLostError("unexpected message instead of a report")
             self._take(received, deadline)
 
-    def _take(self, event: Any, deadline: float) -> None:
+    def _take(self, event: N_EVENT_REPORT, deadline: float) -> None:
         status = EventStatus.SUCCESS
         try:
             self.reports.append(read_event(event, self._context.transfer_syntax))
@@ -170,7 +167,7 @@ class _Conversation:
         self._association.send(message, self._context, deadline)
 
 
-def _is_event(message: Any) -> bool:
+def _is_event(message: DimsePrimitiveType) -> TypeGuard[N_EVENT_REPORT]:
     return isinstance(message, N_EVENT_REPORT) and message.MessageID is not None
 
 
