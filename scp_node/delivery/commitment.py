@@ -18,7 +18,6 @@ from scp_node.delivery.connection import AssociationError, ConnectionLostError
 from scp_node.dicom.commitment_messages import (
     PUSH_MODEL,
     REQUEST_STORAGE_COMMITMENT,
-    SYNTAXES,
     WELL_KNOWN_INSTANCE,
     EventRefusedError,
     EventStatus,
@@ -26,6 +25,7 @@ from scp_node.dicom.commitment_messages import (
     event_response,
     read_event,
 )
+from scp_node.dicom.syntaxes import NATIVE
 from scp_node.domain import CommitmentReport, Reference
 from scp_node.settings import DeliverySettings, DestinationSettings
 
@@ -111,7 +111,7 @@ class CommitmentScu:
             self._destination.port,
             calling_ae=self._calling_ae,
             called_ae=self._destination.ae_title,
-            contexts=[(PUSH_MODEL, list(SYNTAXES))],
+            contexts=[(PUSH_MODEL, list(NATIVE))],
             seconds=self._settings.connect_seconds,
         )
 

@@ -15,8 +15,8 @@ from pynetdicom.dsutils import decode
 
 from scp_node.delivery.association import Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError, decoding
-from scp_node.dicom.commitment_messages import SYNTAXES, encoded
-from scp_node.dicom.inspection import IMPLICIT_VR_LITTLE_ENDIAN
+from scp_node.dicom.commitment_messages import encoded
+from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
 
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND
@@ -82,7 +82,7 @@ class QueryScu:
             self._destination.port,
             calling_ae=self._calling_ae,
             called_ae=self._destination.ae_title,
-            contexts=[(STUDY_ROOT_FIND, list(SYNTAXES))],
+            contexts=[(STUDY_ROOT_FIND, list(NATIVE))],
             seconds=self._settings.connect_seconds,
         )
 

@@ -14,12 +14,12 @@ from pynetdicom.dsutils import decode, encode
 
 from scp_node.dicom.encoding import DamagedError, Walker
 from scp_node.dicom.foreign import foreign_bytes
-from scp_node.dicom.inspection import EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN, is_uid
+from scp_node.dicom.inspection import is_uid
+from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN
 from scp_node.domain import LARGEST_REPORT, LARGEST_REQUEST, CommitmentReport, Reference
 
 PUSH_MODEL: Final = "1.2.840.10008.1.20.1"  # Storage Commitment Push Model SOP Class
 WELL_KNOWN_INSTANCE: Final = "1.2.840.10008.1.20.1.1"  # PS3.4 section J.3.5
-SYNTAXES: Final = (EXPLICIT_VR_LITTLE_ENDIAN, IMPLICIT_VR_LITTLE_ENDIAN)
 REQUEST_STORAGE_COMMITMENT: Final = 1  # Action Type ID, PS3.4 Table J.3-1
 # Event Type IDs, PS3.4 Table J.3-2
 ALL_COMMITTED: Final = 1
@@ -69,7 +69,7 @@ def encoded_request(transaction_uid: str, references: Iterable[Reference], trans
 
 
 def encoded(dataset: Dataset, transfer_syntax: str) -> bytes:
-    """Return a dataset of ours in one of `SYNTAXES`."""
+    """Return a dataset as bytes in a native transfer syntax."""
     data = encode(dataset, transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True)
     if data is None:
         raise ValueError("dataset cannot be encoded")

@@ -17,8 +17,9 @@ from typing import Final
 import pytest
 from pynetdicom.transport import RequestHandler
 
+from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
-from scp_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, accepted_contexts
+from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.conftest import Running, Start
