@@ -22,6 +22,7 @@ from scp_node.dicom.commitment_messages import (
     EventRefusedError,
     EventStatus,
     encoded_request,
+    event_request,
     event_response,
     read_event,
 )
@@ -155,10 +156,12 @@ class _Conversation:
                 raise ConnectionLostError("unexpected message instead of a report")
             self._take(received, deadline)
 
-    def _take(self, event: N_EVENT_REPORT, deadline: float) -> None:
+    def _take(self, received: N_EVENT_REPORT, deadline: float) -> None:
+        information = received.EventInformation or BytesIO()
+        event = event_request(received, information.getbuffer(), self._context.transfer_syntax)
         status = EventStatus.SUCCESS
         try:
-            self.reports.append(read_event(event, self._context.transfer_syntax))
+            self.reports.append(read_event(event))
         except EventRefusedError as refused:
             status = refused.status
             log.warning("commitment report refused status=0x%04X reason=%r", status, str(refused))
