@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description
 
 from scp_node.cli.commands import cli
-from scp_node.dicom import implementation
+from scp_node.dicom import implementation, syntaxes
 from scp_node.dicom.commitment_messages import EventStatus
 from scp_node.domain import BuiltObject, Region
 from scp_node.ledger import DeliveryState, ImageState
@@ -68,7 +68,7 @@ def test_the_sop_classes_are_those_that_are_accepted(statement: str) -> None:
 
 def test_the_transfer_syntaxes_are_those_that_are_accepted_in_their_order(statement: str) -> None:
     rows = [(uid, name) for name, uid in table(statement, "Transfer syntax | UID")]
-    assert rows == list(contexts.TRANSFER_SYNTAXES.items())
+    assert rows == list(syntaxes.TRANSFER_SYNTAXES.items())
 
 
 def test_every_status_is_explained(statement: str) -> None:

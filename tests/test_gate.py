@@ -276,6 +276,61 @@ def test_a_compared_queue_would_be_seen(line: str) -> None:
     assert len(compared_queues(line)) == 1
 
 
+BROAD_EXCEPTS: Final = {  # file of the node -> how often it catches everything, and why
+    "dicom/foreign.py": (1, "a library raises anything over the bytes of a peer"),
+    "listener/faults.py": (1, "a bug in one request or callback leaves all others alone"),
+    "runtime/polling.py": (1, "the step runner: a step that raises is tried again"),
+    "loops/analyse.py": (2, "a network or decoder that raises is not the end of the worker"),
+    "loops/register.py": (5, "one arrival that cannot be entered does not hold up the next"),
+    "loops/report.py": (1, "a study that cannot be reported does not hold up the next"),
+    "loops/report_builder.py": (1, "a report does not wait for a picture that cannot be made"),
+}
+MOST_BROAD_EXCEPTS: Final = 12
+
+
+def broad_excepts(source: str) -> int:
+    """Return how often everything is caught: in a handler without a type, by name, in a tuple, or by `suppress`."""
+    caught: list[ast.expr] = []
+    count = 0
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ExceptHandler):
+            count += node.type is None
+            caught += getattr(node.type, "elts", [node.type] if node.type else [])
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            caught += node.args
+    return count + sum(ast.unparse(one).rpartition(".")[2] in {"Exception", "BaseException"} for one in caught)
+
+
+def test_everything_is_caught_in_few_places_each_with_its_reason(repository: Path) -> None:
+    node = repository / "scp_node"
+    counted = {file.relative_to(node).as_posix(): broad_excepts(file.read_text()) for file in node.rglob("*.py")}
+    assert {file: count for file, count in counted.items() if count} == {
+        file: count for file, (count, _) in BROAD_EXCEPTS.items()
+    }
+    assert sum(counted.values()) <= MOST_BROAD_EXCEPTS
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "except:",
+        "except Exception:",
+        "except BaseException as error:",
+        "except (OSError, Exception):",
+        "except builtins.Exception:",
+    ],
+)
+def test_a_broad_except_would_be_counted(handler: str) -> None:
+    assert broad_excepts(f"try:\n    step()\n{handler}\n    pass") == 1
+    assert broad_excepts(f"try:\n    step()\n{handler}\n    raise") == 1
+
+
+def test_a_broad_suppression_would_be_counted_and_a_narrow_except_is_not() -> None:
+    assert broad_excepts("with contextlib.suppress(Exception):\n    step()") == 1
+    assert broad_excepts("with suppress(OSError):\n    step()") == 0
+    assert broad_excepts("try:\n    step()\nexcept (OSError, http.client.HTTPException):\n    pass") == 0
+
+
 # What is installed
 
 

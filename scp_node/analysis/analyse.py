@@ -14,6 +14,8 @@ from pydicom.dataset import Dataset
 from scp_node.analysis.attributes import undisturbed_reading
 from scp_node.analysis.eligibility import Equipment, assess_header
 from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -31,12 +33,13 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
     """
     with undisturbed_reading():
         try:
-            image = dcmread(path)
-            header = image or dcmread(path, stop_before_pixels=True)
+            with foreign_bytes(as_=DamagedError("not a DICOM file"), passing=OSError):
+                image = dcmread(path)
+                header = image or dcmread(path, stop_before_pixels=True)
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
-        except Exception:  # noqa: BLE001 - hostile bytes make pydicom raise anything; it always means no dataset
-            return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="not a DICOM file")
+        except DamagedError as error:
+            return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=str(error))
         if image:
             return analyse(image, rules, own)
         # pydicom returns an empty dataset if encapsulated pixel data has no end
@@ -53,13 +56,12 @@ def picture_file(path: Path) -> Picture | NotAnalysed:
     """
     with undisturbed_reading():
         try:
-            return picture(dcmread(path))
-        except MemoryError:
-            raise
+            with foreign_bytes(as_=DamagedError("not readable again"), passing=(OSError, MemoryError)):
+                return picture(dcmread(path))
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
-        except Exception:  # noqa: BLE001 - as above: a decoder may raise anything for a peer's bytes
-            return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail="not readable again")
+        except DamagedError as error:
+            return NotAnalysed(reason=Reason.UNREADABLE_PIXELS, detail=str(error))
 
 
 def analyse(image: Dataset, rules: AnalysisSettings, own: Equipment | None = None) -> Prepared | NotAnalysed:

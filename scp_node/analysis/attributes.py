@@ -15,8 +15,10 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.sequence import Sequence
 
-_SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, space or caret: it cannot be a number or a full name
-_LONGEST_TEXT: Final = 1_024  # characters that are read, the limit of ST in PS3.5; a peer may send megabytes
+from scp_node.dicom.foreign import foreign_bytes
+
+_SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
+_LONGEST_TEXT: Final = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
 _DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # PS3.5 Table 6.2-1 DA, and the form of ACR-NEMA
 
 
@@ -46,11 +48,8 @@ def code(header: Dataset, keyword: str) -> str:
     Raises:
         UnreadableAttributeError: the value cannot be decoded.
     """
-    try:
-        value = header.get(keyword)
-        return _joined(value).upper()
-    except Exception as error:  # pydicom converts values lazily, and hostile bytes make it raise anything
-        raise UnreadableAttributeError(keyword) from error
+    with foreign_bytes(as_=UnreadableAttributeError(keyword)):  # pydicom converts a value when it is first asked for
+        return _joined(header.get(keyword)).upper()
 
 
 def description(header: Dataset, keyword: str) -> str:
@@ -91,11 +90,9 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
     Raises:
         UnreadableAttributeError: the value cannot be decoded.
     """
-    try:
+    with foreign_bytes(as_=UnreadableAttributeError(keyword)):
         value = header.get(keyword)
         return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
-    except Exception as error:  # see `code`
-        raise UnreadableAttributeError(keyword) from error
 
 
 def named(keyword: str, value: str) -> str:

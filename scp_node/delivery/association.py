@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE, DimsePrimitiveType
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
@@ -33,7 +33,7 @@ from scp_node.delivery.connection import (
     Connection,
     ConnectionLostError,
     decoded,
-    guarded,
+    decoding,
 )
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
@@ -84,15 +84,14 @@ class RequestedAssociation:
             AssociationError: the peer cannot be reached, refuses, or is too slow.
         """
         deadline = time.monotonic() + seconds
-        proposed = [build_context(abstract, transfer) for abstract, transfer in contexts]
-        for number, context in enumerate(proposed):
-            context.context_id = 2 * number + 1
+        proposed = {
+            2 * number + 1: build_context(abstract, transfer) for number, (abstract, transfer) in enumerate(contexts)
+        }
+        for context_id, context in proposed.items():
+            context.context_id = context_id
         association = cls(Connection.open(host, port, seconds=seconds))
-        try:
-            association._negotiate(_request_pdu(calling_ae, called_ae, proposed), proposed, deadline)
-        except BaseException:
-            association.abort()
-            raise
+        with association.aborted_on_error():
+            association._negotiate(_request_pdu(calling_ae, called_ae, list(proposed.values())), proposed, deadline)
         return association
 
     def context_for(self, abstract_syntax: str, transfer_syntax: str | None = None) -> Accepted | None:
@@ -150,24 +149,24 @@ class RequestedAssociation:
         """Abort the association and close the connection."""
         self._connection.abort()
 
-    def _negotiate(self, request: bytes, proposed: list[PresentationContext], deadline: float) -> None:
+    @contextlib.contextmanager
+    def aborted_on_error(self) -> Iterator[None]:
+        """Abort the association when anything is raised in the block."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.abort)
+            yield
+            stack.pop_all()
+
+    def _negotiate(self, request: bytes, proposed: Mapping[int, PresentationContext], deadline: float) -> None:
         self._connection.send(request, deadline)
         kind, pdu = self._connection.receive(deadline)
         if kind == ASSOCIATE_RJ:
             raise _rejection(pdu)
         if kind != ASSOCIATE_AC:
             raise ConnectionLostError("unexpected PDU instead of an answer to the association request")
-        answer = guarded(decoded(A_ASSOCIATE_AC, pdu).to_primitive)
-        by_id = {context.context_id: context for context in proposed}
-        if not any(result.context_id in by_id for result in answer.presentation_context_definition_results_list):
-            raise ConnectionLostError("answer names none of our contexts")
-        self.accepted = [
-            Accepted(result.context_id, str(by_id[result.context_id].abstract_syntax), str(result.transfer_syntax[0]))
-            for result in answer.presentation_context_definition_results_list
-            if result.result == 0
-            and result.context_id in by_id
-            and result.transfer_syntax[0] in by_id[result.context_id].transfer_syntax
-        ]
+        with decoding():
+            answer = decoded(A_ASSOCIATE_AC, pdu).to_primitive()
+            self.accepted = _accepted(answer.presentation_context_definition_results_list, proposed)
         for item in answer.user_information:
             if isinstance(item, MaximumLengthNotification) and item.maximum_length_received:
                 self._maximum_pdu = item.maximum_length_received
@@ -182,8 +181,8 @@ class RequestedAssociation:
         for data in message.encode_msg(context.context_id, maximum):
             self._connection.send(P_DATA_TF(data).encode(), deadline)
 
-    def receive(self, deadline: float) -> Any:
-        """Return the next message, as pynetdicom's primitive with its `_context_id`.
+    def receive(self, deadline: float) -> DimsePrimitiveType:
+        """Return the next message, as pynetdicom's primitive.
 
         Raises:
             AssociationError: there was none in time, or the association is over.
@@ -195,16 +194,18 @@ class RequestedAssociation:
             size += len(pdu)
             if kind != P_DATA or size > _LARGEST_MESSAGE:
                 raise ConnectionLostError("unexpected PDU instead of a message")
-            is_complete = guarded(message.decode_msg, guarded(decoded(P_DATA_TF, pdu).to_primitive))
-        return guarded(message.message_to_primitive)
+            with decoding():
+                is_complete = message.decode_msg(decoded(P_DATA_TF, pdu).to_primitive())
+        with decoding():
+            return message.message_to_primitive()
 
-    def status(self, response: Any) -> int:
+    def status(self, response: DimsePrimitiveType) -> int:
         """Return the status of a response to the newest request.
 
         Raises:
-            ConnectionLostError: it is none.
+            ConnectionLostError: the message is something else.
         """
-        status = getattr(response, "Status", None)
+        status = None if isinstance(response, C_CANCEL) else response.Status
         if status is None or response.MessageIDBeingRespondedTo != self._message_id:
             raise ConnectionLostError("response without a status, or to another request")
         return int(status)
@@ -218,6 +219,22 @@ class RequestedAssociation:
         """Return the Message ID (0000,0110) of the next request."""
         self._message_id = self._message_id % 65_535 + 1
         return self._message_id
+
+
+def _accepted(results: Iterable[PresentationContext], proposed: Mapping[int, PresentationContext]) -> list[Accepted]:
+    """Return the contexts that the peer accepts, each in a transfer syntax that was proposed for it.
+
+    Raises:
+        ConnectionLostError: the answer is about other contexts.
+    """
+    known = [(number, result) for result in results if (number := result.context_id) is not None and number in proposed]
+    if not known:
+        raise ConnectionLostError("answer names none of our contexts")
+    return [
+        Accepted(number, str(proposed[number].abstract_syntax), str(result.transfer_syntax[0]))
+        for number, result in known
+        if result.result == 0 and result.transfer_syntax[0] in proposed[number].transfer_syntax
+    ]
 
 
 def _request_pdu(calling_ae: str, called_ae: str, contexts: list[PresentationContext]) -> bytes:

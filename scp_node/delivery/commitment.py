@@ -8,24 +8,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
-from typing import Any, Final
+from typing import Final, TypeGuard
 
 from pynetdicom.dimse_messages import N_ACTION_RQ, N_EVENT_REPORT_RSP
-from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT
+from pynetdicom.dimse_primitives import N_ACTION, N_EVENT_REPORT, DimsePrimitiveType
 
 from scp_node.delivery.association import Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError
 from scp_node.dicom.commitment_messages import (
     PUSH_MODEL,
     REQUEST_STORAGE_COMMITMENT,
-    SYNTAXES,
     WELL_KNOWN_INSTANCE,
     EventRefusedError,
     EventStatus,
     encoded_request,
+    event_request,
     event_response,
     read_event,
 )
+from scp_node.dicom.syntaxes import NATIVE
 from scp_node.domain import CommitmentReport, Reference
 from scp_node.settings import DeliverySettings, DestinationSettings
 
@@ -76,11 +77,8 @@ class CommitmentScu:
         if context is None:
             association.release()
             return AskResult(asked=Asked.NOT_OFFERED, detail="storage commitment is not offered")
-        try:
+        with association.aborted_on_error():
             references = announced()
-        except BaseException:
-            association.abort()
-            raise
         if not references:
             association.release()
             return AskResult(asked=Asked.UNREACHABLE, detail="nothing is left to ask about")
@@ -114,7 +112,7 @@ class CommitmentScu:
             self._destination.port,
             calling_ae=self._calling_ae,
             called_ae=self._destination.ae_title,
-            contexts=[(PUSH_MODEL, list(SYNTAXES))],
+            contexts=[(PUSH_MODEL, list(NATIVE))],
             seconds=self._settings.connect_seconds,
         )
 
@@ -158,10 +156,12 @@ class _Conversation:
                 raise ConnectionLostError("unexpected message instead of a report")
             self._take(received, deadline)
 
-    def _take(self, event: Any, deadline: float) -> None:
+    def _take(self, received: N_EVENT_REPORT, deadline: float) -> None:
+        information = received.EventInformation or BytesIO()
+        event = event_request(received, information.getbuffer(), self._context.transfer_syntax)
         status = EventStatus.SUCCESS
         try:
-            self.reports.append(read_event(event, self._context.transfer_syntax))
+            self.reports.append(read_event(event))
         except EventRefusedError as refused:
             status = refused.status
             log.warning("commitment report refused status=0x%04X reason=%r", status, str(refused))
@@ -170,7 +170,7 @@ class _Conversation:
         self._association.send(message, self._context, deadline)
 
 
-def _is_event(message: Any) -> bool:
+def _is_event(message: DimsePrimitiveType) -> TypeGuard[N_EVENT_REPORT]:
     return isinstance(message, N_EVENT_REPORT) and message.MessageID is not None
 
 

@@ -8,9 +8,12 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from typing import Any, Final, Self
+from contextlib import AbstractContextManager
+from typing import Final, Self, TypeVar
 
-from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
+from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP, PDU
+
+from scp_node.dicom.foreign import foreign_bytes
 
 # PDU types, PS3.8 section 9.3
 ASSOCIATE_AC: Final = 2
@@ -21,6 +24,11 @@ RELEASE_RP: Final = 6
 ABORT: Final = 7
 LARGEST_PDU: Final = 1 << 20  # bytes; more is no DICOM peer
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+
+_Pdu = TypeVar("_Pdu", bound=PDU)
+_AddressInfo = tuple[  # as socket.getaddrinfo returns it
+    socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+]
 
 
 class AssociationError(Exception):
@@ -133,30 +141,28 @@ class Connection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
-def decoded(kind: Any, pdu: bytes) -> Any:
+def decoding() -> AbstractContextManager[None]:
+    """Raise ConnectionLostError when pynetdicom cannot decode the input of a peer in the block."""
+    return foreign_bytes(as_=_malformed, passing=AssociationError)
+
+
+def decoded(kind: type[_Pdu], pdu: bytes) -> _Pdu:
     """Return the PDU as an instance of pynetdicom's class `kind`.
 
     Raises:
         ConnectionLostError: it is malformed.
     """
     instance = kind()
-    guarded(instance.decode, pdu)
+    with decoding():
+        instance.decode(pdu)
     return instance
 
 
-def guarded(step: Any, *arguments: Any) -> Any:
-    """Return what a step of pynetdicom returns for input of a peer.
-
-    Raises:
-        ConnectionLostError: the input is malformed.
-    """
-    try:
-        return step(*arguments)
-    except Exception as error:  # pynetdicom raises what comes, for whatever a peer may send
-        raise ConnectionLostError(f"malformed PDU: {type(error).__name__}") from error
+def _malformed(error: Exception) -> ConnectionLostError:
+    return ConnectionLostError(f"malformed PDU: {type(error).__name__}")
 
 
-def _connected(addresses: Sequence[Any], deadline: float) -> socket.socket:
+def _connected(addresses: Sequence[_AddressInfo], deadline: float) -> socket.socket:
     """Connect to the first of `addresses` that answers; each gets its share of the time that is left."""
     refusal: OSError = OSError("name has no address")
     for number, (family, kind, protocol, _name, address) in enumerate(addresses):

@@ -6,17 +6,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 from pydicom import Dataset
 from pynetdicom.dimse_messages import C_FIND_RQ
-from pynetdicom.dimse_primitives import C_FIND
+from pynetdicom.dimse_primitives import C_FIND, DimsePrimitiveType
 from pynetdicom.dsutils import decode
 
 from scp_node.delivery.association import Accepted, RequestedAssociation
-from scp_node.delivery.connection import AssociationError, ConnectionLostError, guarded
-from scp_node.dicom.commitment_messages import SYNTAXES, encoded
-from scp_node.dicom.inspection import IMPLICIT_VR_LITTLE_ENDIAN
+from scp_node.delivery.connection import AssociationError, ConnectionLostError, decoding
+from scp_node.dicom.commitment_messages import encoded
+from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
 
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND
@@ -82,7 +82,7 @@ class QueryScu:
             self._destination.port,
             calling_ae=self._calling_ae,
             called_ae=self._destination.ae_title,
-            contexts=[(STUDY_ROOT_FIND, list(SYNTAXES))],
+            contexts=[(STUDY_ROOT_FIND, list(NATIVE))],
             seconds=self._settings.connect_seconds,
         )
 
@@ -101,7 +101,8 @@ def _is_shown(association: RequestedAssociation, context: Accepted, wanted: Want
         status = association.status(response)
         if status not in _PENDING:
             break
-        is_shown = is_shown or guarded(_uid, response, context) == wanted.sop_instance_uid
+        if not is_shown:
+            is_shown = _uid(response, context) == wanted.sop_instance_uid
     else:
         raise ConnectionLostError("more matches than there can be")
     if status != 0:
@@ -125,9 +126,16 @@ def _request(message_id: int, context: Accepted, wanted: Wanted) -> C_FIND_RQ:
     return message
 
 
-def _uid(response: Any, context: Accepted) -> str:
-    identifier = decode(
-        response.Identifier, context.transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True
-    )
-    value: bytes = identifier.get_item(_SOP_INSTANCE_UID).value
-    return value.rstrip(b"\0 ").decode("ascii")
+def _uid(response: DimsePrimitiveType, context: Accepted) -> str:
+    """Return the SOP Instance UID of a match.
+
+    Raises:
+        ConnectionLostError: it has none that can be read.
+    """
+    if not isinstance(response, C_FIND) or response.Identifier is None:
+        raise ConnectionLostError("match without an identifier")
+    implicit = context.transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN
+    with decoding():
+        identifier = decode(response.Identifier, implicit, is_little_endian=True)
+        value: bytes = identifier.get_item(_SOP_INSTANCE_UID).value
+        return value.rstrip(b"\0 ").decode("ascii")

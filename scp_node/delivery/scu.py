@@ -7,21 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Final
 
 from pydicom import dcmread
-from pydicom.uid import UID
 from pynetdicom.dsutils import encode
 
 from scp_node.delivery.association import VERIFICATION, Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError
 from scp_node.delivery.disposition import Disposition, classify
 from scp_node.dicom.part10 import decode_head
+from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
-
-_EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
-_IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-_SYNTAXES: Final = (_EXPLICIT_VR_LITTLE_ENDIAN, _IMPLICIT_VR_LITTLE_ENDIAN)
 
 log = logging.getLogger(__name__)
 
@@ -164,9 +159,7 @@ class StorageScu:
                 self._destination.port,
                 calling_ae=self._calling_ae,
                 called_ae=self._destination.ae_title,
-                contexts=[
-                    (uid, list(_SYNTAXES)) for uid in (*self._sop_classes, *self._other_sop_classes, VERIFICATION)
-                ],
+                contexts=[(uid, list(NATIVE)) for uid in (*self._sop_classes, *self._other_sop_classes, VERIFICATION)],
                 seconds=min(self._settings.connect_seconds, _left(deadline)),
             )
         return self._association
@@ -189,7 +182,7 @@ def _left(deadline: float) -> float:
 
 def _transcoded(file: bytes, transfer_syntax: str) -> bytes:
     """Return the dataset of an uncompressed file in another uncompressed transfer syntax."""
-    encoded = encode(dcmread(BytesIO(file)), UID(transfer_syntax).is_implicit_VR, is_little_endian=True)
+    encoded = encode(dcmread(BytesIO(file)), transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, is_little_endian=True)
     if encoded is None:
         raise ValueError("report cannot be encoded in the transfer syntax of the destination")
     return encoded

@@ -14,13 +14,10 @@ from typing import Final
 from pydicom.charset import python_encoding
 
 from scp_node.dicom.encoding import PIXEL_DATA, UNDEFINED_LENGTH, DamagedError, Element, Walker
+from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.domain import Priority, ReceivedInstance
 
-IMPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2"
-EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
-NATIVE: Final = frozenset({IMPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_LITTLE_ENDIAN})
-
-# PS3.5 section 9.1 forbids leading zeros in a component, but archives are full of them, so such a radiograph is taken.
+# Leading zeros in a component break PS3.5 section 9.1, yet archives are full of them: a radiograph is not lost for one.
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _UID_LENGTH: Final = 64
 

@@ -1,4 +1,4 @@
-"""Associations that we accept, and the server that accepts them, on pynetdicom's private seams.
+"""The associations that peers request, and the server that accepts them, on pynetdicom's private seams.
 
 What differs, and why:
 
@@ -13,7 +13,8 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
-from typing import Any, Final, Protocol, cast
+from contextlib import ExitStack
+from typing import Final, Protocol
 
 from pynetdicom import __version__ as pynetdicom_version
 from pynetdicom.acse import ACSE
@@ -21,14 +22,17 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
+from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
+from scp_node.listener.faults import attempt
+from scp_node.listener.messages import NodeDIMSE
 from scp_node.listener.policy import Rejection, plain_address
 from scp_node.listener.transfers import Cut, Transfers
-from scp_node.listener.upper_layer import NodeDIMSE, NodeDUL, NodeSocket
+from scp_node.listener.upper_layer import NodeDUL, NodeSocket
 
 LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
@@ -70,10 +74,10 @@ class Services(Protocol):
     """What the node decides about associations and requests."""
 
     def admit(self, association: NodeAssociation) -> Rejection | None:
-        """Return why the peer may not have this association, or None."""
+        """Return why the association is rejected; None once it is admitted."""
 
-    def serve(self, association: NodeAssociation, message: Any, context: PresentationContext) -> bool:
-        """Answer a request; return False if it is none that can be answered."""
+    def serve(self, association: NodeAssociation, message: DimseServiceType, context: PresentationContext) -> bool:
+        """Answer a request; return False if the node does not serve such requests."""
 
     def ended(self, association: NodeAssociation) -> None:
         """Note that an association that was admitted is over."""
@@ -100,17 +104,17 @@ class NodeServer(AssociationServer):
         self.closing = False
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
 
-    def get_request(self) -> tuple[socket.socket, Any]:
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; responses are small and must not wait for each other."""
         connection, address = super().get_request()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection, address
 
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002 - as in the base class
+    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 - as in the base class
         """Return whether there are threads left for another connection."""
         return len(self.active_associations) < self.ae.maximum_associations
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - as in the base class
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
         """Log what went wrong with a new connection; the server goes on."""
         log.exception("connection failed")
 
@@ -124,7 +128,7 @@ class NodeServer(AssociationServer):
 
     def associations(self) -> list[NodeAssociation]:
         """Return all associations, also those being negotiated."""
-        return cast("list[NodeAssociation]", self.active_associations)
+        return [one for one in self.active_associations if isinstance(one, NodeAssociation)]
 
     def close(self) -> None:
         """Accept no more connections."""
@@ -134,7 +138,11 @@ class NodeServer(AssociationServer):
 
 
 class NodeAssociation(Association):
-    """An association that we accepted."""
+    """An association that a peer requested, with what the node adds to pynetdicom's."""
+
+    acse: _NodeACSE
+    dul: NodeDUL
+    dimse: NodeDIMSE
 
     def __init__(self, server: NodeServer) -> None:
         super().__init__(server.ae, "acceptor")
@@ -153,40 +161,53 @@ class NodeAssociation(Association):
 
     @property
     def peer(self) -> str:
-        """The address of the sender."""
+        """The address of the requestor."""
         return plain_address(self.requestor.address)
+
+    @property
+    def calling_ae(self) -> str:
+        """The AE title of the requestor; empty before its request has come."""
+        return self.requestor.primitive.calling_ae_title if self.requestor.primitive else ""
+
+    @property
+    def called_ae(self) -> str:
+        """The AE title that the requestor asked for; empty before its request has come."""
+        return self.requestor.primitive.called_ae_title if self.requestor.primitive else ""
 
     @property
     def busy(self) -> bool:
         """Whether a message is on its way in or not yet answered."""
-        return cast("NodeDIMSE", self.dimse).busy
+        return self.dimse.busy
 
     @property
     def cut(self) -> Cut | None:
         """The message that did not come to its end, once the association is over."""
-        return cast("NodeDIMSE", self.dimse).cut
+        return self.dimse.cut
 
     @property
     def ended_orderly(self) -> bool:
-        """Whether it was released, or given up by us because nothing came for long, between two messages."""
-        return self.is_released or (cast("NodeDUL", self.dul).was_idle and not self.busy)
+        """Whether it was released, or ended by the node between two messages because nothing came for long."""
+        return self.is_released or (self.dul.was_idle and not self.busy)
 
     def run_reactor(self) -> None:
         """Serve the association; what cannot be served ends in an A-ABORT."""
         try:
-            super().run_reactor()
-        except Exception:  # a bug must not leave the peer waiting
-            log.exception("association failed")
-            self.abort()
+            attempt(self._run_or_abort, "association failed")
         finally:
             if self.transfers is not None:
                 self.node_server.services.ended(self)
+
+    def _run_or_abort(self) -> None:
+        with ExitStack() as stack:
+            stack.callback(self.abort)  # a bug must not leave the peer waiting
+            super().run_reactor()
+            stack.pop_all()
 
     def _run_reactor(self) -> None:
         super()._run_reactor()
         self.dul.join(timeout=1)  # the connection is closed next: the last PDU goes out first
 
-    def _serve_request(self, msg: Any, context_id: int) -> None:
+    def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
         try:
             context = self._accepted_cx.get(context_id)
             if context is None or not self.node_server.services.serve(self, msg, context):
@@ -201,8 +222,12 @@ class NodeAssociation(Association):
 class _NodeACSE(ACSE):
     """Asks the node who may associate; an exception there ends the association."""
 
+    def __init__(self, association: NodeAssociation) -> None:
+        super().__init__(association)
+        self._association = association
+
     def _negotiate_as_acceptor(self) -> None:
-        association = cast("NodeAssociation", self.assoc)
+        association = self._association
         if rejection := association.node_server.services.admit(association):
             self.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             association.kill()
@@ -211,10 +236,12 @@ class _NodeACSE(ACSE):
 
 
 class _RequestHandler(RequestHandler):
+    server: NodeServer
+
     def _create_association(self) -> Association:
-        server = cast("NodeServer", self.server)
+        server = self.server
         association = NodeAssociation(server)
-        association.set_socket(NodeSocket(association, client_socket=cast("socket.socket", self.request)))
+        association.set_socket(NodeSocket(association, client_socket=self.request))
         association.acceptor.maximum_length = server.ae.maximum_pdu_size
         association.acceptor.ae_title = server.ae_title
         association.acceptor.address_info = self.local

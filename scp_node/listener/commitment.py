@@ -1,13 +1,12 @@
-"""What an N-EVENT-REPORT is answered (PS3.4 section J.3.3): values in, status out; nothing here knows a socket."""
+"""The answer to an N-EVENT-REPORT (PS3.4 section J.3.3): values in, status out; nothing here knows a socket."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from scp_node.dicom.commitment_messages import EventRefusedError, EventStatus, read_event
+from scp_node.dicom.commitment_messages import EventRefusedError, EventRequest, EventStatus, read_event
 from scp_node.domain import CommitmentAnswer
 from scp_node.listener.text import escaped
 
@@ -15,14 +14,13 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventRequest:
+class ReceivedEvent:
     """One N-EVENT-REPORT request, and the association it came in."""
 
-    message: Any  # pynetdicom's primitive
-    transfer_syntax: str
+    event: EventRequest
     calling_ae: str
     peer: str
-    destinations: frozenset[str]
+    destinations: frozenset[str]  # names of those that the requestor may report for
 
 
 class CommitmentService:
@@ -32,27 +30,27 @@ class CommitmentService:
         """Hand reports to `on_answer`, which must not block, and returns whether it could take one."""
         self._on_answer = on_answer
 
-    def report(self, request: EventRequest) -> EventStatus:
+    def report(self, received: ReceivedEvent) -> EventStatus:
         """Return the answer to a request; Success means that it will be noted, unless this process dies first.
 
         One that is lost so is asked for again when its time is over.
         """
         try:
-            self._take(request)
+            self._hand_on(received)
         except EventRefusedError as refused:
             log.warning(
                 "commitment report refused status=0x%04X reason=%r calling_ae=%s peer=%s",
                 refused.status,
                 str(refused),
-                escaped(request.calling_ae),
-                request.peer,
+                escaped(received.calling_ae),
+                received.peer,
             )
             return refused.status
         return EventStatus.SUCCESS
 
-    def _take(self, request: EventRequest) -> None:
-        if not request.destinations:
+    def _hand_on(self, received: ReceivedEvent) -> None:
+        if not received.destinations:
             raise EventRefusedError(EventStatus.PROCESSING_FAILURE, "peer is none of our destinations")
-        report = read_event(request.message, request.transfer_syntax)
-        if not self._on_answer(CommitmentAnswer(report=report, destinations=request.destinations)):
+        report = read_event(received.event)
+        if not self._on_answer(CommitmentAnswer(report=report, destinations=received.destinations)):
             raise EventRefusedError(EventStatus.RESOURCE_LIMITATION, "too much waits to be entered")

@@ -1,4 +1,4 @@
-"""Who may open an association, and how a refusal is said (PS3.8 section 9.3.4)."""
+"""Who may open an association, and how it is rejected (PS3.8 section 9.3.4): values in, rejection out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from scp_node.settings import DestinationSettings, PeerSettings
+from scp_node.settings import DestinationSettings, PeerSettings, is_loopback
 
 ANY_AE_TITLE: Final = "*"
 
@@ -54,7 +54,7 @@ class Peers:
 class Sources:
     """Which destinations may speak to us, each by the AE title and the address that it has as a destination.
 
-    A peer in [[peers]] with that AE title is the destination, too: a PACS of several machines calls from any of them.
+    A peer in [[peers]] with that AE title is the destination as well: a PACS of several machines calls from any.
     """
 
     def __init__(
@@ -75,6 +75,52 @@ class Sources:
 
     def _addresses(self, host: str) -> set[_Address]:
         return {_address(address) for address in self._resolve(host)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssociationRequest:
+    """What the A-ASSOCIATE-RQ and its connection say of who calls whom."""
+
+    calling_ae: str
+    called_ae: str
+    peer: str  # address of the requestor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionRules:
+    """The settings that decide about a request."""
+
+    ae_title: str  # of the node
+    peers: Peers
+    max_associations: int
+
+
+def rejection_of(
+    request: AssociationRequest,
+    rules: AdmissionRules,
+    *,
+    is_destination: bool,
+    can_store: bool,
+    associations: int,
+) -> Rejection | None:
+    """Return why an association is rejected; None admits it.
+
+    Args:
+        request: who asks.
+        rules: the settings.
+        is_destination: the requestor may report on storage commitment.
+        can_store: there is space for images, and the node is not stopping.
+        associations: how many were admitted and are not over.
+    """
+    if request.called_ae != rules.ae_title:
+        return CALLED_AE_NOT_RECOGNISED
+    # by C-ECHO; a C-STORE gets 0x0124
+    is_health_check = request.calling_ae == request.called_ae and is_loopback(request.peer)
+    if not (rules.peers.include(request.calling_ae, request.peer) or is_health_check or is_destination):
+        return CALLING_AE_NOT_RECOGNISED
+    if not can_store:
+        return TEMPORARY_CONGESTION
+    return LOCAL_LIMIT_EXCEEDED if associations >= rules.max_associations else None
 
 
 def resolved(host: str) -> Collection[str]:

@@ -1,4 +1,4 @@
-"""What a C-STORE request is answered (PS3.4 Table B.2-1): values in, status out; nothing here knows a socket."""
+"""The answer to a C-STORE request (PS3.4 Table B.2-1): values in, status out; nothing here knows a socket."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import Inspected, Origin, inspect, is_uid
 from scp_node.domain import Clock, Priority, ReceivedInstance, RejectedInstance
 from scp_node.listener.contexts import STORAGE_CLASSES
+from scp_node.listener.faults import attempt
 from scp_node.listener.text import escaped
 from scp_node.spool import Spool, SpoolError
 
@@ -45,7 +46,7 @@ class StoreRequest:
     calling_ae: str
     called_ae: str
     peer: str
-    may_store: bool  # False: the peer may only ask whether we are there
+    may_store: bool  # False: the peer may only ask by C-ECHO whether the node answers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +58,7 @@ class StoreAnswer:
     study_uid: str = ""  # of an instance that was stored
 
 
-class _Refusal(Exception):  # noqa: N818 - control flow of this module, not an error of ours
+class _Refusal(Exception):  # noqa: N818 - control flow of this module, not an error
     def __init__(self, status: StoreStatus, reason: str) -> None:
         super().__init__(reason)
         self.status = status
@@ -84,13 +85,17 @@ class StoreService:
 
     def store(self, request: StoreRequest) -> StoreAnswer:
         """Return the answer to a request; Success means that the file survives a power cut."""
+        answer = attempt(
+            lambda: self._answer(request), "store failed sop_instance_uid=%s", escaped(request.sop_instance_uid)
+        )
+        # a bug of the node must neither lose the image nor be taken for the sender's: let it come again
+        return answer or self._refuse(request, StoreStatus.OUT_OF_RESOURCES, "internal error")
+
+    def _answer(self, request: StoreRequest) -> StoreAnswer:
         try:
             received = self._accept(request)
         except _Refusal as refusal:
             return self._refuse(request, refusal.status, refusal.reason)
-        except Exception:  # our own bug must neither lose the image nor be taken for the sender's: let it come again
-            log.exception("store failed sop_instance_uid=%s", escaped(request.sop_instance_uid))
-            return self._refuse(request, StoreStatus.OUT_OF_RESOURCES, "internal error")
         log.info(
             "instance received sop_instance_uid=%s status=0x%04X size=%d calling_ae=%s peer=%s",
             received.sop_instance_uid,
@@ -99,7 +104,9 @@ class StoreService:
             escaped(received.calling_ae),
             received.peer,
         )
-        self._tell_received(received)
+        attempt(  # the file is safe and is registered later: the store has not failed
+            lambda: self._on_received(received), "registration failed sop_instance_uid=%s", received.sop_instance_uid
+        )
         return StoreAnswer(status=StoreStatus.SUCCESS, study_uid=received.study_uid)
 
     def _accept(self, request: StoreRequest) -> ReceivedInstance:
@@ -149,17 +156,12 @@ class StoreService:
             rejected.calling_ae,
             rejected.peer,
         )
-        try:
-            self._on_rejected(rejected)
-        except Exception:  # an audit that cannot be written changes no answer
-            log.exception("audit of a refusal failed sop_instance_uid=%s", rejected.sop_instance_uid)
+        attempt(  # an audit that cannot be written changes no answer
+            lambda: self._on_rejected(rejected),
+            "audit of a refusal failed sop_instance_uid=%s",
+            rejected.sop_instance_uid,
+        )
         return StoreAnswer(status=status, comment=reason[:64])
-
-    def _tell_received(self, received: ReceivedInstance) -> None:
-        try:
-            self._on_received(received)
-        except Exception:  # the file is safe and is registered later: the store has not failed
-            log.exception("registration failed sop_instance_uid=%s", received.sop_instance_uid)
 
 
 def _check_command(request: StoreRequest) -> None:

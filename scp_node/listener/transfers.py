@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 
 from scp_node.dicom.inspection import is_uid, study_uid_of
 
@@ -69,14 +69,11 @@ class Transfers:
         return [Part(sent), Part(tuple(doubtful), complete=False, cut_instance=cut.sop_instance_uid if cut else "")]
 
 
-def cut_store(message: Any, began: float, transfer_syntax: str) -> Cut | None:
-    """Return what is known of a message that is under way, None where there is none."""
-    if message is None:
-        return None
-    if not isinstance(message, C_STORE_RQ):  # no more than its command has come
+def cut_message(message: DIMSEMessage, began: float, transfer_syntax: str) -> Cut:
+    """Return as much of a message as came before the association ended."""
+    if not isinstance(message, C_STORE_RQ) or message.data_set is None:  # no more than its command has come
         return Cut(began, "", "")
     uid = str(message.command_set.get("AffectedSOPInstanceUID", ""))
-    received: Any = message.data_set  # ours, see NodeDIMSE
-    with received.getbuffer() as dataset, dataset[:_HEADER_BYTES] as beginning:
+    with message.data_set.getbuffer() as dataset, dataset[:_HEADER_BYTES] as beginning:
         study_uid = study_uid_of(beginning, transfer_syntax)
     return Cut(began, uid if is_uid(uid) else "", study_uid)

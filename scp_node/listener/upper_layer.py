@@ -3,7 +3,6 @@
 What differs, and why:
 
 * a PDU has an absolute deadline and a largest length: a silent peer holds nothing for long, a loud one no memory;
-* a message has a largest size and is thrown away beyond it;
 * threads wait for events instead of looking around a thousand times a second, with `poll` instead of `select`;
 * timers follow the monotonic clock;
 * whatever a peer sends, the worst that follows is an A-ABORT.
@@ -12,32 +11,31 @@ What differs, and why:
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import queue
 import select
 import socket
 import threading
 import time
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
-from scp_node.listener.transfers import Cut, cut_store
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
 
 LARGEST_PDU: Final = 1 << 20  # bytes; more than any maximum that the settings allow
-LARGEST_COMMAND: Final = 1 << 16  # bytes; a C-STORE command has some 200
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
 
 _WAITING_STATES: Final = frozenset({"Sta2", "Sta3", "Sta6", "Sta8"})  # PS3.8 section 9.2: an open connection
+
+_Item = TypeVar("_Item")
+_AssociationPrimitive = A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT
 
 log = logging.getLogger(__name__)
 
@@ -63,34 +61,6 @@ class MonotonicTimer(Timer):
             return self.timeout
         end = time.monotonic() if self._end_time is None else self._end_time
         return self.timeout - (end - self._start_time)
-
-
-class BoundedBuffer(io.BytesIO):
-    """A buffer that forgets everything once more than `limit` bytes were written to it."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._limit = limit
-        self.received = 0  # bytes
-
-    @property
-    def overflowed(self) -> bool:
-        """Whether more than the limit was written."""
-        return self.received > self._limit
-
-    @property
-    def endless(self) -> bool:
-        """Whether it is time to stop listening to this peer."""
-        return self.received > 2 * self._limit
-
-    def write(self, data: Any, /) -> int:
-        """Append, or count only."""
-        self.received += len(data)
-        if not self.overflowed:
-            return super().write(data)
-        self.seek(0)
-        self.truncate()
-        return len(data)
 
 
 class NodeSocket(AssociationSocket):
@@ -140,12 +110,14 @@ class NodeSocket(AssociationSocket):
         return data
 
 
-class _SignallingQueue(queue.Queue[Any]):
+class SignallingQueue(queue.Queue[_Item]):
+    """A queue that sets an event for whoever waits for several of them."""
+
     def __init__(self, filled: threading.Event) -> None:
         super().__init__()
         self._filled = filled
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - Queue's
+    def put(self, item: _Item, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - Queue's
         super().put(item, block, timeout)
         self._filled.set()
 
@@ -156,7 +128,7 @@ class NodeDUL(DULServiceProvider):
     def __init__(self, assoc: Association, activity: threading.Event) -> None:
         super().__init__(assoc)
         self._activity = activity  # set when the association has something to look at
-        self.to_user_queue = _SignallingQueue(activity)
+        self.to_user_queue = SignallingQueue(activity)
         self._idle_timer = MonotonicTimer(60)
         self.artim_timer = MonotonicTimer(30)
         self._was_open = False
@@ -165,13 +137,17 @@ class NodeDUL(DULServiceProvider):
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)  # noqa: FBT003 - socket's own signature
 
-    def send_pdu(self, primitive: Any) -> None:
+    def send_pdu(self, primitive: _AssociationPrimitive | P_DATA) -> None:
         """Queue a primitive and wake the thread for it."""
         super().send_pdu(primitive)
         self._rouse()
 
-    def receive_pdu(self, wait: bool = False, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - the base's
-        """Return the next primitive; None when there is none, none comes in time, or the connection is over."""
+    def receive_pdu(
+        self,
+        wait: bool = False,  # noqa: FBT001, FBT002 - as in the base class
+        timeout: float | None = None,
+    ) -> _AssociationPrimitive | None:
+        """Return the next primitive; None when nothing comes in time, or the connection is over."""
         deadline = time.monotonic() + (timeout or 0)
         primitive = super().receive_pdu(wait=False)
         while wait and primitive is None and not self._is_over and (left := deadline - time.monotonic()) > 0:
@@ -191,9 +167,10 @@ class NodeDUL(DULServiceProvider):
     def run_reactor(self) -> None:
         """Run the protocol machine; what it cannot digest ends in an A-ABORT."""
         try:
-            super().run_reactor()
-        except Exception as error:  # noqa: BLE001 - any input of a peer; its text may be in the message
-            log.warning("association broken error=%s", type(error).__name__)
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+                super().run_reactor()
+        except DamagedError as error:
+            log.warning("association broken error=%s", error)
             self._abort_now()
         finally:
             self._activity.set()
@@ -228,55 +205,3 @@ class NodeDUL(DULServiceProvider):
         with contextlib.suppress(OSError):
             self._woken.recv(64)
         return self._process_recv_primitive()
-
-
-class NodeDIMSE(DIMSEServiceProvider):
-    """Puts messages together; one that is too large is counted, not kept."""
-
-    def __init__(self, assoc: Association, activity: threading.Event, *, largest_dataset: int) -> None:
-        super().__init__(assoc)
-        self._activity = activity
-        self._largest_dataset = largest_dataset
-        self.msg_queue = _SignallingQueue(activity)
-        self.message_began = 0.0  # monotonic; of the newest message
-
-    @property
-    def cut(self) -> Cut | None:
-        """What is known of a message that has begun and not ended; only once the connection is over."""
-        if (message := self.message) is None:
-            return None
-        context = self.assoc._accepted_cx.get(message.context_id or 0)  # noqa: SLF001 - as elsewhere, a seam
-        syntax = str(context.transfer_syntax[0]) if context else ""
-        return cut_store(message, self.message_began, syntax)
-
-    @property
-    def busy(self) -> bool:
-        """Whether a message is on its way in or not yet answered."""
-        return self.message is not None or self.msg_queue.unfinished_tasks > 0
-
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Add what has come to the current message, and queue it when it is complete.
-
-        pynetdicom's starts a thread for each N-EVENT-REPORT: here it waits its turn like any other request.
-        """
-        if self.message is None:
-            self.message = DIMSEMessage()
-            self.message_began = time.monotonic()
-            self._buffers = BoundedBuffer(LARGEST_COMMAND), BoundedBuffer(self._largest_dataset)
-            self.message.encoded_command_set, self.message.data_set = self._buffers
-        is_complete = self.message.decode_msg(primitive, self.assoc)
-        command, dataset = self._buffers
-        if command.overflowed or dataset.endless:
-            raise ValueError("message without an end")
-        if is_complete:
-            request = self.message.message_to_primitive()
-            if not isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
-                self.msg_queue.put((self.message.context_id or 0, request))
-            self.message = None
-
-    def get_msg(self, block: bool = False) -> Any:  # noqa: FBT001, FBT002 - as in the base class
-        """Return the next message and its context, after a wait for something to happen."""
-        if not block and self.msg_queue.empty() and self.dul.peek_next_pdu() is None:
-            self._activity.wait(WAIT_SECONDS)
-            self._activity.clear()
-        return super().get_msg(block)

@@ -13,7 +13,8 @@ from pydicom import dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
-from scp_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES
+from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
+from scp_node.listener.contexts import STORAGE_CLASSES
 from tests.conftest import Send
 from tests.scp_node.listener.conftest import Running
 from tests.scp_node.listener.datasets import encapsulated, radiograph_dataset

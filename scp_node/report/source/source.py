@@ -20,6 +20,8 @@ from pydicom.tag import Tag
 from pydicom.uid import UID
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.domain import ReportedImage
 
 UNDEFINED_LENGTH: Final = 0xFFFFFFFF  # PS3.5 Section 7.1.1
@@ -71,8 +73,9 @@ class Attributes:
         if tag not in self.dataset:
             return []
         try:
-            found = self.dataset[tag].value
-        except Exception:  # noqa: BLE001  # a third-party parser over a peer's bytes raises whatever it meets
+            with foreign_bytes(as_=DamagedError("sequence cannot be decoded")):
+                found = self.dataset[tag].value
+        except DamagedError:
             return []
         return [_attributes(item, self.encodings) for item in found or () if isinstance(item, Dataset)]
 
@@ -111,11 +114,9 @@ def read_source(image: ReportedImage) -> SourceImage:
 
 def _parse(image: ReportedImage) -> Dataset:
     syntax = UID(image.transfer_syntax)
-    try:
+    with foreign_bytes(as_=UnreportableHeader("header cannot be decoded", image.sop_instance_uid)):
         # every compressed syntax has its header in Explicit VR Little Endian (PS3.5 Annex A.4)
         parsed = read_dataset(BytesIO(image.header), syntax.is_implicit_VR, syntax.is_little_endian)
-    except Exception:  # noqa: BLE001  # a third-party parser over a peer's bytes raises whatever it meets
-        raise UnreportableHeader("header cannot be decoded", image.sop_instance_uid) from None
     if any(_is_cut(element) for element in parsed.values()):
         raise UnreportableHeader("header is cut off", image.sop_instance_uid)
     return parsed

@@ -37,6 +37,7 @@ class CommittingScp:
         self.status = status
         self.asked: list[Dataset] = []
         self.answers: list[int] = []  # statuses of the responses to reports
+        self.aborts = 0
         self.before_response: Callable[[evt.Event], None] = lambda _action: None
         self.reply: Callable[[Any, Dataset], None] = lambda _association, _asked: None
         self._threads: list[threading.Thread] = []
@@ -46,7 +47,7 @@ class CommittingScp:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[CommittingScp]:
-        with serving_ae(self.ae, [(evt.EVT_N_ACTION, self._act)]) as self.port:
+        with serving_ae(self.ae, [(evt.EVT_N_ACTION, self._act), (evt.EVT_ABORTED, self._aborted)]) as self.port:
             try:
                 yield self
             finally:
@@ -60,6 +61,9 @@ class CommittingScp:
         """Send an N-EVENT-REPORT on the association of the request."""
         status, _ = association.send_n_event_report(report, event_type, PUSH_MODEL, instance)
         self.answers.append(int(status.Status) if "Status" in status else -1)
+
+    def _aborted(self, _event: evt.Event) -> None:
+        self.aborts += 1
 
     def _act(self, action: Any) -> tuple[int, None]:
         assert (action.action_type, action.request.RequestedSOPInstanceUID) == (1, WELL_KNOWN_INSTANCE)
@@ -209,6 +213,17 @@ def test_a_destination_that_is_down_is_a_value_and_nothing_is_announced(free_por
 def test_nothing_is_sent_when_nothing_is_left_to_ask_about() -> None:
     with CommittingScp().serving() as scp:
         assert silent_ask(scp.port, list).asked is Asked.UNREACHABLE
+        assert scp.asked == []
+
+
+def test_an_announcement_that_fails_aborts_the_association_and_is_raised() -> None:
+    def announcing_fails() -> list[Reference]:
+        raise ZeroDivisionError
+
+    with CommittingScp().serving() as scp:
+        with pytest.raises(ZeroDivisionError):
+            silent_ask(scp.port, announcing_fails)
+        wait_until(lambda: scp.aborts == 1)
         assert scp.asked == []
 
 

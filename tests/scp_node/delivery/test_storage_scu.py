@@ -328,6 +328,12 @@ def test_a_context_that_was_not_proposed_is_not_used(open_scu: OpenScu) -> None:
         assert open_scu(port).send(report()).detail == "no SOP class is accepted"
 
 
+def test_an_acceptance_that_names_no_transfer_syntax_is_a_lost_connection(open_scu: OpenScu) -> None:
+    with answering(answer=acceptance(syntax="")) as port:
+        result = open_scu(port).send(report())
+    assert (result.disposition, result.detail) == (Disposition.UNREACHABLE, "malformed PDU: IndexError")
+
+
 def acceptance(*, syntax: str = EXPLICIT) -> bytes:
     """Return an A-ASSOCIATE-AC that accepts the first context, PS3.8 section 9.3.3."""
     context = _item(0x21, bytes((1, 0, 0, 0)) + _item(0x40, syntax.encode()))

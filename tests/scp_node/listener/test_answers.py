@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from scp_node.dicom.inspection import Inspected, Origin
-from scp_node.domain import Priority, ReceivedInstance, RejectedInstance
+from scp_node.domain import Priority, ReceivedInstance, RejectedInstance, TransferEnded
 from scp_node.listener import Listener
 from scp_node.settings import Settings
 from scp_node.spool import Spool, SpoolFullError
@@ -32,6 +32,7 @@ from tests.scp_node.listener.peer import (
     SOP_INSTANCE,
     Peer,
 )
+from tests.waiting import wait_until
 
 JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
 
@@ -232,17 +233,19 @@ def test_a_bug_of_ours_is_answered_a700_and_logged(
 
 
 def test_callbacks_that_fail_change_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(_: ReceivedInstance | RejectedInstance) -> None:
+    def fail(_: ReceivedInstance | RejectedInstance | TransferEnded) -> None:
         raise ZeroDivisionError
 
     spool = Spool(tmp_path / "spool", low_water_bytes=0)
-    listener = Listener(Settings(listen={"port": 0}), spool, on_received=fail, on_rejected=fail)
+    listener = Listener(Settings(listen={"port": 0}), spool, on_received=fail, on_rejected=fail, on_ended=fail)
     listener.start()
     try:
         with Peer(listener.address) as peer:
             peer.associate()
             assert peer.store(radiograph()).status == 0x0000
             assert peer.store(b"").status == 0xC000
+            assert peer.release() == RELEASE_RP
+        wait_until(lambda: "end of an association not recorded" in caplog.text)
     finally:
         listener.stop(1)
     assert "registration failed" in caplog.text

@@ -11,14 +11,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import pytest
 from pynetdicom.transport import RequestHandler
 
+from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
-from scp_node.listener.contexts import STORAGE_CLASSES, TRANSFER_SYNTAXES, accepted_contexts
+from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.conftest import Running, Start
@@ -256,6 +258,26 @@ def test_garbage_inside_an_association_ends_it(running: Running) -> None:
         assert peer.is_closed()
     with running.peer() as peer:
         assert peer.echo().status == 0x0000
+
+
+def test_a_bug_of_the_node_ends_the_association_with_an_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def broken_clock() -> datetime:
+        raise ZeroDivisionError
+
+    listener = Listener(
+        Settings(listen={"port": 0}),
+        Spool(tmp_path / "spool", low_water_bytes=0),
+        on_received=lambda _: None,
+        on_rejected=lambda _: None,
+        clock=broken_clock,
+    )
+    listener.start()
+    try:
+        with Peer(listener.address) as peer:
+            assert peer.associate()[0] == ABORT
+        wait_until(lambda: "association failed" in caplog.text)
+    finally:
+        listener.stop(1)
 
 
 @pytest.fixture

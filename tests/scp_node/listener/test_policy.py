@@ -1,10 +1,21 @@
-"""Who is a peer."""
+"""Who is a peer, and whose association is rejected why."""
 
 from __future__ import annotations
 
 import pytest
 
-from scp_node.listener.policy import Peers, plain_address
+from scp_node.listener.policy import (
+    CALLED_AE_NOT_RECOGNISED,
+    CALLING_AE_NOT_RECOGNISED,
+    LOCAL_LIMIT_EXCEEDED,
+    TEMPORARY_CONGESTION,
+    AdmissionRules,
+    AssociationRequest,
+    Peers,
+    Rejection,
+    plain_address,
+    rejection_of,
+)
 from scp_node.listener.text import escaped
 from scp_node.settings import PeerSettings
 
@@ -36,6 +47,69 @@ def test_without_peers_there_is_no_peer() -> None:
 def test_an_ipv4_peer_is_recorded_as_one() -> None:
     assert plain_address("::ffff:10.1.2.3") == "10.1.2.3"
     assert plain_address("fd00::1") == "fd00::1"
+
+
+def rejection(
+    calling_ae: str = "CR1",
+    called_ae: str = "PNEUMONIA",
+    peer: str = "10.1.2.3",
+    *,
+    is_destination: bool = False,
+    can_store: bool = True,
+    associations: int = 0,
+) -> Rejection | None:
+    """Return what a node with one peer and room for two associations answers."""
+    peers = Peers([PeerSettings(ae_title="CR1", address="10.0.0.0/8")])
+    return rejection_of(
+        AssociationRequest(calling_ae=calling_ae, called_ae=called_ae, peer=peer),
+        AdmissionRules(ae_title="PNEUMONIA", peers=peers, max_associations=2),
+        is_destination=is_destination,
+        can_store=can_store,
+        associations=associations,
+    )
+
+
+def test_a_peer_is_admitted_while_there_is_room() -> None:
+    assert rejection() is None
+    assert rejection(associations=1) is None
+
+
+@pytest.mark.parametrize("called_ae", ["", "OTHER", "pneumonia"])
+def test_whoever_calls_another_ae_title_is_rejected(called_ae: str) -> None:
+    assert rejection(called_ae=called_ae) is CALLED_AE_NOT_RECOGNISED
+    assert rejection(called_ae=called_ae, is_destination=True) is CALLED_AE_NOT_RECOGNISED
+
+
+@pytest.mark.parametrize(("calling_ae", "peer"), [("CR2", "10.1.2.3"), ("cr1", "10.1.2.3"), ("CR1", "11.1.2.3")])
+def test_whoever_is_no_peer_is_rejected_unless_it_is_a_destination(calling_ae: str, peer: str) -> None:
+    assert rejection(calling_ae, peer=peer) is CALLING_AE_NOT_RECOGNISED
+    assert rejection(calling_ae, peer=peer, is_destination=True) is None
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1"])
+def test_the_node_may_ask_itself_whether_it_answers(peer: str) -> None:
+    assert rejection("PNEUMONIA", peer=peer) is None
+
+
+def test_nobody_may_call_as_the_node_from_another_machine() -> None:
+    assert rejection("PNEUMONIA", peer="10.1.2.3") is CALLING_AE_NOT_RECOGNISED
+
+
+def test_a_node_that_cannot_store_rejects_for_now() -> None:
+    assert rejection(can_store=False) is TEMPORARY_CONGESTION
+
+
+@pytest.mark.parametrize("associations", [2, 3])
+def test_an_association_beyond_the_limit_is_rejected_for_now(associations: int) -> None:
+    assert rejection(associations=associations) is LOCAL_LIMIT_EXCEEDED
+
+
+def test_a_stranger_learns_neither_of_the_space_nor_of_the_load() -> None:
+    assert rejection("CR2", can_store=False, associations=2) is CALLING_AE_NOT_RECOGNISED
+
+
+def test_a_node_without_space_says_so_before_it_speaks_of_the_limit() -> None:
+    assert rejection(can_store=False, associations=2) is TEMPORARY_CONGESTION
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""What the node decides about associations, and how it answers C-ECHO, C-STORE and N-EVENT-REPORT."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT, DimseServiceType
+from pynetdicom.presentation import PresentationContext
+
+from scp_node.dicom.commitment_messages import PUSH_MODEL, event_request, event_response
+from scp_node.dicom.inspection import is_uid
+from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded
+from scp_node.listener.association import NodeAssociation
+from scp_node.listener.commitment import CommitmentService, ReceivedEvent
+from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION
+from scp_node.listener.faults import attempt
+from scp_node.listener.messages import content_of
+from scp_node.listener.policy import (
+    AdmissionRules,
+    AssociationRequest,
+    Peers,
+    Rejection,
+    Sources,
+    rejection_of,
+    resolved,
+)
+from scp_node.listener.store import StoreRequest, StoreService
+from scp_node.listener.text import escaped
+from scp_node.listener.transfers import Part, Transfers
+from scp_node.settings import Settings
+from scp_node.spool import Spool
+
+log = logging.getLogger(__name__)
+
+
+class NodeServices:
+    """The services of one listener; safe for many threads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        spool: Spool,
+        *,
+        on_received: Callable[[ReceivedInstance], None],
+        on_rejected: Callable[[RejectedInstance], None],
+        on_ended: Callable[[TransferEnded], None],
+        on_commitment: Callable[[CommitmentAnswer], bool] | None,
+        clock: Clock,
+    ) -> None:
+        """Take the callbacks of `Listener`."""
+        self._spool = spool
+        self._on_ended = on_ended
+        self._clock = clock
+        self._idle_seconds = settings.listen.network_timeout_seconds
+        self._peers = Peers(settings.peers)
+        self._rules = AdmissionRules(
+            ae_title=settings.node.ae_title, peers=self._peers, max_associations=settings.listen.max_associations
+        )
+        self._admission = threading.Lock()
+        self._storage = StoreService(
+            spool,
+            stat_calling_ae=settings.routing.stat_calling_ae,
+            on_received=on_received,
+            on_rejected=on_rejected,
+            clock=clock,
+        )
+        self._commitment = CommitmentService(on_commitment) if on_commitment else None
+        self._sources = Sources(settings.destinations if on_commitment else [], self._peers, resolved)
+
+    def admit(self, association: NodeAssociation) -> Rejection | None:
+        """Return why the association is rejected; None once it is admitted."""
+        server = association.node_server
+        request = AssociationRequest(
+            calling_ae=association.calling_ae, called_ae=association.called_ae, peer=association.peer
+        )
+        association.destinations = self._sources.names(request.calling_ae, request.peer)
+        with self._admission:  # one at a time: the limit is exact
+            rejection = rejection_of(
+                request,
+                self._rules,
+                is_destination=bool(association.destinations),
+                can_store=not server.closing and self._spool.has_space(),
+                associations=server.admitted(),
+            )
+            association.admitted = rejection is None
+        if rejection is None:
+            association.transfers = Transfers(idle_seconds=self._idle_seconds, began_at=self._clock())
+            return None
+        log.warning(
+            "association refused calling_ae=%s called_ae=%s peer=%s reason=%r",
+            escaped(request.calling_ae),
+            escaped(request.called_ae),
+            request.peer,
+            rejection.reason,
+        )
+        return rejection
+
+    def serve(self, association: NodeAssociation, message: DimseServiceType, context: PresentationContext) -> bool:
+        """Answer a C-ECHO, C-STORE or N-EVENT-REPORT request; return False for anything else."""
+        if message.MessageID is None:
+            return False
+        if isinstance(message, C_ECHO) and message.AffectedSOPClassUID == context.abstract_syntax == VERIFICATION:
+            self._echo(association, message, context)
+            return True
+        if isinstance(message, C_STORE) and context.abstract_syntax in STORAGE_CLASSES:
+            self._store(association, message, context)
+            return True
+        if isinstance(message, N_EVENT_REPORT) and context.abstract_syntax == PUSH_MODEL and self._commitment:
+            self._take_report(self._commitment, association, message, context)
+            return True
+        return False
+
+    def ended(self, association: NodeAssociation) -> None:
+        """Report whether the studies that the association sent of came to their end."""
+        if (transfers := association.transfers) is None:
+            return
+        now = time.monotonic()
+        if association.ended_orderly:
+            self._report_end(association, Part(transfers.take_all()))
+            return
+        may_store = self._peers.include(association.calling_ae, association.peer)
+        for part in transfers.interrupted(association.cut if may_store else None, now):
+            self._report_end(association, part)
+
+    def _report_end(self, association: NodeAssociation, part: Part) -> None:
+        if not part.study_uids or association.transfers is None:
+            return
+        if not part.complete:
+            log.warning(
+                "association ended early, studies may be incomplete study_uids=%s calling_ae=%s peer=%s",
+                ",".join(part.study_uids),
+                escaped(association.calling_ae),
+                association.peer,
+            )
+        ended = TransferEnded(
+            study_uids=part.study_uids,
+            complete=part.complete,
+            calling_ae=association.calling_ae,
+            peer=association.peer,
+            began_at=association.transfers.began_at,
+            at=self._clock(),
+            cut_instance=part.cut_instance,
+        )
+        # the association is over either way
+        attempt(lambda: self._on_ended(ended), "end of an association not recorded peer=%s", association.peer)
+
+    def _echo(self, association: NodeAssociation, message: C_ECHO, context: PresentationContext) -> None:
+        response = C_ECHO()
+        response.MessageIDBeingRespondedTo = message.MessageID
+        response.AffectedSOPClassUID = message.AffectedSOPClassUID
+        response.Status = 0x0000
+        association.dimse.send_msg(response, context.context_id or 0)
+
+    def _store(self, association: NodeAssociation, message: C_STORE, context: PresentationContext) -> None:
+        may_store = self._peers.include(association.calling_ae, association.peer)
+        answer = self._storage.store(_store_request(association, message, context, may_store=may_store))
+        if answer.study_uid and association.transfers is not None:
+            now = time.monotonic()
+            association.transfers.stored(answer.study_uid, now)
+            self._report_end(association, Part(association.transfers.take_sent(now)))
+        response = C_STORE()
+        response.MessageIDBeingRespondedTo = message.MessageID
+        response.AffectedSOPClassUID = message.AffectedSOPClassUID
+        if is_uid(str(message.AffectedSOPInstanceUID or "")):
+            response.AffectedSOPInstanceUID = message.AffectedSOPInstanceUID
+        response.Status = int(answer.status)
+        if answer.comment:
+            response.ErrorComment = answer.comment  # type: ignore[assignment]  # declared as None, sent as LO
+        association.dimse.send_msg(response, context.context_id or 0)
+
+    def _take_report(
+        self,
+        commitment: CommitmentService,
+        association: NodeAssociation,
+        message: N_EVENT_REPORT,
+        context: PresentationContext,
+    ) -> None:
+        event = event_request(message, content_of(message.EventInformation), str(context.transfer_syntax[0]))
+        status = commitment.report(
+            ReceivedEvent(
+                event=event,
+                calling_ae=association.calling_ae,
+                peer=association.peer,
+                destinations=association.destinations,
+            )
+        )
+        association.dimse.send_msg(event_response(event, status), context.context_id or 0)
+
+
+def _store_request(
+    association: NodeAssociation, message: C_STORE, context: PresentationContext, *, may_store: bool
+) -> StoreRequest:
+    return StoreRequest(
+        sop_class_uid=str(message.AffectedSOPClassUID or ""),
+        sop_instance_uid=str(message.AffectedSOPInstanceUID or ""),
+        abstract_syntax=str(context.abstract_syntax),
+        transfer_syntax=str(context.transfer_syntax[0]),
+        priority=message.Priority,
+        dataset=content_of(message.DataSet),
+        calling_ae=association.calling_ae,
+        called_ae=association.called_ae,
+        peer=association.peer,
+        may_store=may_store,
+    )
