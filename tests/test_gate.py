@@ -281,11 +281,11 @@ BROAD_EXCEPTS: Final = {  # file of the node -> how often it catches everything,
     "listener/faults.py": (1, "a bug in one request or callback leaves all others alone"),
     "runtime/polling.py": (1, "the step runner: a step that raises is tried again"),
     "loops/analyse.py": (2, "a network or decoder that raises is not the end of the worker"),
-    "loops/register.py": (5, "one arrival that cannot be entered does not hold up the next"),
+    "loops/register.py": (2, "one arrival that cannot be entered does not hold up the next"),
     "loops/report.py": (1, "a study that cannot be reported does not hold up the next"),
     "loops/report_builder.py": (1, "a report does not wait for a picture that cannot be made"),
 }
-MOST_BROAD_EXCEPTS: Final = 12
+MOST_BROAD_EXCEPTS: Final = 11
 
 
 def broad_excepts(source: str) -> int:

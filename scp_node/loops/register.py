@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import date, timedelta
 from itertools import islice
 from typing import Final
@@ -27,7 +28,7 @@ from scp_node.domain import (
     TransferEnded,
     utc_now,
 )
-from scp_node.ledger import Duplicate, Ledger, LedgerError, UnregistrableFile, blames_values
+from scp_node.ledger import Duplicate, Ledger, LedgerError, Registration, UnregistrableFile, blames_values
 from scp_node.loops.backlog import Backlog, Earliest
 from scp_node.loops.settlement import settle
 from scp_node.runtime.patience import LONGEST_PAUSE, Patience
@@ -145,15 +146,10 @@ class Registrar:
             self._endings.popleft()
 
     def _end(self, endings: Sequence[TransferEnded]) -> bool:
-        try:
-            if endings:
-                self._ledger.studies.transfers_ended(endings)
-        except Exception as error:
-            if _waiting_may_help(error):
-                raise
-            log.exception("ends of associations cannot be entered count=%d", len(endings))
-            return False
-        return True
+        bug = _bug_in(lambda: self._ledger.studies.transfers_ended(endings)) if endings else None
+        if bug:
+            log.error("ends of associations cannot be entered count=%d", len(endings), exc_info=bug)
+        return bug is None
 
     def _enter(self, batch: list[_Arrival]) -> None:
         """Enter a batch and take each entered arrival out of it, so that the next try begins where this one ended."""
@@ -168,22 +164,21 @@ class Registrar:
             log.error("refused stores were not recorded, too many waited for the database count=%d", forgotten)
 
     def _note(self, arrival: _Arrival) -> None:
-        try:
-            if isinstance(arrival, RejectedInstance):
-                self._ledger.intake.record_rejected(
-                    sop_instance_uid=arrival.sop_instance_uid,
-                    calling_ae=arrival.calling_ae,
-                    peer=arrival.peer,
-                    status=arrival.status,
-                    reason=arrival.reason,
-                    at=arrival.at,
-                )
-            elif isinstance(arrival, CommitmentAnswer):
-                settle(self._ledger, arrival.report, arrival.destinations)
-        except Exception as error:
-            if _waiting_may_help(error):
-                raise
-            log.exception("what a peer sent cannot be recorded kind=%s", type(arrival).__name__)
+        if bug := _bug_in(lambda: self._record(arrival)):
+            log.error("what a peer sent cannot be recorded kind=%s", type(arrival).__name__, exc_info=bug)
+
+    def _record(self, arrival: _Arrival) -> None:
+        if isinstance(arrival, RejectedInstance):
+            self._ledger.intake.record_rejected(
+                sop_instance_uid=arrival.sop_instance_uid,
+                calling_ae=arrival.calling_ae,
+                peer=arrival.peer,
+                status=arrival.status,
+                reason=arrival.reason,
+                at=arrival.at,
+            )
+        elif isinstance(arrival, CommitmentAnswer):
+            settle(self._ledger, arrival.report, arrival.destinations)
 
     def _register(self, received: Sequence[ReceivedInstance]) -> int:
         """Enter these instances and return the number that have a row now.
@@ -193,14 +188,17 @@ class Registrar:
         """
         if not received:
             return 0
+        registrations: list[Registration] = []
+        error: Exception | None
         try:
-            registration = self._ledger.intake.register(received)
-        except Exception as error:
-            if _waiting_may_help(error) and not isinstance(error, IntegrityError):
-                raise
-            if len(received) > 1:
-                return sum(self._register([instance]) for instance in received)
+            error = _bug_in(lambda: registrations.append(self._ledger.intake.register(received)))
+        except IntegrityError as violation:
+            error = violation
+        if error and len(received) > 1:
+            return sum(self._register([instance]) for instance in received)
+        if error:
             return self._register_or_give_up(received[0], error)
+        [registration] = registrations
         for duplicate in registration.duplicates:
             self._remove(duplicate)
         for uid in registration.conflicts:
@@ -214,11 +212,10 @@ class Registrar:
         earliest day in which anything was written since the last scan.
         """
         earliest = self._earliest.take(self._clock())
-        try:
+        with ExitStack() as unfinished:
+            unfinished.callback(self._earliest.add, earliest)  # the next scan begins there again
             found = self._scan(None if first else (earliest - RESCAN_DAYS).date(), stop)
-        except Exception:
-            self._earliest.add(earliest)
-            raise
+            unfinished.pop_all()
         if found:
             log.info("registered files without a row count=%d", found)
         return found
@@ -287,6 +284,21 @@ class Registrar:
         if self._ledger.intake.record_unregistrable(file):
             log.error("file cannot be registered, stays in the spool path=%s reason=%s", file.spool_path, file.reason)
         self._given_up.add(file.spool_path)
+
+
+def _bug_in(step: Callable[[], object]) -> Exception | None:
+    """Do a step and return the error that shows a bug in this program, or None.
+
+    Raises:
+        Exception: a fault of the database or the machine, which waiting may help.
+    """
+    try:
+        step()
+    except Exception as error:
+        if _waiting_may_help(error):
+            raise
+        return error
+    return None
 
 
 def _waiting_may_help(error: Exception) -> bool:
