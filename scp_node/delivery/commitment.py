@@ -67,7 +67,7 @@ class CommitmentScu:
     def ask(self, transaction_uid: str, announced: Callable[[], Sequence[Reference]]) -> AskResult:
         """Request commitment, and wait a little for the answer; never raises for network reasons.
 
-        `announced` is called once it is known that the request will be sent, and returns what it is to name.
+        `announced` is called once the request is certain to be sent, and returns the instances that it names.
         """
         try:
             association = self._open()
@@ -140,7 +140,7 @@ class _Conversation:
         message.primitive_to_message(request)
         self._association.send(message, self._context, deadline)
         while _is_event(received := self._association.receive(deadline)):
-            self._take(received, deadline)
+            self._answer_report(received, deadline)
         return self._association.status(received)
 
     def await_answer(self, *, seconds: float) -> None:
@@ -154,9 +154,9 @@ class _Conversation:
             received = self._association.receive(deadline)
             if not _is_event(received):
                 raise ConnectionLostError("unexpected message instead of a report")
-            self._take(received, deadline)
+            self._answer_report(received, deadline)
 
-    def _take(self, received: N_EVENT_REPORT, deadline: float) -> None:
+    def _answer_report(self, received: N_EVENT_REPORT, deadline: float) -> None:
         information = received.EventInformation or BytesIO()
         event = event_request(received, information.getbuffer(), self._context.transfer_syntax)
         status = EventStatus.SUCCESS

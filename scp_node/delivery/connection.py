@@ -22,7 +22,7 @@ P_DATA: Final = 4
 RELEASE_RQ: Final = 5
 RELEASE_RP: Final = 6
 ABORT: Final = 7
-LARGEST_PDU: Final = 1 << 20  # bytes; more is no DICOM peer
+LARGEST_PDU: Final = 1 << 20  # bytes; no DICOM peer sends more
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 _Pdu = TypeVar("_Pdu", bound=PDU)
@@ -70,7 +70,7 @@ class Connection:
             AssociationError: the peer does not read, or is gone.
         """
         try:
-            self._socket.settimeout(_left(deadline))
+            self._socket.settimeout(_seconds_left(deadline))
             self._socket.sendall(pdu)  # the time-out is for all of it
         except TimeoutError as error:
             self._is_late = True
@@ -103,7 +103,7 @@ class Connection:
         return bool(poller.poll(0))
 
     def close(self) -> None:
-        """Close the connection; what a peer did not read in time is not sent any more."""
+        """Close the connection, and send no more to a peer that did not read in time."""
         if self._is_late:  # the system would go on sending what it holds, megabytes, and fill a slow line for minutes
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -124,7 +124,7 @@ class Connection:
         try:
             while len(data) < size:
                 self._acknowledge_quickly()
-                self._socket.settimeout(_left(deadline))
+                self._socket.settimeout(_seconds_left(deadline))
                 if not (part := self._socket.recv(size - len(data))):
                     raise ConnectionLostError("peer closed the connection")
                 data += part
@@ -168,7 +168,7 @@ def _connected(addresses: Sequence[_AddressInfo], deadline: float) -> socket.soc
     for number, (family, kind, protocol, _name, address) in enumerate(addresses):
         connection = socket.socket(family, kind, protocol)
         try:
-            connection.settimeout(_left(deadline) / (len(addresses) - number))
+            connection.settimeout(_seconds_left(deadline) / (len(addresses) - number))
             connection.connect(address)
         except OSError as error:
             connection.close()
@@ -178,7 +178,7 @@ def _connected(addresses: Sequence[_AddressInfo], deadline: float) -> socket.soc
     raise refusal
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError("deadline has passed")

@@ -22,7 +22,7 @@ from scp_node.settings import DeliverySettings, DestinationSettings
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND
 
 _PENDING: Final = frozenset({0xFF00, 0xFF01})  # PS3.4 Table C.4-1
-_MOST_MATCHES: Final = 100  # of a query for one UID: more is no answer to it
+_MOST_MATCHES: Final = 100  # of a query for one UID, which has one answer
 _SOP_INSTANCE_UID: Final = 0x0008_0018
 
 
@@ -88,7 +88,7 @@ class QueryScu:
 
 
 def _is_shown(association: RequestedAssociation, context: Accepted, wanted: Wanted, *, seconds: float) -> bool:
-    """Return whether a match with the UID comes; what matches only because keys were not looked at is none.
+    """Return whether a match with the UID comes: an archive that ignores the keys sends others.
 
     Raises:
         AssociationError: there was no end to the answer in time, or it was a failure.

@@ -76,7 +76,7 @@ class StorageScu:
         deadline = time.monotonic() + self._settings.send_seconds
         self._drop_if_stale()
         try:
-            status = self._open(deadline).echo(seconds=_left(deadline))
+            status = self._open(deadline).echo(seconds=_seconds_left(deadline))
         except AssociationError as error:
             log.debug("no answer to C-ECHO destination=%s reason=%r", self._destination.name, str(error))
             self.abort()
@@ -107,7 +107,7 @@ class StorageScu:
         wanted = (own,) if own in self._other_sop_classes else self._sop_classes
         contexts = [found for uid in wanted if (found := association.context_for(uid))]
         if not contexts:
-            association.release(seconds=_left(deadline))
+            association.release(seconds=_seconds_left(deadline))
             self._association = None
             return SendResult(
                 disposition=Disposition.PERMANENT, status=None, sop_class_uid="", detail="no SOP class is accepted"
@@ -127,7 +127,7 @@ class StorageScu:
 
     def _store(self, association: RequestedAssociation, file: bytes, context: Accepted, deadline: float) -> SendResult:
         dataset, sop_instance_uid = self._encoded(file, context)
-        status = association.store(dataset, sop_instance_uid, context, seconds=_left(deadline))
+        status = association.store(dataset, sop_instance_uid, context, seconds=_seconds_left(deadline))
         self._used_at = time.monotonic()
         disposition = classify(status)
         return SendResult(
@@ -147,7 +147,7 @@ class StorageScu:
         return file[head.offset :], head.sop_instance_uid
 
     def _not_sent(self, error: AssociationError) -> SendResult:
-        """Abort what is open, and return whose fault it was that there is no response."""
+        """Abort the association, if there is one, and return how far the sending came."""
         disposition = Disposition.UNANSWERED if self._association else Disposition.UNREACHABLE
         self.abort()
         return SendResult(disposition=disposition, status=None, sop_class_uid="", detail=str(error))
@@ -160,7 +160,7 @@ class StorageScu:
                 calling_ae=self._calling_ae,
                 called_ae=self._destination.ae_title,
                 contexts=[(uid, list(NATIVE)) for uid in (*self._sop_classes, *self._other_sop_classes, VERIFICATION)],
-                seconds=min(self._settings.connect_seconds, _left(deadline)),
+                seconds=min(self._settings.connect_seconds, _seconds_left(deadline)),
             )
         return self._association
 
@@ -176,7 +176,7 @@ def _refuses_sop_class(status: int | None) -> bool:
     return status is not None and (status == 0x0122 or status >> 8 == 0xA9)
 
 
-def _left(deadline: float) -> float:
+def _seconds_left(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
 
 

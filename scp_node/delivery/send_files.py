@@ -30,7 +30,7 @@ def send_files(
 ) -> list[tuple[Path, int | None]]:
     """Send the files, each in its own transfer syntax; return each with the status of its C-STORE response.
 
-    The status is None for what is no DICOM file, is not accepted, or was not answered.
+    The status is None for a file that is not DICOM, was not accepted, or was not answered.
     """
     ordered = list(paths)
     heads = {path: _head(path) for path in ordered}
@@ -47,7 +47,7 @@ def send_files(
 
 
 class _BatchSender:
-    """Sends files of a set of kinds; opens another association when one is lost, not when none is to be had."""
+    """Sends files of a set of kinds; replaces an association that is lost, and gives up once none can be opened."""
 
     def __init__(self, host: str, port: int, called_ae: str, calling_ae: str, kinds: list[_Kind]) -> None:
         self._host, self._port = host, port

@@ -1,4 +1,4 @@
-"""The Storage SCP: who may associate, what is accepted, and what each C-STORE is answered."""
+"""The Storage SCP: who may associate, which contexts are accepted, and how each request is answered."""
 
 from scp_node.listener.association import UnsupportedPynetdicomError
 from scp_node.listener.listener import Listener, ListenError

@@ -112,7 +112,7 @@ class Listener:
         for association in self._server.associations():
             log.warning("association aborted reason='stopping' peer=%s", association.peer)
             _abort(association).join(timeout=1)
-            association.join(timeout=1)  # it tells what was cut off
+            association.join(timeout=1)  # it reports what was cut off
         log.info("listener stopped")
 
     def _application_entity(self) -> ApplicationEntity:

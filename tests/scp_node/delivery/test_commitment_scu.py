@@ -29,7 +29,7 @@ UIDS: Final = tuple(reference.sop_instance_uid for reference in REFERENCES)
 
 
 class CommittingScp:
-    """A Storage Commitment SCP that notes what it is asked, and says what `reply` says."""
+    """A Storage Commitment SCP that notes each request, and says what `reply` says."""
 
     def __init__(
         self, *, status: int = 0, sop_class: str = PUSH_MODEL, syntaxes: tuple[str, ...] = (EXPLICIT, IMPLICIT)
@@ -106,7 +106,7 @@ def test_what_was_sent_is_asked_for_and_the_answer_is_taken_on_the_same_associat
     assert scp.answers == [0x0000]
 
 
-def test_failures_are_told_with_their_reason() -> None:
+def test_failures_are_returned_with_their_reason() -> None:
     with CommittingScp().serving() as scp:
         scp.reply = lambda association, _: scp.report(association, information(UIDS[1:], {UIDS[0]: MISSING}), 2)
         [report] = ask(scp.port).reports

@@ -34,7 +34,7 @@ def match(uid: str) -> Answer:
 def archive(
     answers: Callable[[Dataset], list[Answer]], *, sop_class: str = STUDY_ROOT_FIND, syntax: str = EXPLICIT
 ) -> Iterator[tuple[int, list[Dataset]]]:
-    """Give the port of a Query SCP, and what it is asked."""
+    """Give the port of a Query SCP, and the queries that it receives."""
     queries: list[Dataset] = []
 
     def find(event: Any) -> Iterator[Answer]:

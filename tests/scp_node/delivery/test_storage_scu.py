@@ -101,7 +101,7 @@ def test_a_report_is_delivered_byte_for_byte(scp: Scp, open_scu: OpenScu) -> Non
         (0x0124, Disposition.PERMANENT),
     ],
 )
-def test_the_status_of_the_destination_is_told(
+def test_the_status_of_the_destination_is_returned(
     scp: Scp, open_scu: OpenScu, status: int, disposition: Disposition
 ) -> None:
     scp.statuses = [status]
@@ -207,7 +207,7 @@ def test_a_kept_association_that_the_destination_left_is_replaced_without_a_fail
     assert scp.associations == 2
 
 
-def test_an_echo_after_the_destination_left_is_asked_anew(scp: Scp, open_scu: OpenScu) -> None:
+def test_an_echo_after_the_destination_left_is_asked_again(scp: Scp, open_scu: OpenScu) -> None:
     scu = open_scu(scp.port)
     assert scu.echo()
     for association in scp.ae.active_associations:
@@ -235,7 +235,7 @@ def test_a_new_association_that_breaks_is_not_tried_again_at_once(scp: Scp, open
     assert len(scp.stored) == 1
 
 
-def test_echo_tells_whether_the_destination_answers(scp: Scp, open_scu: OpenScu, free_port: int) -> None:
+def test_echo_returns_whether_the_destination_answers(scp: Scp, open_scu: OpenScu, free_port: int) -> None:
     assert open_scu(scp.port).echo()
     assert not open_scu(free_port).echo()
     assert scp.stored == []
@@ -256,7 +256,9 @@ def test_echo_tells_whether_the_destination_answers(scp: Scp, open_scu: OpenScu,
         (b"\x03\0\0\0\0\x04\0\x02\x09\x09", "association rejected 2/9/9: unknown reason"),
     ],
 )
-def test_an_association_that_does_not_come_about_is_told(open_scu: OpenScu, answer: bytes | None, detail: str) -> None:
+def test_an_association_that_does_not_come_about_is_a_value(
+    open_scu: OpenScu, answer: bytes | None, detail: str
+) -> None:
     with answering(answer=answer) as port:
         scu = open_scu(port)
         result = scu.send(report())
@@ -265,13 +267,13 @@ def test_an_association_that_does_not_come_about_is_told(open_scu: OpenScu, answ
     assert result.detail.startswith(detail)
 
 
-def test_a_destination_that_is_not_there_is_told(open_scu: OpenScu, free_port: int) -> None:
+def test_a_destination_that_is_not_there_is_a_value(open_scu: OpenScu, free_port: int) -> None:
     result = open_scu(free_port).send(report())
     assert (result.disposition, result.status) == (Disposition.UNREACHABLE, None)
     assert result.detail == "no connection: Connection refused"
 
 
-def test_a_name_that_nobody_knows_is_told() -> None:
+def test_a_name_that_nobody_knows_is_a_value() -> None:
     scu = StorageScu(
         DestinationSettings(name="pacs", ae_title="PACS", host="nowhere.invalid", port=104),
         calling_ae="PNEUMONIA",

@@ -19,7 +19,7 @@ from tests.scp_node.listener.peer import ASSOCIATE_AC, Peer
 
 @dataclass
 class Running:
-    """A listener that serves, and what it has told."""
+    """A listener that serves, and all that it has handed on."""
 
     listener: Listener
     spool: Spool

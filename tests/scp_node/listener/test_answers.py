@@ -1,4 +1,4 @@
-"""What a sender is answered, and what the node keeps."""
+"""The answers that a sender gets, and what the node keeps."""
 
 from __future__ import annotations
 

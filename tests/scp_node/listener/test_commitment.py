@@ -1,4 +1,4 @@
-"""A destination reports on an association of its own: who may, in which role, and what each report is answered."""
+"""A destination reports on an association of its own: who may, in which role, and with which answer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NO_PEERS: Final[list[dict[str, str]]] = [{"ae_title": "MODALITY1", "address": "1
 
 @pytest.fixture
 def running(start_listener: Start) -> Running:
-    """A listener whose one destination is no peer."""
+    """A listener whose one destination is not a peer."""
     return start_listener(peers=NO_PEERS, destinations=[PACS])
 
 

@@ -1,4 +1,4 @@
-"""An association that ends early is told of, with the studies that it may have left incomplete."""
+"""An association that ends early is reported, with the studies that it may have left incomplete."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def begin(peer: Peer, uid: str, study: str = "1.2.3.1", *, length: int = 400) ->
     peer.send_pdv(1, radiograph(SOPInstanceUID=uid, StudyInstanceUID=study)[:length], is_last=False)
 
 
-def told(running: Running) -> list[tuple[tuple[str, ...], bool, str]]:
-    """Return what was told of ends, once there is something."""
+def reported_ends(running: Running) -> list[tuple[tuple[str, ...], bool, str]]:
+    """Return the ends that were handed on, once there is one."""
     wait_until(lambda: running.ended)
     return [(ended.study_uids, ended.complete, ended.cut_instance) for ended in running.ended]
 
@@ -64,7 +64,7 @@ def test_a_released_association_has_sent_its_studies(running: Running) -> None:
         stored(peer)
         stored(peer, "1.2.4", "1.2.3.9")
         peer.release()
-    assert told(running) == [(("1.2.3.1", "1.2.3.9"), True, "")]
+    assert reported_ends(running) == [(("1.2.3.1", "1.2.3.9"), True, "")]
 
 
 @pytest.mark.parametrize("end", [abort, close, reset])
@@ -74,7 +74,7 @@ def test_an_association_that_is_not_released_has_left_its_studies_in_doubt(
     with running.peer() as peer:
         stored(peer)
         end(peer)
-        assert told(running) == [(("1.2.3.1",), False, "")]
+        assert reported_ends(running) == [(("1.2.3.1",), False, "")]
     [ended] = running.ended
     assert (ended.calling_ae, ended.peer) == ("MODALITY1", "127.0.0.1")
     assert ended.began_at < ended.at
@@ -86,14 +86,14 @@ def test_a_message_that_is_cut_off_names_its_instance(running: Running, end: Cal
         stored(peer)
         begin(peer, "1.2.4")
         end(peer)
-        assert told(running) == [(("1.2.3.1",), False, "1.2.4")]
+        assert reported_ends(running) == [(("1.2.3.1",), False, "1.2.4")]
 
 
 def test_an_association_whose_only_message_is_cut_off_names_the_study_as_far_as_it_came(running: Running) -> None:
     with running.peer() as peer:
         begin(peer, "1.2.4", "1.2.3.9")
         abort(peer)
-        assert told(running) == [(("1.2.3.9",), False, "1.2.4")]
+        assert reported_ends(running) == [(("1.2.3.9",), False, "1.2.4")]
 
 
 def test_a_message_that_is_cut_off_before_its_study_is_known_says_nothing(running: Running) -> None:
@@ -104,7 +104,7 @@ def test_a_message_that_is_cut_off_before_its_study_is_known_says_nothing(runnin
     with running.peer() as peer:
         stored(peer)
         peer.release()
-    assert told(running) == [(("1.2.3.1",), True, "")]
+    assert reported_ends(running) == [(("1.2.3.1",), True, "")]
 
 
 def test_a_peer_that_may_not_store_puts_no_study_in_doubt(start_listener: Start) -> None:
@@ -117,7 +117,7 @@ def test_a_peer_that_may_not_store_puts_no_study_in_doubt(start_listener: Start)
         peer.associate()
         stored(peer)
         peer.release()
-    assert told(running) == [(("1.2.3.1",), True, "")]
+    assert reported_ends(running) == [(("1.2.3.1",), True, "")]
 
 
 def test_an_echo_that_is_not_released_says_nothing_of_any_study(running: Running) -> None:
@@ -135,7 +135,7 @@ def test_an_association_that_is_idle_between_messages_is_ended_by_us_and_is_no_i
     with running.peer() as peer:
         stored(peer)
         assert peer.is_closed()
-    assert told(running) == [(("1.2.3.1",), True, "")]
+    assert reported_ends(running) == [(("1.2.3.1",), True, "")]
 
 
 def test_an_association_that_stops_within_a_message_is_an_interruption(start_listener: Start) -> None:
@@ -144,7 +144,7 @@ def test_an_association_that_stops_within_a_message_is_an_interruption(start_lis
         stored(peer)
         begin(peer, "1.2.4")
         assert peer.is_closed()
-    assert told(running) == [(("1.2.3.1",), False, "1.2.4")]
+    assert reported_ends(running) == [(("1.2.3.1",), False, "1.2.4")]
 
 
 def test_a_request_that_we_do_not_serve_ends_the_association_and_is_an_interruption(running: Running) -> None:
@@ -152,10 +152,10 @@ def test_a_request_that_we_do_not_serve_ends_the_association_and_is_an_interrupt
         stored(peer)
         peer.send_pdv(1, b"no command set", is_command=True)
         assert peer.is_closed()
-    assert told(running) == [(("1.2.3.1",), False, "")]
+    assert reported_ends(running) == [(("1.2.3.1",), False, "")]
 
 
-def test_what_is_cut_off_because_the_node_stops_is_told_before_stop_returns(start_listener: Start) -> None:
+def test_what_is_cut_off_because_the_node_stops_is_reported_before_stop_returns(start_listener: Start) -> None:
     running = start_listener()
     with running.peer() as idle, running.peer() as busy:
         stored(idle)
@@ -167,7 +167,7 @@ def test_what_is_cut_off_because_the_node_stops_is_told_before_stop_returns(star
         stopping = threading.Thread(target=running.listener.stop, args=(0.3,))
         stopping.start()
         stopping.join(10)
-        assert sorted(told(running)) == [(("1.2.3.1",), False, ""), (("1.2.3.9",), False, "1.2.6")]
+        assert sorted(reported_ends(running)) == [(("1.2.3.1",), False, ""), (("1.2.3.9",), False, "1.2.6")]
 
 
 def test_a_study_of_which_nothing_came_for_long_is_not_put_in_doubt_by_what_follows_on_the_association() -> None:
