@@ -221,6 +221,11 @@ class Finding:
         return Verdict.NOT_DETECTED if self.probability < lower else Verdict.UNDETERMINED
 
     @property
+    def is_positive(self) -> bool:
+        """Return whether the verdict is "present"."""
+        return self.verdict is Verdict.PRESENT
+
+    @property
     def limits(self) -> tuple[float, float]:
         """Return the probability below which the verdict is "not detected", and the one from which it is "present"."""
         return max(0.0, self.threshold - self.grey_zone), min(1.0, self.threshold + self.grey_zone)
@@ -232,6 +237,11 @@ class NotAnalysed:
 
     reason: Reason
     detail: str = ""  # the cause in the image, e.g. "ViewPosition LL"; never patient data
+
+    @property
+    def is_positive(self) -> bool:
+        """Return False: an image without a score is not positive."""
+        return False
 
 
 Outcome = Finding | NotAnalysed
