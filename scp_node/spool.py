@@ -14,12 +14,11 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Final, NamedTuple
-
-from pydicom import Dataset, dcmread
+from typing import Final, NamedTuple, Protocol
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import Inspected, Origin, describe, inspect
@@ -52,6 +51,13 @@ class _Place(NamedTuple):
     file: Path
     received_at: datetime
     priority: Priority
+
+
+class StoredFiles(Protocol):
+    """The only way to the stored files for other parts of the node; see `Spool`."""
+
+    def open(self, paths: Sequence[str]) -> AbstractContextManager[list[Path]]:
+        """Return local files for reading, one for each path, valid inside the block."""
 
 
 class Spool:
@@ -146,16 +152,14 @@ class Spool:
         except OSError:
             return ""
 
-    def dataset(self, path: str) -> Dataset:
-        """Return the file as a dataset with its file meta; the pixel data is read but not decoded.
+    @contextlib.contextmanager
+    def open(self, paths: Sequence[str]) -> Iterator[list[Path]]:
+        """Yield local files for reading, one for each path, valid inside the block. A file may have been removed.
 
         Raises:
-            SpoolError: the file cannot be read.
+            SpoolError: a path does not name a file of the spool.
         """
-        try:
-            return dcmread(self._place(path).file)
-        except OSError as error:
-            raise SpoolError(f"{path}: cannot be read: {error.strerror}") from error
+        yield [self._place(path).file for path in paths]
 
     def remove(self, path: str) -> None:
         """Remove a file if it exists, and its day's folder once that is empty and past.

@@ -24,12 +24,8 @@ class Network(Protocol):
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
 
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]; a model may find none in any."""
+
     def verify(self) -> None:
         """Run inputs with known answers; raise any exception if the answers differ or do not come."""
-
-
-class Detector(Protocol):
-    """An optional part of a model beside its network: it finds where the opacities are."""
-
-    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
-        """Return the regions in each of the inputs, shape (n, 224, 224), values in [0, 1]."""

@@ -82,6 +82,10 @@ class ServedModel:
         """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
         return self._backend.predict(inputs).maps
 
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]; empty without a detector."""
+        return self.detector.regions(inputs) if self.detector else [()] * len(inputs)
+
     def verify(self) -> None:
         """Run the bundle's golden inputs once more.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Protocol, TypeGuard
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,14 @@ from pneumonia_model.prediction import NotFiniteError
 
 from scp_node.analysis import Prepared, conclude
 from scp_node.decoders import DecoderStartError
-from scp_node.domain import Clock, Finding, NotAnalysed, Outcome, Priority, Verdict, utc_now
-from scp_node.inference.ports import Detector, Network
+from scp_node.domain import Clock, Finding, NotAnalysed, Outcome, Priority, utc_now
+from scp_node.inference.ports import Network
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 from scp_node.runtime.polling import UnfitProcessError
+from scp_node.spool import StoredFiles
 
 log = logging.getLogger(__name__)
 
@@ -52,29 +53,27 @@ class Analyser:
         *,
         ledger: Ledger,
         leases: LeaseKeeper,
-        spool_folder: Path,
+        files: StoredFiles,
         decoder: Decoder,
         network: Network,
         batch_size: int,
         owner: str,
-        detector: Detector | None = None,
         wants_attention: Callable[[Finding], bool] = lambda _: False,
         clock: Clock = utc_now,
         progress: Progress | None = None,
         batch_seconds: float = math.inf,
         patiently: Patiently = at_once,
     ) -> None:
-        """Analyse files of `spool_folder` and write the outcomes to `ledger`, some with their activation map.
+        """Analyse stored `files` and write the outcomes to `ledger`, some with their activation map.
 
         The network has `batch_seconds` for a batch; after that the loop with this `progress` counts as hung.
         """
         self._patiently = patiently
         self._ledger = ledger
         self._leases = leases
-        self._folder = spool_folder
+        self._files = files
         self._decoder = decoder
         self._network = network
-        self._detector = detector
         self._wants_attention = wants_attention
         self._batch_size = batch_size
         self._owner = owner
@@ -161,7 +160,8 @@ class Analyser:
 
     def _analyse(self, tasks: Sequence[AnalysisTask]) -> list[Analysed]:
         started_at, began = self._clock(), time.monotonic()
-        prepared = self._decoder.prepare_many([self._folder / task.spool_path for task in tasks])
+        with self._files.open([task.spool_path for task in tasks]) as paths:
+            prepared = self._decoder.prepare_many(paths)
         decoded = time.monotonic()
         with self._progress.stage(self._batch_seconds):
             outcomes = self._with_maps(prepared, self._with_regions(prepared, self._infer(prepared)))
@@ -187,11 +187,14 @@ class Analyser:
     def _with_regions(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with regions for the positive ones: the detector does not look at other images."""
         pairs = zip(prepared, outcomes, strict=True)
-        inputs = [item.inputs for item, outcome in pairs if isinstance(item, Prepared) and _is_positive(outcome)]
-        if self._detector is None or not inputs:
+        inputs = [item.inputs for item, outcome in pairs if isinstance(item, Prepared) and outcome.is_positive]
+        if not inputs:
             return outcomes
-        regions = iter(self._detector.regions(np.stack(inputs)))
-        return [replace(outcome, regions=next(regions)) if _is_positive(outcome) else outcome for outcome in outcomes]
+        regions = iter(self._network.regions(np.stack(inputs)))
+        return [
+            replace(outcome, regions=next(regions)) if isinstance(outcome, Finding) and outcome.is_positive else outcome
+            for outcome in outcomes
+        ]
 
     def _with_maps(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with an activation map for those that need one: each map costs a forward pass."""
@@ -222,10 +225,6 @@ def _require_numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
         raise NotFiniteError("the network gave a number that is not finite")
     return values
-
-
-def _is_positive(outcome: Outcome) -> TypeGuard[Finding]:
-    return isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT
 
 
 def _log_outcome(item: Analysed) -> None:

@@ -16,7 +16,7 @@ from scp_node.ledger import Ledger
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
-from scp_node.opening import SPOOL_FOLDER, installation_id, lease_of
+from scp_node.opening import SPOOL_FOLDER, installation_id, lease_of, open_spool
 from scp_node.report import Site, warm_up
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.routing import route
@@ -55,14 +55,14 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
                 program=parts.decoder or DECODER,
             )
         )
+        spool = open_spool(settings)
         analysing, reporting = heart.loop("analyse", STEP_SECONDS), heart.loop("report", STEP_SECONDS)
         analyser = Analyser(
             ledger=ledger,
             leases=leases,
-            spool_folder=settings.node.data_dir / SPOOL_FOLDER,
+            files=spool,
             decoder=WatchedDecoder(pool, analysing, others=1),
             network=model,
-            detector=model.detector,
             batch_size=settings.inference.batch_size,
             owner=owner_named("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),

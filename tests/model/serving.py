@@ -20,7 +20,7 @@ from scp_node.analysis import Prepared
 from scp_node.decoders import DecoderPool
 from scp_node.dicom.inspection import Origin, inspect
 from scp_node.dicom.part10 import PREAMBLE, decode_head
-from scp_node.domain import ModelIdentity, NotAnalysed, Priority, ReceivedInstance
+from scp_node.domain import ModelIdentity, NotAnalysed, Priority, ReceivedInstance, Region
 from scp_node.ledger import create_ledger_engine, upgrade
 from scp_node.loops.analyse import Analyser
 from scp_node.runtime.leases import LeaseKeeper
@@ -55,6 +55,9 @@ class Recorder:
     def probability(self, logit: float) -> float:
         return 1 / (1 + math.exp(-logit))
 
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        return [()] * len(inputs)
+
     def verify(self) -> None:
         pass
 
@@ -81,8 +84,7 @@ def both_paths(files: Sequence[Path], folder: Path) -> dict[Path, Fed]:
     stored it.
     """
     folder.mkdir(exist_ok=True)
-    spool_folder = folder / "spool"
-    spool = Spool(spool_folder, low_water_bytes=0)
+    spool = Spool(folder / "spool", low_water_bytes=0)
     received = {file: _store(spool, file) for file in files}
     engine = create_ledger_engine(f"sqlite:///{folder / 'ledger.sqlite3'}")
     upgrade(engine)
@@ -93,7 +95,7 @@ def both_paths(files: Sequence[Path], folder: Path) -> dict[Path, Fed]:
         worker = Analyser(
             ledger=node.ledger,
             leases=LeaseKeeper(node.ledger, LEASE),
-            spool_folder=spool_folder,
+            files=spool,
             decoder=recorder,
             network=recorder,
             batch_size=16,
@@ -105,7 +107,8 @@ def both_paths(files: Sequence[Path], folder: Path) -> dict[Path, Fed]:
     engine.dispose()
     names = {file: Path(item.spool_path).name for file, item in received.items()}
     assert recorder.fed.keys() | recorder.refused.keys() == set(names.values())
-    paths = {file: file if _has_head(file) else spool_folder / received[file].spool_path for file in files}
+    with spool.open([item.spool_path for item in received.values()]) as stored:
+        paths = {file: file if _has_head(file) else kept for file, kept in zip(received, stored, strict=True)}
     trained = _trained(list(paths.values()), folder / "cache")
     return {
         file: Fed(read=paths[file], trained=trained[str(paths[file])], served=recorder.fed.get(names[file]))

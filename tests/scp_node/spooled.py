@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
 
 from pydicom import Dataset, dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian
@@ -33,3 +36,11 @@ def spooled(spool: Spool, image: Dataset, *, calling_ae: str = "CR1") -> Receive
         priority=Priority.ROUTINE,
     )
     return spool.write(data, inspect(data, ExplicitVRLittleEndian), origin)
+
+
+class FilesByName:
+    """Stored files for tests that read none: each path is taken as it is."""
+
+    @contextmanager
+    def open(self, paths: Sequence[str]) -> Iterator[list[Path]]:
+        yield [Path(path) for path in paths]

@@ -123,7 +123,8 @@ def test_a_file_alone_gives_the_same_received_instance(spool: Spool, priority: P
 
 
 def test_a_file_is_given_as_a_dataset(spool: Spool) -> None:
-    image = spool.dataset(store(spool).spool_path)
+    with spool.open([store(spool).spool_path]) as [file]:
+        image = dcmread(file)
     assert image.file_meta.TransferSyntaxUID == EXPLICIT
     assert image.Rows == 8
 
@@ -263,9 +264,11 @@ def test_remove_takes_the_day_with_it_once_that_is_past(spool: Spool, clock: Clo
     "path", ["../secret", "/etc/passwd", "2026-02-03/../../secret", "tmp/x.dcm", "", "2026-02-03/notes.txt"]
 )
 def test_a_path_that_is_not_the_spools_is_refused(spool: Spool, path: str) -> None:
-    for method in (spool.read, spool.dataset, spool.remove):
+    for method in (spool.read, spool.holds, spool.remove):
         with pytest.raises(SpoolError, match="is no path of the spool"):
             method(path)
+    with pytest.raises(SpoolError, match="is no path of the spool"), spool.open([path]):
+        pass
 
 
 def test_a_file_that_was_damaged_later_is_said_to_be(spool: Spool, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.polling import UnfitProcessError
 from tests.scp_node.ledger_node import LEASE, MODEL, Node, built_report
+from tests.scp_node.spooled import FilesByName
 from tests.waiting import wait_until
 
 
@@ -37,6 +38,7 @@ class Network:
         self.faults: list[Exception | None] = []  # what each look at the machine finds
         self.verified = 0
         self.attended = 0
+        self.detector: Detector | None = None
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         self.batches.append(len(inputs))
@@ -48,6 +50,9 @@ class Network:
 
     def probability(self, logit: float) -> float:
         return float(1 / (1 + np.exp(-logit)))
+
+    def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
+        return self.detector.regions(inputs) if self.detector else [()] * len(inputs)
 
     def verify(self) -> None:
         self.verified += 1
@@ -75,7 +80,6 @@ def analyser(
     node: Node,
     network: Network,
     *refused: str,
-    detector: Detector | None = None,
     wants_attention: Callable[[Finding], bool] = lambda _: False,
     decoder: Decoder | NoDecoder | None = None,
     progress: Progress | None = None,
@@ -85,12 +89,11 @@ def analyser(
     return Analyser(
         ledger=node.ledger,
         leases=leases,
-        spool_folder=Path(),
+        files=FilesByName(),
         decoder=decoder or Decoder(*refused),
         network=network,
         batch_size=16,
         owner="w",
-        detector=detector,
         wants_attention=wants_attention,
         clock=node.clock,
         progress=progress,
@@ -319,9 +322,10 @@ class Detector:
 
 def test_only_positive_images_are_searched_for_regions_and_each_keeps_its_own(node: Node) -> None:
     node.receive("1", "2", "3", "4", "5")
-    detector = Detector()
-    analyser(node, Network(2.0, -2.0, -2.0, 2.0), "2.dcm", detector=detector).step()
-    assert detector.films == 2
+    network = Network(2.0, -2.0, -2.0, 2.0)
+    network.detector = Detector()
+    analyser(node, network, "2.dcm").step()
+    assert network.detector.films == 2
     assert [[region["left"] for region in row["regions"]] for row in node.audit()] == [[0.1], [], [], [], [0.2]]
     assert node.audit()[0]["regions"] == [{"left": 0.1, "top": 0.25, "right": 0.5, "bottom": 0.75, "score": 0.4}]
 
@@ -334,7 +338,9 @@ def test_a_model_without_a_detector_leaves_no_regions(node: Node) -> None:
 
 def test_an_image_whose_detector_fails_is_tried_again_never_reported_without_its_regions(node: Node) -> None:
     node.receive("1")
-    worker = analyser(node, Network(2.0, 2.0, 2.0), detector=Detector(MemoryError()))
+    network = Network(2.0, 2.0, 2.0)
+    network.detector = Detector(MemoryError())
+    worker = analyser(node, network)
     worker.step()
     assert states(node) == [("received", None)]
     for _ in range(2):
