@@ -22,13 +22,15 @@ MODEL: Final = ModelIdentity(
 )
 LEASE: Final = timedelta(seconds=15)
 QUIET: Final = timedelta(seconds=10)
+PATIENCE: Final = 60.0  # seconds for a lock: where many tests share a disk, a fair wait may be long
 POLICY: Final = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
 
 
 @contextmanager
 def ledger_engine(url: str | Path) -> Iterator[Engine]:
     """Open an empty database, or a file that is not there, as a ledger."""
-    engine = create_ledger_engine(f"sqlite:///{url}" if isinstance(url, Path) else url)
+    address = f"sqlite:///{url}" if isinstance(url, Path) else url
+    engine = create_ledger_engine(address, patience=PATIENCE)
     try:
         upgrade(engine)
         yield engine
