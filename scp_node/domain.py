@@ -220,6 +220,11 @@ class Finding:
         return Verdict.NOT_DETECTED if self.probability < lower else Verdict.UNDETERMINED
 
     @property
+    def is_positive(self) -> bool:
+        """Return whether the verdict is "present"."""
+        return self.verdict is Verdict.PRESENT
+
+    @property
     def limits(self) -> tuple[float, float]:
         """Return the probabilities from which a finding is not "not detected", and is "present"."""
         return max(0.0, self.threshold - self.grey_zone), min(1.0, self.threshold + self.grey_zone)
@@ -231,6 +236,11 @@ class NotAnalysed:
 
     reason: Reason
     detail: str = ""  # what was found, e.g. "ViewPosition LL"; never patient data
+
+    @property
+    def is_positive(self) -> bool:
+        """Return False: an image without a score is not positive."""
+        return False
 
 
 Outcome = Finding | NotAnalysed

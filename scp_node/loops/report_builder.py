@@ -19,7 +19,6 @@ from scp_node.domain import (
     ModelIdentity,
     NotAnalysed,
     ReportedImage,
-    Verdict,
     utc_now,
 )
 from scp_node.ledger import StudySnapshot
@@ -47,14 +46,14 @@ class Pictures(Protocol):
 def wants_attention(settings: ReportSettings, finding: Finding) -> bool:
     """Return whether something that a film with this finding gets shows its activation map."""
     outlined = settings.presentation_state and settings.attention_region and not settings.flag_only
-    return wants_overlay(settings, finding) or (outlined and finding.verdict is Verdict.PRESENT)
+    return wants_overlay(settings, finding) or (outlined and finding.is_positive)
 
 
 def wants_overlay(settings: ReportSettings, finding: Finding) -> bool:
     """Return whether a film with this finding gets a picture."""
     if settings.flag_only or settings.overlay == "none":
         return False
-    return settings.overlay == "all" or finding.verdict is Verdict.PRESENT
+    return settings.overlay == "all" or finding.is_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from scp_node.domain import Completion, Finding, ModelIdentity, Outcome, Verdict
+from scp_node.domain import Completion, Finding, ModelIdentity, Outcome
 from scp_node.report import codes
 from scp_node.report.content.items import (
     CONTAINS,
@@ -75,9 +75,7 @@ def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity, *, incomplete:
 
 def _finding(outcome: Outcome) -> list[Dataset]:
     # viewers show this line alone: it must not stand in a report that says "not detected"
-    if not (isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT):
-        return []
-    return [code(CONTAINS, codes.FINDING, codes.PNEUMONIA)]
+    return [code(CONTAINS, codes.FINDING, codes.PNEUMONIA)] if outcome.is_positive else []
 
 
 def _parameters(model: ModelIdentity, threshold: float, outcome: Outcome) -> dict[str, str]:

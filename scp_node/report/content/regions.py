@@ -6,7 +6,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from scp_node.domain import Finding, ModelIdentity, Outcome, Region, Verdict
+from scp_node.domain import Finding, ModelIdentity, Outcome, Region
 from scp_node.report import codes
 from scp_node.report.content.items import (
     CONTAINS,
@@ -30,7 +30,7 @@ TRACKING_IDENTIFIER: Final = "Opacity"
 
 def reported_regions(outcome: Outcome) -> tuple[Region, ...]:
     """Return the regions that belong in a report: those of a positive image, whatever else holds some."""
-    if isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT:
+    if isinstance(outcome, Finding) and outcome.is_positive:
         return outcome.regions
     return ()
 

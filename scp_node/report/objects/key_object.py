@@ -9,7 +9,7 @@ from typing import Final
 from pydicom.dataset import Dataset
 from pydicom.uid import KeyObjectSelectionDocumentStorage
 
-from scp_node.domain import BuiltObject, BuiltReport, Finding, ModelIdentity, ReportedImage, Verdict
+from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity, ReportedImage
 from scp_node.report import codes
 from scp_node.report.attributes import dataset, put
 from scp_node.report.content.items import CONTAINS, HAS_CONCEPT_MOD, code, container, image, text
@@ -52,7 +52,7 @@ def build_key_object(
     Raises:
         UnreportableHeader: the header of a film cannot carry a report.
     """
-    positive = [each for each in images if _is_positive(each)]
+    positive = [each for each in images if each.outcome.is_positive]
     if not positive:
         return None
     sources = [read_source(each) for each in positive]
@@ -87,10 +87,6 @@ def build_key_object(
         series_instance_uid=series_uid,
         file=part10_file(made),
     )
-
-
-def _is_positive(image: ReportedImage) -> bool:
-    return isinstance(image.outcome, Finding) and image.outcome.verdict is Verdict.PRESENT
 
 
 def _evidence(study_uid: str, chosen: Sequence[tuple[str, str, str]]) -> Dataset:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from pydicom.dataset import Dataset
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from scp_node.domain import BuiltObject, Finding, ModelIdentity, Outcome, ReportedImage, Verdict
+from scp_node.domain import BuiltObject, Finding, ModelIdentity, Outcome, ReportedImage
 from scp_node.report.attributes import dataset, put
 from scp_node.report.content.attention import attention_outlines
 from scp_node.report.content.regions import corners, reported_regions
@@ -132,7 +132,7 @@ def _outlines(source: SourceImage, outcome: Outcome, *, attention: bool) -> list
         Outline(f"AI opacity {100 * region.score:.0f} %", tuple(corners(source, region)))
         for region in reported_regions(outcome)
     ]
-    if attention and isinstance(outcome, Finding) and outcome.verdict is Verdict.PRESENT and outcome.attention:
+    if attention and isinstance(outcome, Finding) and outcome.is_positive and outcome.attention:
         columns, rows = (source.attributes.unsigned_short(keyword) or 1 for keyword in ("Columns", "Rows"))
         for points in attention_outlines(outcome.attention):
             placed = tuple((round(x * columns, 1), round(y * rows, 1)) for x, y in points)

@@ -77,6 +77,10 @@ def test_the_grey_zone_holds_its_lower_end_and_not_its_upper(probability: float,
     assert (shown >= upper, shown >= lower) == (verdict is Verdict.PRESENT, verdict is not Verdict.NOT_DETECTED)
 
 
+def test_only_an_image_in_which_it_is_present_is_positive() -> None:
+    assert [name for name, outcome in OUTCOMES.items() if outcome.is_positive] == ["positive"]
+
+
 @given(probability=fractions, threshold=fractions, zone=st.floats(min_value=0, max_value=0.4))
 def test_no_number_contradicts_its_verdict_whatever_the_grey_zone(
     probability: float, threshold: float, zone: float
