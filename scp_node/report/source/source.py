@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
-from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
+from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, PN_DELIMS, TEXT_VR_DELIMS
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
@@ -52,7 +52,10 @@ class Attributes:
         element = _raw(self.dataset, keyword)
         if element is None or not element.value:
             return ""
-        delimiters = PN_DELIMS if dictionary_VR(element.tag) == "PN" else TEXT_VR_DELIMS
+        vr = dictionary_VR(element.tag)
+        if vr not in CUSTOMIZABLE_CHARSET_VR:  # a UID, a date, a code (PS3.5 Section 6.1.2.2)
+            return element.value.decode("latin-1").rstrip(PADDING)
+        delimiters = PN_DELIMS if vr == "PN" else TEXT_VR_DELIMS
         return _decode(element.value, self.encodings, delimiters).rstrip(PADDING)
 
     def texts(self, keyword: str) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
@@ -250,6 +250,13 @@ def test_a_study_uid_with_characters_that_no_uid_has_is_reported_as_it_is() -> N
 
 
 @pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"])
+def test_a_damaged_uid_is_not_read_in_the_character_set_of_the_texts(keyword: str) -> None:
+    image = radiograph(SpecificCharacterSet="ISO_IR 192", **attribute(keyword, "1.2.840.9999.7777"))
+    damaged = image.header.replace(b"9999", b"9\xc4\x809")
+    assert b"1.2.840.9\xc4\x809.7777" in built(_with_header(image, damaged)).file
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SeriesInstanceUID", "SOPClassUID"])
 def test_an_image_without_an_identifier_cannot_be_reported(keyword: str) -> None:
     with pytest.raises(UnreportableHeader, match=f"header has no {keyword}") as caught:
         built(radiograph(), lateral(**attribute(keyword, None)))
@@ -300,6 +307,7 @@ damages = st.tuples(st.integers(0, 2_000), st.binary(min_size=1, max_size=8), st
 
 
 @given(damage=st.lists(damages, min_size=1, max_size=8), implicit=st.booleans())
+@example(damage=[(410, b"\xc4\x80", True)], implicit=False)  # two bytes of a UID that are one character in UTF-8
 @settings(max_examples=150, deadline=None)
 def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes, bool]], *, implicit: bool) -> None:
     order = dataset(RequestedProcedureID="RP1", IssuerOfAccessionNumberSequence=[dataset(UniversalEntityID="1.2")])
