@@ -243,11 +243,6 @@ class NotAnalysed:
         """Return False: an image without a score is not positive."""
         return False
 
-    @property
-    def is_positive(self) -> bool:
-        """Return False: an image without a score is not positive."""
-        return False
-
 
 Outcome = Finding | NotAnalysed
 
