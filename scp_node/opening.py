@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import URL, Engine
 
@@ -31,7 +31,9 @@ from scp_node.ledger import (
 from scp_node.ledger.database.engine import LOCK_SECONDS, sqlite_file
 from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
-from scp_node.spool import Spool
+
+if TYPE_CHECKING:
+    from scp_node.spool import Spool
 
 INSTALLATION_ID: Final = "installation-id"  # name of a file in the data folder, like the next two
 SPOOL_FOLDER: Final = "spool"
@@ -174,6 +176,8 @@ def open_spool(settings: Settings) -> Spool:
     Raises:
         SpoolError: its folder cannot be created.
     """
+    from scp_node.spool import Spool  # noqa: PLC0415 - loads the DICOM library, which not every command needs
+
     return Spool(settings.node.data_dir / SPOOL_FOLDER, low_water_bytes=settings.listen.low_water_mib * 2**20)
 
 

@@ -6,17 +6,14 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, inspect, text
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from scp_node.ledger.database.engine import reading, sqlite_file
 from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, first_line
 
 _MIGRATION_LOCK: Final = 0x5C9_0DE  # any constant: one upgrade at a time
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
 
 def upgrade(engine: Engine, *, begin: bool = True) -> None:
@@ -30,7 +27,6 @@ def upgrade(engine: Engine, *, begin: bool = True) -> None:
         LedgerUnreachableError: the database cannot be used now.
         LedgerError: its schema is newer than this program.
     """
-    config = _migrations()
     file = sqlite_file(engine.url)
     if file and not begin and not file.exists():
         raise LedgerGoneError(f"database: {file} is gone")
@@ -40,12 +36,11 @@ def upgrade(engine: Engine, *, begin: bool = True) -> None:
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
-            current = MigrationContext.configure(connection).get_current_revision()
+            current = _revision(connection)
             if current is None and not begin:
                 raise LedgerGoneError("database: is empty, though there was a ledger in it")
-            _refuse_newer(current, ScriptDirectory.from_config(config))
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if current != _newest():
+                _migrate(connection, current)
     except (SQLAlchemyError, OSError) as error:
         raise _explained(error, file) from error
 
@@ -57,7 +52,7 @@ def check_revision(engine: Engine) -> None:
         LedgerUnreachableError: the database cannot be used now.
         LedgerError: the schema is a different one.
     """
-    current, head = _current(engine), ScriptDirectory.from_config(_migrations()).get_current_head()
+    current, head = _current(engine), _newest()
     if current != head:
         raise LedgerError(f"database: schema is at {current or 'nothing'}, not {head}: run `scp-node db upgrade`")
 
@@ -69,27 +64,42 @@ def is_up_to_date(engine: Engine) -> bool:
         LedgerUnreachableError: the database cannot be used now.
         LedgerError: the file or the URL does not name a database.
     """
-    return _current(engine) == ScriptDirectory.from_config(_migrations()).get_current_head()
+    return _current(engine) == _newest()
 
 
 def _current(engine: Engine) -> str | None:
     try:
         with reading(engine).begin() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            return _revision(connection)
     except SQLAlchemyError as error:
         raise _explained(error, sqlite_file(engine.url)) from error
 
 
-def _migrations() -> Config:
+def _revision(connection: Connection) -> str | None:
+    """Return the schema's revision, None for a database without one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def _newest() -> str:
+    """Return this program's revision: the number that begins the name of the newest migration's file."""
+    return max(file.name.partition("_")[0] for file in (_MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def _migrate(connection: Connection, current: str | None) -> None:
+    from alembic import command  # noqa: PLC0415 - a sixth of the start of every process, and seldom needed
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _refuse_newer(current: str | None, scripts: ScriptDirectory) -> None:
-    known = {script.revision for script in scripts.walk_revisions()}
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
         raise LedgerError(f"database: schema {current} is newer than this program")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _explained(error: Exception, file: Path | None) -> LedgerError:

@@ -89,6 +89,13 @@ def test_the_schema_is_made_by_its_command_and_then_the_audit_is_empty(tmp_path:
     assert (missing.returncode, missing.stderr) == (2, "scp-node: no report of study 1.2.3\n")
 
 
+def test_a_command_waits_neither_for_the_dicom_library_nor_for_the_migrations(tmp_path: Path) -> None:
+    slow = "{'alembic', 'numpy', 'pydicom'}"
+    code = f"import sys, scp_node.cli.commands; print(sorted({slow} & set(sys.modules)))"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "[]\n"
+
+
 def test_every_command_takes_a_settings_file() -> None:
     group = typer.main.get_group(cli)
     for name, command in group.commands.items():
