@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from pneumonia_training.films.sampling import Augmentation, SplitRule
 
 EVERY_STAGE: Final = "*"
-RECIPES: Final = Path(__file__).parent / "recipes"
+RECIPES: Final = Path(__file__).parent.parent / "recipes"
 
 
 class RecipeError(Exception):
