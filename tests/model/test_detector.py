@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from pneumonia_model import regions as regions_module
+from pneumonia_model import opening
 from pneumonia_model.bundle import Bundle, BundleError, load_bundle
 from pneumonia_model.detector import MOST_REGIONS, OpacityDetector, TorchDetector
 from pneumonia_model.golden import golden_regions
@@ -141,7 +141,7 @@ def test_without_pytorch_a_bundle_with_a_detector_is_refused_not_served_without_
     tmp_path: Path, network: OpacityDetector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bundle = load_bundle(with_detector(tmp_path / "bundle", network))
-    monkeypatch.setattr(regions_module, "find_spec", lambda _name: None)
+    monkeypatch.setattr(opening, "find_spec", lambda _name: None)
     with pytest.raises(BackendError, match="extra 'gpu'"):
         open_detector(bundle, "cpu")
 
