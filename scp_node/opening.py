@@ -35,7 +35,7 @@ from scp_node.settings import Settings
 if TYPE_CHECKING:
     from scp_node.spool import Spool
 
-INSTALLATION_ID: Final = "installation-id"  # name of a file in the data folder, like the next two
+INSTALLATION_ID: Final = "installation-id"  # a name in the data folder, like the next two
 SPOOL_FOLDER: Final = "spool"
 MARKER: Final = "ledger"  # holds the name of the database with this node's ledger
 
@@ -86,7 +86,7 @@ def upgrade_ledger(engine: Engine, data_dir: Path) -> None:
     """
     marker, name = data_dir / MARKER, _name(engine.url)
     try:
-        upgrade(engine, begin=not _had_one(marker, name))
+        upgrade(engine, begin=not _is_marked(marker, name))
     except LedgerGoneError as error:
         raise LedgerGoneError(f"{error}: put it back, or remove {marker} to begin an empty one") from error
     _mark(marker, name)
@@ -97,7 +97,7 @@ def _is_ready(engine: Engine, data_dir: Path) -> bool:
     return (file is None or file.exists()) and (data_dir / MARKER).exists() and is_up_to_date(engine)
 
 
-def _had_one(marker: Path, name: str) -> bool:
+def _is_marked(marker: Path, name: str) -> bool:
     try:
         return marker.read_text(encoding="utf-8").strip() == name
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def _had_one(marker: Path, name: str) -> bool:
 
 
 def _mark(marker: Path, name: str) -> None:
-    if _had_one(marker, name):
+    if _is_marked(marker, name):
         return
     marker.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = marker.with_name(f"{MARKER}.{os.getpid()}")

@@ -155,8 +155,8 @@ def _full_range(
     """Return the values as shares of a range of 8 or more bits, the fewest that hold all occurring values.
 
     So the brightest and the darkest pixel do not set the contrast, as they would in a stretch from minimum to maximum,
-    and an image with 12 bits in a declared 16 is not shown nearly black. Of more than 8 bits only the upper 8 are kept:
-    a film that was shifted up into more bits then gives exactly the same picture.
+    and an image with 12 bits in a declared 16 is not shown nearly black. Bits below the upper 8 are cut: a film
+    that was shifted up into more bits then gives exactly the same picture.
     """
     if image.get("ModalityLUTSequence"):
         return modality / ((1 << int(image.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)

@@ -48,7 +48,7 @@ class Check:
     """One check.
 
     Attributes:
-        found: what was found or what is wrong, for a person.
+        found: the observation or the fault, for a person.
         difference: the largest difference measured; None for a check that measures none.
     """
 

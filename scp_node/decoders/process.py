@@ -28,7 +28,7 @@ class DecoderStartError(Exception):
 
 
 class DecoderEndedError(Exception):
-    """The decoder process ended, or wrote something else than a reply to its request."""
+    """The decoder process ended, or wrote something other than a reply to its request."""
 
 
 class DecoderProcess:

@@ -28,7 +28,7 @@ _MOST_JSON_BYTES: Final = 65_536
 
 
 class GarbledReplyError(Exception):
-    """A decoder wrote something else than a reply."""
+    """A decoder wrote something other than a reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,8 +76,8 @@ def _copy(engine: Engine, temporary: Path) -> None:
         cast("sqlite3.Connection", pooled.driver_connection).backup(target)
         target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
         found = target.execute("PRAGMA integrity_check").fetchall()
-        astray = target.execute("PRAGMA foreign_key_check").fetchall()
-    if found != [("ok",)] or astray:
+        orphans = target.execute("PRAGMA foreign_key_check").fetchall()
+    if found != [("ok",)] or orphans:
         raise LedgerError(f"backup: the copy is damaged, and so is probably the database: {found[0][0]}")
 
 

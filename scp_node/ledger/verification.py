@@ -96,12 +96,12 @@ def verify(connection: Connection, *, noted: str | None = None) -> Verification:
 
 
 def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> Iterator[str]:
-    yield from _images(connection, _of(batch, "received", "conflict"))
-    yield from _results(connection, _of(batch, "analysed"))
-    yield from _reports(connection, _of(batch, "reported"))
+    yield from _images(connection, _of_kind(batch, "received", "conflict"))
+    yield from _results(connection, _of_kind(batch, "analysed"))
+    yield from _reports(connection, _of_kind(batch, "reported"))
 
 
-def _of(batch: Sequence[ChainedEvent], *kinds: str) -> list[ChainedEvent]:
+def _of_kind(batch: Sequence[ChainedEvent], *kinds: str) -> list[ChainedEvent]:
     return [event for event in batch if event.kind in kinds]
 
 

@@ -155,14 +155,14 @@ def crossvalidate(
 
 @contextlib.contextmanager
 def progress_bar(unit: str, *, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield what is told how many are done; shows a bar from then on, if standard error is a terminal."""
+    """Yield a function that takes the number of films done; from its first call it shows a bar, on a terminal."""
     console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=console)
     task = bar.add_task(unit, total=total)
 
     def show(done: int) -> None:
-        bar.start()  # not before: a warning that is logged first stays on the screen
+        bar.start()  # not earlier: a warning that is logged first stays on the screen
         bar.update(task, completed=done)
 
     if not console.is_terminal:
@@ -176,7 +176,7 @@ def progress_bar(unit: str, *, total: int) -> Iterator[Callable[[int], None]]:
 
 @rank_zero_only
 def _tell(checkpoint: Path) -> None:
-    """Print the checkpoint's path, once where several processes train together."""
+    """Print the checkpoint's path, only once if several processes train together."""
     typer.echo(checkpoint)
 
 
@@ -293,7 +293,7 @@ app.command()(detect_export)
 
 
 def main() -> None:
-    """Run the command line; what the user can mend is one line on standard error and exit code 1."""
+    """Run the command line; an error that the user can fix ends it with one line and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         app()

@@ -1,4 +1,4 @@
-"""`pneumonia-train evaluate`: what is measured becomes `metrics.json` and one page of HTML."""
+"""`pneumonia-train evaluate`: writes the measurements as `metrics.json` and one page of HTML."""
 
 import json
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ REPORT: Final = "report.html"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """An evaluation as its two files hold it."""
+    """An evaluation as the contents of its two files."""
 
     metrics: str
     report: str
@@ -46,7 +46,7 @@ class Evaluation:
 
 
 def evaluate_films(bundle: Bundle, prepared: Prepared, recipe: Recipe | None) -> Evaluation:
-    """Measure a bundle on the films that a recipe tests on, or on all."""
+    """Measure a bundle on the test films of a recipe, or on all films."""
     backend, chosen = open_backend(bundle, "onnxruntime", "cpu"), chosen_in(bundle)
     if recipe is None:
         rows = np.arange(len(prepared.films))
@@ -60,7 +60,7 @@ def evaluate_films(bundle: Bundle, prepared: Prepared, recipe: Recipe | None) ->
 
 
 def evaluate_crossvalidation(bundle: Bundle, prepared: Prepared, predictions: Path) -> Evaluation:
-    """Measure the cross-validation that a bundle was chosen by."""
+    """Measure the cross-validation by which a bundle was chosen."""
     measurement = measure_crossvalidation(prepared, predictions)
     split = crossvalidation_document(prepared, measurement.rows, folds=measurement.folds)
     same = measurement.figures["auc"]["model"]["all"] == bundle.manifest["auc"]
@@ -76,7 +76,7 @@ def evaluate_external(bundle: Bundle, manifest: Path) -> Evaluation:
 
 
 def compare_bundles(first: Bundle, second: Bundle, prepared: Prepared, recipe: Recipe | None) -> Evaluation:
-    """Compare two bundles on the films that a recipe tests on, or on all."""
+    """Compare two bundles on the test films of a recipe, or on all films."""
     rows = np.arange(len(prepared.films)) if recipe is None else split_films(prepared, recipe).test
     doubted = [f"{bundle.version}: {doubt}" for bundle in (first, second) for doubt in doubts(bundle, prepared, recipe)]
     document = compare(first, second, prepared, rows) | {"warnings": doubted}

@@ -17,14 +17,14 @@ ECE_BINS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure and its 95 % interval; `None` where the films do not allow it."""
+    """A figure and its 95 % interval; `None` if it cannot be computed from the films."""
 
     value: float | None
     low: float | None
     high: float | None
 
     def as_list(self) -> list[float | None]:
-        """Return value, low and high, rounded as they are published."""
+        """Return value, low and high, rounded for publication."""
         return [None if part is None else round(part, 4) for part in (self.value, self.low, self.high)]
 
 
@@ -32,10 +32,10 @@ UNKNOWN: Final = Estimate(value=None, low=None, high=None)
 
 
 def bootstrap(figure: Figure, scores: Scores, labels: Labels, groups: NDArray[np.str_], *, seed: int = 0) -> Estimate:
-    """Return the figure with a percentile interval over resampled patients: their films are not independent.
+    """Return the figure with a percentile interval over resampled patients, whose films are not independent.
 
-    `scores` may have shape (n, k) for a figure that compares k scores of each film: all are then resampled together,
-    which makes the interval of a difference a paired one.
+    `scores` may have shape (n, k) for a figure that compares k scores of each film. All k are resampled together, so
+    the interval of a difference is a paired one.
     """
     (estimate,) = bootstrap_each(lambda *drawn: np.array([figure(*drawn)]), scores, labels, groups, seed=seed)
     return estimate
@@ -68,7 +68,7 @@ def bootstrap_each(
 
 
 def _estimate(value: float, replicates: NDArray[np.float64]) -> Estimate:
-    """Return a figure with its interval, unknown where it or half of its replicates cannot be computed."""
+    """Return a figure with its interval; None if it or half of its replicates cannot be computed."""
     finite = replicates[np.isfinite(replicates)]
     if not np.isfinite(value) or len(finite) < REPLICATES // 2:
         return UNKNOWN
@@ -77,12 +77,12 @@ def _estimate(value: float, replicates: NDArray[np.float64]) -> Estimate:
 
 
 def difference(figure: Figure) -> Figure:
-    """Return the figure of the first column of scores less that of the second."""
+    """Return the figure of the first column of scores minus that of the second."""
     return lambda pair, labels: figure(pair[:, 0], labels) - figure(pair[:, 1], labels)
 
 
 def of_both_classes(figure: Figure) -> Figure:
-    """Return the figure, open where all films are positive or all negative: it would then say nothing."""
+    """Return the figure, or NaN where all films are positive or all negative: it would say nothing there."""
     return lambda scores, labels: figure(scores, labels) if labels.any() and not labels.all() else float("nan")
 
 
@@ -111,13 +111,13 @@ def roc_curve(scores: Scores, labels: Labels) -> tuple[NDArray[np.float64], NDAr
 
 
 def precision_recall_curve(scores: Scores, labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return recall and precision from recall 0, where precision is set to 1, one point for each different score."""
+    """Return recall and precision from recall 0, where precision is set to 1; one point for each different score."""
     true, false = _counts_from_the_top(scores, labels)
     return np.append(0, true / true[-1]), np.append(1, true / (true + false))
 
 
 def _counts_from_the_top(scores: Scores, labels: Labels) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many positives and negatives score at least each different score, highest first."""
+    """Return the numbers of positives and negatives with at least each different score, highest score first."""
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     true = np.cumsum(labels[order])[last]
@@ -153,7 +153,7 @@ def rates(threshold: float) -> dict[str, Figure]:
 
 
 def predictive_values(threshold: float, prevalence: float) -> dict[str, Figure]:
-    """Return PPV and NPV at a threshold where this share of the films is positive, by Bayes' theorem."""
+    """Return PPV and NPV at a threshold when this share of the films is positive, by Bayes' theorem."""
     of = rates(threshold)
 
     def ppv(probabilities: Scores, labels: Labels) -> float:
@@ -186,9 +186,9 @@ def calibration_error(probabilities: Scores, labels: Labels) -> float:
 def reliability(
     probabilities: Scores, labels: Labels
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return for each of ten bins of equal width its films, their mean probability and the share of positives.
+    """Return the number of films, their mean probability and their share of positives, for ten bins of equal width.
 
-    Both are NaN where a bin is empty.
+    The last two are NaN for an empty bin.
     """
     bins = np.minimum((probabilities * ECE_BINS).astype(int), ECE_BINS - 1)
     films = np.bincount(bins, minlength=ECE_BINS)
@@ -205,7 +205,7 @@ def platt(logits: Scores, labels: Labels, *, steps: int = 50) -> tuple[float, fl
     """Return slope and intercept that calibrate logits (Platt 1999, with his softened targets), by Newton's method.
 
     Raises:
-        ValueError: higher logits do not mean more positives: there is nothing to calibrate.
+        ValueError: higher logits do not mean more positives, so calibration is impossible.
     """
     positives, negatives = labels.sum(), (~labels).sum()
     targets = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))

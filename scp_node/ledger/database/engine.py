@@ -121,7 +121,7 @@ def _sqlite_engine(url: URL, patience: float) -> Engine:
             for pragma in (f"busy_timeout={milliseconds}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
                 connection.execute(f"PRAGMA {pragma}")
         except sqlite3.Error:
-            connection.close()  # now, not at garbage collection: see _Together
+            connection.close()  # now, not at garbage collection: see _StaleConnections
             raise
 
     @event.listens_for(engine, "begin")
@@ -130,8 +130,8 @@ def _sqlite_engine(url: URL, patience: float) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     if file:
-        _hold_on_to(engine, file)
-    _Together(engine)
+        _use_only(engine, file)
+    _StaleConnections(engine)
     return engine
 
 
@@ -160,7 +160,7 @@ class _SqliteConnection(sqlite3.Connection):
         self.is_open = False
 
 
-class _Together:
+class _StaleConnections:
     """Closes every connection of this process to a SQLite file after a lasting error, before it opens a new one.
 
     The connections of a process share the index of the write-ahead log in the mode in which the first of them opened
@@ -211,7 +211,7 @@ class _Together:
                     connection.close()
 
 
-def _hold_on_to(engine: Engine, file: Path) -> None:
+def _use_only(engine: Engine, file: Path) -> None:
     """Use this file and no other: never create a new one in its place, and never write to one that was moved away."""
 
     @event.listens_for(engine, "do_connect")

@@ -1,1 +1,1 @@
-"""Where the opacities lie: a detector of boxes, from its training to its figures."""
+"""The detector of opacities, from its training to its figures."""

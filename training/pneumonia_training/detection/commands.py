@@ -1,4 +1,4 @@
-"""What `pneumonia-train` does with a detector: `fit` by its recipe, `detect-evaluate` and `detect-export`."""
+"""The commands of `pneumonia-train` for a detector: `fit` by its recipe, `detect-evaluate` and `detect-export`."""
 
 import json
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint of `fit --recipe de
 def fit_boxes(
     cache: Path, run: Path, recipe: str, settings: Iterable[str], hardware: Hardware, *, shortly: bool
 ) -> Path:
-    """Train a detector, or shortly see whether one can be trained, and return the checkpoint's path."""
+    """Train a detector, or shortly check that one can be trained, and return the checkpoint's path."""
     chosen = read_detection_recipe(recipe, settings)
     return fit_detector(load_prepared(cache), smoke(chosen) if shortly else chosen, run=run, hardware=hardware)
 

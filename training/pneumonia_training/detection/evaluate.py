@@ -1,4 +1,4 @@
-"""What a detector is worth: the challenge's figure on test films, beside boxes that no film was looked at for."""
+"""Measures a detector: the challenge's figure on test films, next to that of boxes that do not depend on the film."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Measured:
 
 
 def measure(prepared: Prepared, trained: TrainedDetector) -> Measured:
-    """Return the figures of a detector on the test films of its own split."""
+    """Return the figures of a detector on the test films of its split."""
     detector, split = trained.detector(), trained.split
     films, chosen_on = prepared.films.iloc[split.test], prepared.films.iloc[split.validation]
     threshold, best = choose_threshold(_detect(detector, prepared, split.validation), truths(chosen_on))
@@ -72,14 +72,14 @@ def measure(prepared: Prepared, trained: TrainedDetector) -> Measured:
 
 
 def choose_threshold(found: list[Regions], truth: list[Corners]) -> tuple[float, float]:
-    """Return the threshold with the best mean over these films, the highest of several, and that mean."""
+    """Return the threshold with the best mean over these films, the highest if several are best, and that mean."""
     means = [mean_score(film_scores([regions.above(t) for regions in found], truth)) for t in THRESHOLDS]
     best = int(len(means) - 1 - np.argmax(np.nan_to_num(means[::-1], nan=0.0)))
     return float(THRESHOLDS[best]), float(means[best])
 
 
 def mean_boxes(truth: list[Corners]) -> tuple[Regions, Regions]:
-    """Return the mean box of the side of the film that has more of them, and the mean boxes of both sides."""
+    """Return the mean box of the side of the film that has more boxes, and the mean boxes of both sides."""
     boxes = np.concatenate(truth)
     left = boxes[:, 0] + boxes[:, 2] < 1
     sides = sorted((boxes[side] for side in (left, ~left) if side.any()), key=len, reverse=True)

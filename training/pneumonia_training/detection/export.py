@@ -1,4 +1,4 @@
-"""Give a released bundle a detector: a new version of it, with an identity of its own."""
+"""Gives a released bundle a detector: a new version of it, with a new identity."""
 
 import json
 import shutil
@@ -27,11 +27,11 @@ def add_detector(
 ) -> Bundle:
     """Write `bundles`/<name>-<version>, the bundle with this detector, and return it, loaded and checked.
 
-    Threshold and figures are of the detector's own split: chosen on its validation films, measured on its test films.
+    Threshold and figures come from the detector's split: chosen on its validation films, measured on its test films.
 
     Raises:
         ExportError: the folder exists.
-        BundleError: what was written does not answer as recorded.
+        BundleError: the written bundle does not answer as recorded.
     """
     folder = bundles / f"{bundle.name}-{version}"
     if folder.exists():
@@ -53,7 +53,7 @@ def add_detector(
             "training": {
                 "commit": trained.commit,
                 "data": prepared.digest,
-                "recipe": json.loads(json.dumps(asdict(replace(trained.recipe, init="")))),  # a path is nobody else's
+                "recipe": json.loads(json.dumps(asdict(replace(trained.recipe, init="")))),  # the path is private
                 "checkpoint": trained.sha256,
             },
         },

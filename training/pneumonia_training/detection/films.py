@@ -18,28 +18,28 @@ from pneumonia_training.films.prepare import Prepared
 from pneumonia_training.films.sampling import Split, split_by_patient
 from pneumonia_training.learning.recipe import RecipeError
 
-_LEAST_LEFT: Final = 0.25  # of a box's area after a variation: less of an opacity is no opacity that can be seen
+_LEAST_LEFT: Final = 0.25  # of a box's area after a variation: a smaller part of an opacity cannot be seen
 
 
 class BoxedBatch(NamedTuple):
-    """Films of shape (n, 224, 224), 0 to 1, and for each its boxes, shape (k, 4): corners in shares of the film."""
+    """Films of shape (n, 224, 224), 0 to 1, with each film's boxes, shape (k, 4): corners in shares of the film."""
 
     inputs: Tensor
     boxes: list[Tensor]
 
 
 def corners(text: str) -> Corners:
-    """Return the boxes that a manifest states as a JSON list of [x, y, width, height] in 1/1024, as shares."""
+    """Return the boxes of a manifest, a JSON list of [x, y, width, height] in 1/1024, as corners in shares."""
     stated = np.array(json.loads(text) if text else [], dtype=np.float64).reshape(-1, 4) / BOX_FRAME
     return np.clip(np.hstack([stated[:, :2], stated[:, :2] + stated[:, 2:]]), 0, 1)
 
 
 def split_boxed(prepared: Prepared, recipe: DetectionRecipe) -> Split:
-    """Return the recipe's split by patient, of films whose opacities, if any, all have a box.
+    """Return the recipe's split by patient, of films that have a box for every opacity.
 
     Raises:
         ManifestError: a patient would lie on two sides.
-        RecipeError: a side is left without a film with a box.
+        RecipeError: a side has no film with a box.
     """
     films = prepared.films
     usable = ((films["label"] == 0) | (films["boxes"] != "")).to_numpy()
@@ -98,7 +98,7 @@ def _together(films: list[BoxedBatch]) -> BoxedBatch:
 
 
 def vary(batch: BoxedBatch, variation: Variation) -> BoxedBatch:
-    """Return the films turned, zoomed, shifted and shaded at random, and their boxes moved along."""
+    """Return the films turned, zoomed, shifted and shaded at random, and their boxes moved in the same way."""
     count, device = len(batch.inputs), batch.inputs.device
 
     def draw(bound: float) -> Tensor:
@@ -123,14 +123,14 @@ def _moved(inputs: Tensor, linear: Tensor, shift: Tensor) -> Tensor:
 
 
 def moved_boxes(boxes: Tensor, turn: Tensor, zoom: Tensor, shift: Tensor) -> Tensor:
-    """Return the boxes of one film where the film's variation has moved them, without those that it moved out.
+    """Return the boxes of one film after the film's variation, without those that it moved out of the film.
 
-    A place u of the varied film, -1 to 1, shows what lay at `zoom` x `turn` x u + `shift`. A box stays upright and is
-    moved by its centre: at a few degrees the box around the turned one would be too large.
+    A place u of the varied film, -1 to 1, shows the place `zoom` x `turn` x u + `shift` of the original. A box stays
+    upright and only its centre is moved: at a few degrees, a box around the turned one would be too large.
     """
-    centres = boxes[:, :2] + boxes[:, 2:] - 1  # of the shares, 0 to 1, on the scale from -1 to 1
+    centres = boxes[:, :2] + boxes[:, 2:] - 1  # from shares, 0 to 1, to the scale from -1 to 1
     halves = (boxes[:, 2:] - boxes[:, :2]) / zoom
-    centres = (centres - shift) @ turn / zoom  # rows by a rotation: the transpose, which is the inverse
+    centres = (centres - shift) @ turn / zoom  # rows times a rotation: this is the transpose, which is the inverse
     whole = torch.cat([centres - halves, centres + halves], dim=1) / 2 + 0.5
     clipped = whole.clamp(0, 1)
     return clipped[_areas(clipped) > _LEAST_LEFT * _areas(whole)]

@@ -1,4 +1,4 @@
-"""Train a detector, and open what was trained."""
+"""Trains a detector, and opens a trained one."""
 
 import json
 import logging
@@ -32,13 +32,13 @@ _FINAL: Final = "final"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedDetector:
-    """A finished training: its recipe, the split it held to, and the weights to release."""
+    """A finished training: its recipe, its split, and the weights to release."""
 
     recipe: DetectionRecipe
     split: Split
     weights: dict[str, Tensor]
     sha256: str  # of the checkpoint
-    commit: str  # that the training ran at
+    commit: str  # of the code that trained it
 
     def detector(self) -> TorchDetector:
         """Return the detector, on the CPU."""
@@ -50,11 +50,12 @@ class TrainedDetector:
 def fit_detector(prepared: Prepared, recipe: DetectionRecipe, *, run: Path, hardware: Hardware | None = None) -> Path:
     """Train and return the checkpoint's path; logs, checkpoints and `run.json` go below `run`.
 
-    Started again with the same folder, it goes on where it was interrupted.
+    A second call with the same folder resumes an interrupted training.
 
     Raises:
-        RunError: the folder holds another training, or the classifier to start from has seen films to measure on.
-        RecipeError: there is no film to train on, or no classifier at `init`.
+        RunError: the folder holds another training, or the classifier to start from has seen films of the test
+            side.
+        RecipeError: the split leaves no film for training, or `init` does not name a classifier.
     """
     split = split_boxed(prepared, recipe)
     init = file_sha256(Path(recipe.init)) if recipe.init and Path(recipe.init).is_file() else None
@@ -86,16 +87,16 @@ def fit_detector(prepared: Prepared, recipe: DetectionRecipe, *, run: Path, hard
 
 
 def smoke(recipe: DetectionRecipe) -> DetectionRecipe:
-    """Return a recipe that passes over 64 films once: does it run at all?"""
+    """Return a recipe that passes over 64 films once, to see whether it runs at all."""
     settings = replace(recipe.detector, epochs=1, films_per_epoch=64, batch_size=min(recipe.detector.batch_size, 8))
     return replace(recipe, name=f"{recipe.name} (smoke)", detector=settings)
 
 
 def open_trained(checkpoint: Path, prepared: Prepared) -> TrainedDetector:
-    """Return what `fit_detector` left, with the split that it held to.
+    """Return the training that `fit_detector` left, with its split.
 
     Raises:
-        RunError: there is no record of the training, or it was of other films.
+        RunError: the training has no record, or used other films.
     """
     path = checkpoint.parent.parent / RUN
     try:
@@ -118,7 +119,7 @@ def open_trained(checkpoint: Path, prepared: Prepared) -> TrainedDetector:
 
 
 def _classifier(checkpoint: Path, prepared: Prepared, split: Split) -> dict[str, Tensor]:
-    """Return a classifier's weights, if it has not seen the patients that the detector is measured on."""
+    """Return a classifier's weights if it has not seen the patients on whom the detector is measured."""
     if not checkpoint.is_file():
         raise RecipeError(f"init: no file {checkpoint}")
     record = checkpoint.parent.parent / RUN

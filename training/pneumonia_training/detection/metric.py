@@ -16,7 +16,7 @@ OVERLAPS: Final = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75)
 
 
 def intersection_over_union(boxes: Corners, others: Corners) -> NDArray[np.float64]:
-    """Return the common share of each pair's joint area, shape (n, m); 0 for boxes without area."""
+    """Return the intersection of each pair divided by its union, shape (n, m); 0 for boxes without area."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     common = np.prod(np.clip(high - low, 0, None), axis=2)
@@ -31,7 +31,8 @@ def _areas(boxes: Corners) -> NDArray[np.float64]:
 def film_score(predicted: Regions, truth: Corners) -> float:
     """Return one film's precision TP / (TP + FP + FN), averaged over the overlaps.
 
-    A film without an opacity scores 0 for any box at all; without a box it is left out of every mean, which NaN says.
+    A film without an opacity scores 0 if it has any box; without a box its score is NaN, which leaves it out of every
+    mean.
     """
     if not len(truth):
         return 0.0 if len(predicted.boxes) else float("nan")
@@ -45,9 +46,9 @@ def film_score(predicted: Regions, truth: Corners) -> float:
 
 
 def _hits(overlaps: NDArray[np.float64], least: float) -> int:
-    """Return how many predictions, the surest first, find a true box of their own that overlaps by more than `least`.
+    """Return how many predictions, highest score first, match a true box with an overlap above `least`.
 
-    Each takes the one it overlaps most of those still free.
+    Each prediction takes the free box that it overlaps most.
     """
     free = np.ones(overlaps.shape[1], dtype=np.bool_)
     for row in overlaps:
@@ -59,16 +60,16 @@ def _hits(overlaps: NDArray[np.float64], least: float) -> int:
 
 
 def film_scores(predicted: Sequence[Regions], truths: Sequence[Corners]) -> NDArray[np.float64]:
-    """Return each film's score, shape (n,), NaN where a film is left out."""
+    """Return each film's score, shape (n,), NaN for a film that is left out."""
     return np.array([film_score(*pair) for pair in zip(predicted, truths, strict=True)], dtype=np.float64)
 
 
 def mean_score(scores: NDArray[np.float64]) -> float:
-    """Return the mean over the films that are not left out; NaN where all are."""
+    """Return the mean over the films that are not left out; NaN if all are."""
     counted = scores[~np.isnan(scores)]
     return float(counted.mean()) if len(counted) else float("nan")
 
 
 def mean_average_precision(scores: NDArray[np.float64], groups: NDArray[np.str_]) -> Estimate:
-    """Return the challenge's figure of films that have these scores, with its interval over resampled patients."""
+    """Return the challenge's figure of films with these scores, with its interval over resampled patients."""
     return bootstrap(lambda drawn, _: mean_score(drawn), scores, np.isfinite(scores), groups)

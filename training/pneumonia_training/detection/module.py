@@ -16,7 +16,7 @@ RELEASED: Final = "average.module."
 
 
 class DetectorModule(pl.LightningModule):
-    """FCOS with its own losses (focal, GIoU, centredness); the running average of its weights is released."""
+    """FCOS with its losses (focal, GIoU, centredness); the running average of its weights is released."""
 
     def __init__(self, settings: DetectorSettings) -> None:
         super().__init__()

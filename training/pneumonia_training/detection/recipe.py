@@ -1,4 +1,4 @@
-"""The recipe of a detector: one TOML file, told from a classifier's by its table `[detector]`."""
+"""The recipe of a detector: one TOML file, which differs from a classifier's by its table `[detector]`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -12,7 +12,7 @@ _TABLE: Final = "detector"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """Bounds of the random variation of each training film; a film is never mirrored, for the heart has a side.
+    """Bounds of the random variation of each training film; a film is never mirrored, since the heart is on one side.
 
     Attributes:
         rotation: degrees.
@@ -30,13 +30,13 @@ class Variation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorSettings:
-    """How the detector is trained.
+    """Settings of the detector's training.
 
     Attributes:
-        side: films are brought to so many pixels, at training and afterwards.
-        subsets: none means all.
-        films_per_epoch: how many are drawn; 0 means as many as there are.
-        positive_share: of the films drawn.
+        side: side in pixels to which films are resized, in training and afterwards.
+        subsets: empty for all.
+        films_per_epoch: number of films drawn; 0 for the number of films that exist.
+        positive_share: share of positive films among the films drawn.
         averaging: decay of the running average of weights that is measured and released.
     """
 
@@ -57,7 +57,7 @@ class DetectionRecipe:
     """A whole training of a detector.
 
     Attributes:
-        init: checkpoint of a classifier to start from; empty for none.
+        init: checkpoint of a classifier to start from; "" for none.
     """
 
     name: str
@@ -69,7 +69,7 @@ class DetectionRecipe:
 
 
 def is_detection(name_or_path: str) -> bool:
-    """Return whether a recipe is a detector's; False also where it cannot be read, which is for its reader to say."""
+    """Return whether a recipe is a detector's; False if it cannot be read, which its reader will report."""
     try:
         return _TABLE in recipe_document(name_or_path)[1]
     except RecipeError:
@@ -77,12 +77,12 @@ def is_detection(name_or_path: str) -> bool:
 
 
 def read_detection_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> DetectionRecipe:
-    """Return a detector's recipe of the package by name, or any by path, with `key=value` settings over it.
+    """Return a detector's recipe, by its name in the package or by path, with `key=value` settings over it.
 
     A key is dotted: `seed`, `init`, `split.test_folds`, `detector.epochs`; a value is TOML, or a bare word.
 
     Raises:
-        RecipeError: there is no such recipe or key, or a value does not suit.
+        RecipeError: the recipe or a key does not exist, or a value is not valid.
     """
     path, document = recipe_document(name_or_path)
     for override in overrides:
@@ -96,10 +96,10 @@ def read_detection_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> D
 
 
 def parsed(document: dict[str, Any]) -> DetectionRecipe:
-    """Return the recipe that a TOML or JSON document states.
+    """Return the recipe in a TOML or JSON document.
 
     Raises:
-        KeyError, TypeError: it states none.
+        KeyError, TypeError: the document is not a recipe.
     """
     settings = dict(document[_TABLE])
     variation = Variation(**settings.pop("variation", {}))
@@ -124,7 +124,7 @@ def _override(document: dict[str, Any], override: str) -> None:
 
 
 def _check(recipe: DetectionRecipe) -> None:
-    """Raise RecipeError for values that would fail late or train nothing."""
+    """Raise RecipeError for values that would fail late or leave nothing to train."""
     settings = recipe.detector
     for value, least in (
         (settings.epochs, 1),

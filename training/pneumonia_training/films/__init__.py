@@ -1,1 +1,1 @@
-"""Films and labels: what there is, what is wrong with it, and how it becomes inputs."""
+"""Films and labels: the list of films, its problems, and the way from a film to an input."""

@@ -1,4 +1,4 @@
-"""Which films there are: a manifest or the RSNA challenge as unpacked, with each film's patient where one is known."""
+"""Lists the films, from a manifest or an unpacked RSNA challenge, with each film's patient if known."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from pneumonia_training.films.problems import UNKNOWN_PATIENT, Finding, Problem,
 FOLDS: Final = 10
 REQUIRED_COLUMNS: Final = ("path", "label", "group")
 OPTIONAL_COLUMNS: Final = ("fold", "subset", "negative_class", "view", "age", "sex", "image_id", "boxes", "findings")
-BOX_FRAME: Final = 1024  # pixels: the side of the challenge's films, which its boxes count in
+BOX_FRAME: Final = 1024  # pixels: the side of the challenge's films, and the unit of its boxes
 RSNA_IMAGES: Final = "stage_2_train_images"
 NO_OPACITY_NOT_NORMAL: Final = "No Lung Opacity / Not Normal"  # the challenge's word for an ill lung without opacity
 
 
 class ManifestError(Exception):
-    """The manifest cannot be trained on as it stands."""
+    """The manifest cannot be used for training."""
 
 
 def read_manifest(path: Path, *, nih_map: Path | None = None) -> pd.DataFrame:
-    """Return a manifest's films with the columns that training uses; a film without a fold gets one from its group.
+    """Return a manifest's films with the columns for training; a film without a fold gets one from its group.
 
-    `boxes` is a JSON list of [x, y, width, height] in 1/1024 of the film's width and height, empty where no box is
-    known; `findings` are names separated by `|`, empty where nobody looked for any. `nih_map` is a CSV with the columns
-    `rsna_id` and `nih_patient`: films of one patient come into one group, with all of the groups that they were in.
+    `boxes` is a JSON list of [x, y, width, height] in 1/1024 of the film's width and height, empty if no box is known.
+    `findings` are names separated by `|`, empty if nobody looked for any. `nih_map` is a CSV with the columns `rsna_id`
+    and `nih_patient`: all films of one patient get one group, together with the groups that they had before.
 
     Raises:
         ManifestError: a column is missing, a label is neither 0 nor 1, or a group lies in more than one fold.
@@ -58,10 +58,10 @@ def fold_of(group: str) -> int:
 
 
 def read_rsna_folder(folder: Path, *, nih_map: Path | None = None) -> tuple[pd.DataFrame, list[Finding]]:
-    """Return the films of an unpacked RSNA Pneumonia Detection Challenge, stage 2, and what its tables contradict.
+    """Return the films of an unpacked RSNA Pneumonia Detection Challenge, stage 2, and its tables' contradictions.
 
-    `nih_map` is as for a manifest; RSNA's own mapping to NIH ChestX-ray14 gives it. Without it every image counts as a
-    patient, and a split by patient is one by image.
+    `nih_map` is a CSV as for a manifest; RSNA's mapping to NIH ChestX-ray14 provides it. Without it every image counts
+    as a patient, so that a split by patient is in fact one by image.
 
     Raises:
         ManifestError: a table or the folder of films is missing.
@@ -110,10 +110,10 @@ def _rsna_path(image: str) -> str:
 
 
 def _read_csv(path: Path, *, columns: Sequence[str]) -> pd.DataFrame:
-    """Return a table of strings; where it is not there, the one compressed by gzip.
+    """Return a table of strings; if the file is missing, read it compressed by gzip.
 
     Raises:
-        ManifestError: there is no such table, it cannot be read, or it lacks one of the columns.
+        ManifestError: the table is missing, cannot be read, or lacks one of the columns.
     """
     packed = path.with_name(f"{path.name}.gz")
     try:
@@ -127,7 +127,7 @@ def _read_csv(path: Path, *, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _with_groups(films: pd.DataFrame, *, name: str, nih_map: Path | None) -> pd.DataFrame:
-    """Return the films, each with a label, a fold, and the group of its table, else of the map, else of its own."""
+    """Return the films with label, fold and group: the table's group, else the map's, else one for this film alone."""
     if not films["label"].isin(["0", "1"]).all():
         raise ManifestError(f"{name}: a label is neither 0 nor 1")
     of_image = {} if nih_map is None else _patients(nih_map)

@@ -1,4 +1,4 @@
-"""Read films once, through the node's own preprocessing, into one array on disk."""
+"""Reads films once, through the node's preprocessing, into one array on disk."""
 
 import contextlib
 import fcntl
@@ -30,8 +30,8 @@ from pneumonia_training.films.problems import (
 )
 from pneumonia_training.films.reading import Chunk, ReadFilm, read_in_order
 
-CHUNK: Final = 32  # films that one process reads at a time, and that an interruption costs at most per process
-_FORMAT: Final = 1  # of the cache: raised whenever the same films would give other files
+CHUNK: Final = 32  # films that one process reads at a time; an interruption costs at most this many per process
+_FORMAT: Final = 1  # of the cache; increased whenever the same films would give other files
 _BY_IMAGE: Final = """
 !!! ---------------------------------------------------------------------------------------------------------------
 !!! SPLIT BY IMAGE: of %d of %d films nobody knows the patient. Each counts as a patient of its own.
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class Prepared:
     """Prepared films: `images` of shape (n, 224, 224), 8 bits, and one row of `films` for each.
 
-    `split_unit` is "patient" where the patient of every film is known, and else "image".
+    `split_unit` is "patient" if the patient of every film is known, and otherwise "image".
     """
 
     images: NDArray[np.uint8]
@@ -63,20 +63,20 @@ def prepare(
     jobs: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Prepared:
-    """Write the films' inputs below `cache` and return them; go on where an interrupted call with these films was.
+    """Write the films' inputs below `cache` and return them; resume an interrupted call with the same films.
 
-    Films that are missing or cannot be read are left out. `checks.csv` names them, whatever else is wrong, and
-    `findings`, which the films' tables already gave. Films that show one picture come into one group. `progress` is
-    told how many films are done. The files do not depend on `jobs` (0: read in this process) nor on interruptions.
+    Films that are missing or cannot be read are left out. `checks.csv` names them, all other problems, and `findings`,
+    which come from the films' tables. Films that show one picture get one group. `progress` is called with the number
+    of films done. The files do not depend on `jobs` (0: read in this process) nor on interruptions.
 
     Raises:
-        ManifestError: not one film could be read, or another process prepares this cache.
+        ManifestError: no film could be read, or another process prepares this cache.
     """
     unknown = int(films["group"].str.startswith(UNKNOWN_PATIENT).sum())
     if unknown:
         log.warning(_BY_IMAGE, unknown, len(films))
     inputs = _inputs(films, root, findings)
-    with _alone(cache):
+    with _locked(cache):
         if _is_complete(cache, inputs):
             log.info("films are prepared already: cache=%s", cache)
             return load_prepared(cache)
@@ -93,8 +93,8 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _alone(cache: Path) -> Iterator[None]:
-    """Hold the cache: two processes at work on one would mix their pictures. The lock ends with its process."""
+def _locked(cache: Path) -> Iterator[None]:
+    """Hold a lock on the cache, since two processes would mix their pictures; the lock ends with its process."""
     cache.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(cache, os.O_RDONLY)
     try:
@@ -108,7 +108,7 @@ def _alone(cache: Path) -> Iterator[None]:
 
 
 def _inputs(films: pd.DataFrame, root: Path, findings: Sequence[Finding]) -> str:
-    """Return one hash over all that a cache is made from; a file counts by its size and time of change."""
+    """Return one hash over all inputs of a cache; a file counts by its size and modification time."""
     digest = hashlib.sha256(json.dumps([_FORMAT, PREPROCESSING, NEAR_BITS]).encode())
     digest.update(films.to_csv(index=False).encode())
     digest.update(repr([(finding.path, finding.problem, finding.detail) for finding in findings]).encode())
@@ -128,9 +128,9 @@ def _is_complete(cache: Path, inputs: str) -> bool:
 
 
 class _Partial:
-    """The films read so far, on disk: their pictures as an array without end, and a line of JSON for each film.
+    """The films read so far, on disk: their pictures as an array that can grow, and a line of JSON for each film.
 
-    A line is written after its picture, so an interruption loses at most the films that no line names.
+    The line is written after the picture, so an interruption loses only films that have no line yet.
     """
 
     def __init__(self, cache: Path, inputs: str) -> None:
@@ -145,12 +145,12 @@ class _Partial:
         self.read = self._done()
 
     def _done(self) -> list[ReadFilm]:
-        """Return the films that are done; whatever an interruption left half written is cut off."""
+        """Return the finished films; cut off whatever an interruption left half-written."""
         lines = self._lines.read_bytes().splitlines(keepends=True) if self._lines.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]
         read = [ReadFilm(**json.loads(line)) for line in whole]
         size = self._begin + INPUT_SIDE**2 * sum(not film.problem for film in read)
-        if self.images.stat().st_size < size:  # it was already moved to its place: nothing is left to go on with
+        if self.images.stat().st_size < size:  # it was already moved to its place, so start again
             whole, read, size = [], [], self._begin
         os.truncate(self.images, size)
         with self._lines.open("ab") as file:
@@ -168,9 +168,9 @@ class _Partial:
 
 
 def _write_header(path: Path, count: int) -> int:
-    """Write the header of an array of so many pictures over the file's beginning, and return its length.
+    """Write the header of an array of `count` pictures over the file's beginning, and return its length.
 
-    NumPy leaves room in it for the first axis to grow, so its length is the same for every count.
+    NumPy leaves room in the header for the first axis to grow, so the length is the same for every count.
     """
     with path.open("r+b" if path.exists() else "w+b") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": (count, INPUT_SIDE, INPUT_SIDE)}
@@ -179,7 +179,7 @@ def _write_header(path: Path, count: int) -> int:
 
 
 def _finish(partial: _Partial, films: pd.DataFrame, findings: Sequence[Finding], *, split_unit: str) -> Prepared:
-    """Check and finish what was read; `dataset.json` comes last, so no unfinished cache has one."""
+    """Check the films and finish the cache; `dataset.json` comes last, so an unfinished cache never has one."""
     read, folder, cache = partial.read, partial.folder, partial.cache
     failed = [
         Finding(path=path, problem=Problem(film.problem), detail=film.detail)
@@ -216,10 +216,10 @@ def _finish(partial: _Partial, films: pd.DataFrame, findings: Sequence[Finding],
 
 
 def npy_names(films: pd.DataFrame) -> list[str]:
-    """Return the file name of each film for `write_npy`: its image id, else its file's stem.
+    """Return the file name of each film for `write_npy`: its image id, else the stem of its file.
 
     Raises:
-        ManifestError: two films would get one name, or a name is not that of a file.
+        ManifestError: two films would get one name, or a name is not a valid file name.
     """
     named = zip(films["image_id"], films["path"], strict=True)
     names = pd.Series([f"{image or Path(path).stem}.npy" for image, path in named], dtype=str)
@@ -229,7 +229,7 @@ def npy_names(films: pd.DataFrame) -> list[str]:
 
 
 def write_npy(prepared: Prepared, folder: Path) -> None:
-    """Write every film as an array of its own: float32, shape (224, 224), 0 to 1, as the node's `to_input` gives it."""
+    """Write each film as a separate array: float32, shape (224, 224), 0 to 1, as the node's `to_input` returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for picture, name in zip(prepared.images, npy_names(prepared.films), strict=True):
         np.save(folder / name, picture.astype(np.float32) / np.float32(255))
@@ -256,7 +256,7 @@ def load_prepared(cache: Path) -> Prepared:
 
 
 def _digest(cache: Path) -> str:
-    """Return one hash over the films' table and pixels: which data a model was made from."""
+    """Return one hash over the films' table and pixels, which identifies the data of a model."""
     digest = hashlib.sha256()
     for name in ("films.csv", "images.npy"):
         for block in _blocks(cache / name):

@@ -1,4 +1,4 @@
-"""Say what is wrong with a set of films: a table of findings, never a crash."""
+"""Reports what is wrong with a set of films, as a table of findings and never as a crash."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,11 +26,11 @@ another way (reduced from 1,024 pixels, kept as JPEG), in 12 as JPEG of quality 
 more. Among 5,961 films with all but the lungs blacked out, different patients differ in 28 bits and more. A crop by 2 %
 is not found: it changes 38 bits and more. The usual 64 bits are too few: within 2 of them lie six pairs of patients.
 """
-_BLOCK: Final = 256  # films compared with all others at a time: 27 MB of distances for 26,684
+_BLOCK: Final = 256  # films compared with all others at a time; for 26,684 films that is 27 MB of distances
 
 
 class Problem(StrEnum):
-    """What can be wrong with a film."""
+    """A possible problem of a film."""
 
     MISSING = "missing"  # a table names it, but there is no such file
     UNREADABLE = "unreadable"  # the decoder refuses it
@@ -42,7 +42,7 @@ class Problem(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One problem of one film, which `path` names as its table does."""
+    """One problem of one film; `path` names the film in the same way as its table."""
 
     path: str
     problem: Problem
@@ -56,14 +56,14 @@ def write_findings(path: Path, findings: Iterable[Finding]) -> None:
 
 
 def read_findings(path: Path) -> list[Finding]:
-    """Return what `write_findings` wrote."""
+    """Return the findings that `write_findings` wrote."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     rows = table.itertuples(index=False, name=None)
     return [Finding(path=film, problem=Problem(problem), detail=detail) for film, problem, detail in rows]
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Return how many findings there are of each kind, on one line."""
+    """Return the number of findings of each kind, on one line."""
     count = Counter(finding.problem for finding in findings)
     return ", ".join(f"{count[problem]} {problem}" for problem in Problem if count[problem]) or "nothing found"
 
@@ -71,24 +71,24 @@ def summary(findings: Sequence[Finding]) -> str:
 def fingerprint(picture: NDArray[np.uint8]) -> bytes:
     """Return 256 bits that stay nearly the same when a picture is compressed, resized or brightened.
 
-    A bit says whether one of the 16 x 16 lowest frequencies of the cosine transform is above their median. A picture
-    that is one grey all over has no fingerprint: the empty string.
+    A bit says whether one of the 16 x 16 lowest frequencies of the cosine transform is above their median. A picture of
+    a single grey has no fingerprint: the result is empty.
     """
     if picture.std() < 1:
         return b""
     small = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
     frequencies = cv2.dct(small)[:16, :16].ravel()
-    frequencies[0] = -np.inf  # the mean: brightness says nothing about whose picture it is
+    frequencies[0] = -np.inf  # the mean: brightness says nothing about the identity of a picture
     return np.packbits(frequencies > np.median(frequencies[1:])).tobytes()
 
 
 def near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
-    """Yield (earlier, later, differing bits) for every two fingerprints that are near each other."""
+    """Yield (earlier, later, differing bits) for every two fingerprints that are close to each other."""
     known = np.array([row for row, bits in enumerate(fingerprints) if bits], dtype=np.intp)
     octets = np.frombuffer(b"".join(fingerprints), dtype=np.uint8).reshape(len(known), FINGERPRINT_BITS // 8)
     signs = np.unpackbits(octets, axis=1).astype(np.float32) * 2 - 1
     for start in range(0, len(known), _BLOCK):
-        agreement = signs[start : start + _BLOCK] @ signs[start:].T  # bits alike minus bits apart: exact in 32 bits
+        agreement = signs[start : start + _BLOCK] @ signs[start:].T  # equal bits minus different bits: exact in 32 bits
         apart = (FINGERPRINT_BITS - agreement) / 2
         for first, second in np.argwhere(np.triu(apart <= NEAR_BITS, k=1)):
             yield int(known[start + first]), int(known[start + second]), int(apart[first, second])
@@ -97,7 +97,7 @@ def near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
 def compare_films(
     films: pd.DataFrame, *, pixels: Sequence[str], fingerprints: Sequence[bytes]
 ) -> tuple[list[Finding], list[tuple[int, int]]]:
-    """Return what the films have against each other, and the pairs of rows that show one picture.
+    """Return the conflicts between films, and the pairs of rows that show one picture.
 
     `pixels` (a hash of the decoded pixels) and `fingerprints` hold one value for each row of `films`.
     """
@@ -125,7 +125,7 @@ def compare_films(
 
 
 def label_conflicts(films: pd.DataFrame, word: str, identities: Sequence[str]) -> list[Finding]:
-    """Return the films with another label than the first film of the same identity; an empty identity is none."""
+    """Return the films whose label differs from that of the first film of the same identity; "" is not an identity."""
     paths, labels = films["path"].tolist(), films["label"].tolist()
     return [
         Finding(
@@ -139,7 +139,7 @@ def label_conflicts(films: pd.DataFrame, word: str, identities: Sequence[str]) -
 
 
 def rsna_conflicts(boxes: pd.DataFrame, classes: pd.DataFrame, path_of: Callable[[str], str]) -> list[Finding]:
-    """Return where the challenge's two tables, one row for each box, contradict themselves or each other.
+    """Return the contradictions within and between the challenge's two tables, which have one row for each box.
 
     `boxes` has the columns patientId, x, y, width, height and Target, `classes` patientId and class.
     """
@@ -165,9 +165,9 @@ def rsna_conflicts(boxes: pd.DataFrame, classes: pd.DataFrame, path_of: Callable
 
 
 def join_groups(films: pd.DataFrame, together: Iterable[Sequence[int]]) -> pd.DataFrame:
-    """Return the films, every set of rows in one group with all that these rows' groups hold.
+    """Return the films, with each set of rows merged into one group together with the rest of their groups.
 
-    The joined group takes the first of its names, a known patient's before an unknown one's, and the smallest of its
+    The merged group gets the first of the names, a known patient's before an unknown one's, and the smallest of the
     folds.
     """
     groups = films["group"].tolist()

@@ -1,4 +1,4 @@
-"""Read films through the node's own preprocessing, in several processes and in order; a bad film harms no other."""
+"""Reads films through the node's preprocessing, in several processes and in order; a bad film harms no other."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFilm:
-    """What was read of one film, or why nothing was; `pixels` is a hash of them and `fingerprint` is in hex."""
+    """The result of reading one film, or its problem; `pixels` is a hash of the pixels, `fingerprint` is in hex."""
 
     problem: str = ""
     detail: str = ""
@@ -51,7 +51,7 @@ def film_input(path: Path) -> NDArray[np.float32]:
 
 
 def _display(path: Path) -> tuple[Picture, dict[str, str]]:
-    """Return a film's display values at full size, and the view, age and sex that its header states."""
+    """Return a film's display values at full size, with the view, age and sex from its header."""
     if path.suffix.lower() in {".jpg", ".jpeg", ".png"}:
         octets = path.read_bytes()
         display = cv2.imdecode(np.frombuffer(octets, dtype=np.uint8), cv2.IMREAD_GRAYSCALE) if octets else None
@@ -64,12 +64,12 @@ def _display(path: Path) -> tuple[Picture, dict[str, str]]:
 
 
 def _is_cut(octets: bytes) -> bool:
-    """Return whether a JPEG stream stops within its scan: OpenCV 4 paints what is missing in grey, without a word."""
+    """Return whether a JPEG stream stops within its scan: OpenCV 4 paints the missing part grey without a warning."""
     return octets.startswith(b"\xff\xd8") and octets.rfind(b"\xff\xd9") < octets.rfind(b"\xff\xda")
 
 
 def read_films(paths: Sequence[Path]) -> Chunk:
-    """Return what each film holds and, of those that can be read, the input in 8 bits, shape (224, 224)."""
+    """Return the result for each film and, if it could be read, its input in 8 bits, shape (224, 224)."""
     return [_read_film(path) for path in paths]
 
 
@@ -80,7 +80,7 @@ def _read_film(path: Path) -> tuple[ReadFilm, Picture | None]:
         display, header = _display(path)
     except Exception as error:  # noqa: BLE001 - decoders of other makers meet any file that a user names
         return ReadFilm(problem=Problem.UNREADABLE, detail=str(error) or type(error).__name__), None
-    # An input is a resized 8-bit picture over 255: 8 bits keep it whole.
+    # An input is a resized 8-bit picture divided by 255, so 8 bits lose nothing.
     picture = np.rint(input_from_display(display) * 255).astype(np.uint8)
     pixels = hashlib.sha256(f"{display.shape}".encode() + display.tobytes()).hexdigest()
     return ReadFilm(pixels=pixels, fingerprint=fingerprint(picture).hex(), **header), picture
@@ -89,9 +89,9 @@ def _read_film(path: Path) -> tuple[ReadFilm, Picture | None]:
 def read_in_order(
     chunks: Iterable[Sequence[Path]], *, jobs: int, read: Callable[[Sequence[Path]], Chunk] = read_films
 ) -> Iterator[Chunk]:
-    """Yield what `read` returns for each chunk, in order, from `jobs` processes (0: this one).
+    """Yield the result of `read` for each chunk, in order, from `jobs` processes (0: from this one).
 
-    A film that ends its process, as a decoder in C may, is unreadable; the others of its chunk are read again.
+    A film that ends its process, as a decoder in C may, counts as unreadable; the rest of its chunk is read again.
     """
     if jobs == 0:
         yield from map(read, chunks)
@@ -109,7 +109,7 @@ def read_in_order(
                 result = future.result()
             except BrokenProcessPool:
                 pool.shutdown()
-                result = _read_apart(chunk, read)
+                result = _read_one_by_one(chunk, read)
                 pool = _pool(jobs)
                 waiting = deque((later, _submit(pool, read, later)) for later, _ in waiting)
             yield result
@@ -118,7 +118,7 @@ def read_in_order(
 
 
 def _submit(pool: ProcessPoolExecutor, read: Callable[[Sequence[Path]], Chunk], chunk: Sequence[Path]) -> Future[Chunk]:
-    """Return the chunk's future; a pool that has just broken fails it like those that it took."""
+    """Return the chunk's future; if the pool has just broken, the future fails like those submitted before."""
     try:
         return pool.submit(read, chunk)
     except BrokenProcessPool as error:
@@ -127,8 +127,8 @@ def _submit(pool: ProcessPoolExecutor, read: Callable[[Sequence[Path]], Chunk], 
         return failed
 
 
-def _read_apart(paths: Sequence[Path], read: Callable[[Sequence[Path]], Chunk]) -> Chunk:
-    """Return what `read` returns for each film, given one at a time: the one that ends its process is then known."""
+def _read_one_by_one(paths: Sequence[Path], read: Callable[[Sequence[Path]], Chunk]) -> Chunk:
+    """Return the result of `read` for each film, one at a time, to find the film that ends its process."""
     films: Chunk = []
     with contextlib.ExitStack() as pools:
         pool = pools.enter_context(_pool(1))
@@ -142,11 +142,11 @@ def _read_apart(paths: Sequence[Path], read: Callable[[Sequence[Path]], Chunk]) 
 
 
 class _ReaderProcess(SpawnProcess):
-    """A new process that does not import the parent's `__main__`: that of the command line loads torch, 1 GB each."""
+    """A new process without the parent's `__main__`, since the command line's loads torch, 1 GB in each process."""
 
     def start(self) -> None:
         main = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")  # multiprocessing hands on where this came from: from nowhere
+        sys.modules["__main__"] = ModuleType("__main__")  # has no origin for multiprocessing to pass on
         try:
             super().start()
         finally:
@@ -162,7 +162,7 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 
 def _start_process() -> None:
-    """Use one core, leave an interrupt from the keyboard to the parent, and end when the parent was killed."""
+    """Use one core, leave an interrupt from the keyboard to the parent, and end if the parent is killed."""
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

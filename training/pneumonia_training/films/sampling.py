@@ -1,4 +1,4 @@
-"""Split films by patient, balance them and vary them."""
+"""Splits films by patient, balances them and varies them."""
 
 import json
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ FINDINGS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Which rows train, which choose the checkpoint and calibrate, and which only measure."""
+    """The rows that train, those that choose the checkpoint and calibrate, and those that only measure."""
 
     train: NDArray[np.intp]
     validation: NDArray[np.intp]
@@ -47,15 +47,15 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitRule:
-    """Folds of patients. Only `evaluated_subsets` validate and test: the others have not the natural mix."""
+    """Folds of patients. Only `evaluated_subsets` validate and test: the others do not have the natural mix."""
 
     test_folds: tuple[int, ...]
     validation_folds: tuple[int, ...]
-    evaluated_subsets: tuple[str, ...] = ()  # none: all
+    evaluated_subsets: tuple[str, ...] = ()  # empty for all
 
 
 def split_by_patient(films: pd.DataFrame, rule: SplitRule) -> Split:
-    """Return the split; films of a validation or test patient train nothing, whatever subset they are of.
+    """Return the split; a film of a validation or test patient never trains, whatever its subset.
 
     Raises:
         ManifestError: a group would lie on two sides.
@@ -72,7 +72,7 @@ def split_by_patient(films: pd.DataFrame, rule: SplitRule) -> Split:
 
 
 def split_by_image(films: pd.DataFrame, *, test_share: float, seed: int) -> Split:
-    """Return a random split by image, its sides sharing patients: only to compare with figures made so."""
+    """Return a random split by image, whose sides share patients: only for comparison with figures made in this way."""
     order = np.random.default_rng(seed).permutation(len(films))
     held_out = round(len(films) * test_share)
     return Split(train=np.sort(order[held_out:]), validation=np.sort(order[:held_out]), test=np.sort(order[:held_out]))
@@ -87,16 +87,16 @@ def refuse_leak(films: pd.DataFrame, split: Split) -> None:
 
 
 class Batch(NamedTuple):
-    """Films and what they are trained towards; NaN stands for whatever nobody knows.
+    """Films and their training targets; NaN stands for an unknown value.
 
     Attributes:
         inputs: shape (n, side, side), 0 to 1.
         labels: shape (n,), 0 or 1.
         ill: shape (n,): 1 for No Lung Opacity / Not Normal, 0 for Normal, NaN for a positive film.
         boxes: shape (n, 56, 56): 1 inside a box, 0 outside.
-        boxes_known: shape (n,): whether `boxes` says all there is.
+        boxes_known: shape (n,): whether `boxes` is complete.
         findings: shape (n, 14), 0 or 1, in the order of `FINDINGS`.
-        teacher: shape (n,): probability that another network gives.
+        teacher: shape (n,): probability from another network.
     """
 
     inputs: Tensor
@@ -140,7 +140,7 @@ class Films(Dataset[Batch]):
 
 
 def _findings(text: str) -> NDArray[np.float32]:
-    """Return which findings are named, all NaN where nobody looked."""
+    """Return 1 for each named finding, 0 for the others, and NaN for all if nobody looked."""
     if not text:
         return np.full(len(FINDINGS), np.nan, dtype=np.float32)
     named = text.split("|")
@@ -148,7 +148,7 @@ def _findings(text: str) -> NDArray[np.float32]:
 
 
 def _inside(boxes: list[list[float]]) -> NDArray[np.float32]:
-    """Return 1 inside the boxes, given as [x, y, width, height] in 1/1024, on a grid of 56 x 56."""
+    """Return 1 inside the boxes and 0 outside, on a grid of 56 x 56; boxes are [x, y, width, height] in 1/1024."""
     inside = np.zeros((BOX_GRID, BOX_GRID), dtype=np.float32)
     for x, y, width, height in boxes:
         left, top, right, bottom = (round(BOX_GRID * value / BOX_FRAME) for value in (x, y, x + width, y + height))
@@ -174,10 +174,10 @@ def balanced_loader(
 def balanced_weights(
     table: pd.DataFrame, *, negatives: Mapping[str, float], shares: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Return how often each film is drawn: positive and negative ones equally often, in every subset with a share, too.
+    """Return how often each film is drawn: positives and negatives equally often, also within each subset with a share.
 
-    `negatives` says how often a negative film of a class is drawn against the others, 1 where it is not named; `shares`
-    which share of the films drawn is of a subset, those not named sharing the rest.
+    `negatives` gives by class how often a negative film is drawn relative to the others, 1 for a class that is not
+    named. `shares` gives by subset its share of the films drawn; the other subsets share the rest.
     """
     positive = table["label"].to_numpy() == 1
     weights = np.where(positive, 1.0, table["negative_class"].map(negatives).fillna(1.0)).astype(np.float64)
@@ -192,15 +192,15 @@ def balanced_weights(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
-    """Bounds of the random variation of each training film; a film is never mirrored, for the heart has a side.
+    """Bounds of the random variation of each training film; a film is never mirrored, since the heart is on one side.
 
     Attributes:
         rotation: degrees.
         scale, shift: shares of the side.
         brightness, contrast, gamma: shares.
-        blur: share of films reduced to a random smaller side and enlarged again. Sharpness tells the films' sources
-            apart, and with them the labels: the network must not learn from it.
-        least_side: smallest side that such a film is reduced to, as a share.
+        blur: share of films reduced to a random smaller side and enlarged again. Sharpness reveals a film's source,
+            and with it the label, so the network must not learn from it.
+        least_side: smallest side to which such a film is reduced, as a share.
     """
 
     rotation: float = 10.0
@@ -214,7 +214,7 @@ class Augmentation:
 
 
 def vary(inputs: Tensor, boxes: Tensor, *, side: int, augmentation: Augmentation | None) -> tuple[Tensor, Tensor]:
-    """Return a batch of shape (n, h, w) varied at random and brought to `side`, and its boxes moved along."""
+    """Return a batch of shape (n, h, w) varied at random and resized to `side`, and its boxes moved in the same way."""
     if augmentation is None:
         return resize(inputs, side), boxes
     count, device = len(inputs), inputs.device
@@ -245,7 +245,7 @@ def _moved(images: Tensor, transform: Tensor) -> Tensor:
 
 
 def resize(inputs: Tensor, side: int) -> Tensor:
-    """Return a batch of shape (n, h, w) at another side, averaging where it shrinks."""
+    """Return a batch of shape (n, h, w) resized to `side`, averaging where it shrinks."""
     if inputs.shape[-1] == side:
         return inputs
     resized = functional.interpolate(inputs[:, None], size=(side, side), mode="bilinear", antialias=True)
@@ -253,7 +253,7 @@ def resize(inputs: Tensor, side: int) -> Tensor:
 
 
 def _blurred(inputs: Tensor, augmentation: Augmentation) -> Tensor:
-    """Return the batch with a random part of it reduced together and enlarged again."""
+    """Return the batch with a random part of it reduced and enlarged again."""
     chosen = torch.rand(len(inputs), device=inputs.device) < augmentation.blur
     if not chosen.any():
         return inputs

@@ -1,4 +1,4 @@
-"""Read a ResNet-18 out of a checkpoint, of this package or of another Lightning training."""
+"""Reads a ResNet-18 from a checkpoint, of this package or of another Lightning training."""
 
 import pickle
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ class CheckpointError(Exception):
 def network_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights to release, under torchvision's names.
 
-    Lightning names weights by the attribute that holds the network, `model.conv1.weight` or `net.conv1.weight`; any
-    such prefix, and none, is found.
+    Lightning names weights by the attribute that holds the network, such as `model.conv1.weight` or `net.conv1.weight`.
+    Any such prefix is found, and so are names without one.
 
     Raises:
-        CheckpointError: the file cannot be read without running code of its own, holds no ResNet-18 with one channel
-            in and one logit out, or holds an untrained one.
+        CheckpointError: the file cannot be read without running its code, holds no ResNet-18 with one channel in
+            and one logit out, or holds an untrained one.
     """
     state = _state(path)
     prefix = _prefix(path, state)
@@ -60,7 +60,7 @@ def _state(path: Path) -> dict[str, Tensor]:
 
 
 def _prefix(path: Path, state: Mapping[str, Tensor]) -> str:
-    """Return what stands before the names of the one network to release."""
+    """Return the prefix in the names of the one network to release."""
     found = [key.removesuffix(_STEM) for key in state if key.endswith(_STEM) and ".layer" not in f".{key}"]
     for prefix in _OURS:
         if prefix in found:
@@ -95,7 +95,7 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 class NetworkBackend:
-    """A checkpoint's network before it is in any bundle."""
+    """A checkpoint's network, before any bundle holds it."""
 
     name = "torch"
     device = "cpu"

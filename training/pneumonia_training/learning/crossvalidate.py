@@ -44,8 +44,9 @@ class Fold:
 def fold_split(prepared: Prepared, recipe: Recipe, fold: Fold) -> Split:
     """Return the split that holds out every `fold.of`-th fold of patients, from one start or from two.
 
-    A recipe that chooses its checkpoint gets one more tenth of the patients for that; the others train on it too.
-    With `fold.share` below 1 only that share of the training patients is kept, the same ones for a smaller share.
+    A recipe that chooses its checkpoint gets one more tenth of the patients for that; other recipes train on it as
+    well. With `fold.share` below 1 only that share of the training patients is kept, and a smaller share is part of a
+    larger one.
     """
     evaluated = recipe.split.evaluated_subsets if isinstance(recipe.split, SplitRule) else ()
     test = tuple(number for number in range(_FOLDS_OF_FILMS) if number % fold.of in (fold.number, fold.other))
@@ -63,16 +64,16 @@ def fold_split(prepared: Prepared, recipe: Recipe, fold: Fold) -> Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What the trainings of one cross-validation have in common.
+    """The settings that all trainings of one cross-validation share.
 
     Attributes:
         run: folder of the whole.
         folds: number of trainings.
         share: part of the training patients that is used: for a learning curve.
-        shared: folder of stages that every fold shares (see `fit`), which other cross-validations may use too.
-        teacher: probability of another network for each prepared film, NaN where there is none.
-        distil: teach each network, in the stages that have a share for a teacher, by networks that have seen neither
-            the film's patient nor a patient of the fold; a network more for each pair of folds.
+        shared: folder of stages that every fold shares (see `fit`), which other cross-validations may use as well.
+        teacher: probability from another network for each prepared film, NaN for a film without one.
+        distil: in each stage that has a share for a teacher, teach the network by networks that have seen neither
+            the film's patient nor a patient of the fold. This takes one more network for each pair of folds.
     """
 
     recipe: Recipe
@@ -88,8 +89,8 @@ class Plan:
 def crossvalidate(cache: Path, plan: Plan, *, jobs: int = 1) -> Path:
     """Train `jobs` folds at a time, the cores divided among them, and write `predictions.csv`; return its path.
 
-    Its columns are the film's row among the prepared ones, the fold, whose network has not seen the film's patient,
-    and the logit. Started again with the same folder, it goes on where it was interrupted.
+    Its columns are `row`, the film's row among the prepared films, `fold`, whose network has not seen the film's
+    patient, and `logit`. A second call with the same folder resumes an interrupted one.
     """
     teachers = _teachers(cache, plan, jobs) if plan.distil else dict.fromkeys(range(plan.folds), plan.teacher)
     tasks = [
@@ -97,7 +98,7 @@ def crossvalidate(cache: Path, plan: Plan, *, jobs: int = 1) -> Path:
         for number in range(plan.folds)
     ]
     path = plan.run / PREDICTIONS
-    pd.concat(_all(cache, tasks, jobs)).sort_values("row").to_csv(path, index=False)
+    pd.concat(_run_all(cache, tasks, jobs)).sort_values("row").to_csv(path, index=False)
     return path
 
 
@@ -109,24 +110,25 @@ class _Task:
 
 
 def _teachers(cache: Path, plan: Plan, jobs: int) -> dict[int, NDArray[np.float32]]:
-    """Return for each fold what other networks say of the films that it trains on.
+    """Return for each fold the probabilities from other networks for the films that it trains on.
 
-    None of them has seen the film's patient or a patient of the fold: a network without both says it for both.
+    Such a network has not seen the film's patient nor a patient of the fold. A network without two folds can teach each
+    of them about the films of the other.
     """
     pairs = [
         Fold(number=number, of=plan.folds, share=plan.share, other=other)
         for number, other in combinations(range(plan.folds), 2)
     ]
     plain = replace(plan, recipe=_without_teacher(plan.recipe))
-    said = _all(cache, [_Task(fold=pair, plan=plain, teacher=None) for pair in pairs], jobs)
+    tables = _run_all(cache, [_Task(fold=pair, plan=plain, teacher=None) for pair in pairs], jobs)
     prepared = load_prepared(cache)
     fold_of_row = prepared.films["fold"].to_numpy() % plan.folds
     teachers = {number: np.full(len(prepared.films), np.nan, dtype=np.float32) for number in range(plan.folds)}
-    for pair, table in zip(pairs, said, strict=True):
+    for pair, table in zip(pairs, tables, strict=True):
         rows = table["row"].to_numpy()
         probabilities = logistic(table["logit"].to_numpy(dtype=np.float64))
-        for taught, told in ((pair.number, pair.other), (pair.other, pair.number)):
-            of = fold_of_row[rows] == told
+        for taught, teaching in ((pair.number, pair.other), (pair.other, pair.number)):
+            of = fold_of_row[rows] == teaching
             teachers[cast("int", taught)][rows[of]] = probabilities[of]
     return teachers
 
@@ -135,10 +137,10 @@ def _without_teacher(recipe: Recipe) -> Recipe:
     return replace(recipe, stages=tuple(replace(stage, teacher=0.0) for stage in recipe.stages))
 
 
-def _all(cache: Path, tasks: Sequence[_Task], jobs: int) -> list[pd.DataFrame]:
-    """Return the tasks' predictions in their order."""
+def _run_all(cache: Path, tasks: Sequence[_Task], jobs: int) -> list[pd.DataFrame]:
+    """Return the predictions of the tasks, in order."""
     prepared = load_prepared(cache)
-    first = _predictions(prepared, tasks[0])  # makes what the others share
+    first = _predictions(prepared, tasks[0])  # trains the stages that the others share
     if jobs == 1:
         return [first, *(_predictions(prepared, task) for task in tasks[1:])]
     threads = max(1, torch.get_num_threads() // jobs)
@@ -153,7 +155,7 @@ def _set_up(threads: int) -> None:
 
 
 def _load_and_predict(cache: Path, task: _Task) -> pd.DataFrame:
-    """Carry out a task in another process, where the films have to be opened anew."""
+    """Carry out a task in another process, which has to open the films itself."""
     return _predictions(load_prepared(cache), task)
 
 

@@ -1,4 +1,4 @@
-"""Train the stages of a recipe, one after the other, each starting from the weights of the one before."""
+"""Trains the stages of a recipe one after the other; each starts from the weights of the one before."""
 
 import hashlib
 import json
@@ -42,14 +42,14 @@ SMOKE_FILMS: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hardware:
-    """Where to train, in Lightning's words; several devices train together (DDP)."""
+    """The hardware for training, in Lightning's words; several devices train together (DDP)."""
 
     accelerator: str = "auto"
     devices: int | str = "auto"
 
 
 def split_films(prepared: Prepared, recipe: Recipe) -> Split:
-    """Return the recipe's split; the same films and recipe always give the same one."""
+    """Return the recipe's split; it is always the same for the same films and recipe."""
     if isinstance(recipe.split, SplitRule):
         return split_by_patient(prepared.films, recipe.split)
     log.warning("split by image: patients are shared between training and test, figures will be too good")
@@ -68,11 +68,11 @@ def fit(
 ) -> Path:
     """Train and return the path of the last stage's checkpoint; logs, checkpoints and `run.json` go below `run`.
 
-    Started again with the same folder, it goes on where it was interrupted.
+    A second call with the same folder resumes an interrupted training.
 
-    `split` stands instead of the recipe's own. `shared` is a folder for stages that are the same whatever patients are
-    held out: trainings with it train them once. `teacher` holds the probability that another network gives each
-    prepared film, NaN where there is none.
+    `split` replaces the recipe's split. `shared` is a folder for stages that do not depend on the patients held out:
+    all trainings with this folder train such a stage once. `teacher` holds the probability from another network for
+    each prepared film, NaN for a film without one.
 
     Raises:
         RunError: the folder holds a training of another recipe or other films.
@@ -94,7 +94,7 @@ def fit(
 
 
 def smoke(prepared: Prepared, recipe: Recipe) -> tuple[Prepared, Recipe]:
-    """Return 64 films, of every side of the split, and a recipe that passes over them once: does it run at all?"""
+    """Return 64 films from all sides of the split, and a recipe that passes over them once, to see whether it runs."""
     split = split_films(prepared, recipe)
     table = prepared.films.assign(side="")
     for name, rows in (("train", split.train), ("validation", split.validation), ("test", split.test)):
@@ -112,12 +112,12 @@ def smoke(prepared: Prepared, recipe: Recipe) -> tuple[Prepared, Recipe]:
 
 
 def trained_on(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, int]:
-    """Return how many films a stage trains on, and how many of them are positive."""
+    """Return the number of films that a stage trains on, and the number of positive ones."""
     return {"films": len(rows), "positive": int(prepared.films["label"].iloc[rows].sum())}
 
 
 def predict_films(checkpoint: Path, stage: Stage, images: NDArray[np.uint8], *, batch: int = 32) -> NDArray[np.float64]:
-    """Return a checkpoint's logits, shape (n,), of prepared films at the side that its stage validates at."""
+    """Return a checkpoint's logits, shape (n,), of prepared films at the side at which its stage validates."""
     module = PneumoniaModule(stage)
     network = module.released_network()
     network.load_state_dict(network_weights(checkpoint))
@@ -156,12 +156,12 @@ class _Task:
 
 
 def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | None) -> Path:
-    """Train one stage, go on with it, or find it done; return its checkpoint."""
+    """Train one stage, resume it, or find it done; return its checkpoint."""
     prepared, recipe, stage, run = task.prepared, task.recipe, task.stage, task.run
     if (run / STAGE).is_file():
         return run / str(json.loads((run / STAGE).read_text())["checkpoint"])
     rows = rows_of(prepared, task.split, stage)
-    # Every stage is seeded, so that one that is gone on with does not depend on what ran before it.
+    # Every stage is seeded, so that a resumed stage does not depend on what ran before it.
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
     module = new_module(stage, task.weights)
     validated = recipe.monitor != "last" and stage.objective == "label" and not stage.apart_from
@@ -207,7 +207,7 @@ def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | N
 
 
 def new_module(stage: Stage, weights: Path | None = None) -> PneumoniaModule:
-    """Return the module of a stage, with a checkpoint's released weights where one is given."""
+    """Return the module of a stage, with a checkpoint's released weights if one is given."""
     module = PneumoniaModule(stage)
     if weights is not None:
         released = network_weights(weights)
@@ -242,7 +242,7 @@ def _training_loader(
 
 
 def _key(prepared: Prepared, recipe: Recipe, stage: Stage, weights: Path | None) -> str:
-    """Return what tells one shared stage from another."""
+    """Return a key that differs for each different shared stage."""
     document: Mapping[str, Any] = {
         "stage": asdict(stage),
         "seed": recipe.seed,
@@ -254,7 +254,7 @@ def _key(prepared: Prepared, recipe: Recipe, stage: Stage, weights: Path | None)
 
 
 def teacher_probabilities(predictions: Path, films: int) -> NDArray[np.float32]:
-    """Return the mean probability that a table of predictions (`row`, `logit`) gives each of so many films."""
+    """Return the mean probability for each of `films` films from a table of predictions (`row`, `logit`)."""
     table = pd.read_csv(predictions)
     probabilities = 1 / (1 + np.exp(-table["logit"]))
     teacher = np.full(films, np.nan, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The network as a LightningModule: loss, optimiser, and what is logged."""
+"""The network as a LightningModule: loss, optimiser, and logged figures."""
 
 from typing import Any, Final, NamedTuple
 
@@ -26,9 +26,9 @@ class Features(NamedTuple):
 
 
 class PneumoniaModule(pl.LightningModule):
-    """ResNet-18 trained by BCEWithLogitsLoss on the label, and on whatever other tasks its stage names.
+    """ResNet-18 trained by BCEWithLogitsLoss on the label, and on the other tasks that its stage names.
 
-    Only `released_network()` is validated and released: heads of the other tasks are left behind.
+    Only `released_network()` is validated and released, without the heads of the other tasks.
     """
 
     def __init__(self, stage: Stage) -> None:
@@ -41,9 +41,8 @@ class PneumoniaModule(pl.LightningModule):
             else None
         )
         if self.average is not None:
-            self.average.requires_grad_(
-                requires_grad=False
-            )  # several processes wait for the gradient of whatever requires one
+            # Several processes would wait for the gradient of every parameter that requires one.
+            self.average.requires_grad_(requires_grad=False)
         heads: dict[str, nn.Module] = {}
         if stage.objective == "denoise":
             self.network.fc.requires_grad_(requires_grad=False)
@@ -59,7 +58,7 @@ class PneumoniaModule(pl.LightningModule):
         self.auroc = BinaryAUROC()
 
     def released_network(self) -> nn.Module:
-        """Return the network that is validated and released: the running average where there is one."""
+        """Return the network that is validated and released: the running average, if there is one."""
         return self.network if self.average is None else self.average.module
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -98,7 +97,7 @@ class PneumoniaModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loss(self, inputs: Tensor, boxes: Tensor, batch: Batch) -> Tensor:
-        """Return the loss of the label and, by their weights, of the other tasks."""
+        """Return the loss of the label plus the weighted losses of the other tasks."""
         features = _features(self.network, inputs)
         pooled = features.coarse.mean(dim=(2, 3))
         targets = batch.labels
@@ -143,19 +142,19 @@ def _features(network: ResNet, inputs: Tensor) -> Features:
 
 
 def _joined(features: Features) -> Tensor:
-    """Return both levels together at the finer one's size, shape (n, 768, h, w)."""
+    """Return both levels together at the size of the finer one, shape (n, 768, h, w)."""
     coarse = functional.interpolate(features.coarse, size=features.fine.shape[2:], mode="nearest")
     return torch.cat([features.fine, coarse], dim=1)
 
 
 def place_loss(places: Tensor, boxes: Tensor, known: Tensor) -> Tensor:
-    """Return how far the logits of places, shape (n, 1, h, w), are from the share of each place inside a box."""
+    """Return the loss between the logits of places, shape (n, 1, h, w), and the share of each place inside a box."""
     inside = functional.adaptive_avg_pool2d(boxes[:, None], (places.shape[2], places.shape[3]))
     return _known_loss(places, torch.where(known[:, None, None, None], inside, torch.nan))
 
 
 def _known_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean cross-entropy where the target is a number; 0 where none is."""
+    """Return the mean cross-entropy over the targets that are numbers; 0 if all are NaN."""
     known = torch.isfinite(targets)
     losses = functional.binary_cross_entropy_with_logits(
         logits.float(), torch.where(known, targets, 0.0), weight=known.float(), reduction="sum"

@@ -1,4 +1,4 @@
-"""Recipes: a whole training, as one TOML file says it."""
+"""Recipes: one TOML file describes a whole training."""
 
 import tomllib
 from collections.abc import Iterable
@@ -13,21 +13,21 @@ RECIPES: Final = Path(__file__).parent.parent / "recipes"
 
 
 class RecipeError(Exception):
-    """The recipe, or a value set over it, cannot be trained by."""
+    """A training cannot follow the recipe, or a value set over it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tasks:
-    """Weights of the losses beside the label's own; what they train is thrown away at release.
+    """Weights of the losses besides that of the label; the release drops what these tasks train.
 
     Attributes:
-        negatives: Normal against No Lung Opacity / Not Normal among the films without opacity. With the label this is
-            a three-class head, written as two nested questions so that P(opacity) stays one logit.
-        boxes: where the radiologists' boxes lie, at a sixteenth of the film's side. A positive film without a known
-            box, and the border that is not film, teach nothing.
-        map: whether the class activation map is above zero inside the boxes and below outside, so that the score is
-            made of the opacity and not of what comes with it.
-        findings: the findings that text mining found in the film's report; noisy, and never what is reported.
+        negatives: Normal against No Lung Opacity / Not Normal among the films without opacity. With the label this
+            is a three-class head, written as two nested questions so that P(opacity) stays one logit.
+        boxes: places of the radiologists' boxes, at a sixteenth of the film's side. A positive film without a known
+            box teaches nothing here, and neither does the border outside the film.
+        map: the class activation map must be above zero inside the boxes and below zero outside, so that the score
+            comes from the opacity and not from its surroundings.
+        findings: the findings that text mining found in the film's report; noisy, and never reported.
     """
 
     negatives: float = 0.0
@@ -41,17 +41,17 @@ class Stage:
     """Some epochs on some subsets at one resolution.
 
     Attributes:
-        objective: "label" trains the classifier; "denoise" trains its filters to restore a film from a noisy one with
-            holes, without a label (Vincent et al. 2008).
-        subsets: none means all.
-        apart_from: a patient with any film in these subsets trains nothing in this stage, so that it is the same
-            whichever of their patients are held out.
-        films_per_epoch: how many are drawn; 0 means as many as there are.
+        objective: "label" trains the classifier; "denoise" trains its filters to restore a film from a noisy one
+            with holes, without a label (Vincent et al. 2008).
+        subsets: empty for all.
+        apart_from: a patient with any film in these subsets never trains in this stage, so that the stage is the
+            same whichever of those patients are held out.
+        films_per_epoch: number of films drawn; 0 for the number of films that exist.
         averaging: decay of the running average of weights that is validated and released; 0 for none.
-        negative_weights: how often a negative film of a class is drawn against the others.
-        subset_shares: which share of the films drawn is of a subset, half of it positive; subsets that are not named
-            share the rest.
-        teacher: share of the soft targets, where they are given, against the labels.
+        negative_weights: by class, how often a negative film is drawn relative to the others.
+        subset_shares: by subset, its share of the films drawn, half of it positive; the other subsets share the
+            rest.
+        teacher: share of the soft targets, if given, against the labels.
         patience: epochs without a better monitored figure before the stage ends early; 0 for never.
     """
 
@@ -81,8 +81,8 @@ class Recipe:
     """A whole training.
 
     Attributes:
-        monitor: figure of the validation films that chooses a stage's checkpoint; "last" chooses nothing, and then no
-            film is spent on validation.
+        monitor: figure of the validation films that chooses a stage's checkpoint; "last" takes the last one, and
+            then no film is spent on validation.
         split: folds of patients, or a share of films for a random split by image.
     """
 
@@ -95,12 +95,12 @@ class Recipe:
 
 
 def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Return a recipe of the package by name, or any by path, with `key=value` settings over it.
+    """Return a recipe, by its name in the package or by path, with `key=value` settings over it.
 
     A key is dotted: `seed`, `split.test_folds`, `stage.NAME.epochs` or `stage.*.batch_size`; a value is TOML.
 
     Raises:
-        RecipeError: there is no such recipe or key, or a value does not suit.
+        RecipeError: the recipe or a key does not exist, or a value is not valid.
     """
     path, document = recipe_document(name_or_path)
     for override in overrides:
@@ -117,10 +117,10 @@ def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def recipe_document(name_or_path: str) -> tuple[Path, dict[str, Any]]:
-    """Return the file of a recipe, the package's by name or any by path, and what it holds.
+    """Return the file of a recipe, by its name in the package or by path, and its contents.
 
     Raises:
-        RecipeError: there is none, or it is not TOML.
+        RecipeError: the file does not exist, or is not TOML.
     """
     bundled = RECIPES / f"{name_or_path}.toml"
     path = bundled if bundled.is_file() else Path(name_or_path)
@@ -137,7 +137,7 @@ def assignment(override: str) -> tuple[list[str], Any]:
     """Return the parts of the key and the value of `key=value`; a value is TOML, or a bare word.
 
     Raises:
-        RecipeError: it assigns nothing.
+        RecipeError: `override` is not an assignment.
     """
     key, separator, text = override.partition("=")
     if not separator:
@@ -164,7 +164,7 @@ def tuples(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(recipe: Recipe) -> None:
-    """Raise RecipeError for values that would fail late or train nothing."""
+    """Raise RecipeError for values that would fail late or leave nothing to train."""
     if not recipe.stages or recipe.stages[-1].objective != "label":
         raise RecipeError("the last stage of a recipe trains the label")
     names = [stage.name for stage in recipe.stages]

@@ -1,4 +1,4 @@
-"""What a training was, in its folder: nothing else may be written there, and every figure can be traced."""
+"""The record of a training in its folder: it keeps other trainings out, and traces every figure to its training."""
 
 import hashlib
 import json
@@ -23,15 +23,15 @@ class RunError(Exception):
     """The run folder holds another training."""
 
 
-def record_run(run: Path, prepared: Prepared, split: Split, said: Mapping[str, Any]) -> None:
-    """Write what a training is into its folder, or check that it is the one that the folder already holds.
+def record_run(run: Path, prepared: Prepared, split: Split, contents: Mapping[str, Any]) -> None:
+    """Write the description of a training into its folder, or check that the folder holds the same training.
 
-    `said` is whatever else tells it from another training, its recipe first.
+    `contents` are all other values that identify the training, its recipe first.
 
     Raises:
         RunError: the folder holds another one.
     """
-    document = plain(dict(said)) | {"data": prepared.digest, "split": sides_document(split)}
+    document = plain(dict(contents)) | {"data": prepared.digest, "split": sides_document(split)}
     path = run / RUN
     if path.is_file():
         found = json.loads(path.read_text())
@@ -46,13 +46,13 @@ def record_run(run: Path, prepared: Prepared, split: Split, said: Mapping[str, A
 
 
 def sides_document(split: Split) -> dict[str, Any]:
-    """Return how many films each side of a split has, and a hash that tells which."""
+    """Return the number of films on each side of a split, and a hash that identifies them."""
     sides = {"train": split.train, "validation": split.validation, "test": split.test}
     return {name: {"films": len(rows), "sha256": _rows_sha256(rows)} for name, rows in sides.items()}
 
 
 def commit() -> str:
-    """Return the git commit of this code, with `+changes` where the tree has any; "unknown" outside a repository."""
+    """Return the git commit of this code, with `+changes` if the tree has any; "unknown" outside a repository."""
     here = Path(__file__).parent
     try:
         head = _git(here, "rev-parse", "HEAD")
@@ -62,7 +62,7 @@ def commit() -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return tuples as lists, as JSON will: neither a comparison nor a digest must depend on it."""
+    """Return tuples as lists, as in JSON, so that comparisons and digests do not depend on the difference."""
     return json.loads(json.dumps(value))
 
 

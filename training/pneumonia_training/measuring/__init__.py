@@ -1,1 +1,1 @@
-"""What a network is worth: figures with intervals, baselines, probes, and comparisons."""
+"""Measures networks: figures with intervals, baselines, probes, and comparisons."""

@@ -1,4 +1,4 @@
-"""What needs no network: the trivial baselines that every figure of the network stands beside."""
+"""The trivial baselines without a network, which stand next to every figure of the network."""
 
 from typing import Final
 
@@ -20,9 +20,9 @@ _BATCH: Final = 256
 def trivial_baselines(
     prepared: Prepared, rows: NDArray[np.intp], folds: NDArray[np.int64], *, train: NDArray[np.intp] | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Return scores of `rows` by the view tag and by logistic regression on a thumbnail, each where films allow it.
+    """Return scores of `rows` by the view tag and by logistic regression on a thumbnail, if the films allow them.
 
-    The regression is trained on the rows `train` or, without them, for the films of each fold on those of the others.
+    The regression learns from the rows `train`; without them, each fold is scored by a regression on the other folds.
     """
     films = prepared.films.iloc[rows]
     baselines = {}
@@ -60,7 +60,7 @@ def _thumbnails(prepared: Prepared, rows: NDArray[np.intp]) -> NDArray[np.float6
 def _scores(
     features: NDArray[np.float64], labels: NDArray[np.float64], of: NDArray[np.float64], *, penalty: float = 1e-2
 ) -> NDArray[np.float64]:
-    """Return scores by a balanced logistic regression, NaN where it has not both classes to learn from."""
+    """Return scores by a balanced logistic regression; NaN if it does not have both classes to learn from."""
     if len(np.unique(labels)) < 2:
         return np.full(len(of), np.nan)
     x, y = torch.from_numpy(features), torch.from_numpy(labels)

@@ -1,4 +1,4 @@
-"""What is chosen on films and then only applied to others: calibration and operating points."""
+"""Chooses calibration and operating points on some films, to apply them to others."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,12 +22,12 @@ class CalibrationError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What is said of each film.
+    """The model's statements about each film.
 
     Attributes:
         probabilities: calibrated.
-        calls: for each operating point which films count as positive.
-        thresholds: the operating points' thresholds of probability, as they are released.
+        calls: for each operating point, which films count as positive.
+        thresholds: the operating points' thresholds of probability, as released.
     """
 
     logits: Values
@@ -48,17 +48,17 @@ class Chosen:
         return logistic(self.slope * logits + self.intercept)
 
     def applied(self, logits: Values) -> Scores:
-        """Return what is said of films with these logits."""
+        """Return the statements about films with these logits."""
         probabilities = self.probabilities(logits)
         calls = {name: probabilities >= threshold for name, threshold in self.thresholds.items()}
         return Scores(logits=logits, probabilities=probabilities, calls=calls, thresholds=self.thresholds)
 
 
 def choose(logits: Values, labels: Labels) -> Chosen:
-    """Return calibration and operating points from films that are not measured with them.
+    """Return calibration and operating points chosen on these films, which must not measure them as well.
 
     Raises:
-        CalibrationError: there are not positive and negative films, or the logits do not tell them apart.
+        CalibrationError: the films are all of one class, or the logits do not separate the classes.
     """
     if not labels.any() or labels.all():
         raise CalibrationError(
@@ -75,24 +75,24 @@ def choose(logits: Values, labels: Labels) -> Chosen:
 
 
 def cross_fitted(logits: Values, labels: Labels, folds: NDArray[np.int64]) -> Scores:
-    """Return what is said of each film when calibration and thresholds are chosen on the films of the other folds.
+    """Return the scores of each film, with calibration and thresholds chosen on the films of the other folds.
 
-    The thresholds named are those chosen on all films, which are released.
+    The returned thresholds are those chosen on all films, which are released.
     """
     chosen = choose(logits, labels)
     probabilities = np.empty(len(logits))
     calls = {name: np.zeros(len(logits), dtype=np.bool_) for name in chosen.thresholds}
     for fold in np.unique(folds):
         here = folds == fold
-        said = choose(logits[~here], labels[~here]).applied(logits[here])
-        probabilities[here] = said.probabilities
-        for name, call in said.calls.items():
+        scores_here = choose(logits[~here], labels[~here]).applied(logits[here])
+        probabilities[here] = scores_here.probabilities
+        for name, call in scores_here.calls.items():
             calls[name][here] = call
     return Scores(logits=logits, probabilities=probabilities, calls=calls, thresholds=chosen.thresholds)
 
 
 def chosen_in(bundle: Bundle) -> Chosen:
-    """Return a released bundle's calibration and thresholds, the default one first."""
+    """Return a released bundle's calibration and thresholds, the default threshold first."""
     default = bundle.manifest["default_operating_point"]
     points = {str(point["name"]): float(point["threshold"]) for point in bundle.manifest["operating_points"]}
     return Chosen(**asdict(bundle.calibration), thresholds={default: points[default], **points})

@@ -1,4 +1,4 @@
-"""Two bundles on the same films: how sure is it that one is better?"""
+"""Compares two bundles on the same films, with the certainty that one is better."""
 
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ def compare(first: Bundle, second: Bundle, prepared: Prepared, rows: NDArray[np.
     """Return each bundle's figures and `first` minus `second`, with 95 % intervals over the same resampled patients.
 
     Raises:
-        ManifestError: there is no film to compare on.
+        ManifestError: the comparison has no films.
     """
     if not len(rows):
         raise ManifestError("no film to compare on")

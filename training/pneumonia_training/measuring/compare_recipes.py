@@ -1,4 +1,4 @@
-"""Recipes side by side, each by its own cross-validation over the same patients, and the learning curve."""
+"""Compares recipes, each by its cross-validation over the same patients, and gives the learning curve."""
 
 import json
 from collections.abc import Mapping
@@ -22,14 +22,14 @@ GROUPS: Final = ("all", "view AP", "view PA", "against Normal", f"against {NO_OP
 def compare_recipes(
     prepared: Prepared, predictions: Mapping[str, Path], *, subset: str, against: str
 ) -> dict[str, Any]:
-    """Return the AUC of each named table of predictions on the films of a subset, all of which each has to score.
+    """Return the AUC of each named table of predictions on the films of a subset; each table must score all of them.
 
-    Every figure is [value, low, high] with a 95 % interval by patient; `difference` is that of the AUC to the table
-    named `against`, on the same resampled patients. What the folds' folders beside a table say of the trainings is
-    told with it.
+    Every figure is [value, low, high] with a 95 % interval by patient. `difference` is the AUC minus that of the table
+    named `against`, on the same resampled patients. If the folds' folders lie beside a table, the result also describes
+    their trainings.
 
     Raises:
-        ManifestError: a table leaves a film out, scores one twice, or `against` is none of the names.
+        ManifestError: a table leaves a film out or scores one twice, or no table is named `against`.
     """
     if against not in predictions:
         raise ManifestError(f"nothing named {against} to compare with: there are {', '.join(predictions)}")
@@ -64,7 +64,7 @@ def compare_recipes(
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """Return a comparison as a table of Markdown."""
+    """Return a comparison as a Markdown table."""
     groups = list(next(iter(comparison["compared"].values()))["auc"])
     head = ["", "films, positive", *(f"AUC, {group}" for group in groups), f"less *{comparison['against']}*"]
     lines = [head, ["---"] * len(head)]
@@ -92,7 +92,7 @@ def _scores(path: Path, rows: NDArray[np.intp]) -> NDArray[np.float64]:
 
 
 def _training(predictions: Path) -> dict[str, Any]:
-    """Return the recipe and, averaged over the folds, what its last stage trained on; nothing without the folders."""
+    """Return the recipe and the mean number of films in a fold's last stage; empty without the folders."""
     runs = sorted(predictions.parent.glob(f"fold-*/{RUN}"))
     if not runs:
         return {}

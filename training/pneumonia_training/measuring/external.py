@@ -1,4 +1,4 @@
-"""Films from elsewhere: read as the node reads them, and measured as far as their labels allow."""
+"""Measures films from elsewhere, read as the node reads them, as far as their labels allow."""
 
 import logging
 from dataclasses import dataclass
@@ -28,8 +28,8 @@ class ExternalSet:
     """The readable films of a manifest.
 
     Attributes:
-        unreadable: path and reason of each film that cannot be read, and so is not scored.
-        patients_known: whether the manifest says which films are of one patient.
+        unreadable: path and reason of each film that cannot be read, and so gets no score.
+        patients_known: whether the manifest says which films belong to one patient.
     """
 
     prepared: Prepared
@@ -39,17 +39,17 @@ class ExternalSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExternalMeasurement:
-    """An external set's figures, as JSON will state them and as plots need them."""
+    """An external set's figures, for JSON and for plots."""
 
     measurement: Measurement
     document: dict[str, Any]
 
 
 def read_external(manifest: Path) -> ExternalSet:
-    """Return the films of a CSV with `path`, beside the manifest, and `label`, 0 or 1.
+    """Return the films of a CSV with `path`, relative to the manifest, and `label`, 0 or 1.
 
-    `group` names the patient; without it each film counts as a patient of its own, and intervals are too narrow where
-    patients have several. `negative_class`, `view`, `age`, `sex` and `boxes` are as in `prepare`.
+    `group` names the patient. Without it each film counts as a different patient, and intervals are too narrow if
+    patients have several films. `negative_class`, `view`, `age`, `sex` and `boxes` are as in `prepare`.
 
     Raises:
         ManifestError: a column is missing, a label is neither 0 nor 1, or no film can be read.
@@ -61,7 +61,7 @@ def read_external(manifest: Path) -> ExternalSet:
     for row, path in enumerate(table["path"]):
         try:
             picture = film_input(manifest.parent / path)
-        except Exception as error:  # noqa: BLE001 - decoders of other makers meet any file that a user names
+        except Exception as error:  # noqa: BLE001 - other makers' decoders read any file that a user names
             unreadable.append({"path": str(path), "reason": f"{type(error).__name__}: {error}"})
             continue
         images[len(kept)] = np.rint(picture * 255).astype(np.uint8)

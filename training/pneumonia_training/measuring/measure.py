@@ -1,4 +1,4 @@
-"""Measure a network on held-out patients, beside what needs no network at all."""
+"""Measures a network on held-out patients, next to baselines that need no network."""
 
 import json
 import logging
@@ -55,12 +55,12 @@ _SAME_LOGIT: Final = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Films, what was said of them, and every figure over them.
+    """Films, their scores, and every figure over them.
 
     Attributes:
         rows: the films' rows among the prepared ones, in the order of `films` and `scores`.
         baselines: scores of the same films by the trivial baselines.
-        folds: how many networks shared the films among them.
+        folds: number of networks that shared the films among them.
     """
 
     rows: NDArray[np.intp]
@@ -87,7 +87,7 @@ def measure_films(
 
 
 def training_rows_like(prepared: Prepared, split: Split) -> NDArray[np.intp]:
-    """Return the training rows of the subsets that are tested on: what a baseline may learn from."""
+    """Return the training rows in the subsets of the test: a baseline may learn from them."""
     tested = prepared.films["subset"].iloc[split.test].unique()
     return split.train[prepared.films["subset"].iloc[split.train].isin(tested).to_numpy()]
 
@@ -96,8 +96,8 @@ def read_predictions(path: Path, prepared: Prepared) -> pd.DataFrame:
     """Return the predictions of a cross-validation (`row`, `fold`, `logit`), sorted by fold and row.
 
     Raises:
-        ManifestError: the table is not one, names a film twice or one that there is not, or a patient lies in two
-            folds.
+        ManifestError: the table is not valid, names a film twice or one that does not exist, or a patient lies in
+            two folds.
     """
     table = pd.read_csv(path)
     if not {"row", "fold", "logit"} <= set(table.columns):
@@ -116,10 +116,10 @@ def read_predictions(path: Path, prepared: Prepared) -> pd.DataFrame:
 
 
 def measure_crossvalidation(prepared: Prepared, predictions: Path) -> Measurement:
-    """Measure a cross-validation, each film by a network, a calibration and thresholds that its patient had no part in.
+    """Measure a cross-validation: no film's patient had a part in its network, calibration or thresholds.
 
-    The probes and the pointing game need the folds' networks, which are looked for beside the table, where
-    `crossvalidate` leaves them; without them these figures are left out.
+    The probes and the pointing game need the folds' networks, which `crossvalidate` leaves beside the table; without
+    them these figures are left out.
     """
     table = read_predictions(predictions, prepared)
     rows, folds = table["row"].to_numpy(dtype=np.intp), table["fold"].to_numpy(dtype=np.int64)
@@ -144,7 +144,7 @@ def measure_crossvalidation(prepared: Prepared, predictions: Path) -> Measuremen
 
 
 def fold_networks(folder: Path, rows: NDArray[np.intp], folds: NDArray[np.int64]) -> list[Part]:
-    """Return each fold's network with its rows, nothing if one is missing."""
+    """Return each fold's network with its rows; an empty list if one is missing."""
     parts = []
     for fold in np.unique(folds):
         stages = sorted(folder.glob(f"fold-{fold}/*/{STAGE}"), key=lambda path: int(path.parent.name.split("-")[0]))
@@ -156,7 +156,7 @@ def fold_networks(folder: Path, rows: NDArray[np.intp], folds: NDArray[np.int64]
 
 
 def _looks(prepared: Prepared, parts: Sequence[Part]) -> dict[str, Any]:
-    """Return what the networks go by; the pointing game is null where no positive film has boxes."""
+    """Return where the networks look; the pointing game is null if no positive film has boxes."""
     films = prepared.films.iloc[np.concatenate([part.rows for part in parts])]
     labels, patients = films["label"].to_numpy() == 1, films["group"].to_numpy(dtype=np.str_)
     of_boxed = [Part(part.backend, part.rows[boxed(prepared.films.iloc[part.rows])]) for part in parts]
@@ -173,8 +173,8 @@ def _looks(prepared: Prepared, parts: Sequence[Part]) -> dict[str, Any]:
 def evaluate(films: pd.DataFrame, scores: Scores, *, baselines: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
     """Return every figure over these films, each as [value, low, high] with a 95 % interval by patient.
 
-    Where all films are positive, or all negative, only the recall or the specificity says something; every other
-    figure is then null.
+    If all films are positive, or all negative, only the recall or the specificity has a meaning; every other figure is
+    then null.
     """
     labels = films["label"].to_numpy() == 1
     patients = films["group"].to_numpy(dtype=np.str_)
@@ -225,7 +225,7 @@ def evaluate(films: pd.DataFrame, scores: Scores, *, baselines: Mapping[str, NDA
 
 
 def groups_of_films(films: pd.DataFrame, labels: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
-    """Return which films belong to each subgroup that there are any of."""
+    """Return a mask of the films of each subgroup that is not empty."""
 
     def rows(column: str, value: str) -> NDArray[np.bool_]:
         return np.asarray(films[column] == value, dtype=np.bool_)
@@ -250,7 +250,7 @@ def groups_of_films(films: pd.DataFrame, labels: NDArray[np.bool_]) -> dict[str,
 
 
 def age_in_years(age: str) -> float:
-    """Return an age as DICOM or a plain number states it; NaN where none is stated or nobody was ever so old."""
+    """Return an age given in DICOM's form or as a plain number; NaN if it is missing or implausible."""
     match = _AGE.fullmatch(age.strip())
     if match is None:
         return float("nan")
@@ -259,14 +259,14 @@ def age_in_years(age: str) -> float:
 
 
 def _before_and_after(figure: Figure, scores: Scores, estimate: Callable[..., Any]) -> dict[str, Any]:
-    """Return a figure of probabilities before and after calibration."""
+    """Return a figure of the probabilities before and after calibration."""
     return {"before": estimate(figure, logistic(scores.logits)), "after": estimate(figure, scores.probabilities)}
 
 
 def _bins(
     probabilities: NDArray[np.float64], labels: NDArray[np.bool_], patients: NDArray[np.str_]
 ) -> list[dict[str, Any]]:
-    """Return the filled bins of a reliability diagram; none where the films are all of one class."""
+    """Return the filled bins of a reliability diagram; an empty list if the films are all of one class."""
     if labels.all() or not labels.any():
         return []
     films, predicted, _ = reliability(probabilities, labels)

@@ -1,4 +1,4 @@
-"""The training films once more, as whole files: does it change the score how a film came?"""
+"""Measures the training films again as whole files: does a score depend on the form in which a film came?"""
 
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ from pneumonia_training.measuring.probes import Part, predict
 def measure_originals(
     prepared: Prepared, recipe: Recipe, predictions: Path, manifest: Path, chosen: Chosen
 ) -> dict[str, Any]:
-    """Return what the networks of a cross-validation say of films in another form, beside the prepared one.
+    """Return the scores of a cross-validation's networks for films in another form, next to those of the prepared form.
 
-    `manifest` is a CSV with `path`, `label` and `image_id`; a film counts if one of the recipe's last stage has its
-    image id. Each is scored, in both forms, by the fold's network that has not seen its patient. Decisions are at the
+    `manifest` is a CSV with `path`, `label` and `image_id`; a film counts if a film of the recipe's last stage has the
+    same image id. The fold's network that has not seen its patient scores it in both forms. Decisions are at the
     default operating point of `chosen`.
 
     Raises:
-        ManifestError: no film of the manifest is among the prepared ones, or the folds' networks are not there.
+        ManifestError: no film of the manifest is among the prepared ones, or the folds' networks are missing.
     """
     external = read_external(manifest)
     if "image_id" not in external.prepared.films:

@@ -1,4 +1,4 @@
-"""Where a network looks: the score without the film's centre or border, and where its map is highest."""
+"""Shows where a network looks: the score without the film's centre or border, and the place of its map's maximum."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +23,14 @@ Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class Part(NamedTuple):
-    """Rows of prepared films and the network that answers for them."""
+    """Rows of prepared films, and the network that scores them."""
 
     backend: Backend
     rows: NDArray[np.intp]
 
 
 def predict(images: NDArray[np.uint8], parts: Sequence[Part], change: Change | None = None) -> NDArray[np.float64]:
-    """Return the logits of each part's films, in the parts' order; `change` acts on the inputs first."""
+    """Return the logits of each part's films, in the parts' order; `change` first alters the inputs."""
     logits = [
         part.backend.logits(inputs if change is None else change(inputs))
         for part in parts
@@ -51,12 +51,12 @@ def _batches(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Iterator[NDAr
 
 
 def border_only(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return films whose centre is blanked with their border's mean: nothing of the centre is left."""
+    """Return films whose centre is replaced with their border's mean."""
     return _blanked(inputs, _centre())
 
 
 def centre_only(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return films whose border is blanked with their centre's mean: nothing of the border is left."""
+    """Return films whose border is replaced with their centre's mean."""
     return _blanked(inputs, ~_centre())
 
 
@@ -76,27 +76,27 @@ def _centre() -> NDArray[np.bool_]:
 def shortcut_probes(
     images: NDArray[np.uint8], parts: Sequence[Part], labels: NDArray[np.bool_], patients: NDArray[np.str_]
 ) -> dict[str, Any]:
-    """Return the AUC of the network that sees the border only, and of the one that sees all but the border."""
-    said = {
+    """Return the AUC of the network when it sees only the border, and when it sees everything except the border."""
+    probes = {
         "border only": predict(images, parts, border_only),
         "border masked": predict(images, parts, centre_only),
     }
     return {
         "border": BORDER,
-        "auc": {name: bootstrap(auc, logits, labels, patients).as_list() for name, logits in said.items()},
+        "auc": {name: bootstrap(auc, logits, labels, patients).as_list() for name, logits in probes.items()},
     }
 
 
 def boxed(films: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which films are positive and have boxes."""
+    """Return a mask of the films that are positive and have boxes."""
     return np.asarray((films["label"] == 1) & (films["boxes"] != ""), dtype=np.bool_)
 
 
 def pointing_game(films: pd.DataFrame, maps: NDArray[np.float32]) -> dict[str, Any]:
     """Return how often a map is highest inside a box of its film (Zhang et al. 2016, without their tolerance).
 
-    `films` are boxed ones, at least one. The baseline is the one fixed point that lies in most of these very films'
-    boxes, which favours the baseline.
+    `films` are films with boxes, at least one. The baseline is the fixed point that lies in the most films' boxes,
+    chosen on these same films, which favours the baseline.
     """
     boxes = [json.loads(text) for text in films["boxes"]]
     hits = np.array([_inside(of, *np.array(peak(of_film))) for of, of_film in zip(boxes, maps, strict=True)])
@@ -116,13 +116,13 @@ def pointing_game(films: pd.DataFrame, maps: NDArray[np.float32]) -> dict[str, A
 
 
 def peak(of_film: NDArray[np.float32]) -> tuple[float, float]:
-    """Return the centre of the highest cell of a map as x and y, shares of the film's width and height."""
+    """Return the centre of the highest cell of a map as x and y, in shares of the film's width and height."""
     row, column = np.unravel_index(int(of_film.argmax()), of_film.shape)
     return (float(column) + 0.5) / of_film.shape[1], (float(row) + 0.5) / of_film.shape[0]
 
 
 def best_point(boxes: Sequence[Sequence[Sequence[float]]]) -> tuple[list[float], NDArray[np.bool_]]:
-    """Return the point of a 56 x 56 grid that lies in most films' boxes, and for each film whether it does."""
+    """Return the point of a 56 x 56 grid that lies in the most films' boxes, and for each film whether it does."""
     steps = (np.arange(BOX_GRID) + 0.5) / BOX_GRID
     x, y = np.meshgrid(steps, steps)
     inside = np.stack([_inside(of, x, y) for of in boxes])

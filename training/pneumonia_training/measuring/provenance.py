@@ -1,4 +1,4 @@
-"""Which network was measured on which films, and what there is to doubt about it."""
+"""Describes which network was measured on which films, and the doubts about it."""
 
 import json
 from dataclasses import asdict
@@ -19,12 +19,12 @@ from pneumonia_training.measuring.measure import age_in_years
 
 
 def bundle_document(bundle: Bundle) -> dict[str, str]:
-    """Return what names a bundle."""
+    """Return the identity of a bundle."""
     return {"name": bundle.name, "version": bundle.version, "status": bundle.status, "digest": bundle.digest}
 
 
 def films_document(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, Any]:
-    """Return how many films, positive films and patients there are, of which subsets, and of whom."""
+    """Return the numbers of films, positive films and patients, with subsets, views, ages and sexes."""
     films = prepared.films.iloc[rows]
     subsets = films.groupby("subset")["label"].agg(["size", "sum"])
     ages = np.array([age_in_years(str(age)) for age in films["age"]], dtype=np.float64)
@@ -60,13 +60,13 @@ def hold_out_document(prepared: Prepared, recipe: Recipe, split: Split) -> dict[
 
 
 def split_by(prepared: Prepared, recipe: Recipe | None = None) -> str:
-    """Return "patient", or "image" where the recipe splits so or the films' patients are not known."""
+    """Return "patient", or "image" if the recipe splits so or the films' patients are not known."""
     by_image = recipe is not None and not isinstance(recipe.split, SplitRule)
     return "image" if by_image else prepared.split_unit
 
 
 def crossvalidation_document(prepared: Prepared, rows: NDArray[np.intp], *, folds: int) -> dict[str, Any]:
-    """Return what a cross-validation measured: every film by a network that had not seen its patient."""
+    """Return the description of a cross-validation: no film's network had seen its patient."""
     return {
         "by": split_by(prepared),
         "kind": "cross-validation",
@@ -76,10 +76,10 @@ def crossvalidation_document(prepared: Prepared, rows: NDArray[np.intp], *, fold
 
 
 def recorded_run(checkpoint: Path, prepared: Prepared, split: Split) -> dict[str, Any] | None:
-    """Return what the checkpoint's run folder says of the training; None where the checkpoint came without one.
+    """Return the record of the training in the checkpoint's run folder; None for a checkpoint without one.
 
     Raises:
-        CheckpointError: it was trained on other films, or on another side of the split, than it is to be measured on.
+        CheckpointError: the training used other films, or the split to measure on differs from its split.
     """
     path = checkpoint.parent.parent / RUN
     if not path.is_file():
@@ -97,7 +97,7 @@ def recorded_run(checkpoint: Path, prepared: Prepared, split: Split) -> dict[str
 
 
 def doubts(bundle: Bundle, prepared: Prepared, recipe: Recipe | None) -> list[str]:
-    """Return what speaks against measuring this bundle on the test films of a recipe, or on all films."""
+    """Return the reasons that speak against measuring this bundle on the test films of a recipe, or on all films."""
     training = bundle.manifest.get("training", {})
     if training.get("data") != prepared.digest:
         return ["The bundle was trained on other prepared films: whether it has seen these patients is not known here."]

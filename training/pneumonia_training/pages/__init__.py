@@ -1,1 +1,1 @@
-"""What people look at: plots and the evaluation page."""
+"""The pages for people: plots and the evaluation page."""

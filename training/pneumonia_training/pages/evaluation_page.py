@@ -1,4 +1,4 @@
-"""The evaluation as one page of HTML that needs nothing from outside: tables and plots are in the file itself."""
+"""The evaluation as one self-contained page of HTML: tables and plots are inside the file."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -258,7 +258,7 @@ def _unreadable(document: Mapping[str, Any]) -> str:
 
 
 def known(estimate: Estimate) -> bool:
-    """Return whether the films allowed a figure."""
+    """Return whether the figure could be computed from the films."""
     return estimate[0] is not None
 
 

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that needs nothing from outside."""
+"""The plots of the report, as self-contained SVG."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ MODEL: Final = "#1f4e9e"
 OTHERS: Final = ("#b0641b", "#5d6b78", "#7a4a8c")
 _GRID: Final = np.linspace(0, 1, 101)
 _STYLE: Final[dict[str, Any]] = {
-    "svg.hashsalt": "pneumonia",  # the same figures make the same bytes
+    "svg.hashsalt": "pneumonia",  # the same figures give the same bytes
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.edgecolor": "#8a949e",

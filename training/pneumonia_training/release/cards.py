@@ -21,11 +21,11 @@ _CHANGES: Final = ("accuracy", "precision", "recall", "specificity")
 
 
 def update_cards(repository: Path, bundle: Path) -> list[Path]:
-    """Renew the generated blocks of both cards; return the cards' paths.
+    """Update the generated blocks of both cards; return the cards' paths.
 
     Raises:
-        BundleError: the bundle is not whole.
-        KeyError: a card names a block that there is not.
+        BundleError: the bundle is damaged.
+        KeyError: a card names an unknown block.
     """
     cards = {
         repository / MODEL_CARD: bundle_blocks(bundle),
@@ -37,7 +37,7 @@ def update_cards(repository: Path, bundle: Path) -> list[Path]:
 
 
 def updated(card: str, blocks: Mapping[str, str]) -> str:
-    """Return a card with each block between `<!-- generated: NAME -->` and `<!-- end -->` renewed."""
+    """Return a card with each block between `<!-- generated: NAME -->` and `<!-- end -->` replaced."""
     return _BLOCK.sub(lambda found: f"<!-- generated: {found[1]} -->\n{blocks[found[1]]}\n<!-- end -->", card)
 
 

@@ -1,4 +1,4 @@
-"""Release a trained network: weights, graph, golden inputs, figures and the manifest that seals them."""
+"""Releases a trained network: weights, graph, golden inputs, figures and the manifest that seals them."""
 
 import json
 from collections.abc import Sequence
@@ -67,14 +67,14 @@ ATTRIBUTIONS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """What a person decides about a release."""
+    """A person's decisions about a release."""
 
     name: str
     version: str
     status: Literal["demonstration", "research", "cleared"]
-    commit: str = ""  # that the training ran at; else the one that the run folder names
-    remarks: str = ""  # whatever of the training the recipe does not say
-    attributions: tuple[str, ...] = ()  # of films beside RSNA's and NIH's
+    commit: str = ""  # of the code that trained it; by default the one in the run folder
+    remarks: str = ""  # facts about the training that the recipe does not hold
+    attributions: tuple[str, ...] = ()  # of films other than RSNA's and NIH's
 
 
 class ExportError(Exception):
@@ -95,17 +95,18 @@ def export(
     """Write a bundle into `bundles`/<name>-<version> and return it, loaded and verified on both runtimes.
 
     Without `crossvalidation` the recipe's split holds: calibration and operating points are chosen on its validation
-    films and measured on its test films. With it, the table of predictions that a cross-validation left, they are
-    chosen on all of these, and measured with calibration and thresholds of the other folds.
+    films and measured on its test films. `crossvalidation` is the table of predictions that a cross-validation left.
+    With it, calibration and operating points are chosen on all its films, and each film is measured with those of the
+    other folds.
 
-    The checkpoint is of this package, or of any Lightning training of the same network; `external` are manifests of
-    films from elsewhere that the bundle is measured on, too; `originals` is one of training films in another form, for
-    which the cross-validation's networks have to be there (see `measure_originals`).
+    The checkpoint comes from this package, or from any Lightning training of the same network. `external` are manifests
+    of films from elsewhere to measure on as well. `originals` is a manifest of training films in another form; it needs
+    the cross-validation's networks (see `measure_originals`).
 
     Raises:
-        CheckpointError: the checkpoint cannot be released, or was trained by another split.
+        CheckpointError: the checkpoint cannot be released, or was trained with another split.
         ExportError: the recipe leaves no film to choose or to measure on.
-        CalibrationError: the films that are chosen on do not allow it.
+        CalibrationError: the films for the choice do not allow it.
     """
     split = split_films(prepared, recipe)
     if crossvalidation is None and not (len(split.validation) and len(split.test)):
@@ -121,7 +122,7 @@ def export(
     np.save(folder / GOLDEN, golden_pictures(), allow_pickle=False)
     golden = _golden_logits(weights)
 
-    # A first manifest, with no more than the graph needs to be run by the node's own runtime.
+    # A first manifest, with only what the node's runtime needs to run the graph.
     (folder / METRICS).unlink(missing_ok=True)
     _write_manifest(folder, _manifest(folder, release, golden, Chosen(slope=1, intercept=0, thresholds={"half": 0.5})))
     backend = open_backend(load_bundle(folder), "onnxruntime", "cpu")
@@ -157,12 +158,12 @@ def export(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Evidence:
-    """What a release is chosen and measured on.
+    """The basis of a release's choices and figures.
 
     Attributes:
-        test: figures, as `metrics.json` states them.
-        reference: rows of films as they come in practice.
-        probabilities: of films that the network has not trained on.
+        test: figures, as in `metrics.json`.
+        reference: rows of films in the mix of clinical practice.
+        probabilities: of films on which the network was not trained.
     """
 
     chosen: Chosen
@@ -201,7 +202,7 @@ def _crossvalidation(prepared: Prepared, recipe: Recipe, split: Split, predictio
 
 
 def _external(manifest: Path, backend: Backend, chosen: Chosen) -> dict[str, Any]:
-    """Return an external set's figures without its files' names, which may be a site's own."""
+    """Return an external set's figures without its file names, which may identify a site."""
     document = measure_external(read_external(manifest), backend, chosen).document
     return document | {"unreadable": len(document["unreadable"])}
 
@@ -230,7 +231,7 @@ def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _golden_logits(weights: dict[str, torch.Tensor]) -> list[float]:
-    """Return the golden logits as PyTorch computes them: the other runtime has to find the same."""
+    """Return the golden logits computed by PyTorch; the other runtime has to match them."""
     network = pneumonia_resnet18()
     network.load_state_dict(weights)
     inputs = torch.from_numpy(golden_pictures().astype(np.float32) / np.float32(255))
@@ -240,7 +241,7 @@ def _golden_logits(weights: dict[str, torch.Tensor]) -> list[float]:
 
 
 def _reference(images: NDArray[np.uint8], rows: NDArray[np.intp], probabilities: NDArray[np.float64]) -> dict[str, Any]:
-    """Return what inputs and probabilities look like on the natural sample: the yardstick for drift in service."""
+    """Return the distributions of inputs and probabilities on the natural sample, to compare with those in service."""
     moments = np.array([(film.mean(), film.std()) for film in (images[row] / 255 for row in rows)])
 
     def quantiles(values: NDArray[np.float64]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Synthetic pictures that a bundle's runtimes are checked with at every start: arithmetic, never a patient's pixels."""
+"""Computed pictures that check a bundle's runtimes at every start; they contain no patient's pixels."""
 
 from typing import Final
 
@@ -12,7 +12,7 @@ GOLDEN_COUNT: Final = 6
 def golden_pictures() -> NDArray[np.uint8]:
     """Return the pictures, shape (6, 224, 224): chests with more and more opacity, and one of noise.
 
-    The bundle stores them: another machine's arithmetic need not make the same bytes.
+    The bundle stores them, since another machine's arithmetic may give other bytes.
     """
     chests = [_chest(opacity=0.09 * number, side=0.32 if number % 2 else 0.68) for number in range(GOLDEN_COUNT - 1)]
     noise = np.random.default_rng(20250301).integers(0, 256, size=(INPUT_SIDE, INPUT_SIDE), dtype=np.uint8)

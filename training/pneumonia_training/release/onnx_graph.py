@@ -1,6 +1,6 @@
-"""The network as an ONNX graph that holds no weights: it points at those in the safetensors file.
+"""The network as an ONNX graph without weights: it points at those in the safetensors file.
 
-Written by hand rather than traced: twenty convolutions are easier to read here than in an exporter's output, and the
+It is written by hand and not traced: twenty convolutions are easier to read here than in an exporter's output, and the
 graph cannot change with the exporter's version.
 """
 
@@ -16,12 +16,12 @@ from pneumonia_model.prediction import MAP_SIDE
 from pneumonia_model.preprocessing import INPUT_SIDE
 
 OPSET: Final = 17
-IR_VERSION: Final = 8  # of ONNX 1.12: any runtime of the last years reads it
+IR_VERSION: Final = 8  # of ONNX 1.12, which any runtime of recent years can read
 
 
 @dataclass(slots=True)
 class _Graph:
-    """Nodes and weights as they come, in order of evaluation."""
+    """Nodes and weights, in order of evaluation."""
 
     header: dict[str, Any]
     first_byte: int
@@ -50,7 +50,7 @@ class _Graph:
     def convolution(
         self, source: str, name: str, norm: str, *, kernel: int, stride: int = 1, dilation: int = 1, role: str = "out"
     ) -> str:
-        """Add a convolution and its batch normalisation; `role` tells outputs of the same weights apart."""
+        """Add a convolution and its batch normalisation; `role` separates outputs of the same weights."""
         convolved = self.add(
             "Conv",
             [source, self.weight(f"{name}.weight")],
@@ -85,11 +85,11 @@ class _Graph:
 
 
 def write_graph(folder: Path) -> Path:
-    """Write the graph of the weights in `folder` beside them.
+    """Write the graph of the weights in `folder` into the same folder.
 
-    It takes `inputs` (n, 224, 224) and `mapped` (m,), the rows of those films whose map is wanted, and gives `logits`
-    (n,) and `maps` (m, 14, 14). A runtime evaluates a whole graph whichever outputs it is asked for; with no row to map
-    the convolutions that only the maps need have nothing to do (`docs/decisions/0005-maps-on-request.md`).
+    Its inputs are `inputs` (n, 224, 224) and `mapped` (m,), the rows of the films that need a map. Its outputs are
+    `logits` (n,) and `maps` (m, 14, 14). A runtime evaluates a whole graph whichever outputs are requested; if `mapped`
+    is empty, the convolutions that only the maps need have nothing to do (`docs/decisions/0005-maps-on-request.md`).
     """
     header, first_byte = _safetensors_header(folder / WEIGHTS)
     graph = _Graph(header=header, first_byte=first_byte)
@@ -116,7 +116,7 @@ def _add_logits(graph: _Graph, features: str) -> None:
 
 
 def _add_maps(graph: _Graph, features: str) -> None:
-    """Add layer 4 at every place of its input, as `pneumonia_model.network.LogitAndMap` has it."""
+    """Add layer 4 at every place of its input, as in `pneumonia_model.network.LogitAndMap`."""
     features = graph.add("Gather", [features, "mapped"], "mapped.features", axis=0)
     features = graph.block(features, "layer4.0", dilations=(1, 2), role="map")
     graph.shares(graph.block(features, "layer4.1", dilations=(2, 2), role="map"), "maps")
@@ -144,7 +144,7 @@ def _model(graph: _Graph) -> Any:
 
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the entries of a safetensors file and where its data begins."""
+    """Return the entries of a safetensors file and the offset of its data."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return json.loads(file.read(length)), 8 + length

@@ -61,7 +61,7 @@ def upgrade() -> None:
     op.execute("INSERT INTO clock (id, jumps, jumped_seconds) VALUES (1, 0, 0)")
 
 
-# The recipe of the hash is repeated here, not imported: a migration must always do what it did when it was released.
+# The recipe of the hash is repeated here, not imported: a migration must not change after its release.
 # A test compares the two. Should the program's recipe ever change, a later migration has to carry the change.
 
 _BATCH: Final = 1_000
