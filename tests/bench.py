@@ -27,7 +27,7 @@ from scp_node.demo.pacs import StoragePacs
 from scp_node.domain import Finding, ReportedImage, utc_now
 from scp_node.ledger import Analysed, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.opening import upgrade_database
-from scp_node.report import Site, build_overlay, build_report, warm_up
+from scp_node.report import ReportVersion, Site, build_overlay, build_report, warm_up
 from scp_node.report.content.attention import activation_map
 from scp_node.report.objects.drawing import draw, heading
 from scp_node.settings import AnalysisSettings
@@ -171,19 +171,15 @@ def _report(folder: Path, files: list[Path], runs: int) -> Rows:
     display = np.zeros((2048, 2500), np.uint8)
     film.PatientOrientation = []
 
-    def ours() -> None:
-        build_report(study_images=[reported], model=MODEL, site=site, previous=None, at=utc_now())
-
-    def picture() -> None:
-        build_overlay(image=reported, display=display, model=MODEL, site=site, version=1, number=1, at=utc_now())
+    version = ReportVersion(images=[reported], model=MODEL, site=site, at=utc_now())
 
     def drawn() -> NDArray[np.uint8]:
         return draw(display, activation_map(finding.attention), (), above=[heading("AI")], below=[])
 
     ways = {
-        "ours": ours,
+        "ours": lambda: build_report(version),
         "theirs": lambda: plain_report(film, 0.9),
-        "picture": picture,
+        "picture": lambda: build_overlay(version, image=reported, number=1, display=display),
         "their picture": lambda: plain_picture(film, drawn()),
     }
     times: dict[str, list[float]] = {name: [] for name in ways}

@@ -20,7 +20,7 @@ from scp_node.analysis import Picture, Prepared, analyse_file, conclude
 from scp_node.analysis.analyse import picture_file
 from scp_node.domain import Finding, ReportedImage
 from scp_node.inference.served_model import ServedModel
-from scp_node.report import Site, build_overlay, build_report
+from scp_node.report import ReportVersion, Site, build_overlay, build_report
 from scp_node.settings import AnalysisSettings, InferenceSettings, NodeSettings, ReportSettings
 from tests.node import BUNDLE, radiograph
 from tests.scp_node.report.reports import stored
@@ -55,8 +55,9 @@ def example() -> Example:
     )
     model = ServedModel.open(InferenceSettings(bundle=BUNDLE, backend="onnxruntime"))
     image, display = _film(model)
-    report = build_report(study_images=[image], model=model.identity, site=site, previous=None, at=AT)
-    overlay = build_overlay(image=image, display=display, model=model.identity, site=site, version=1, number=1, at=AT)
+    version = ReportVersion(images=[image], model=model.identity, site=site, at=AT)
+    report = build_report(version)
+    overlay = build_overlay(version, image=image, number=1, display=display)
     pixels = dcmread(BytesIO(overlay.file)).pixel_array
     half = cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return Example(report=report.file, picture=half.astype(np.uint8))

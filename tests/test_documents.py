@@ -34,15 +34,13 @@ from scp_node.report import (
 from scp_node.settings import Settings
 from tests.node import BUNDLE
 from tests.scp_node.report.reports import (
-    AT,
-    MODEL,
     POSITIVE,
     PREVIOUS,
-    SITE,
     built,
     radiograph,
     rich_header,
     text_report,
+    version_of,
 )
 
 
@@ -105,21 +103,18 @@ def created() -> dict[str, list[Dataset]]:
     display: dict[str, Any] = {"WindowCenter": "1", "WindowWidth": "2", "RescaleSlope": "1", "RescaleIntercept": "0"}
     rich = radiograph(**(rich_header() | {"Rows": 20, "Columns": 20}), **display, LossyImageCompression="01")
     seen = replace(POSITIVE, attention=np.zeros((14, 14), "<f4").tobytes())
-    shown = {"display": np.zeros((64, 64), np.uint8), "model": MODEL, "site": SITE, "version": 1, "number": 1, "at": AT}
+    picture = np.zeros((64, 64), np.uint8)
     films = (poor, rich)
     region = Region(left=0, top=0, right=1, bottom=1, score=0.5)
     regions = [replace(film, outcome=replace(POSITIVE, regions=(region,))) for film in films]
-    common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
     return {
         "report": [dcmread(BytesIO(built(film, previous=PREVIOUS, incomplete=film is rich).file)) for film in films],
         "text": [dcmread(BytesIO(text_report(film, incomplete=film is rich).file)) for film in films],
-        "presentation state": [read(build_presentation_state(image=film, **common)) for film in regions],
-        "segmentation": [read(build_segmentation(image=film, **common)) for film in regions],
-        "key object": [
-            read(build_key_object(images=[film], pictures=(), report=built(film), **common)) for film in regions
-        ],
+        "presentation state": [read(build_presentation_state(version_of(film), image=film)) for film in regions],
+        "segmentation": [read(build_segmentation(version_of(film), image=film)) for film in regions],
+        "key object": [read(build_key_object(version_of(film), pictures=())) for film in regions],
         "picture": [
-            dcmread(BytesIO(build_overlay(image=replace(film, outcome=seen), **shown).file))  # type: ignore[arg-type]
+            read(build_overlay(version_of(film), image=replace(film, outcome=seen), number=1, display=picture))
             for film in films
         ],
     }

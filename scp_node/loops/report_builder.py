@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import ParamSpec, Protocol
 
 from scp_node.analysis import Picture
 from scp_node.domain import (
@@ -23,6 +21,8 @@ from scp_node.domain import (
 )
 from scp_node.ledger import StudySnapshot
 from scp_node.report import (
+    ObjectKind,
+    ReportVersion,
     Site,
     build_key_object,
     build_overlay,
@@ -35,6 +35,8 @@ from scp_node.settings import ReportSettings
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+
 
 class Pictures(Protocol):
     """Shows stored films; see `scp_node.decoders.DecoderPool`."""
@@ -44,7 +46,7 @@ class Pictures(Protocol):
 
 
 def wants_attention(settings: ReportSettings, finding: Finding) -> bool:
-    """Return whether something that a film with this finding gets shows its activation map."""
+    """Return whether an object that shows the activation map is made of a film with this finding."""
     outlined = settings.presentation_state and settings.attention_region and not settings.flag_only
     return wants_overlay(settings, finding) or (outlined and finding.is_positive)
 
@@ -54,17 +56,6 @@ def wants_overlay(settings: ReportSettings, finding: Finding) -> bool:
     if settings.flag_only or settings.overlay == "none":
         return False
     return settings.overlay == "all" or finding.is_positive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occasion:
-    """One report, and what goes with it is made of."""
-
-    images: Sequence[ReportedImage]
-    report: BuiltReport
-    version: int
-    at: datetime
-    incomplete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,56 +75,47 @@ class ReportBuilder:
         Raises:
             UnreportableHeader: no report can be made of the study's headers.
         """
-        at = self.clock()
-        images = [self._stated(image) for image in snapshot.images]
-        built = build_report(
-            study_images=images,
+        version = ReportVersion(
+            images=[self._to_report(image) for image in snapshot.images],
             model=self.model,
             site=self.site,
+            at=self.clock(),
             previous=snapshot.previous,
-            at=at,
             incomplete=snapshot.incomplete,
         )
-        if built.content_digest == snapshot.previous_content_digest:
-            return built
-        version = snapshot.previous.version + 1 if snapshot.previous else 1
-        occasion = Occasion(images=images, report=built, version=version, at=at, incomplete=snapshot.incomplete)
-        return replace(built, companions=tuple(self._companions(occasion, snapshot.spool_paths)))
+        report = build_report(version)
+        if report.content_digest == snapshot.previous_content_digest:
+            return report
+        return replace(report, companions=tuple(self._companions(version, snapshot.spool_paths)))
 
-    def _companions(self, occasion: Occasion, spool_paths: Sequence[str]) -> Iterator[BuiltObject]:
+    def _companions(self, version: ReportVersion, spool_paths: Sequence[str]) -> Iterator[BuiltObject]:
         """Yield what goes with the report; what cannot be made does not hold it up."""
-        common: dict[str, Any] = {
-            "model": self.model,
-            "site": self.site,
-            "version": occasion.version,
-            "at": occasion.at,
-        }
-        images, settings = occasion.images, self.settings
-        whole: dict[str, Any] = {**common, "incomplete": occasion.incomplete}  # of what speaks for the study
+        settings = self.settings
         if settings.text_sr:
-            yield from _made("text", lambda: build_text_report(images=images, report=occasion.report, **whole))
+            yield from _attempt(ObjectKind.TEXT, build_text_report, version)
         pictures = []
-        for number, (image, path) in enumerate(zip(images, spool_paths, strict=True), start=1):
+        for number, (image, path) in enumerate(zip(version.images, spool_paths, strict=True), start=1):
             if isinstance(image.outcome, Finding) and wants_overlay(settings, image.outcome):
-                pictures += _made("overlay", partial(self._overlay, image, path, number=number, **whole))
+                pictures += _attempt(ObjectKind.OVERLAY, self._overlay, version, image, number, path)
         yield from pictures
-        for image in images:
+        for image in version.images:
             if settings.presentation_state:
                 attention = settings.attention_region and not settings.flag_only
-                build = partial(build_presentation_state, image=image, attention=attention, **common)
-                yield from _made("presentation state", build)
+                yield from _attempt(
+                    ObjectKind.PRESENTATION_STATE, build_presentation_state, version, image=image, attention=attention
+                )
             if settings.segmentation:
-                yield from _made("segmentation", partial(build_segmentation, image=image, **common))
+                yield from _attempt(ObjectKind.SEGMENTATION, build_segmentation, version, image=image)
         if settings.key_object:
-            build = partial(build_key_object, images=images, pictures=pictures, report=occasion.report, **whole)
-            yield from _made("key object", build)
+            yield from _attempt(ObjectKind.KEY_OBJECT, build_key_object, version, pictures=pictures)
 
-    def _stated(self, image: ReportedImage) -> ReportedImage:
+    def _to_report(self, image: ReportedImage) -> ReportedImage:
+        """Return the image without its regions where reports only flag."""
         if self.settings.flag_only and isinstance(image.outcome, Finding):
             return replace(image, outcome=replace(image.outcome, regions=()))
         return image
 
-    def _overlay(self, image: ReportedImage, path: str, **common: Any) -> BuiltObject | None:
+    def _overlay(self, version: ReportVersion, image: ReportedImage, number: int, path: str) -> BuiltObject | None:
         if not isinstance(image.outcome, Finding) or not image.outcome.attention:
             log.warning("no overlay sop_instance_uid=%s reason='no activation map'", image.sop_instance_uid)
             return None
@@ -141,14 +123,16 @@ class ReportBuilder:
         if isinstance(picture, NotAnalysed):
             log.warning("no overlay sop_instance_uid=%s reason=%s", image.sop_instance_uid, picture.reason)
             return None
-        return build_overlay(image=image, display=picture.display, **common)
+        return build_overlay(version, image=image, number=number, display=picture.display)
 
 
-def _made(kind: str, build: Callable[[], BuiltObject | None]) -> list[BuiltObject]:
-    """Return what `build` makes, if it makes anything: the report is what matters, and does not wait for it."""
+def _attempt(
+    kind: ObjectKind, build: Callable[P, BuiltObject | None], *args: P.args, **kwargs: P.kwargs
+) -> list[BuiltObject]:
+    """Return the object that `build` makes, if any: the report does not wait for one that cannot be made."""
     try:
-        made = build()
+        built = build(*args, **kwargs)
     except Exception:
-        log.exception("not made kind=%r", kind)
+        log.exception("not made kind=%r", kind.word)
         return []
-    return [] if made is None else [made]
+    return [] if built is None else [built]

@@ -1,5 +1,6 @@
 """The report of a study as a DICOM Structured Report: values in, bytes out; no sockets, no SQL."""
 
+from scp_node.report.kinds import ObjectKind
 from scp_node.report.objects.key_object import build_key_object
 from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.objects.presentation_state import build_presentation_state
@@ -9,10 +10,13 @@ from scp_node.report.objects.text_sr import build_text_report
 from scp_node.report.site import Site
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES, with_sop_class
 from scp_node.report.source.source import UnreportableHeader
+from scp_node.report.version import ReportVersion
 
 __all__ = [
     "COMPANION_SOP_CLASSES",
     "SOP_CLASSES",
+    "ObjectKind",
+    "ReportVersion",
     "Site",
     "UnreportableHeader",
     "build_key_object",

@@ -9,25 +9,13 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from pydicom.uid import (
-    BasicTextSRStorage,
-    Comprehensive3DSRStorage,
-    ComprehensiveSRStorage,
-    EnhancedSRStorage,
-    GrayscaleSoftcopyPresentationStateStorage,
-    KeyObjectSelectionDocumentStorage,
-    SecondaryCaptureImageStorage,
-    SegmentationStorage,
-)
+from pydicom.uid import ComprehensiveSRStorage, EnhancedSRStorage
 
-SOP_CLASSES: Final = (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage)
-COMPANION_SOP_CLASSES: Final = (  # each is sent as it is, or not
-    SecondaryCaptureImageStorage,
-    BasicTextSRStorage,
-    GrayscaleSoftcopyPresentationStateStorage,
-    SegmentationStorage,
-    KeyObjectSelectionDocumentStorage,
-)
+from scp_node.report.kinds import ObjectKind
+
+SOP_CLASSES: Final = (ObjectKind.REPORT.sop_class_uid, ComprehensiveSRStorage, EnhancedSRStorage)
+# each is sent as it is, or not
+COMPANION_SOP_CLASSES: Final = tuple(kind.sop_class_uid for kind in ObjectKind if kind is not ObjectKind.REPORT)
 
 _PREAMBLE_LENGTH: Final = 132  # PS3.10 Section 7.1: 128 bytes and "DICM"
 _LONG_VRS: Final = frozenset(

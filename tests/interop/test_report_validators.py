@@ -36,7 +36,6 @@ from scp_node.report import (
 from scp_node.report.attributes import dataset
 from scp_node.report.content.wording import INCOMPLETE, image_sentence
 from tests.scp_node.report.reports import (
-    AT,
     FAILED,
     IMAGE,
     LATERAL,
@@ -46,7 +45,6 @@ from tests.scp_node.report.reports import (
     POSITIVE,
     PREVIOUS,
     RADIOGRAPH,
-    SITE,
     built,
     every_item,
     lateral,
@@ -56,6 +54,7 @@ from tests.scp_node.report.reports import (
     said,
     stored,
     text_report,
+    version_of,
 )
 from tests.tools import require
 
@@ -143,15 +142,8 @@ def pictures(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
     for name, image in images:
         for verdict in (POSITIVE, NEGATIVE):
             finding = replace(verdict, attention=np.zeros((14, 14), "<f4").tobytes())
-            made = build_overlay(
-                image=replace(image, outcome=finding),
-                display=np.zeros((64, 64), np.uint8),
-                model=MODEL,
-                site=SITE,
-                version=1,
-                number=1,
-                at=AT,
-            )
+            film = replace(image, outcome=finding)
+            made = build_overlay(version_of(film), image=film, number=1, display=np.zeros((64, 64), np.uint8))
             paths.append(_write(folder, f"{name}-{verdict.verdict}".replace(" ", "-"), made.file))
     return paths
 
@@ -181,15 +173,14 @@ def optional(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> lis
         Region(left=0, top=0, right=1, bottom=1, score=0.4),
     )
     finding = replace(POSITIVE, regions=regions)
-    common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
     images = [(header, radiograph(finding, **attributes)) for header, attributes in HEADERS.items() if header != "poor"]
     images += [(source.stem, stored(source, finding)) for source in _sources(shared_data)]
     paths = []
     for name, image in images:
         made = [
-            build_presentation_state(image=image, **common),
-            build_segmentation(image=image, **common),
-            build_key_object(images=[image], pictures=(), report=built(image), **common),
+            build_presentation_state(version_of(image), image=image),
+            build_segmentation(version_of(image), image=image),
+            build_key_object(version_of(image), pictures=()),
         ]
         paths += [_write(folder, f"{name}-{each.kind}", each.file) for each in made if each is not None]
     return paths
@@ -285,9 +276,8 @@ def test_a_presentation_state_leaves_air_dark(photometric: str, tmp_path: Path) 
     path = tmp_path / "film.dcm"
     film.save_as(path, enforce_file_format=True)
     region = Region(left=0.4, top=0.4, right=0.5, bottom=0.5, score=0.5)
-    made = build_presentation_state(
-        image=stored(path, replace(POSITIVE, regions=(region,))), model=MODEL, site=SITE, version=1, at=AT
-    )
+    image = stored(path, replace(POSITIVE, regions=(region,)))
+    made = build_presentation_state(version_of(image), image=image)
     assert made is not None
     state = _write(tmp_path, "state", made.file)
     done = _run(require("dcmp2pgm"), "-p", state, path, tmp_path / "shown.pgm")
@@ -484,8 +474,7 @@ def test_pixelmed_finds_the_templates_followed(generated: dict[str, Path], tmp_p
 def test_pixelmed_finds_nothing_wrong_with_basic_text_reports_and_key_objects(tmp_path: Path) -> None:
     texts = {f"text {name}": text_report(radiograph(outcome)) for name, outcome in OUTCOMES.items()}
     paths = [_write(tmp_path, name, text.file) for name, text in texts.items()]
-    film = radiograph()
-    key = build_key_object(images=[film], pictures=(), report=built(film), model=MODEL, site=SITE, version=1, at=AT)
+    key = build_key_object(version_of(), pictures=())
     assert key is not None
     errors = dict(_pixelmed(tmp_path, [*paths, _write(tmp_path, "key object", key.file)]))
     assert len(errors) == len(OUTCOMES) + 1

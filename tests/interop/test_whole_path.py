@@ -17,7 +17,7 @@ from scp_node.report import COMPANION_SOP_CLASSES, SOP_CLASSES, build_overlay, w
 from scp_node.settings import DeliverySettings, DestinationSettings
 from tests.conftest import Send
 from tests.node import Node, destination, radiograph
-from tests.scp_node.report.reports import AT, MODEL, POSITIVE, SITE, built
+from tests.scp_node.report.reports import POSITIVE, built, version_of
 from tests.scp_node.report.reports import radiograph as reported_film
 from tests.servers import Orthanc
 from tests.tools import require
@@ -96,7 +96,7 @@ def test_ten_resends_leave_one_instance_and_a_new_version_stands_beside_the_old(
         version=1,
     )
     second = built(film, previous=previous)
-    picture = build_overlay(image=film, display=display, model=MODEL, site=SITE, version=1, number=1, at=AT)
+    picture = build_overlay(version_of(film), image=film, number=1, display=display)
     scu = StorageScu(
         DestinationSettings(name="pacs", ae_title=orthanc.ae_title, host="127.0.0.1", port=orthanc.port),
         calling_ae="PNEUMONIA",

@@ -23,7 +23,7 @@ from scp_node.report import build_overlay
 from scp_node.report.content.wording import percent, short_comment
 from tests import servers
 from tests.node import radiograph
-from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, UNDETERMINED, built, stored
+from tests.scp_node.report.reports import LATERAL, NEGATIVE, POSITIVE, UNDETERMINED, built, stored, version_of
 from tests.servers import Orthanc
 from tests.tools import is_ci, require
 from tests.viewer import ohif, pages
@@ -101,7 +101,7 @@ def test_the_picture_is_shown_as_it_was_drawn(archive: Orthanc, address: str, tm
     assert isinstance(display, Picture)
     ramp = np.linspace(-3, 4, 196, dtype="<f4").tobytes()
     seen = replace(image, outcome=replace(POSITIVE, attention=ramp))
-    overlay = build_overlay(image=seen, display=display.display, model=MODEL, site=SITE, version=1, number=1, at=AT)
+    overlay = build_overlay(version_of(seen), image=seen, number=1, display=display.display)
     archive.store(overlay.file)
     with ohif.browser() as driver:
         screen = ohif.Screen(driver, address, study)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from pydicom.dataset import Dataset
 
-from scp_node.domain import ModelIdentity, ReportedImage
 from scp_node.report import codes
 from scp_node.report.content.image_library import image_library
 from scp_node.report.content.items import (
@@ -25,36 +24,30 @@ from scp_node.report.site import Site
 from scp_node.report.source.header import procedures
 from scp_node.report.source.source import SourceImage
 from scp_node.report.uids import derived_uid
+from scp_node.report.version import ReportVersion
 
 
-def content(
-    images: Sequence[ReportedImage],
-    sources: Sequence[SourceImage],
-    model: ModelIdentity,
-    site: Site,
-    *,
-    incomplete: bool,
-) -> Dataset:
-    """Return the root of the tree: who observed, what was looked at, each image's result, and the conclusion."""
+def content(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
+    """Return the root of the tree: who observed, the images, each image's result, and the conclusion."""
     groups, seen = [], Counter[str]()
-    for image, source in zip(images, sources, strict=True):
+    for image, source in zip(version.images, sources, strict=True):
         # two images that came under one UID (a conflict) are two groups: viewers merge equal tracking UIDs
         occurrence = str(seen[source.sop_instance_uid])
         seen[source.sop_instance_uid] += 1
         tracking_uid = derived_uid("tracking", source.sop_instance_uid, codes.PNEUMONIA.value, occurrence)
-        groups.append(measurement_group(source, image.outcome, model, tracking_uid))
-        groups += region_groups(source, image.outcome, model, occurrence)
+        groups.append(measurement_group(source, image.outcome, version.model, tracking_uid))
+        groups += region_groups(source, image.outcome, version.model, occurrence)
     distinct = {source.sop_instance_uid: source for source in reversed(sources)}
     return container(
         None,
         codes.IMAGING_MEASUREMENT_REPORT,
         [
             code(HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
-            *observer(site),
+            *observer(version.site),
             *_procedures(sources[0]),
             image_library([*reversed(distinct.values())]),
             container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups),
-            conclusion([image.outcome for image in images], model, incomplete=incomplete),
+            conclusion([image.outcome for image in version.images], version.model, incomplete=version.incomplete),
         ],
         template="1500",
     )

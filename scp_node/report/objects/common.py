@@ -3,28 +3,46 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from io import BytesIO
-from typing import Any
+from typing import Final, Protocol
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from scp_node.domain import Completion, Finding, ModelIdentity, ReportedImage
-from scp_node.report.attributes import code_item, dataset
-from scp_node.report.codes import PROCESSING_EQUIPMENT
+from scp_node.domain import BuiltObject, Completion, Finding, ReportedImage
+from scp_node.report.attributes import code_item, dataset, put
+from scp_node.report.codes import PROCESSING_EQUIPMENT, SOURCE_IMAGE
 from scp_node.report.content.measurements import completion
 from scp_node.report.content.regions import reported_regions
 from scp_node.report.content.wording import INCOMPLETE_SHORT, percent
-from scp_node.report.site import Site
-from scp_node.report.source.header import acquisition_equipment, referenced_requests
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.source.header import acquisition_equipment, local_time, patient_and_study, referenced_requests
 from scp_node.report.source.mending import long_string
 from scp_node.report.source.source import SourceImage
-from scp_node.report.uids import derived_uid
+from scp_node.report.uids import derived_uid, digest
+from scp_node.report.version import ReportVersion
+
+MAY_BE_INCOMPLETE: Final = "study may be incomplete"  # in the keys of UIDs
+
+
+class Instance(Protocol):
+    """What an object refers to: a film, or another object."""
+
+    @property
+    def sop_class_uid(self) -> str:
+        """Return its SOP Class UID."""
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Return its SOP Instance UID."""
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Return the Series Instance UID of its series."""
 
 
 @contextmanager
@@ -35,100 +53,50 @@ def quiet_pydicom() -> Iterator[None]:
         yield
 
 
-def series(modality: str, uid: str, number: int, description: str) -> dict[str, Any]:
-    """Return the attributes of a series of ours; `description` ends with what is the same in all of its instances."""
-    return {
-        "Modality": modality,
-        "SeriesInstanceUID": uid,
-        "SeriesNumber": number,
-        "SeriesDescription": long_string(description),
-    }
+def envelope(kind: ObjectKind, version: ReportVersion, source: SourceImage, key: Sequence[str]) -> Dataset:
+    """Return the attributes that an object has whatever its content is: patient, study, series, equipment, identity.
 
-
-def equipment(site: Site, model: ModelIdentity, source: SourceImage) -> dict[str, Any]:
-    """Return who made the object, and what contributed to it: the device that took the film, and the model.
-
-    The model's Device UID (0018,1002) is derived from the digest of its bundle: other weights are another device (PS3.3
-    Sections C.7.5.1 and C.12.1).
+    Args:
+        kind: the row that the series and the SOP class are taken from.
+        version: of the report that the object belongs to.
+        source: the film that patient, study, acquisition device and time zone are taken from.
+        key: tells the object from all others of its kind, see `study_key` and `image_key`.
     """
-    contributed = dataset(
-        PurposeOfReferenceCodeSequence=[code_item(PROCESSING_EQUIPMENT)],
-        Manufacturer=long_string(model.manufacturer or site.manufacturer),
-        ManufacturerModelName=long_string(model.name),
-        SoftwareVersions=long_string(model.version),
-        DeviceUID=derived_uid("model", model.digest),
-        ContributionDescription="Probability of pneumonia, computed by a neural network",
-    )
-    return {
-        "Manufacturer": site.manufacturer,
-        "ManufacturerModelName": site.model_name,
-        "DeviceSerialNumber": site.installation,
-        "SoftwareVersions": [long_string(site.software_version), long_string(model.bundle)],
-        "ContributingEquipmentSequence": [*acquisition_equipment(source), contributed],
-    }
+    made = patient_and_study(source)
+    made.update(_series(kind, version, source))
+    made.update(_equipment(version, source))
+    made.update(_identity(kind, version, source, key))
+    return made
 
 
-def identity(sop_class_uid: str, sop_instance_uid: str, at: datetime) -> dict[str, Any]:
-    """Return which instance it is, and when it was made; `at` in the zone of the object's other times."""
-    day, time = at.strftime("%Y%m%d"), at.strftime("%H%M%S")
-    return {
-        "SOPClassUID": sop_class_uid,
-        "SOPInstanceUID": sop_instance_uid,
-        "InstanceCreationDate": day,
-        "InstanceCreationTime": time,
-        "ContentDate": day,
-        "ContentTime": time,
-    }
+def study_key(version: ReportVersion, source: SourceImage) -> list[str]:
+    """Return the key of an object that speaks of the whole study."""
+    # the version is in it: a third version that says the same as the first is another object
+    return [content_digest(version, source), str(version.number)]
 
 
-def document(images: Sequence[ReportedImage], first: SourceImage, *, incomplete: bool) -> dict[str, Any]:
-    """Return the attributes of a document about these images that nobody has verified (PS3.3 Section C.17.2).
-
-    It is partial where an analysis failed, and where images of the study may be missing.
-    """
-    failed = any(completion(image.outcome) is Completion.FAILED for image in images)
-    attributes: dict[str, Any] = {
-        "ReferencedPerformedProcedureStepSequence": [],  # the source's step made the image, not this
-        "PerformedProcedureCodeSequence": [],
-        "CompletionFlag": "PARTIAL" if failed or incomplete else "COMPLETE",
-        "VerificationFlag": "UNVERIFIED",
-        "PreliminaryFlag": "PRELIMINARY",
-    }
-    if incomplete:
-        attributes["CompletionFlagDescription"] = INCOMPLETE_SHORT
-    return attributes | referenced_requests_of(first)
+def image_key(version: ReportVersion, image: ReportedImage, *shown: str) -> list[str]:
+    """Return the key of an object that speaks of one image; `shown` is what it says beside the result."""
+    stated = digest([*result_key(image), *shown])
+    return [image.sop_instance_uid, version.model.digest, stated, str(version.number)]
 
 
-def referenced_requests_of(source: SourceImage) -> dict[str, Any]:
-    """Return the orders that the film was acquired for as an attribute, where there are any."""
-    requests = referenced_requests(source)
-    return {"ReferencedRequestSequence": requests} if requests else {}
-
-
-def evidence(sources: Sequence[SourceImage]) -> Dataset:
-    """Return references to all images of one study."""
-    by_series: dict[str, dict[str, str]] = {}
-    for source in sources:
-        by_series.setdefault(source.series_instance_uid, {})[source.sop_instance_uid] = source.sop_class_uid
-    series = [referenced_series(series_uid, instances) for series_uid, instances in by_series.items()]
-    return dataset(StudyInstanceUID=sources[0].study_instance_uid, ReferencedSeriesSequence=series)
-
-
-def referenced_series(series_uid: str, instances: Mapping[str, str]) -> Dataset:
-    """Return a reference to instances of one series: their SOP classes by SOP Instance UID (PS3.3 Table 10-4)."""
-    return dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=referenced_instances(instances))
-
-
-def referenced_instances(instances: Mapping[str, str]) -> list[Dataset]:
-    """Return references to instances: their SOP classes by SOP Instance UID (PS3.3 Table 10-11)."""
-    return [
-        dataset(ReferencedSOPClassUID=sop_class_uid, ReferencedSOPInstanceUID=sop_instance_uid)
-        for sop_instance_uid, sop_class_uid in instances.items()
-    ]
+def content_digest(version: ReportVersion, source: SourceImage) -> str:
+    """Return the digest of what the report says: equal where there is nothing new to report."""
+    # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
+    # UID, and the archive would keep the first of the two without a word.
+    model = version.model
+    results = sorted([image.sop_instance_uid, *result_key(image)] for image in version.images)
+    operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
+    if model.grey_zone:
+        operation.append(f"grey zone {model.grey_zone!r}")
+    if version.incomplete:
+        operation.append(MAY_BE_INCOMPLETE)
+    return digest(["report", source.study_instance_uid, results, operation])
 
 
 def result_key(image: ReportedImage) -> list[str]:
-    """Return what the report says of one image: part of the UID of every object that says it."""
+    """Return the result of one image as the report states it."""
     outcome = image.outcome
     if not isinstance(outcome, Finding):
         return [outcome.reason.completion.value, outcome.reason.value]
@@ -138,7 +106,121 @@ def result_key(image: ReportedImage) -> list[str]:
     return [outcome.verdict.value, shown, *limits, *(note.value for note in outcome.notes), *regions]
 
 
-def part10_file(instance: Dataset) -> bytes:
+def document(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
+    """Return the attributes of a document about the study that nobody has verified (PS3.3 Section C.17.2).
+
+    It is partial where an analysis failed, and where images of the study may be missing.
+    """
+    failed = any(completion(image.outcome) is Completion.FAILED for image in version.images)
+    attributes = referenced_requests_of(sources[0])
+    attributes.update(
+        dataset(
+            ReferencedPerformedProcedureStepSequence=[],  # the source's step made the image, not this
+            PerformedProcedureCodeSequence=[],
+            CompletionFlag="PARTIAL" if failed or version.incomplete else "COMPLETE",
+            VerificationFlag="UNVERIFIED",
+            PreliminaryFlag="PRELIMINARY",
+            CurrentRequestedProcedureEvidenceSequence=[evidence(sources[0].study_instance_uid, sources)],
+        )
+    )
+    if version.incomplete:
+        put(attributes, "CompletionFlagDescription", INCOMPLETE_SHORT)
+    return attributes
+
+
+def referenced_requests_of(source: SourceImage) -> Dataset:
+    """Return the orders that the film was acquired for as an attribute, where there are any."""
+    requests = referenced_requests(source)
+    return dataset(ReferencedRequestSequence=requests) if requests else dataset()
+
+
+def evidence(study_uid: str, instances: Iterable[Instance]) -> Dataset:
+    """Return references to instances of one study (PS3.3 Table C.17-3, Hierarchical SOP Instance Reference Macro)."""
+    by_series: dict[str, dict[str, Instance]] = {}
+    for instance in instances:
+        by_series.setdefault(instance.series_instance_uid, {})[instance.sop_instance_uid] = instance
+    series = [
+        dataset(SeriesInstanceUID=series_uid, ReferencedSOPSequence=[reference(each) for each in members.values()])
+        for series_uid, members in by_series.items()
+    ]
+    return dataset(StudyInstanceUID=study_uid, ReferencedSeriesSequence=series)
+
+
+def reference(instance: Instance) -> Dataset:
+    """Return a reference to an instance (PS3.3 Table 10-11)."""
+    return dataset(ReferencedSOPClassUID=instance.sop_class_uid, ReferencedSOPInstanceUID=instance.sop_instance_uid)
+
+
+def source_image(source: SourceImage, *, same_place: bool) -> Dataset:
+    """Return the film as what pixels were made from; `same_place`: each of them lies where it lies in the film."""
+    film = reference(source)
+    put(film, "SpatialLocationsPreserved", "YES" if same_place else "NO")
+    put(film, "PurposeOfReferenceCodeSequence", [code_item(SOURCE_IMAGE)])
+    return film
+
+
+def built_object(kind: ObjectKind, instance: Dataset) -> BuiltObject:
+    """Return the finished object with its bytes."""
+    return BuiltObject(
+        kind=kind.word,
+        sop_class_uid=kind.sop_class_uid,
+        sop_instance_uid=str(instance.SOPInstanceUID),
+        series_instance_uid=str(instance.SeriesInstanceUID),
+        file=_part10_file(instance),
+    )
+
+
+def _series(kind: ObjectKind, version: ReportVersion, source: SourceImage) -> Dataset:
+    # a series' attributes are those of all its instances: the model's version stands here, a report's is its number
+    site, model = version.site, version.model
+    description = kind.series_description or site.series_description
+    return dataset(
+        Modality=kind.modality,
+        SeriesInstanceUID=derived_uid(kind.series_word, site.installation, source.study_instance_uid, model.digest),
+        SeriesNumber=site.series_number + kind.series_offset,
+        SeriesDescription=long_string(f"{description} {model.version}"),
+    )
+
+
+def _equipment(version: ReportVersion, source: SourceImage) -> Dataset:
+    """Return who made the object, and what contributed to it: the device that took the film, and the model.
+
+    The model's Device UID (0018,1002) is derived from the digest of its bundle: other weights are another device (PS3.3
+    Sections C.7.5.1 and C.12.1).
+    """
+    site, model = version.site, version.model
+    contributed = dataset(
+        PurposeOfReferenceCodeSequence=[code_item(PROCESSING_EQUIPMENT)],
+        Manufacturer=long_string(model.manufacturer or site.manufacturer),
+        ManufacturerModelName=long_string(model.name),
+        SoftwareVersions=long_string(model.version),
+        DeviceUID=derived_uid("model", model.digest),
+        ContributionDescription="Probability of pneumonia, computed by a neural network",
+    )
+    return dataset(
+        Manufacturer=site.manufacturer,
+        ManufacturerModelName=site.model_name,
+        DeviceSerialNumber=site.installation,
+        SoftwareVersions=[long_string(site.software_version), long_string(model.bundle)],
+        ContributingEquipmentSequence=[*acquisition_equipment(source), contributed],
+    )
+
+
+def _identity(kind: ObjectKind, version: ReportVersion, source: SourceImage, key: Sequence[str]) -> Dataset:
+    local = local_time(version.at, source, version.site.time_zone)
+    day, time = local.strftime("%Y%m%d"), local.strftime("%H%M%S")
+    return dataset(
+        SOPClassUID=kind.sop_class_uid,
+        SOPInstanceUID=derived_uid(kind.word, version.site.installation, *key),
+        InstanceNumber=version.number,
+        InstanceCreationDate=day,
+        InstanceCreationTime=time,
+        ContentDate=day,
+        ContentTime=time,
+    )
+
+
+def _part10_file(instance: Dataset) -> bytes:
     """Return the bytes of a DICOM file of `instance`, in Explicit VR Little Endian (PS3.10 Section 7)."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = instance.SOPClassUID

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.dataset import Dataset
 
-from scp_node.domain import BuiltObject, Finding, ModelIdentity, ReportedImage
-from scp_node.report.attributes import code_item, dataset, put
-from scp_node.report.codes import SOURCE_IMAGE
+from scp_node.domain import BuiltObject, Finding, ReportedImage
+from scp_node.report.attributes import dataset, put
 from scp_node.report.content.attention import CONTOUR, activation_map
 from scp_node.report.content.measurements import DIGEST_LENGTH
 from scp_node.report.content.regions import reported_regions
 from scp_node.report.content.wording import INCOMPLETE, image_sentence, operating_point, percent, short_comment
-from scp_node.report.objects.common import equipment, identity, part10_file, quiet_pydicom, result_key, series
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.objects.common import (
+    MAY_BE_INCOMPLETE,
+    built_object,
+    envelope,
+    image_key,
+    quiet_pydicom,
+    source_image,
+)
 from scp_node.report.objects.drawing import Text, draw, heading, warning
-from scp_node.report.site import Site
-from scp_node.report.source.header import local_time, patient_and_study
 from scp_node.report.source.source import SourceImage, read_source
-from scp_node.report.uids import derived_uid, digest
+from scp_node.report.version import ReportVersion
 
-KIND: Final = "overlay"
 BANNER: Final = "AI RESULT - NOT FOR DIAGNOSTIC USE"
-SERIES_OFFSET: Final = 1  # to the number of the report's series
 _DERIVATION: Final = (
     "Film reduced to 8 bits and 1024 pixels, class activation map of a neural network in colour, text of the AI result"
 )
@@ -34,29 +36,17 @@ _INSTANCES_A_VERSION: Final = 1000  # Instance Number: version of the report, th
 
 @quiet_pydicom()
 def build_overlay(
-    *,
-    image: ReportedImage,
-    display: NDArray[np.uint8],
-    model: ModelIdentity,
-    site: Site,
-    version: int,
-    number: int,
-    at: datetime,
-    incomplete: bool = False,
+    version: ReportVersion, *, image: ReportedImage, number: int, display: NDArray[np.uint8]
 ) -> BuiltObject:
     """Return the picture of one analysed film; equal arguments give equal bytes.
 
     Nothing of the patient is in its pixels. It is written uncompressed (PS3.3 Section A.8.1).
 
     Args:
-        image: the film with its finding, whose `attention` is drawn.
-        display: the film as people see it, shape (rows, columns), air dark.
-        model: the model that spoke.
-        site: this installation.
         version: of the report that the picture goes with.
-        number: of the film in that report, from 1.
-        at: an aware time.
-        incomplete: images of the study may be missing; a viewer may show nothing of the report but its pictures.
+        image: the film with its finding, whose `attention` is drawn.
+        number: of the film in the report, from 1.
+        display: the film as people see it, shape (rows, columns), air dark.
 
     Raises:
         UnreportableHeader: the header cannot carry a report.
@@ -66,42 +56,17 @@ def build_overlay(
     if not isinstance(finding, Finding) or not finding.attention:
         raise ValueError("only an analysed film with its activation map has an overlay")
     source = read_source(image)
-    pixels = _pixels(finding, display, model, incomplete=incomplete)
-    instance_uid = derived_uid(
-        KIND,
-        site.installation,
-        source.sop_instance_uid,
-        model.digest,
-        digest(result_key(image)),
-        str(version),
-        *(["study may be incomplete"] if incomplete else []),
-    )
-    series_uid = derived_uid("overlay series", site.installation, source.study_instance_uid, model.digest)
-    picture = patient_and_study(source)
-    for keyword, value in {
-        **series("OT", series_uid, site.series_number + SERIES_OFFSET, f"AI PNEUMONIA overlay {model.version}"),
-        **equipment(site, model, source),
-        **identity(SecondaryCaptureImageStorage, instance_uid, local_time(at, source, site.time_zone)),
-        **_image(source),
-        "InstanceNumber": version * _INSTANCES_A_VERSION + number,
-        "Rows": pixels.shape[0],
-        "Columns": pixels.shape[1],
-        "PixelData": pixels.tobytes(),
-    }.items():
-        put(picture, keyword, value)
+    # a viewer may show nothing of the report but its pictures: what is missing is said here as well
+    key = [*image_key(version, image), *([MAY_BE_INCOMPLETE] if version.incomplete else [])]
+    picture = envelope(ObjectKind.OVERLAY, version, source, key)
+    put(picture, "InstanceNumber", version.number * _INSTANCES_A_VERSION + number)
+    picture.update(_image(source, _pixels(version, finding, display)))
     picture["PixelData"].VR = "OB"
-    return BuiltObject(
-        kind=KIND,
-        sop_class_uid=SecondaryCaptureImageStorage,
-        sop_instance_uid=instance_uid,
-        series_instance_uid=series_uid,
-        file=part10_file(picture),
-    )
+    return built_object(ObjectKind.OVERLAY, picture)
 
 
-def _pixels(
-    finding: Finding, display: NDArray[np.uint8], model: ModelIdentity, *, incomplete: bool
-) -> NDArray[np.uint8]:
+def _pixels(version: ReportVersion, finding: Finding, display: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    model = version.model
     shown = percent(finding.probability, *finding.limits)
     decided = operating_point(finding).capitalize()
     return draw(
@@ -111,7 +76,7 @@ def _pixels(
         above=[
             heading(f"{short_comment(finding)} - {shown} %"),
             warning(BANNER),
-            *([warning(INCOMPLETE)] if incomplete else []),
+            *([warning(INCOMPLETE)] if version.incomplete else []),
             Text(image_sentence(finding, model)),
         ],
         below=[
@@ -121,34 +86,28 @@ def _pixels(
     )
 
 
-def _image(source: SourceImage) -> dict[str, Any]:
+def _image(source: SourceImage, pixels: NDArray[np.uint8]) -> Dataset:
     """Return the General Image, Image Pixel and SC Image modules; no spacing, for the film is made smaller."""
-    film = dataset(
-        ReferencedSOPClassUID=source.sop_class_uid,
-        ReferencedSOPInstanceUID=source.sop_instance_uid,
-        SpatialLocationsPreserved="NO",
-        PurposeOfReferenceCodeSequence=[code_item(SOURCE_IMAGE)],
+    image = dataset(
+        ConversionType="WSD",  # workstation
+        ImageType=["DERIVED", "SECONDARY"],
+        DerivationDescription=_DERIVATION,
+        SourceImageSequence=[source_image(source, same_place=False)],
+        PatientOrientation=[],  # type 2C: text stands around the film, whose orientation is not the picture's
+        BodyPartExamined="CHEST",
+        BurnedInAnnotation="YES",
+        RecognizableVisualFeatures="NO",
+        SamplesPerPixel=3,
+        PhotometricInterpretation="RGB",
+        PlanarConfiguration=0,
+        Rows=pixels.shape[0],
+        Columns=pixels.shape[1],
+        BitsAllocated=8,
+        BitsStored=8,
+        HighBit=7,
+        PixelRepresentation=0,
+        PixelData=pixels.tobytes(),
     )
-    return {
-        "ConversionType": "WSD",  # workstation
-        "ImageType": ["DERIVED", "SECONDARY"],
-        "DerivationDescription": _DERIVATION,
-        "SourceImageSequence": [film],
-        "PatientOrientation": [],  # type 2C: text stands around the film, whose orientation is not the picture's
-        "BodyPartExamined": "CHEST",
-        "BurnedInAnnotation": "YES",
-        "RecognizableVisualFeatures": "NO",
-        "SamplesPerPixel": 3,
-        "PhotometricInterpretation": "RGB",
-        "PlanarConfiguration": 0,
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-        "PixelRepresentation": 0,
-        **_lossy(source),
-    }
-
-
-def _lossy(source: SourceImage) -> dict[str, Any]:
-    # PS3.3 Section C.7.6.1.1.5: once lossy, always lossy
-    return {"LossyImageCompression": "01"} if source.attributes.text("LossyImageCompression") == "01" else {}
+    if source.attributes.text("LossyImageCompression") == "01":  # once lossy, always lossy: PS3.3 Section C.7.6.1.1.5
+        put(image, "LossyImageCompression", "01")
+    return image

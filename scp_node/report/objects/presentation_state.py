@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pydicom.dataset import Dataset
-from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 
-from scp_node.domain import BuiltObject, Finding, ModelIdentity, Outcome, ReportedImage
+from scp_node.domain import BuiltObject, Finding, Outcome, ReportedImage
 from scp_node.report.attributes import dataset, put
 from scp_node.report.content.attention import attention_outlines
 from scp_node.report.content.regions import corners, reported_regions
-from scp_node.report.objects.common import (
-    equipment,
-    identity,
-    part10_file,
-    quiet_pydicom,
-    referenced_instances,
-    result_key,
-    series,
-)
-from scp_node.report.site import Site
-from scp_node.report.source.header import local_time, patient_and_study
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.objects.common import built_object, envelope, image_key, quiet_pydicom, reference
 from scp_node.report.source.mending import decimal_string
 from scp_node.report.source.source import SourceImage, read_source
-from scp_node.report.uids import derived_uid, digest
+from scp_node.report.version import ReportVersion
 
-KIND: Final = "presentation-state"
-SERIES_OFFSET: Final = 2  # to the number of the report's series
 LAYER: Final = "AI_OUTLINES"
 ATTENTION: Final = "AI attention region"
 
@@ -45,7 +32,7 @@ class Outline(NamedTuple):
 
 @quiet_pydicom()
 def build_presentation_state(
-    *, image: ReportedImage, model: ModelIdentity, site: Site, version: int, at: datetime, attention: bool = False
+    version: ReportVersion, *, image: ReportedImage, attention: bool = False
 ) -> BuiltObject | None:
     """Return the outlines of the regions of one film, None where it has none; equal arguments give equal bytes.
 
@@ -58,50 +45,32 @@ def build_presentation_state(
     outlines = _outlines(source, image.outcome, attention=attention)
     if not outlines:
         return None
-    stated = digest([*result_key(image), *map(repr, outlines)])
-    instance_uid = derived_uid(KIND, site.installation, source.sop_instance_uid, model.digest, stated, str(version))
-    series_uid = derived_uid("presentation state series", site.installation, source.study_instance_uid, model.digest)
-    local = local_time(at, source, site.time_zone)
-    state = patient_and_study(source)
-    for keyword, value in {
-        **series("PR", series_uid, site.series_number + SERIES_OFFSET, f"AI PNEUMONIA outlines {model.version}"),
-        **equipment(site, model, source),
-        **identity(GrayscaleSoftcopyPresentationStateStorage, instance_uid, local),
-        "Laterality": "",  # type 2C: of paired parts
-        "InstanceNumber": version,
-        "ContentLabel": LAYER,
-        "ContentDescription": "AI result, not for diagnostic use",
-        "ContentCreatorName": "",
-        "PresentationCreationDate": local.strftime("%Y%m%d"),
-        "PresentationCreationTime": local.strftime("%H%M%S"),
-        "ReferencedSeriesSequence": [_referenced(source)],
-        **_display(source),
-        "GraphicAnnotationSequence": [_annotation(outlines)],
-        "GraphicLayerSequence": [
-            dataset(GraphicLayer=LAYER, GraphicLayerOrder=1, GraphicLayerRecommendedDisplayCIELabValue=_GREEN)
-        ],
-    }.items():
-        put(state, keyword, value)
+    key = image_key(version, image, *map(repr, outlines))
+    state = envelope(ObjectKind.PRESENTATION_STATE, version, source, key)
+    state.update(_identification(state))
+    state.update(_display(source))
+    state.update(_graphics(outlines))
     for keyword in ("ContentDate", "ContentTime"):
         del state[keyword]  # the IOD has Presentation Creation Date and Time in their place
-    return BuiltObject(
-        kind=KIND,
-        sop_class_uid=GrayscaleSoftcopyPresentationStateStorage,
-        sop_instance_uid=instance_uid,
-        series_instance_uid=series_uid,
-        file=part10_file(state),
+    return built_object(ObjectKind.PRESENTATION_STATE, state)
+
+
+def _identification(state: Dataset) -> Dataset:
+    return dataset(
+        Laterality="",  # type 2C: of paired parts
+        ContentLabel=LAYER,
+        ContentDescription="AI result, not for diagnostic use",
+        ContentCreatorName="",
+        PresentationCreationDate=state.ContentDate,
+        PresentationCreationTime=state.ContentTime,
     )
 
 
-def _referenced(source: SourceImage) -> Dataset:
-    images = referenced_instances({source.sop_instance_uid: source.sop_class_uid})
-    return dataset(SeriesInstanceUID=source.series_instance_uid, ReferencedImageSequence=images)
-
-
-def _display(source: SourceImage) -> dict[str, Any]:
-    """Return how the film is shown: as it is by itself. A viewer takes nothing of this from the film."""
+def _display(source: SourceImage) -> Dataset:
+    """Return which film is shown, and how: as it is by itself. A viewer takes nothing of this from the film."""
     attributes = source.attributes
-    shown = dataset(
+    film = dataset(SeriesInstanceUID=source.series_instance_uid, ReferencedImageSequence=[reference(source)])
+    area = dataset(
         DisplayedAreaTopLeftHandCorner=[1, 1],
         DisplayedAreaBottomRightHandCorner=[
             attributes.unsigned_short("Columns") or 1,
@@ -112,18 +81,19 @@ def _display(source: SourceImage) -> dict[str, Any]:
     )
     # MONOCHROME1 is not looked at either (PS3.4 Section N.2): without the inversion air would be bright
     inverted = attributes.text("PhotometricInterpretation") == "MONOCHROME1"
-    display: dict[str, Any] = {
-        "DisplayedAreaSelectionSequence": [shown],
-        "PresentationLUTShape": "INVERSE" if inverted else "IDENTITY",
-    }
+    display = dataset(
+        ReferencedSeriesSequence=[film],
+        DisplayedAreaSelectionSequence=[area],
+        PresentationLUTShape="INVERSE" if inverted else "IDENTITY",
+    )
     centre, width, slope, intercept = (
         decimal_string(next(iter(attributes.texts(keyword)), ""))
         for keyword in ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept")
     )
     if centre and width:
-        display["SoftcopyVOILUTSequence"] = [dataset(WindowCenter=centre, WindowWidth=width)]
+        put(display, "SoftcopyVOILUTSequence", [dataset(WindowCenter=centre, WindowWidth=width)])
     if slope and intercept:
-        display |= {"RescaleSlope": slope, "RescaleIntercept": intercept, "RescaleType": "US"}
+        display.update(dataset(RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="US"))
     return display
 
 
@@ -140,12 +110,14 @@ def _outlines(source: SourceImage, outcome: Outcome, *, attention: bool) -> list
     return outlines
 
 
-def _annotation(outlines: Sequence[Outline]) -> Dataset:
-    return dataset(
+def _graphics(outlines: Sequence[Outline]) -> Dataset:
+    annotation = dataset(
         GraphicLayer=LAYER,
         TextObjectSequence=[_label(outline) for outline in outlines],
         GraphicObjectSequence=[_graphic(outline) for outline in outlines],
     )
+    layer = dataset(GraphicLayer=LAYER, GraphicLayerOrder=1, GraphicLayerRecommendedDisplayCIELabValue=_GREEN)
+    return dataset(GraphicAnnotationSequence=[annotation], GraphicLayerSequence=[layer])
 
 
 def _graphic(outline: Outline) -> Dataset:

@@ -3,79 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Final
 
 from pydicom.dataset import Dataset
-from pydicom.uid import BasicTextSRStorage
 
-from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity, ReportedImage
+from scp_node.domain import BuiltObject, ModelIdentity, ReportedImage
 from scp_node.report import codes
 from scp_node.report.attributes import put
 from scp_node.report.content.items import CONTAINS, HAS_CONCEPT_MOD, INFERRED_FROM, code, container, image, text
 from scp_node.report.content.measurements import DIGEST_LENGTH
 from scp_node.report.content.tree import observer
 from scp_node.report.content.wording import image_sentence, study_sentence
-from scp_node.report.objects.common import document, equipment, evidence, identity, part10_file, quiet_pydicom, series
-from scp_node.report.site import Site
-from scp_node.report.source.header import local_time, patient_and_study
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.objects.common import built_object, document, envelope, quiet_pydicom, study_key
 from scp_node.report.source.source import SourceImage, read_source
-from scp_node.report.uids import derived_uid
-
-KIND: Final = "text"
-SERIES_OFFSET: Final = -1  # to the number of the report's series
+from scp_node.report.version import ReportVersion
 
 
 @quiet_pydicom()
-def build_text_report(
-    *,
-    images: Sequence[ReportedImage],
-    report: BuiltReport,
-    model: ModelIdentity,
-    site: Site,
-    version: int,
-    at: datetime,
-    incomplete: bool = False,
-) -> BuiltObject:
-    """Return what `report` says of these images in words alone; equal arguments give equal bytes.
+def build_text_report(version: ReportVersion) -> BuiltObject:
+    """Return what the report says in words alone; equal versions give equal bytes.
 
     Raises:
         UnreportableHeader: the header of an image cannot carry a report.
     """
-    sources = [read_source(image) for image in images]
-    first = sources[0]
-    instance_uid = derived_uid(KIND, site.installation, report.content_digest, str(version))
-    series_uid = derived_uid("text series", site.installation, report.study_uid, model.digest)
-    made = patient_and_study(first)
-    for keyword, value in {
-        **series("SR", series_uid, site.series_number + SERIES_OFFSET, f"AI PNEUMONIA text {model.version}"),
-        **equipment(site, model, first),
-        **identity(BasicTextSRStorage, instance_uid, local_time(at, first, site.time_zone)),
-        **document(images, first, incomplete=incomplete),
-        "CurrentRequestedProcedureEvidenceSequence": [evidence(sources)],
-        "InstanceNumber": version,
-    }.items():
-        put(made, keyword, value)
-    made.update(_content(images, sources, model, site, incomplete=incomplete))
-    return BuiltObject(
-        kind=KIND,
-        sop_class_uid=BasicTextSRStorage,
-        sop_instance_uid=instance_uid,
-        series_instance_uid=series_uid,
-        file=part10_file(made),
-    )
+    sources = [read_source(image) for image in version.images]
+    instance = envelope(ObjectKind.TEXT, version, sources[0], study_key(version, sources[0]))
+    instance.update(document(version, sources))
+    instance.update(_content(version, sources))
+    return built_object(ObjectKind.TEXT, instance)
 
 
-def _content(
-    images: Sequence[ReportedImage],
-    sources: Sequence[SourceImage],
-    model: ModelIdentity,
-    site: Site,
-    *,
-    incomplete: bool,
-) -> Dataset:
-    outcomes = [image.outcome for image in images]
-    findings = [_finding(image, source, model) for image, source in zip(images, sources, strict=True)]
+def _content(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
+    model, site = version.model, version.site
+    outcomes = [image.outcome for image in version.images]
+    findings = [_finding(image, source, model) for image, source in zip(version.images, sources, strict=True)]
     made_by = (
         f"Made by {model.bundle} ({model.digest[:DIGEST_LENGTH]}), {model.status}. {site.model_name} {site.ae_title}."
     )
@@ -89,7 +50,7 @@ def _content(
                 CONTAINS,
                 codes.CONCLUSIONS,
                 [
-                    text(CONTAINS, codes.CONCLUSION, study_sentence(outcomes, model, incomplete=incomplete)),
+                    text(CONTAINS, codes.CONCLUSION, study_sentence(outcomes, model, incomplete=version.incomplete)),
                     text(CONTAINS, codes.CONCLUSION, made_by),
                 ],
             ),
@@ -100,6 +61,6 @@ def _content(
 
 
 def _finding(reported: ReportedImage, source: SourceImage, model: ModelIdentity) -> Dataset:
-    said = text(CONTAINS, codes.FINDING, image_sentence(reported.outcome, model))
-    put(said, "ContentSequence", [image(INFERRED_FROM, None, source.sop_class_uid, source.sop_instance_uid)])
-    return said
+    sentence = text(CONTAINS, codes.FINDING, image_sentence(reported.outcome, model))
+    put(sentence, "ContentSequence", [image(INFERRED_FROM, None, source.sop_class_uid, source.sop_instance_uid)])
+    return sentence

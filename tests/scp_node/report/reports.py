@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_file_meta_info
@@ -24,9 +26,21 @@ from scp_node.domain import (
     Outcome,
     PreviousReport,
     Reason,
+    Region,
     ReportedImage,
 )
-from scp_node.report import SOP_CLASSES, Site, build_report, build_text_report
+from scp_node.report import (
+    SOP_CLASSES,
+    ObjectKind,
+    ReportVersion,
+    Site,
+    build_key_object,
+    build_overlay,
+    build_presentation_state,
+    build_report,
+    build_segmentation,
+    build_text_report,
+)
 from scp_node.report.attributes import dataset
 from scp_node.report.codes import Concept
 
@@ -53,6 +67,11 @@ MODEL: Final = ModelIdentity(
 POSITIVE: Final = Finding(probability=0.873, logit=1.93, threshold=0.5)
 NEGATIVE: Final = Finding(probability=0.124, logit=-1.96, threshold=0.5)
 UNDETERMINED: Final = Finding(probability=0.546, logit=0.18, threshold=0.5, grey_zone=0.05)
+SEEN: Final = replace(
+    POSITIVE,
+    regions=(Region(left=0.1, top=0.2, right=0.4, bottom=0.9, score=0.5),),
+    attention=np.linspace(-3, 4, 196, dtype="<f4").tobytes(),
+)
 LATERAL: Final = NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
 FAILED: Final = NotAnalysed(reason=Reason.UNREADABLE_PIXELS)
 OUTCOMES: Final[dict[str, Outcome]] = {
@@ -176,6 +195,20 @@ def stored(path: Path, outcome: Outcome = POSITIVE) -> ReportedImage:
     )
 
 
+def version_of(
+    *images: ReportedImage,
+    model: ModelIdentity = MODEL,
+    site: Site = SITE,
+    previous: PreviousReport | None = None,
+    at: datetime = AT,
+    incomplete: bool = False,
+) -> ReportVersion:
+    """Return the first version of the report of these images, one positive film by default."""
+    return ReportVersion(
+        images=images or [radiograph()], model=model, site=site, at=at, previous=previous, incomplete=incomplete
+    )
+
+
 def built(
     *images: ReportedImage,
     model: ModelIdentity = MODEL,
@@ -185,18 +218,29 @@ def built(
     incomplete: bool = False,
 ) -> BuiltReport:
     """Return the report of these images, one positive film by default."""
-    return build_report(
-        study_images=images or [radiograph()], model=model, site=site, previous=previous, at=at, incomplete=incomplete
-    )
+    return build_report(version_of(*images, model=model, site=site, previous=previous, at=at, incomplete=incomplete))
 
 
 def text_report(*images: ReportedImage, incomplete: bool = False) -> BuiltObject:
     """Return the Basic Text SR of these images, one positive film by default."""
-    reported = images or (radiograph(),)
-    report = built(*reported, incomplete=incomplete)
-    return build_text_report(
-        images=reported, report=report, model=MODEL, site=SITE, version=1, at=AT, incomplete=incomplete
-    )
+    return build_text_report(version_of(*images, incomplete=incomplete))
+
+
+def every_object(image: ReportedImage) -> dict[ObjectKind, bytes]:
+    """Return the file of each kind of object that is made of this film, the positive one with regions and map."""
+    version = version_of(image)
+    display = np.zeros((8, 8), np.uint8)
+    picture = build_overlay(version, image=image, number=1, display=display)
+    companions = [
+        picture,
+        build_text_report(version),
+        build_presentation_state(version, image=image, attention=True),
+        build_segmentation(version, image=image),
+        build_key_object(version, pictures=[picture]),
+    ]
+    words = {kind.word: kind for kind in ObjectKind}
+    files = {words[companion.kind]: companion.file for companion in companions if companion}
+    return {ObjectKind.REPORT: build_report(version).file, **files}
 
 
 def report(*images: ReportedImage, **options: Any) -> Dataset:

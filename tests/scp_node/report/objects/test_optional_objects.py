@@ -15,43 +15,41 @@ from scp_node.domain import BuiltObject, Finding, Region, ReportedImage
 from scp_node.report import build_key_object, build_presentation_state, build_segmentation, codes
 from scp_node.report.content.attention import attention_outlines
 from tests.scp_node.report.reports import (
-    AT,
     IMAGE,
-    MODEL,
     NEGATIVE,
     POSITIVE,
     SITE,
     STUDY,
-    built,
     every_item,
     found,
     lateral,
     radiograph,
     report,
     said,
+    version_of,
 )
 
 LEFT: Final = Region(left=0.125, top=0.4, right=0.375, bottom=0.8, score=0.62)
 EDGE: Final = Region(left=0.6, top=0.0, right=1.0, bottom=1.0, score=0.31)
 SEEN: Final = replace(POSITIVE, regions=(LEFT, EDGE))
-COMMON: Final[dict[str, Any]] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
 
 
 def film(finding: Finding = SEEN, **attributes: Any) -> ReportedImage:
     return radiograph(finding, **({"Rows": 40, "Columns": 80} | attributes))
 
 
-def state(image: ReportedImage | None = None, **options: Any) -> BuiltObject | None:
-    return build_presentation_state(image=image or film(), **(COMMON | options))
+def state(image: ReportedImage | None = None, *, attention: bool = False) -> BuiltObject | None:
+    shown = image or film()
+    return build_presentation_state(version_of(shown), image=shown, attention=attention)
 
 
 def segmentation(image: ReportedImage | None = None) -> BuiltObject | None:
-    return build_segmentation(image=image or film(), **COMMON)
+    shown = image or film()
+    return build_segmentation(version_of(shown), image=shown)
 
 
 def key_object(*images: ReportedImage, pictures: tuple[BuiltObject, ...] = ()) -> BuiltObject | None:
-    chosen = images or (film(),)
-    return build_key_object(images=chosen, pictures=pictures, report=built(*chosen), **COMMON)
+    return build_key_object(version_of(*images or (film(),)), pictures=pictures)
 
 
 def read(made: BuiltObject | None) -> Dataset:
@@ -143,8 +141,8 @@ def test_a_region_is_a_segment_of_filled_pixels_with_the_tracking_uid_of_the_rep
     rows, columns = np.nonzero(pixels[0])
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (16, 31, 10, 29)
     assert pixels[0].sum() == 16 * 20
-    told = said(report(film()), codes.TRACKING_UNIQUE_IDENTIFIER)
-    assert [segment.TrackingUID for segment in made.SegmentSequence] == told[1:]
+    tracked = said(report(film()), codes.TRACKING_UNIQUE_IDENTIFIER)
+    assert [segment.TrackingUID for segment in made.SegmentSequence] == tracked[1:]
     assert [segment.SegmentAlgorithmType for segment in made.SegmentSequence] == ["AUTOMATIC"] * 2
 
 

@@ -12,12 +12,22 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from scp_node.domain import BuiltObject, Finding, ModelIdentity, Note, Region, ReportedImage
-from scp_node.report import build_overlay
+from scp_node.domain import BuiltObject, Finding, ModelIdentity, Note, PreviousReport, Region, ReportedImage
+from scp_node.report import Site, build_overlay
 from scp_node.report.content.wording import DEMONSTRATION
 from scp_node.report.objects import drawing
 from scp_node.report.objects.drawing import LONG_SIDE, Text, draw
-from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, STUDY, radiograph
+from tests.scp_node.report.reports import (
+    LATERAL,
+    MODEL,
+    NEGATIVE,
+    POSITIVE,
+    PREVIOUS,
+    SITE,
+    STUDY,
+    radiograph,
+    version_of,
+)
 
 GREY: Final = np.full((300, 240), 90, np.uint8)
 
@@ -34,9 +44,18 @@ def film(finding: Finding = POSITIVE, hot: tuple[int, int] = (2, 3), **attribute
     return radiograph(replace(finding, attention=attention(hot).astype("<f4").tobytes()), **attributes)
 
 
-def overlay(image: ReportedImage | None = None, *, display: NDArray[np.uint8] = GREY, **changes: Any) -> BuiltObject:
-    usual: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "number": 1, "at": AT}
-    return build_overlay(image=image or film(), display=display, **(usual | changes))
+def overlay(
+    image: ReportedImage | None = None,
+    *,
+    display: NDArray[np.uint8] = GREY,
+    number: int = 1,
+    model: ModelIdentity = MODEL,
+    site: Site = SITE,
+    previous: PreviousReport | None = None,
+) -> BuiltObject:
+    shown = image or film()
+    version = version_of(shown, model=model, site=site, previous=previous)
+    return build_overlay(version, image=shown, number=number, display=display)
 
 
 def read(made: BuiltObject) -> Dataset:
@@ -59,7 +78,7 @@ def test_what_is_kept_between_pictures_changes_none() -> None:
         {"image": film(replace(POSITIVE, probability=0.9))},
         {"image": film(SOPInstanceUID="1.2.3")},
         {"model": replace(MODEL, digest="sha256:" + 64 * "1")},
-        {"version": 2},
+        {"previous": PREVIOUS},
         {"site": replace(SITE, installation="2.25.78")},
     ],
     ids=["probability", "film", "model", "version", "installation"],
@@ -69,7 +88,10 @@ def test_another_statement_is_another_instance(other: dict[str, Any]) -> None:
 
 
 def test_the_pictures_of_a_study_by_one_model_are_one_series_apart_from_the_reports() -> None:
-    first, second = read(overlay()), read(overlay(film(SOPInstanceUID="1.2.3"), number=2, version=3))
+    first, second = (
+        read(overlay()),
+        read(overlay(film(SOPInstanceUID="1.2.3"), number=2, previous=replace(PREVIOUS, version=2))),
+    )
     assert first.SeriesInstanceUID == second.SeriesInstanceUID
     assert (first.StudyInstanceUID, first.SeriesNumber, first.Modality) == (STUDY, SITE.series_number + 1, "OT")
     assert first.SeriesDescription == second.SeriesDescription == f"AI PNEUMONIA overlay {MODEL.version}"

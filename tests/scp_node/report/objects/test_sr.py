@@ -12,7 +12,7 @@ from pydicom import dcmread
 
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.domain import BuiltReport, Outcome, PreviousReport
-from scp_node.report import build_report, warm_up
+from scp_node.report import ReportVersion, warm_up
 from tests.scp_node.report.reports import (
     AT,
     FAILED,
@@ -158,7 +158,7 @@ def test_without_a_source_zone_a_report_is_in_the_sites() -> None:
 
 def test_a_report_needs_an_image() -> None:
     with pytest.raises(ValueError, match="needs an image"):
-        build_report(study_images=[], model=MODEL, site=SITE, previous=None, at=AT)
+        ReportVersion(images=[], model=MODEL, site=SITE, at=AT)
 
 
 def test_a_report_is_of_one_study() -> None:

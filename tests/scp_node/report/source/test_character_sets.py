@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 
-from scp_node.domain import Region, ReportedImage
-from scp_node.report import UnreportableHeader, build_key_object, build_overlay, build_presentation_state
+from scp_node.domain import ReportedImage
+from scp_node.report import UnreportableHeader
 from scp_node.report.source.source import read_source
-from tests.scp_node.report.reports import (
-    AT,
-    LATERAL,
-    MODEL,
-    POSITIVE,
-    SITE,
-    built,
-    radiograph,
-    report,
-    stored,
-    text_report,
-    unvalidated,
-)
+from tests.scp_node.report.reports import LATERAL, SEEN, every_object, radiograph, report, stored, unvalidated
 
 NAMES: Final = {
     "name_ar.dcm": "قباني^لنزار",
@@ -108,34 +94,21 @@ def test_the_name_of_every_hard_case_is_unchanged_in_every_object(shared_data: P
         if image is None:
             continue
         name = str(dcmread(path, stop_before_pixels=True, force=True).get("PatientName", ""))
-        assert {str(read.PatientName) for read in _every_object(image)} == {name}, path.name
+        read = [dcmread(BytesIO(file)) for file in every_object(image).values()]
+        assert {str(each.PatientName) for each in read} == {name}, path.name
         compared += 1
     assert compared > 80
 
 
 def _reportable(path: Path) -> ReportedImage | None:
     """Return the film of a file, positive and with a region; None where no report can be made of it."""
-    region = Region(left=0, top=0, right=1, bottom=1, score=0.5)
-    finding = replace(POSITIVE, regions=(region,), attention=np.zeros((14, 14), "<f4").tobytes())
     if path.suffix != ".dcm":
         return None
     try:
-        image = stored(path, finding)
+        image = stored(path, SEEN)
         read_source(image)
     except AttributeError:  # no file meta information: such a file says nothing of its transfer syntax
         return None
     except UnreportableHeader:
         return None
     return image
-
-
-def _every_object(image: ReportedImage) -> list[Dataset]:
-    common: dict[str, Any] = {"model": MODEL, "site": SITE, "version": 1, "at": AT}
-    display = np.zeros((8, 8), np.uint8)
-    made = [
-        text_report(image),
-        build_overlay(image=image, display=display, number=1, **common),
-        build_presentation_state(image=image, **common),
-        build_key_object(images=[image], pictures=(), report=built(image), **common),
-    ]
-    return [report(image), *(dcmread(BytesIO(each.file)) for each in made if each is not None)]

@@ -16,7 +16,19 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 from scp_node.domain import ReportedImage
 from scp_node.report import UnreportableHeader, codes
 from scp_node.report.attributes import dataset
-from tests.scp_node.report.reports import IMAGE, MODEL, attribute, built, lateral, radiograph, report, said, unvalidated
+from tests.scp_node.report.reports import (
+    IMAGE,
+    MODEL,
+    SEEN,
+    attribute,
+    built,
+    every_object,
+    lateral,
+    radiograph,
+    report,
+    said,
+    unvalidated,
+)
 
 IDENTITY: Final = {
     "PatientName": "Doe^Jane",
@@ -312,7 +324,9 @@ damages = st.tuples(st.integers(0, 2_000), st.binary(min_size=1, max_size=8), st
 def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes, bool]], *, implicit: bool) -> None:
     order = dataset(RequestedProcedureID="RP1", IssuerOfAccessionNumberSequence=[dataset(UniversalEntityID="1.2")])
     image = radiograph(
+        SEEN,
         syntax=ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian,
+        Rows=None,  # damaged, it would be the size of a segmentation: gigabytes
         OtherPatientIDsSequence=[dataset(PatientID="OTHER")],
         ProcedureCodeSequence=[dataset(CodeValue="XR", CodingSchemeDesignator="99RIS", CodeMeaning="Chest")],
         RequestAttributesSequence=[order],
@@ -321,7 +335,7 @@ def test_no_damage_to_a_header_makes_the_node_fail(damage: list[tuple[int, bytes
     for place, found, overwrites in damage:
         header[place : place + overwrites * len(found)] = found
     with suppress(UnreportableHeader):
-        built(_with_header(image, bytes(header)))
+        every_object(_with_header(image, bytes(header)))
 
 
 def test_nothing_of_the_patient_gets_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
