@@ -32,6 +32,7 @@ from scp_node.report import (
     build_text_report,
 )
 from scp_node.settings import ReportSettings
+from scp_node.spool import StoredFiles
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class ReportBuilder:
     settings: ReportSettings
     model: ModelIdentity
     site: Site
-    spool_folder: Path
+    files: StoredFiles
     pictures: Pictures
     clock: Clock = utc_now
 
@@ -119,7 +120,8 @@ class ReportBuilder:
         if not isinstance(image.outcome, Finding) or not image.outcome.attention:
             log.warning("no overlay sop_instance_uid=%s reason='no activation map'", image.sop_instance_uid)
             return None
-        picture = self.pictures.picture(self.spool_folder / path)
+        with self.files.open([path]) as [file]:
+            picture = self.pictures.picture(file)
         if isinstance(picture, NotAnalysed):
             log.warning("no overlay sop_instance_uid=%s reason=%s", image.sop_instance_uid, picture.reason)
             return None

@@ -16,7 +16,7 @@ from scp_node.ledger import Ledger
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
-from scp_node.opening import SPOOL_FOLDER, installation_id, lease_of, open_spool
+from scp_node.opening import installation_id, lease_of, open_spool
 from scp_node.report import Site, warm_up
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.routing import route
@@ -74,7 +74,7 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
             settings=settings.report,
             model=model.identity,
             site=_site(settings),
-            spool_folder=settings.node.data_dir / SPOOL_FOLDER,
+            files=spool,
             pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size),
         )
         reporter = Reporter(

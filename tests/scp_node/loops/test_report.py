@@ -18,6 +18,7 @@ from scp_node.loops.report_builder import ReportBuilder, wants_attention, wants_
 from scp_node.report import SOP_CLASSES, codes
 from scp_node.settings import ReportSettings
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, found, lateral, radiograph
+from tests.scp_node.spooled import FilesByName
 
 MAP: Final = np.zeros((14, 14), "<f4").tobytes()
 REGION: Final = Region(left=0.1, top=0.1, right=0.4, bottom=0.4, score=0.5)
@@ -43,7 +44,7 @@ def builder(films: Films | None = None, **settings: Any) -> ReportBuilder:
         settings=ReportSettings(**settings),
         model=MODEL,
         site=SITE,
-        spool_folder=Path("spool"),
+        files=FilesByName(),
         pictures=films or Films(),
         clock=lambda: AT,
     )
@@ -81,7 +82,7 @@ def test_which_films_get_a_picture(settings: dict[str, Any], *, positive: bool, 
     images = (radiograph(SEEN), lateral(replace(NEGATIVE, attention=MAP)), lateral(LATERAL, SOPInstanceUID="1.2.9"))
     built = builder(films, **settings)(study(*images))
     assert [each.kind for each in built.companions] == ["overlay"] * (positive + negative)
-    assert films.asked == [Path(f"spool/{n}.dcm") for n, wanted in enumerate((positive, negative)) if wanted]
+    assert films.asked == [Path(f"{n}.dcm") for n, wanted in enumerate((positive, negative)) if wanted]
 
 
 def test_a_text_report_goes_with_the_report_where_it_is_wanted() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Final
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -10,7 +11,7 @@ from pydicom import Dataset, dcmread
 from scp_node.report import COMPANION_SOP_CLASSES, SOP_CLASSES, ObjectKind
 from tests.scp_node.report.reports import MODEL, SEEN, SITE, every_object, radiograph
 
-COMPANIONS = [kind for kind in ObjectKind if kind is not ObjectKind.REPORT]
+COMPANIONS: Final = [kind for kind in ObjectKind if kind is not ObjectKind.REPORT]
 
 
 @pytest.fixture(scope="module")
