@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import cv2
@@ -14,6 +15,7 @@ from pneumonia_training.films.prepare import Prepared
 LUNGS: Final = (0.32, 0.68)
 
 
+@cache  # tests draw the same ones again and again
 def phantom(seed: int, *, opacity: bool) -> tuple[NDArray[np.uint8], list[float]]:
     """Return a chest of 224 x 224, 8 bits, and the opacity's box in 1/1024 as [x, y, width, height], or none."""
     random = np.random.default_rng(seed)

@@ -56,16 +56,22 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "cache"
 
 
+@pytest.fixture(scope="module")
+def checkpoint(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `fit` prints that it leaves."""
+    return Path(run("fit", cache, tmp_path_factory.mktemp("run"), *SHORT, *CPU).splitlines()[-1])
+
+
+@pytest.mark.xdist_group("commands")
 def test_four_commands_lead_from_films_to_a_bundle_and_its_report(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervals, "REPLICATES", 50)
-    checkpoint = run("fit", cache, tmp_path / "run", *SHORT, *CPU).splitlines()[-1]
     exported = run("export", checkpoint, cache, *SHORT, "--version", "9.9.9", "--bundles", tmp_path / "bundles")
     bundle = load_bundle(tmp_path / "bundles" / "pneumonia-resnet18-9.9.9")
     assert exported.splitlines()[-1].endswith(bundle.digest)
     verify_golden(bundle, open_backend(bundle, "onnxruntime", "cpu"))
-    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["environment"]["commit"]
+    recorded = json.loads((checkpoint.parent.parent / "run.json").read_text())["environment"]["commit"]
     assert bundle.manifest["training"]["recorded"]
     assert bundle.manifest["training"]["commit"] == recorded
     run("evaluate", bundle.path, cache, *SHORT, "--recipe", "default", "--out", tmp_path / "out")
@@ -79,7 +85,7 @@ def test_four_commands_lead_from_films_to_a_bundle_and_its_report(
 
 
 def test_a_smoke_trial_runs_by_its_flag(cache: Path, tmp_path: Path) -> None:
-    checkpoint = Path(run("fit", cache, tmp_path, "--smoke", "--set", "stage.films.side=64", *CPU).splitlines()[-1])
+    checkpoint = Path(run("fit", cache, tmp_path, "--smoke", "--set", "stage.films.side=32", *CPU).splitlines()[-1])
     assert checkpoint.is_file()
     assert json.loads((tmp_path / "run.json").read_text())["recipe"]["name"] == "default (smoke)"
 
@@ -95,10 +101,10 @@ def test_two_processes_train_together(cache: Path, tmp_path: Path) -> None:
     assert "MEMBER: 2/2" in done.stderr
 
 
+@pytest.mark.xdist_group("commands")
 def test_a_checkpoint_of_another_split_is_not_measured_on_its_training_films(
-    cache: Path, tmp_path: Path, refused: Callable[..., str]
+    cache: Path, checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    checkpoint = run("fit", cache, tmp_path / "run", "--set", "stage.films.epochs=1", *SHORT[2:], *CPU).splitlines()[-1]
     other = ("--set", "split.test_folds=[4]", "--bundles", tmp_path)
     assert "trained by another split" in refused("export", checkpoint, cache, *other)
 

@@ -17,7 +17,10 @@ from typer.testing import CliRunner
 from tests.node import BUNDLE
 from tests.training.phantoms import phantoms
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
+    pytest.mark.xdist_group("commands of the detector"),  # they share one training and one release
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,28 +41,29 @@ def run(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def test_a_detector_is_trained_measured_and_released_by_commands(cache: Path, tmp_path: Path) -> None:
-    run(
-        "fit",
-        cache,
-        tmp_path / "run",
-        "--recipe",
-        "detect",
-        "--smoke",
-        "--set",
-        "detector.side=64",
-        "--accelerator",
-        "cpu",
-        "--devices",
-        "1",
-    )
-    checkpoint = tmp_path / "run" / "detector" / "final.ckpt"
+@pytest.fixture(scope="module")
+def checkpoint(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `fit` leaves."""
+    folder = tmp_path_factory.mktemp("run")
+    options = ("--recipe", "detect", "--smoke", "--set", "detector.side=64", "--accelerator", "cpu", "--devices", "1")
+    run("fit", cache, folder, *options)
+    return folder / "detector" / "final.ckpt"
+
+
+@pytest.fixture(scope="module")
+def bundles(cache: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of bundles where `detect-export` leaves its own."""
+    folder = tmp_path_factory.mktemp("bundles")
+    run("detect-export", BUNDLE, cache, checkpoint, "--version", "9.9.9", "--bundles", folder)
+    return folder
+
+
+def test_a_detector_is_trained_measured_and_released_by_commands(cache: Path, checkpoint: Path, bundles: Path) -> None:
     figures = json.loads(run("detect-evaluate", cache, checkpoint))
     assert figures["test"] == {"films": 8, "positive": 4, "patients": 8, "boxes": 4}
     assert figures["map"]["no box"][0] == 0
 
-    run("detect-export", BUNDLE, cache, checkpoint, "--version", "9.9.9", "--bundles", tmp_path)
-    released = load_bundle(tmp_path / f"{load_bundle(BUNDLE).name}-9.9.9")
+    released = load_bundle(bundles / f"{load_bundle(BUNDLE).name}-9.9.9")
     assert has_detector(released)
     assert detector_threshold(released) == figures["threshold"]["value"]
     assert released.manifest["detector"]["evaluation"] == figures
@@ -67,24 +71,8 @@ def test_a_detector_is_trained_measured_and_released_by_commands(cache: Path, tm
     assert open_detector(released, "cpu") is not None
 
 
-def test_a_release_is_never_written_over(cache: Path, tmp_path: Path) -> None:
-    run(
-        "fit",
-        cache,
-        tmp_path / "run",
-        "--recipe",
-        "detect",
-        "--smoke",
-        "--set",
-        "detector.side=64",
-        "--accelerator",
-        "cpu",
-        "--devices",
-        "1",
-    )
-    checkpoint = tmp_path / "run" / "detector" / "final.ckpt"
-    export: list[str | Path] = ["detect-export", BUNDLE, cache, checkpoint, "--version", "9.9.9"]
-    run(*export, "--bundles", tmp_path)
-    again = CliRunner().invoke(app, [str(argument) for argument in [*export, "--bundles", tmp_path]])
+def test_a_release_is_never_written_over(cache: Path, checkpoint: Path, bundles: Path) -> None:
+    export: list[str | Path] = ["detect-export", BUNDLE, cache, checkpoint, "--version", "9.9.9", "--bundles", bundles]
+    again = CliRunner().invoke(app, [str(argument) for argument in export])
     assert again.exit_code == 1
     assert "never written over" in str(again.exception)

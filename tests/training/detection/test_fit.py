@@ -196,10 +196,16 @@ def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in(
     assert all(torch.equal(weights[name], value) for name, value in open_trained(again, films).weights.items())
 
 
-def test_a_folder_is_of_one_training(films: Prepared, tmp_path: Path) -> None:
-    fit_detector(films, smoke(small()), run=tmp_path, hardware=CPU)
+@pytest.fixture(scope="module")
+def trained(films: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a short training: its tests only look at it, and stay on one worker."""
+    return fit_detector(films, smoke(small()), run=tmp_path_factory.mktemp("trained"), hardware=CPU)
+
+
+@pytest.mark.xdist_group("trained detector")
+def test_a_folder_is_of_one_training(films: Prepared, trained: Path) -> None:
     with pytest.raises(RunError, match="recipe differ"):
-        fit_detector(films, small(), run=tmp_path, hardware=CPU)
+        fit_detector(films, small(), run=trained.parent.parent, hardware=CPU)
 
 
 def test_a_classifier_that_has_seen_the_test_films_is_no_start(films: Prepared, tmp_path: Path) -> None:
@@ -213,8 +219,8 @@ def test_a_classifier_that_has_seen_the_test_films_is_no_start(films: Prepared, 
         fit_detector(films, recipe, run=tmp_path / "run", hardware=CPU)
 
 
-def test_a_checkpoint_is_measured_on_its_own_films_only(films: Prepared, tmp_path: Path) -> None:
-    checkpoint = fit_detector(films, smoke(small()), run=tmp_path, hardware=CPU)
-    assert len(open_trained(checkpoint, films).split.test) == 8
+@pytest.mark.xdist_group("trained detector")
+def test_a_checkpoint_is_measured_on_its_own_films_only(films: Prepared, trained: Path) -> None:
+    assert len(open_trained(trained, films).split.test) == 8
     with pytest.raises(RunError, match="other prepared films"):
-        open_trained(checkpoint, replace(films, digest="another"))
+        open_trained(trained, replace(films, digest="another"))

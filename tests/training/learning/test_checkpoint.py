@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from pneumonia_model.bundle import load_bundle
 from pneumonia_model.network import pneumonia_resnet18
+from pneumonia_training import intervals
 from pneumonia_training.films.prepare import Prepared
 from pneumonia_training.films.sampling import SplitRule
 from pneumonia_training.learning.checkpoint import CheckpointError, NetworkBackend, network_weights
@@ -151,6 +152,12 @@ def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path) -> None:
 # --- release ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here are releases; `test_intervals` tests the intervals."""
+    monkeypatch.setattr(intervals, "REPLICATES", 100)
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return prepared_films(tmp_path_factory.mktemp("films"), patients=40, films_each=1)
@@ -164,6 +171,7 @@ def served_checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "model.ckpt"
 
 
+@pytest.mark.usefixtures("_few_replicates")
 def test_a_checkpoint_made_elsewhere_is_released_by_the_split_of_the_common_recipe(
     prepared: Prepared, tmp_path: Path
 ) -> None:
@@ -179,6 +187,7 @@ def test_a_checkpoint_made_elsewhere_is_released_by_the_split_of_the_common_reci
     assert json.loads((bundle.path / "metrics.json").read_text())["split"]["by"] == "image"
 
 
+@pytest.mark.usefixtures("_few_replicates")
 def test_a_release_by_cross_validation_says_so_and_is_chosen_on_all_its_films(
     prepared: Prepared, tmp_path: Path
 ) -> None:

@@ -34,7 +34,7 @@ from tests.training.small_films import prepared_films
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 CPU: Final = Hardware(accelerator="cpu", devices=1)
-FILMS: Final = Stage(name="films", epochs=2, side=32, learning_rate=1e-3, batch_size=8, averaging=0.5)
+FILMS: Final = Stage(name="films", epochs=1, side=32, learning_rate=1e-3, batch_size=24, averaging=0.5)
 RECIPE: Final = Recipe(
     name="trial",
     seed=3,
@@ -58,9 +58,15 @@ def weights_of(checkpoint: Path) -> torch.Tensor:
     return torch.cat([tensor.flatten().double() for tensor in network_weights(checkpoint).values()])
 
 
-def test_a_run_folder_says_what_the_training_was(prepared: Prepared, tmp_path: Path) -> None:
-    fit(prepared, RECIPE, run=tmp_path, hardware=CPU)
-    run = json.loads((tmp_path / "run.json").read_text())
+@pytest.fixture(scope="module")
+def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training by `RECIPE`: its tests only look at it, and stay on one worker."""
+    return fit(prepared, RECIPE, run=tmp_path_factory.mktemp("trained"), hardware=CPU)
+
+
+@pytest.mark.xdist_group("trained")
+def test_a_run_folder_says_what_the_training_was(prepared: Prepared, trained: Path) -> None:
+    run = json.loads((trained.parent.parent / "run.json").read_text())
     assert run["recipe"]["stages"][0]["learning_rate"] == 1e-3
     assert run["data"] == prepared.digest
     assert run["split"]["train"]["films"] == len(split_films(prepared, RECIPE).train)
@@ -69,7 +75,7 @@ def test_a_run_folder_says_what_the_training_was(prepared: Prepared, tmp_path: P
 
 
 def test_the_same_training_twice_gives_the_same_weights(prepared: Prepared, tmp_path: Path) -> None:
-    recipe = with_stage(augmentation=Augmentation())
+    recipe = with_stage(epochs=2, augmentation=Augmentation())
     first, second = (fit(prepared, recipe, run=tmp_path / name, hardware=CPU) for name in "ab")
     assert torch.equal(weights_of(first), weights_of(second))
 
@@ -92,7 +98,7 @@ def test_an_interrupted_training_goes_on(prepared: Prepared, tmp_path: Path, mon
     monkeypatch.setattr(PneumoniaModule, "training_step", interrupted)
     with pytest.raises(PowerCutError):
         fit(prepared, recipe, run=tmp_path, hardware=CPU)
-    assert (tmp_path / "0-films" / "last.ckpt").is_file()
+    assert (tmp_path / "0-films" / "final.ckpt").is_file()
 
     def counted(self: PneumoniaModule, *arguments: object) -> torch.Tensor:
         seen.append(self.current_epoch)
@@ -109,12 +115,13 @@ def test_an_interrupted_training_goes_on(prepared: Prepared, tmp_path: Path, mon
     assert not seen
 
 
-def test_a_run_folder_is_not_mixed_with_another_training(prepared: Prepared, tmp_path: Path) -> None:
-    fit(prepared, RECIPE, run=tmp_path, hardware=CPU)
+@pytest.mark.xdist_group("trained")
+def test_a_run_folder_is_not_mixed_with_another_training(prepared: Prepared, trained: Path) -> None:
+    run = trained.parent.parent
     with pytest.raises(RunError, match="recipe differ"):
-        fit(prepared, replace(RECIPE, seed=4), run=tmp_path, hardware=CPU)
+        fit(prepared, replace(RECIPE, seed=4), run=run, hardware=CPU)
     with pytest.raises(RunError, match="data"):
-        fit(replace(prepared, digest="others"), RECIPE, run=tmp_path, hardware=CPU)
+        fit(replace(prepared, digest="others"), RECIPE, run=run, hardware=CPU)
 
 
 def test_a_training_that_gets_no_better_ends_early(prepared: Prepared, tmp_path: Path) -> None:
@@ -127,7 +134,7 @@ def test_a_training_that_gets_no_better_ends_early(prepared: Prepared, tmp_path:
 
 @pytest.mark.parametrize("name", ["reference", "default", "demonstration"])
 def test_a_smoke_trial_passes_over_few_films_of_every_side(name: str, tmp_path: Path) -> None:
-    recipe = read_recipe(name, ["stage.*.side=64", "stage.*.subsets=[]", "stage.*.apart_from=[]"])
+    recipe = read_recipe(name, ["stage.*.side=32", "stage.*.subsets=[]", "stage.*.apart_from=[]"])
     if isinstance(recipe.split, SplitRule):
         recipe = replace(recipe, split=replace(recipe.split, evaluated_subsets=()))
     few, short = smoke(phantoms(200), recipe)
@@ -142,15 +149,13 @@ def test_a_smoke_trial_passes_over_few_films_of_every_side(name: str, tmp_path: 
 TASKS: Final = Tasks(negatives=1.0, boxes=1.0, map=1.0, findings=1.0)
 
 
+@pytest.mark.xdist_group("trained")
 def test_other_tasks_train_the_network_and_leave_nothing_in_what_is_released(
-    prepared: Prepared, tmp_path: Path
+    prepared: Prepared, trained: Path, tmp_path: Path
 ) -> None:
-    plain, tasked = (
-        fit(prepared, with_stage(tasks=tasks), run=tmp_path / name, hardware=CPU)
-        for name, tasks in (("plain", Tasks()), ("tasked", TASKS))
-    )
-    assert network_weights(plain).keys() == network_weights(tasked).keys()
-    assert not torch.equal(weights_of(plain), weights_of(tasked))
+    tasked = fit(prepared, with_stage(tasks=TASKS), run=tmp_path, hardware=CPU)
+    assert network_weights(trained).keys() == network_weights(tasked).keys()
+    assert not torch.equal(weights_of(trained), weights_of(tasked))
 
 
 def test_box_supervision_teaches_where_the_opacity_is(tmp_path: Path) -> None:
@@ -175,7 +180,7 @@ def test_a_supervised_map_is_to_be_high_inside_the_boxes_and_low_outside() -> No
 
 
 def test_denoising_trains_the_filters_without_a_label(prepared: Prepared, tmp_path: Path) -> None:
-    stages = (replace(FILMS, name="denoising", objective="denoise", side=64, epochs=6, batch_size=4), FILMS)
+    stages = (replace(FILMS, name="denoising", objective="denoise", epochs=2, batch_size=8), FILMS)
     shuffled = replace(prepared, films=prepared.films.assign(label=0))
     fit(shuffled, replace(RECIPE, stages=stages), run=tmp_path, hardware=CPU)
     losses = pd.read_csv(tmp_path / "0-denoising" / "csv" / "metrics.csv")["train_loss"]
@@ -183,7 +188,7 @@ def test_denoising_trains_the_filters_without_a_label(prepared: Prepared, tmp_pa
 
 
 def test_soft_targets_pull_towards_the_teacher(prepared: Prepared, tmp_path: Path) -> None:
-    recipe = with_stage(teacher=1.0, epochs=8, learning_rate=3e-3, averaging=0.0)
+    recipe = with_stage(teacher=1.0, epochs=2, batch_size=8, learning_rate=3e-3, averaging=0.0)
     never = np.full(len(prepared.films), 0.01, dtype=np.float32)
     checkpoint = fit(prepared, recipe, run=tmp_path, hardware=CPU, teacher=never)
     positive = prepared.images[prepared.films["label"].to_numpy() == 1]
@@ -243,7 +248,7 @@ def test_a_smaller_share_of_the_patients_is_a_part_of_a_larger_one(cache: Path) 
 def test_cross_validation_scores_every_film_once_and_trains_what_is_shared_once(cache: Path, tmp_path: Path) -> None:
     films = load_prepared(cache).films
     shared = replace(FILMS, name="start", apart_from=("nothing",))
-    recipe = replace(RECIPE, stages=(shared, replace(FILMS, epochs=1)))
+    recipe = replace(RECIPE, stages=(shared, FILMS))
     plan = Plan(recipe=recipe, run=tmp_path, folds=3, hardware=CPU)
     predictions = pd.read_csv(crossvalidate(cache, plan, jobs=2))
     assert predictions["row"].tolist() == list(range(len(films)))

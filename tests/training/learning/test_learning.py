@@ -18,7 +18,7 @@ from tests.training.phantoms import phantoms
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 # The recipe itself but for its length and size: 30 epochs at 224 are for thousands of films.
-RECIPE: Final = read_recipe("reference", ["stage.films.epochs=4", "stage.films.batch_size=16", "stage.films.side=112"])
+RECIPE: Final = read_recipe("reference", ["stage.films.epochs=3", "stage.films.batch_size=8", "stage.films.side=64"])
 
 
 def auc_elsewhere(prepared: Prepared, run: Path) -> float:
@@ -30,7 +30,7 @@ def auc_elsewhere(prepared: Prepared, run: Path) -> float:
 
 
 def test_the_reference_recipe_finds_a_planted_opacity(tmp_path: Path) -> None:
-    assert auc_elsewhere(phantoms(240), tmp_path) > 0.95
+    assert auc_elsewhere(phantoms(160), tmp_path) > 0.95
 
 
 def test_the_reference_recipe_finds_nothing_in_shuffled_labels(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_reference_recipe_finds_nothing_in_shuffled_labels(tmp_path: Path) -
 
     A plain shuffle leaves a correlation by chance, of .07 on 200 films, and a network that learns would find it.
     """
-    planted = phantoms(240)
+    planted = phantoms(160)
     films, random = planted.films, np.random.default_rng(5)
     order = random.permutation(len(films))
     rank = films.iloc[order].groupby("label").cumcount().sort_index()

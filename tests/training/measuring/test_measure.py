@@ -35,7 +35,7 @@ PLAIN: Final = Chosen(slope=1.0, intercept=0.0, thresholds={"half": 0.5, "quarte
 
 @pytest.fixture(autouse=True)
 def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is tested here are the figures; `test_figures` tests the intervals."""
+    """What is tested here are the figures; `test_intervals` tests the intervals."""
     monkeypatch.setattr(intervals, "REPLICATES", 100)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ import torch
 from pneumonia_model.bundle import WEIGHTS, Bundle, load_bundle
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
+from pneumonia_training import intervals
 from pneumonia_training.films.prepare import Prepared
 from pneumonia_training.films.sampling import SplitRule, split_by_patient
 from pneumonia_training.learning.checkpoint import network_weights
@@ -26,7 +28,10 @@ from safetensors.numpy import load_file
 
 from tests.training.small_films import prepared_films
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
+    pytest.mark.xdist_group("export"),  # they share one training and one release
+]
 
 RULE: Final = SplitRule(test_folds=(0, 1), validation_folds=(2, 3))
 RECIPE: Final = Recipe(
@@ -41,6 +46,14 @@ RECIPE: Final = Recipe(
     ),
 )
 RELEASE: Final = Release(name="trial", version="0.0.1", status="demonstration", commit="none")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_replicates() -> Iterator[None]:
+    """What is tested here are releases; `test_intervals` tests the intervals."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(intervals, "REPLICATES", 100)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def fit_detector(prepared: Prepared, recipe: DetectionRecipe, *, run: Path, hard
     module = DetectorModule(recipe.detector)
     if recipe.init:
         module.start_from_classifier(_classifier(Path(recipe.init), prepared, split))
-    final = ModelCheckpoint(dirpath=folder, filename=_FINAL, save_last=True, enable_version_counter=False)
+    final = ModelCheckpoint(dirpath=folder, filename=_FINAL, enable_version_counter=False)
     trainer = pl.Trainer(
         max_epochs=recipe.detector.epochs,
         accelerator=where.accelerator,
@@ -80,10 +80,10 @@ def fit_detector(prepared: Prepared, recipe: DetectionRecipe, *, run: Path, hard
         limit_val_batches=0,
     )
     log.info("detector starts films=%d side=%d", len(split.train), recipe.detector.side)
-    last = folder / "last.ckpt"
+    checkpoint = folder / f"{_FINAL}.ckpt"
     loader = training_loader(prepared, split.train, recipe)
-    trainer.fit(module, loader, ckpt_path=str(last) if last.is_file() else None)
-    return folder / f"{_FINAL}.ckpt"
+    trainer.fit(module, loader, ckpt_path=str(checkpoint) if checkpoint.is_file() else None)
+    return checkpoint
 
 
 def smoke(recipe: DetectionRecipe) -> DetectionRecipe:

@@ -170,7 +170,7 @@ def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | N
         filename="best" if validated else "final",
         monitor=recipe.monitor if validated else None,
         mode="max",
-        save_last=True,
+        save_last=validated,  # without validation the one to release is the last
         enable_version_counter=False,
     )
     callbacks: list[Callback] = [best]
@@ -191,16 +191,16 @@ def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | N
         limit_val_batches=1.0 if validated else 0,
     )
     log.info("stage starts name=%s films=%d side=%d epochs=%d", stage.name, len(rows), stage.side, stage.epochs)
-    last = run / "last.ckpt"
+    begun = run / ("last.ckpt" if validated else "final.ckpt")
     trainer.fit(
         module,
         _training_loader(prepared, rows, stage, seed=recipe.seed, teacher=teacher),
         DataLoader(Films(prepared, task.split.validation), batch_size=64) if validated else None,
-        ckpt_path=str(last) if last.is_file() else None,
+        ckpt_path=str(begun) if begun.is_file() else None,
     )
     chosen = Path(best.best_model_path)
     if trainer.is_global_zero:
-        last.unlink(missing_ok=True)
+        (run / "last.ckpt").unlink(missing_ok=True)
         document = {"stage": asdict(stage), "checkpoint": chosen.name} | trained_on(prepared, rows)
         (run / STAGE).write_text(json.dumps(document, indent=2) + "\n")
     return chosen
