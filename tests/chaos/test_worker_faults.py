@@ -42,7 +42,7 @@ class Site:
             "destinations": [destination(self.pacs.port)],
             "node": {"silent_seconds": 5},
             "inference": {"lease_seconds": 2, "batch_seconds": 10},
-            "analysis": {"decode_seconds": 3},
+            "analysis": {"decode_seconds": 3, "decoder_processes": 2},
             "report": {"overlay": "none"},
             "database": database,
         }
