@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
+from sqlalchemy import make_url
 
 from scp_node.demo import pacs as demo
 from tests import node as running
-from tests import servers
+from tests import servers, spread
+from tests.scp_node.ledger_node import ledger_engine
 from tests.tools import require
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -30,6 +32,13 @@ def pytest_report_header() -> str:
     if folder.is_dir():
         return f"clinical test data: {folder}"
     return f"clinical test data: absent, tests that need it are skipped (put its folder in {DATA_VARIABLE})"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one process of several
+        spread.group(items)
+        spread.long_first(items)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -147,12 +156,35 @@ def postgres_server() -> Iterator[servers.Postgres]:
 
 
 @pytest.fixture
-def postgres(postgres_server: servers.Postgres) -> Iterator[str]:
-    """The SQLAlchemy URL of an empty PostgreSQL database; a server that is gone fails one test, not all that follow."""
+def running_postgres(postgres_server: servers.Postgres) -> servers.Postgres:
+    """The PostgreSQL of the run; one that is gone fails one test, not all that follow."""
     if told := postgres_server.ended_by_itself():
         postgres_server.start()
         pytest.fail(told)
+    return postgres_server
+
+
+@pytest.fixture
+def postgres(running_postgres: servers.Postgres) -> Iterator[str]:
+    """The SQLAlchemy URL of an empty PostgreSQL database."""
+    with running_postgres.database() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ledger_template(postgres_server: servers.Postgres) -> Iterator[str]:
+    """The name of a PostgreSQL database with an empty ledger, to be copied: the migrations take four times as long."""
     with postgres_server.database() as url:
+        with ledger_engine(url):
+            name = make_url(url).database
+        assert name
+        yield name
+
+
+@pytest.fixture
+def postgres_ledger(running_postgres: servers.Postgres, ledger_template: str) -> Iterator[str]:
+    """The SQLAlchemy URL of a PostgreSQL database with an empty ledger."""
+    with running_postgres.database(ledger_template) as url:
         yield url
 
 

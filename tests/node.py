@@ -44,6 +44,7 @@ class Node:
             "node": {"data_dir": str(self.folder / "var")},
             "listen": {"port": free_port(), "low_water_mib": 0},
             "study": {"quiet_seconds": 0},
+            "analysis": {"decoder_processes": 1},  # a process takes half a second to start
             "work": {"lease_seconds": 3},
             "inference": {"bundle": str(BUNDLE)},
             "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5},
@@ -123,10 +124,13 @@ class Node:
         """Wait until that many images are known and no work is left; return the audit."""
         ledger = self.ledger
 
+        def works() -> bool:
+            return any(state in OPEN for states in ledger.upkeep.counts().values() for state in states)
+
         def idle() -> bool:
-            rows = list(ledger.audit.instances(AuditQuery()))
-            left = [state for states in ledger.upkeep.counts().values() for state in states if state in OPEN]
-            return len(rows) >= images and not left
+            if works():  # asked first, for it costs little
+                return False
+            return len(list(ledger.audit.instances(AuditQuery()))) >= images and not works()
 
         wait_until(idle, timeout, what=f"idle; log:\n{self.log[-3000:]}")
         return self.audit()

@@ -372,10 +372,10 @@ class Postgres(Server):
             connection.execute(statement.encode())
 
     @contextlib.contextmanager
-    def database(self) -> Iterator[str]:
-        """Make an empty database, give its SQLAlchemy URL, and drop it with whoever is still connected."""
+    def database(self, template: str = "template1") -> Iterator[str]:
+        """Make a copy of a database, an empty one by default; give its SQLAlchemy URL, and drop it with its users."""
         name = f"test_{secrets.token_hex(8)}"
-        self.execute(f"CREATE DATABASE {name}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         try:
             yield self.url(name)
         finally:

@@ -8,7 +8,9 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-PAUSE: Final = 0.01  # seconds between two looks
+# seconds between two looks: as long as a look takes, so that what is waited for has the processor at least as often
+SHORTEST_PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 0.1
 
 
 def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
@@ -18,11 +20,13 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
         AssertionError: it was not true within `timeout` seconds; the message names `what` and the last value.
     """
     deadline = time.monotonic() + timeout
+    looked = time.monotonic()
     while not (value := condition()):
         if time.monotonic() > deadline:
             name = what or getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"not true within {timeout:g} s: {name} (last value: {value!r})")
-        time.sleep(PAUSE)
+        time.sleep(min(max(SHORTEST_PAUSE, time.monotonic() - looked), LONGEST_PAUSE))
+        looked = time.monotonic()
     return value
 
 

@@ -64,10 +64,11 @@ def database(request: pytest.FixtureRequest) -> dict[str, Any]:
     return {"url": request.getfixturevalue("postgres")}
 
 
-@pytest.fixture
-def engine(database: dict[str, Any], tmp_path: Path) -> Iterator[Engine]:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An empty ledger database of each kind."""
-    with ledger_engine(database.get("url", tmp_path / "ledger.sqlite3")) as engine:
+    url = request.getfixturevalue("postgres_ledger") if request.param == "postgresql" else tmp_path / "ledger.sqlite3"
+    with ledger_engine(url) as engine:
         yield engine
 
 

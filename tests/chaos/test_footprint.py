@@ -43,8 +43,8 @@ def other_engine(engine: Engine, request: pytest.FixtureRequest, tmp_path: Path)
         with ledger_engine(tmp_path / "other.sqlite3") as other:
             yield other
     else:
-        server: Postgres = request.getfixturevalue("postgres_server")
-        with server.database() as url, ledger_engine(url) as other:
+        server: Postgres = request.getfixturevalue("running_postgres")
+        with server.database(request.getfixturevalue("ledger_template")) as url, ledger_engine(url) as other:
             yield other
 
 

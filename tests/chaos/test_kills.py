@@ -28,7 +28,6 @@ SETTINGS: Final[dict[str, Any]] = {
     "node": {"restart_cap_seconds": 0.5},  # 200 kills in a few minutes are no bad program
     "study": {"quiet_seconds": 0.5},
     "routing": {"stat_calling_ae": [URGENT]},
-    "analysis": {"decoder_processes": 1},
     "work": {"lease_seconds": LEASE, "max_attempts": 20},  # of one image: here its worker is hit again and again
 }
 

@@ -43,7 +43,7 @@ class Site:
             "node": {"silent_seconds": 5},
             "work": {"lease_seconds": 2},
             "inference": {"batch_seconds": 10},
-            "analysis": {"decode_seconds": 3},
+            "analysis": {"decode_seconds": 3, "decoder_processes": 2},
             "report": {"overlay": "none"},
             "database": database,
         }

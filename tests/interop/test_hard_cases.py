@@ -53,7 +53,7 @@ def outcomes(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with (folder / "manifest.csv").open(newline="") as file:
         cases = list(csv.DictReader(file))
     with ExitStack() as stack:
-        node = Node(tmp_path_factory.mktemp("hard"), {})
+        node = Node(tmp_path_factory.mktemp("hard"), {"analysis": {"decoder_processes": 2}})
         stack.callback(node.end)
         node.start()
         statuses = {case["path"]: node.send_files([folder / case["path"]])[0] for case in cases}

@@ -14,7 +14,7 @@ from tests.scp_node.ledger_node import Node, ledger_engine
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An empty ledger database of each kind."""
-    url = request.getfixturevalue("postgres") if request.param == "postgresql" else tmp_path / "ledger.sqlite3"
+    url = request.getfixturevalue("postgres_ledger") if request.param == "postgresql" else tmp_path / "ledger.sqlite3"
     with ledger_engine(url) as engine:
         yield engine
 

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from alembic import command
@@ -28,7 +30,10 @@ POLICY: Final = Policy(quiet=QUIET, lease=LEASE, max_attempts=3)
 
 @contextmanager
 def ledger_engine(url: str | Path) -> Iterator[Engine]:
-    """Open an empty database, or a file that is not there, as a ledger."""
+    """Open an empty database, a database with an empty ledger, or a file that is not there, as a ledger."""
+    if isinstance(url, Path):
+        with url.open("xb") as file:
+            file.write(_empty_ledger())
     address = f"sqlite:///{url}" if isinstance(url, Path) else url
     engine = create_ledger_engine(address, patience=PATIENCE)
     try:
@@ -36,6 +41,17 @@ def ledger_engine(url: str | Path) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+@cache
+def _empty_ledger() -> bytes:
+    """Return an SQLite file with an empty ledger: the migrations run once, and not for each test."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "ledger.sqlite3"
+        engine = create_ledger_engine(f"sqlite:///{file}")
+        upgrade(engine)
+        engine.dispose()
+        return file.read_bytes()
 
 
 def migrate(engine: Engine, revision: str) -> None:

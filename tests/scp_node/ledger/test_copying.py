@@ -19,9 +19,9 @@ from tests.scp_node.ledger_node import LEASE, Node, ledger_engine
 
 
 @pytest.fixture
-def target(postgres_server: servers.Postgres) -> Iterator[Engine]:
+def target(running_postgres: servers.Postgres, ledger_template: str) -> Iterator[Engine]:
     """An empty PostgreSQL database with the schema."""
-    with postgres_server.database() as url, ledger_engine(url) as engine:
+    with running_postgres.database(ledger_template) as url, ledger_engine(url) as engine:
         yield engine
 
 
