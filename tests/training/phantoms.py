@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pneumonia_model.preprocessing import INPUT_SIDE
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 
 LUNGS: Final = (0.32, 0.68)
 
@@ -41,7 +41,7 @@ def phantom(seed: int, *, opacity: bool) -> tuple[NDArray[np.uint8], list[float]
     return np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8), box
 
 
-def phantoms(count: int, *, seed: int = 0) -> Prepared:
+def phantoms(count: int, *, seed: int = 0) -> PreparedFilms:
     """Return prepared phantoms of as many patients, every other one with an opacity."""
     drawn = [phantom(seed + number, opacity=number % 2 == 1) for number in range(count)]
     labels = [int(bool(box)) for _, box in drawn]
@@ -61,4 +61,6 @@ def phantoms(count: int, *, seed: int = 0) -> Prepared:
             "findings": "",
         }
     )
-    return Prepared(images=np.stack([picture for picture, _ in drawn]), films=films, digest=f"phantoms {count} {seed}")
+    return PreparedFilms(
+        images=np.stack([picture for picture, _ in drawn]), films=films, digest=f"phantoms {count} {seed}"
+    )

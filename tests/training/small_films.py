@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pneumonia_training.films.manifests import read_manifest
-from pneumonia_training.films.prepare import Prepared, prepare
+from pneumonia_training.films.prepare import PreparedFilms, prepare
 from pneumonia_training.films.reading import Chunk, read_films
 from pydicom.config import disable_value_validation
 
@@ -59,7 +59,7 @@ def write_manifest(folder: Path, *, patients: int, films_each: int = 2) -> Path:
     return folder / "manifest.csv"
 
 
-def prepared_films(folder: Path, *, patients: int, films_each: int = 2) -> Prepared:
+def prepared_films(folder: Path, *, patients: int, films_each: int = 2) -> PreparedFilms:
     """Return such films, prepared."""
     manifest = write_manifest(folder, patients=patients, films_each=films_each)
     return prepare(read_manifest(manifest), root=folder, cache=folder / "cache")

@@ -21,7 +21,7 @@ from pneumonia_training.evaluation import compare_bundles, evaluate_crossvalidat
 from pneumonia_training.films.manifests import ManifestError, read_manifest, read_rsna_folder
 from pneumonia_training.films.prepare import load_prepared, npy_names, write_npy
 from pneumonia_training.films.prepare import prepare as prepare_films
-from pneumonia_training.films.problems import Finding, read_findings, summary
+from pneumonia_training.films.problems import FilmProblem, read_findings, summary
 from pneumonia_training.learning.checkpoint import CheckpointError
 from pneumonia_training.learning.crossvalidate import Plan
 from pneumonia_training.learning.crossvalidate import crossvalidate as run_crossvalidation
@@ -70,7 +70,7 @@ def prepare(
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 where checks.csv names anything.")] = False,
 ) -> None:
     """Read and check films once, through the node's own preprocessing; again: go on where it was interrupted."""
-    findings: list[Finding] = []
+    findings: list[FilmProblem] = []
     if manifest is not None and rsna is None:
         films, root = read_manifest(manifest, nih_map=nih_map), manifest.parent
     elif rsna is not None and manifest is None:

@@ -9,7 +9,7 @@ import numpy as np
 from pneumonia_model.bundle import Bundle
 from pneumonia_model.opening import open_backend
 
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.learning.fit import split_films
 from pneumonia_training.learning.recipe import Recipe
 from pneumonia_training.measuring.calibration import chosen_in
@@ -45,7 +45,7 @@ class Evaluation:
         return folder / REPORT
 
 
-def evaluate_films(bundle: Bundle, prepared: Prepared, recipe: Recipe | None) -> Evaluation:
+def evaluate_films(bundle: Bundle, prepared: PreparedFilms, recipe: Recipe | None) -> Evaluation:
     """Measure a bundle on the test films of a recipe, or on all films."""
     backend, chosen = open_backend(bundle, "onnxruntime", "cpu"), chosen_in(bundle)
     if recipe is None:
@@ -59,7 +59,7 @@ def evaluate_films(bundle: Bundle, prepared: Prepared, recipe: Recipe | None) ->
     return _evaluation(bundle, prepared, measurement, split, doubts(bundle, prepared, recipe))
 
 
-def evaluate_crossvalidation(bundle: Bundle, prepared: Prepared, predictions: Path) -> Evaluation:
+def evaluate_crossvalidation(bundle: Bundle, prepared: PreparedFilms, predictions: Path) -> Evaluation:
     """Measure the cross-validation by which a bundle was chosen."""
     measurement = measure_crossvalidation(prepared, predictions)
     split = crossvalidation_document(prepared, measurement.rows, folds=measurement.folds)
@@ -75,7 +75,7 @@ def evaluate_external(bundle: Bundle, manifest: Path) -> Evaluation:
     return Evaluation(metrics=_json(document), report=report(document, external.measurement))
 
 
-def compare_bundles(first: Bundle, second: Bundle, prepared: Prepared, recipe: Recipe | None) -> Evaluation:
+def compare_bundles(first: Bundle, second: Bundle, prepared: PreparedFilms, recipe: Recipe | None) -> Evaluation:
     """Compare two bundles on the test films of a recipe, or on all films."""
     rows = np.arange(len(prepared.films)) if recipe is None else split_films(prepared, recipe).test
     doubted = [f"{bundle.version}: {doubt}" for bundle in (first, second) for doubt in doubts(bundle, prepared, recipe)]
@@ -84,7 +84,7 @@ def compare_bundles(first: Bundle, second: Bundle, prepared: Prepared, recipe: R
 
 
 def _evaluation(
-    bundle: Bundle, prepared: Prepared, measurement: Measurement, split: dict[str, Any], warnings: list[str]
+    bundle: Bundle, prepared: PreparedFilms, measurement: Measurement, split: dict[str, Any], warnings: list[str]
 ) -> Evaluation:
     document = {
         "bundle": bundle_document(bundle),

@@ -16,7 +16,7 @@ from pneumonia_training.detection.films import BoxedBatch, corners, moved_boxes,
 from pneumonia_training.detection.fit import fit_detector, open_trained, smoke
 from pneumonia_training.detection.module import DetectorModule
 from pneumonia_training.detection.recipe import DetectionRecipe, Variation, is_detection, parsed, read_detection_recipe
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.learning.fit import Hardware
 from pneumonia_training.learning.recipe import RecipeError
 from pneumonia_training.learning.run_record import RunError
@@ -49,7 +49,7 @@ def small(**settings: object) -> DetectionRecipe:
 
 
 @pytest.fixture(scope="module")
-def films() -> Prepared:
+def films() -> PreparedFilms:
     return phantoms(40)
 
 
@@ -62,7 +62,7 @@ def test_a_box_that_reaches_over_the_edge_ends_there() -> None:
     assert corners("[[900, 0, 200, 1024]]").tolist() == [[900 / 1024, 0, 1, 1]]
 
 
-def test_the_split_keeps_patients_apart_and_leaves_out_opacities_without_a_box(films: Prepared) -> None:
+def test_the_split_keeps_patients_apart_and_leaves_out_opacities_without_a_box(films: PreparedFilms) -> None:
     without = films.films.copy()
     lost = int(np.flatnonzero(without["label"] == 1)[3])
     without.loc[lost, "boxes"] = ""
@@ -74,13 +74,13 @@ def test_the_split_keeps_patients_apart_and_leaves_out_opacities_without_a_box(f
     assert sum(len(side) for side in sides) == len(without) - 1
 
 
-def test_a_split_without_a_box_on_one_side_is_refused(films: Prepared) -> None:
+def test_a_split_without_a_box_on_one_side_is_refused(films: PreparedFilms) -> None:
     without = films.films.assign(boxes="")
     with pytest.raises(RecipeError, match="no film with a box among the train films"):
         split_boxed(replace(films, films=without), small())
 
 
-def test_half_of_the_films_drawn_have_an_opacity(films: Prepared) -> None:
+def test_half_of_the_films_drawn_have_an_opacity(films: PreparedFilms) -> None:
     few = films.films["label"].to_numpy() == 0
     few[np.flatnonzero(~few)[:4]] = True
     loader = training_loader(films, np.flatnonzero(few), small(films_per_epoch=800))
@@ -182,7 +182,7 @@ def _interrupted_in_the_second_epoch(module: DetectorModule) -> None:
 
 
 def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in(
-    films: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    films: PreparedFilms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(DetectorModule, "on_train_epoch_start", _interrupted_in_the_second_epoch)
@@ -197,18 +197,18 @@ def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in(
 
 
 @pytest.fixture(scope="module")
-def trained(films: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(films: PreparedFilms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a short training: its tests only look at it, and stay on one worker."""
     return fit_detector(films, smoke(small()), run=tmp_path_factory.mktemp("trained"), hardware=CPU)
 
 
 @pytest.mark.xdist_group("trained detector")
-def test_a_folder_is_of_one_training(films: Prepared, trained: Path) -> None:
+def test_a_folder_is_of_one_training(films: PreparedFilms, trained: Path) -> None:
     with pytest.raises(RunError, match="recipe differ"):
         fit_detector(films, small(), run=trained.parent.parent, hardware=CPU)
 
 
-def test_a_classifier_that_has_seen_the_test_films_is_no_start(films: Prepared, tmp_path: Path) -> None:
+def test_a_classifier_that_has_seen_the_test_films_is_no_start(films: PreparedFilms, tmp_path: Path) -> None:
     run = tmp_path / "classifier" / "0-films"
     run.mkdir(parents=True)
     (run / "final.ckpt").write_bytes(b"never opened")
@@ -220,7 +220,7 @@ def test_a_classifier_that_has_seen_the_test_films_is_no_start(films: Prepared, 
 
 
 @pytest.mark.xdist_group("trained detector")
-def test_a_checkpoint_is_measured_on_its_own_films_only(films: Prepared, trained: Path) -> None:
+def test_a_checkpoint_is_measured_on_its_own_films_only(films: PreparedFilms, trained: Path) -> None:
     assert len(open_trained(trained, films).split.test) == 8
     with pytest.raises(RunError, match="other prepared films"):
         open_trained(trained, replace(films, digest="another"))

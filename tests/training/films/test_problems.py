@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from pneumonia_training.films import problems
-from pneumonia_training.films.problems import Finding, Problem
+from pneumonia_training.films.problems import FilmProblem, Problem
 from pneumonia_training.films.reading import film_input
 
 from tests.training.small_films import RSNA_TABLES, film
@@ -124,8 +124,8 @@ def test_groups_that_share_a_film_become_one_with_the_smallest_fold() -> None:
 
 def test_findings_are_read_as_they_were_written(tmp_path: Path) -> None:
     found = [
-        Finding(path='a, "b".png', problem=Problem.MISSING, detail="no such file"),
-        Finding(path="c.png", problem=Problem.LABEL_CONFLICT, detail="label 0, but 1"),
+        FilmProblem(path='a, "b".png', problem=Problem.MISSING, detail="no such file"),
+        FilmProblem(path="c.png", problem=Problem.LABEL_CONFLICT, detail="label 0, but 1"),
     ]
     problems.write_findings(tmp_path / "checks.csv", found)
     assert problems.read_findings(tmp_path / "checks.csv") == found

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from pneumonia_training.films.manifests import NO_OPACITY_NOT_NORMAL
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import (
     BOX_GRID,
     FINDINGS,
@@ -27,14 +27,14 @@ STILL: Final = Augmentation(rotation=0, scale=0, shift=0, brightness=0, contrast
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFilms:
     return prepared_films(tmp_path_factory.mktemp("films"), patients=60, films_each=1)
 
 
-def films_with(prepared: Prepared, **columns: str | int) -> Films:
+def films_with(prepared: PreparedFilms, **columns: str | int) -> Films:
     """Return the first film with other columns."""
     table = prepared.films.iloc[:1].assign(**columns)
-    return Films(Prepared(images=prepared.images, films=table, digest=""), np.array([0]))
+    return Films(PreparedFilms(images=prepared.images, films=table, digest=""), np.array([0]))
 
 
 def empty_boxes(count: int) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_boxes_move_with_their_film() -> None:
     assert (moved - boxes).abs().mean() > 0.02
 
 
-def test_a_box_covers_its_part_of_the_film(prepared: Prepared) -> None:
+def test_a_box_covers_its_part_of_the_film(prepared: PreparedFilms) -> None:
     film = films_with(prepared, label=1, boxes="[[512, 256, 256, 512]]")[0]
     assert film.boxes_known
     assert film.boxes.sum() == (BOX_GRID / 4) * (BOX_GRID / 2)
@@ -84,7 +84,7 @@ def test_a_box_covers_its_part_of_the_film(prepared: Prepared) -> None:
 
 
 @pytest.mark.parametrize(("label", "known"), [(0, True), (1, False)])
-def test_no_box_says_something_only_of_a_film_without_opacity(prepared: Prepared, label: int, known: bool) -> None:
+def test_no_box_says_something_only_of_a_film_without_opacity(prepared: PreparedFilms, label: int, known: bool) -> None:
     assert bool(films_with(prepared, label=label, boxes="")[0].boxes_known) is known
 
 
@@ -93,13 +93,13 @@ def test_no_box_says_something_only_of_a_film_without_opacity(prepared: Prepared
     [(0, "Normal", 0.0), (0, NO_OPACITY_NOT_NORMAL, 1.0), (0, "", np.nan), (1, NO_OPACITY_NOT_NORMAL, np.nan)],
 )
 def test_normal_and_ill_are_told_apart_among_negative_films_only(
-    prepared: Prepared, label: int, kind: str, ill: float
+    prepared: PreparedFilms, label: int, kind: str, ill: float
 ) -> None:
     found = float(films_with(prepared, label=label, negative_class=kind)[0].ill)
     assert found == pytest.approx(ill, nan_ok=True)
 
 
-def test_findings_that_nobody_looked_for_are_not_taken_as_absent(prepared: Prepared) -> None:
+def test_findings_that_nobody_looked_for_are_not_taken_as_absent(prepared: PreparedFilms) -> None:
     assert torch.isnan(films_with(prepared, findings="")[0].findings).all()
     assert films_with(prepared, findings="No Finding")[0].findings.tolist() == [0.0] * len(FINDINGS)
     named = films_with(prepared, findings="Effusion|Mass")[0].findings
@@ -112,23 +112,23 @@ def drawn(table: pd.DataFrame, **weights: dict[str, float]) -> pd.DataFrame:
     return table.iloc[np.random.default_rng(0).choice(len(table), size=20 * len(table), p=each / each.sum())]
 
 
-def test_as_many_ill_films_as_others_are_drawn(prepared: Prepared) -> None:
+def test_as_many_ill_films_as_others_are_drawn(prepared: PreparedFilms) -> None:
     assert drawn(prepared.films)["label"].mean() == pytest.approx(0.5, abs=0.05)
 
 
-def test_an_epoch_draws_as_many_films_as_the_recipe_says_by_their_weights(prepared: Prepared) -> None:
+def test_an_epoch_draws_as_many_films_as_the_recipe_says_by_their_weights(prepared: PreparedFilms) -> None:
     films = Films(prepared, np.arange(len(prepared.films)))
     weights = (films.labels == 1).astype(np.float64)
     loader = balanced_loader(films, weights, batch_size=16, seed=0, films_per_epoch=160)
     assert [batch.labels.tolist() for batch in loader] == [[1.0] * 16] * 10
 
 
-def test_hard_negatives_are_drawn_as_often_as_the_recipe_says(prepared: Prepared) -> None:
+def test_hard_negatives_are_drawn_as_often_as_the_recipe_says(prepared: PreparedFilms) -> None:
     table = drawn(prepared.films, negatives={NO_OPACITY_NOT_NORMAL: 9.0})
     assert (table.loc[table.label == 0, "negative_class"] == NO_OPACITY_NOT_NORMAL).mean() > 0.8
 
 
-def test_a_subset_with_a_share_gets_it_and_its_name_does_not_tell_the_label(prepared: Prepared) -> None:
+def test_a_subset_with_a_share_gets_it_and_its_name_does_not_tell_the_label(prepared: PreparedFilms) -> None:
     few = (
         np.flatnonzero(prepared.films["label"] == 1)[:2].tolist()
         + np.flatnonzero(prepared.films["label"] == 0)[:9].tolist()

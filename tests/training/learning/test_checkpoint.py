@@ -16,7 +16,7 @@ import torch
 from pneumonia_model.bundle import load_bundle
 from pneumonia_model.network import pneumonia_resnet18
 from pneumonia_training import intervals
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import SplitRule
 from pneumonia_training.learning.checkpoint import CheckpointError, NetworkBackend, network_weights
 from pneumonia_training.learning.recipe import read_recipe
@@ -159,7 +159,7 @@ def _few_replicates(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFilms:
     return prepared_films(tmp_path_factory.mktemp("films"), patients=40, films_each=1)
 
 
@@ -173,7 +173,7 @@ def served_checkpoint(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("_few_replicates")
 def test_a_checkpoint_made_elsewhere_is_released_by_the_split_of_the_common_recipe(
-    prepared: Prepared, tmp_path: Path
+    prepared: PreparedFilms, tmp_path: Path
 ) -> None:
     checkpoint = served_checkpoint(tmp_path)
     logits = NetworkBackend(network_weights(checkpoint)).logits(prepared.images.astype(np.float32) / np.float32(255))
@@ -189,7 +189,7 @@ def test_a_checkpoint_made_elsewhere_is_released_by_the_split_of_the_common_reci
 
 @pytest.mark.usefixtures("_few_replicates")
 def test_a_release_by_cross_validation_says_so_and_is_chosen_on_all_its_films(
-    prepared: Prepared, tmp_path: Path
+    prepared: PreparedFilms, tmp_path: Path
 ) -> None:
     labels, random = prepared.films["label"].to_numpy(), np.random.default_rng(0)
     table = pd.DataFrame({"row": range(40), "fold": prepared.films["fold"] % 5, "logit": random.normal(labels, 1)})
@@ -212,7 +212,7 @@ def test_a_release_by_cross_validation_says_so_and_is_chosen_on_all_its_films(
     assert (probabilities[labels == 1] >= threshold).mean() >= 0.9
 
 
-def test_a_recipe_that_holds_nothing_out_needs_a_cross_validation(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_recipe_that_holds_nothing_out_needs_a_cross_validation(prepared: PreparedFilms, tmp_path: Path) -> None:
     recipe = read_recipe("default", ["split.test_folds=[]"])
     assert isinstance(recipe.split, SplitRule)
     with pytest.raises(ExportError, match="give a cross-validation"):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pneumonia_training.films.prepare import Prepared, load_prepared
+from pneumonia_training.films.prepare import PreparedFilms, load_prepared
 from pneumonia_training.films.sampling import Augmentation, Split, SplitRule, split_by_patient
 from pneumonia_training.learning.checkpoint import network_weights
 from pneumonia_training.learning.crossvalidate import Fold, Plan, crossvalidate, fold_split
@@ -46,7 +46,7 @@ RECIPE: Final = Recipe(
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Prepared:
+def prepared() -> PreparedFilms:
     return phantoms(60)
 
 
@@ -59,13 +59,13 @@ def weights_of(checkpoint: Path) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(prepared: PreparedFilms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint of a training by `RECIPE`: its tests only look at it, and stay on one worker."""
     return fit(prepared, RECIPE, run=tmp_path_factory.mktemp("trained"), hardware=CPU)
 
 
 @pytest.mark.xdist_group("trained")
-def test_a_run_folder_says_what_the_training_was(prepared: Prepared, trained: Path) -> None:
+def test_a_run_folder_says_what_the_training_was(prepared: PreparedFilms, trained: Path) -> None:
     run = json.loads((trained.parent.parent / "run.json").read_text())
     assert run["recipe"]["stages"][0]["learning_rate"] == 1e-3
     assert run["data"] == prepared.digest
@@ -74,7 +74,7 @@ def test_a_run_folder_says_what_the_training_was(prepared: Prepared, trained: Pa
     assert run["environment"]["commit"]
 
 
-def test_the_same_training_twice_gives_the_same_weights(prepared: Prepared, tmp_path: Path) -> None:
+def test_the_same_training_twice_gives_the_same_weights(prepared: PreparedFilms, tmp_path: Path) -> None:
     recipe = with_stage(epochs=2, augmentation=Augmentation())
     first, second = (fit(prepared, recipe, run=tmp_path / name, hardware=CPU) for name in "ab")
     assert torch.equal(weights_of(first), weights_of(second))
@@ -84,7 +84,9 @@ class PowerCutError(Exception):
     """Stands for a power cut."""
 
 
-def test_an_interrupted_training_goes_on(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_training_goes_on(
+    prepared: PreparedFilms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = with_stage(epochs=3)
     real = PneumoniaModule.training_step
     seen: list[int] = []
@@ -116,7 +118,7 @@ def test_an_interrupted_training_goes_on(prepared: Prepared, tmp_path: Path, mon
 
 
 @pytest.mark.xdist_group("trained")
-def test_a_run_folder_is_not_mixed_with_another_training(prepared: Prepared, trained: Path) -> None:
+def test_a_run_folder_is_not_mixed_with_another_training(prepared: PreparedFilms, trained: Path) -> None:
     run = trained.parent.parent
     with pytest.raises(RunError, match="recipe differ"):
         fit(prepared, replace(RECIPE, seed=4), run=run, hardware=CPU)
@@ -124,7 +126,7 @@ def test_a_run_folder_is_not_mixed_with_another_training(prepared: Prepared, tra
         fit(replace(prepared, digest="others"), RECIPE, run=run, hardware=CPU)
 
 
-def test_a_training_that_gets_no_better_ends_early(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_training_that_gets_no_better_ends_early(prepared: PreparedFilms, tmp_path: Path) -> None:
     recipe = replace(with_stage(epochs=30, learning_rate=1e-9, patience=2, averaging=0.0), monitor="val_acc")
     fit(prepared, recipe, run=tmp_path, hardware=CPU)
     epochs = pd.read_csv(tmp_path / "0-films" / "csv" / "metrics.csv")["epoch"]
@@ -151,7 +153,7 @@ TASKS: Final = Tasks(negatives=1.0, boxes=1.0, map=1.0, findings=1.0)
 
 @pytest.mark.xdist_group("trained")
 def test_other_tasks_train_the_network_and_leave_nothing_in_what_is_released(
-    prepared: Prepared, trained: Path, tmp_path: Path
+    prepared: PreparedFilms, trained: Path, tmp_path: Path
 ) -> None:
     tasked = fit(prepared, with_stage(tasks=TASKS), run=tmp_path, hardware=CPU)
     assert network_weights(trained).keys() == network_weights(tasked).keys()
@@ -179,7 +181,7 @@ def test_a_supervised_map_is_to_be_high_inside_the_boxes_and_low_outside() -> No
     assert place_loss(20 * (0.5 - inside), boxes, nowhere).item() == 0
 
 
-def test_denoising_trains_the_filters_without_a_label(prepared: Prepared, tmp_path: Path) -> None:
+def test_denoising_trains_the_filters_without_a_label(prepared: PreparedFilms, tmp_path: Path) -> None:
     stages = (replace(FILMS, name="denoising", objective="denoise", epochs=2, batch_size=8), FILMS)
     shuffled = replace(prepared, films=prepared.films.assign(label=0))
     fit(shuffled, replace(RECIPE, stages=stages), run=tmp_path, hardware=CPU)
@@ -187,7 +189,7 @@ def test_denoising_trains_the_filters_without_a_label(prepared: Prepared, tmp_pa
     assert losses.iloc[-1] < 0.8 * losses.iloc[0]
 
 
-def test_soft_targets_pull_towards_the_teacher(prepared: Prepared, tmp_path: Path) -> None:
+def test_soft_targets_pull_towards_the_teacher(prepared: PreparedFilms, tmp_path: Path) -> None:
     recipe = with_stage(teacher=1.0, epochs=2, batch_size=8, learning_rate=3e-3, averaging=0.0)
     never = np.full(len(prepared.films), 0.01, dtype=np.float32)
     checkpoint = fit(prepared, recipe, run=tmp_path, hardware=CPU, teacher=never)
@@ -202,7 +204,7 @@ def test_a_teacher_is_the_mean_of_its_predictions(tmp_path: Path) -> None:
     assert np.isnan(teacher[[1, 3]]).all()
 
 
-def test_no_film_of_an_evaluated_patient_is_in_a_stage_apart_from_them(prepared: Prepared) -> None:
+def test_no_film_of_an_evaluated_patient_is_in_a_stage_apart_from_them(prepared: PreparedFilms) -> None:
     films = prepared.films.copy()
     films.loc[films.index < 40, "group"] = [f"patient-{number // 2}" for number in range(40)]
     films["subset"] = np.where(films.index % 2 == 0, "evaluated", "more")

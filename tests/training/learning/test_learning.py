@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 import pytest
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.intervals import auc
 from pneumonia_training.learning.fit import Hardware, fit, predict_films
 from pneumonia_training.learning.recipe import read_recipe
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::U
 RECIPE: Final = read_recipe("reference", ["stage.films.epochs=3", "stage.films.batch_size=8", "stage.films.side=64"])
 
 
-def auc_elsewhere(prepared: Prepared, run: Path) -> float:
+def auc_elsewhere(prepared: PreparedFilms, run: Path) -> float:
     """Train, and return the AUC on phantoms that training has not seen."""
     checkpoint = fit(prepared, RECIPE, run=run, hardware=Hardware(accelerator="cpu", devices=1))
     others = phantoms(300, seed=50_000)

@@ -10,19 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from pneumonia_training.films.manifests import ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.measuring.compare_recipes import compare_recipes, comparison_table
 
 from tests.training.phantoms import phantoms
 
 
 @pytest.fixture(scope="module")
-def prepared() -> Prepared:
+def prepared() -> PreparedFilms:
     return phantoms(120)
 
 
 @pytest.fixture
-def tables(prepared: Prepared, tmp_path: Path) -> dict[str, Path]:
+def tables(prepared: PreparedFilms, tmp_path: Path) -> dict[str, Path]:
     """Predictions of a good recipe, with its trainings' folders beside them, and of one that guesses."""
     random, labels = np.random.default_rng(0), prepared.films["label"].to_numpy()
     for name, signal in (("good", 2.0), ("guess", 0.0)):
@@ -40,7 +40,7 @@ def tables(prepared: Prepared, tmp_path: Path) -> dict[str, Path]:
 
 
 def test_a_comparison_states_each_recipe_and_its_difference_on_the_same_patients(
-    prepared: Prepared, tables: dict[str, Path]
+    prepared: PreparedFilms, tables: dict[str, Path]
 ) -> None:
     compared = compare_recipes(prepared, tables, subset="phantoms", against="guess")
     good, guess = compared["compared"]["good"], compared["compared"]["guess"]
@@ -65,14 +65,14 @@ def test_a_comparison_states_each_recipe_and_its_difference_on_the_same_patients
     ],
 )
 def test_a_table_of_other_films_is_refused(
-    prepared: Prepared, tables: dict[str, Path], change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
+    prepared: PreparedFilms, tables: dict[str, Path], change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
 ) -> None:
     change(pd.read_csv(tables["good"])).to_csv(tables["good"], index=False)
     with pytest.raises(ManifestError, match=reason):
         compare_recipes(prepared, tables, subset="phantoms", against="guess")
 
 
-def test_what_there_is_not_cannot_be_compared(prepared: Prepared, tables: dict[str, Path]) -> None:
+def test_what_there_is_not_cannot_be_compared(prepared: PreparedFilms, tables: dict[str, Path]) -> None:
     with pytest.raises(ManifestError, match="nothing named best"):
         compare_recipes(prepared, tables, subset="phantoms", against="best")
     with pytest.raises(ManifestError, match="no film of the subset"):

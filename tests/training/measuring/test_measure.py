@@ -17,7 +17,7 @@ from pneumonia_model.bundle import load_bundle
 from pneumonia_training import intervals
 from pneumonia_training.evaluation import compare_bundles, evaluate_crossvalidation, evaluate_external, evaluate_films
 from pneumonia_training.films.manifests import ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.intervals import logistic
 from pneumonia_training.learning.recipe import read_recipe
 from pneumonia_training.measuring.calibration import CalibrationError, Chosen, choose, cross_fitted
@@ -205,7 +205,7 @@ def test_a_comparison_is_paired(scored: tuple[pd.DataFrame, NDArray[np.float64]]
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFilms:
     return prepared_films(tmp_path_factory.mktemp("films"), patients=40, films_each=1)
 
 
@@ -216,7 +216,7 @@ def assert_needs_nothing_from_outside(page: str) -> None:
     assert "@import" not in page
 
 
-def test_an_evaluation_is_one_page_and_its_figures(prepared: Prepared, tmp_path: Path) -> None:
+def test_an_evaluation_is_one_page_and_its_figures(prepared: PreparedFilms, tmp_path: Path) -> None:
     page = evaluate_films(load_bundle(BUNDLE), prepared, None).written(tmp_path / "out")
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     text = page.read_text()
@@ -241,13 +241,13 @@ def test_an_evaluation_is_one_page_and_its_figures(prepared: Prepared, tmp_path:
     assert set(metrics["test"]["probes"]["auc"]) == {"border only", "border masked"}
 
 
-def test_films_whose_patients_nobody_knows_are_split_by_image_whatever_the_recipe(prepared: Prepared) -> None:
+def test_films_whose_patients_nobody_knows_are_split_by_image_whatever_the_recipe(prepared: PreparedFilms) -> None:
     unknown = replace(prepared, split_unit="image")
     assert split_by(prepared, read_recipe("default")) == "patient"
     assert split_by(prepared, read_recipe("reference")) == split_by(unknown, read_recipe("default")) == "image"
 
 
-def test_a_bundle_compared_with_itself_differs_in_nothing(prepared: Prepared) -> None:
+def test_a_bundle_compared_with_itself_differs_in_nothing(prepared: PreparedFilms) -> None:
     bundle = load_bundle(BUNDLE)
     compared = compare_bundles(bundle, bundle, prepared, None)
     assert_needs_nothing_from_outside(compared.report)
@@ -285,7 +285,7 @@ def test_a_manifest_that_cannot_be_measured_is_told(tmp_path: Path, text: str, r
         evaluate_external(load_bundle(BUNDLE), tmp_path / "m.csv")
 
 
-def write_predictions(prepared: Prepared, path: Path) -> Path:
+def write_predictions(prepared: PreparedFilms, path: Path) -> Path:
     labels = prepared.films["label"].to_numpy()
     logits = np.random.default_rng(4).normal(2.0 * labels - 1, 1)
     folds = prepared.films["fold"] % 5
@@ -293,7 +293,7 @@ def write_predictions(prepared: Prepared, path: Path) -> Path:
     return path
 
 
-def test_a_cross_validation_is_measured_from_its_table(prepared: Prepared, tmp_path: Path) -> None:
+def test_a_cross_validation_is_measured_from_its_table(prepared: PreparedFilms, tmp_path: Path) -> None:
     predictions = write_predictions(prepared, tmp_path / "predictions.csv")
     result = evaluate_crossvalidation(load_bundle(BUNDLE), prepared, predictions)
     metrics = json.loads(result.metrics)
@@ -317,7 +317,7 @@ def test_a_cross_validation_is_measured_from_its_table(prepared: Prepared, tmp_p
     ],
 )
 def test_a_table_that_is_no_cross_validation_is_refused(
-    prepared: Prepared, tmp_path: Path, change: object, reason: str
+    prepared: PreparedFilms, tmp_path: Path, change: object, reason: str
 ) -> None:
     path = write_predictions(prepared, tmp_path / "predictions.csv")
     change(pd.read_csv(path)).to_csv(path, index=False)  # type: ignore[operator]

@@ -15,7 +15,7 @@ import torch
 from pneumonia_model.bundle import WEIGHTS
 from pneumonia_training import intervals
 from pneumonia_training.films.manifests import ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.learning.recipe import read_recipe
 from pneumonia_training.measuring.calibration import Chosen
 from pneumonia_training.measuring.originals import measure_originals
@@ -43,14 +43,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def prepared(folder: Path) -> Prepared:
+def prepared(folder: Path) -> PreparedFilms:
     prepared = prepared_films(folder, patients=20, films_each=1)
     table = pd.DataFrame({"row": range(20), "fold": prepared.films["fold"] % 2, "logit": np.linspace(-1, 1, 20)})
     table.to_csv(folder / "run" / "predictions.csv", index=False)
     return replace(prepared, films=prepared.films.assign(image_id=[f"image-{row}" for row in range(20)]))
 
 
-def manifest(folder: Path, prepared: Prepared, name: str, *, blur: bool) -> Path:
+def manifest(folder: Path, prepared: PreparedFilms, name: str, *, blur: bool) -> Path:
     """Write each second film anew, in another order, and return their manifest."""
     rows = []
     for row in range(18, -1, -2):
@@ -63,13 +63,13 @@ def manifest(folder: Path, prepared: Prepared, name: str, *, blur: bool) -> Path
     return folder / f"{name}.csv"
 
 
-def measured(folder: Path, prepared: Prepared, name: str, *, blur: bool) -> dict[str, object]:
+def measured(folder: Path, prepared: PreparedFilms, name: str, *, blur: bool) -> dict[str, object]:
     path = manifest(folder, prepared, name, blur=blur)
     return measure_originals(prepared, RECIPE, folder / "run" / "predictions.csv", path, CHOSEN)
 
 
 def test_the_same_pixels_score_the_same_whatever_their_file(
-    folder: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    folder: Path, prepared: PreparedFilms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervals, "REPLICATES", 50)
     found = measured(folder, prepared, "same", blur=False)
@@ -80,14 +80,14 @@ def test_the_same_pixels_score_the_same_whatever_their_file(
 
 
 def test_sharpness_that_moves_the_score_is_stated(
-    folder: Path, prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+    folder: Path, prepared: PreparedFilms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(intervals, "REPLICATES", 50)
     found = measured(folder, prepared, "blurred", blur=True)
     assert found["logits_apart"]["deviation"] > 0.01  # type: ignore[index]
 
 
-def test_films_that_are_not_among_the_prepared_are_refused(folder: Path, prepared: Prepared) -> None:
+def test_films_that_are_not_among_the_prepared_are_refused(folder: Path, prepared: PreparedFilms) -> None:
     predictions = folder / "run" / "predictions.csv"
     pd.DataFrame({"path": ["0-0.png"], "label": [0], "image_id": ["x"]}).to_csv(folder / "other.csv", index=False)
     with pytest.raises(ManifestError, match="none of its films"):

@@ -15,7 +15,7 @@ from pneumonia_model.bundle import WEIGHTS, Bundle, load_bundle
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
 from pneumonia_training import intervals
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import SplitRule, split_by_patient
 from pneumonia_training.learning.checkpoint import network_weights
 from pneumonia_training.learning.fit import Hardware, fit
@@ -57,19 +57,19 @@ def _few_replicates() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFilms:
     return prepared_films(tmp_path_factory.mktemp("films"), patients=60, films_each=1)
 
 
 @pytest.fixture(scope="module")
-def run(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(prepared: PreparedFilms, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     fit(prepared, RECIPE, run=folder, hardware=Hardware(accelerator="cpu", devices=1))
     return folder
 
 
 @pytest.fixture(scope="module")
-def bundle(prepared: Prepared, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+def bundle(prepared: PreparedFilms, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export(run / "1-large" / "best.ckpt", prepared, RECIPE, RELEASE, bundles=tmp_path_factory.mktemp("bundles"))
 
 
@@ -108,7 +108,7 @@ def test_the_released_weights_are_the_average_that_was_validated(run: Path) -> N
     assert not torch.equal(released["fc.weight"], state["network.fc.weight"])
 
 
-def test_figures_in_the_manifest_are_those_that_evaluation_finds_again(prepared: Prepared, bundle: Bundle) -> None:
+def test_figures_in_the_manifest_are_those_that_evaluation_finds_again(prepared: PreparedFilms, bundle: Bundle) -> None:
     split = split_by_patient(prepared.films, RULE)
     backend = open_backend(bundle, "onnxruntime", "cpu")
     again = measure_films(prepared, split.test, backend, chosen_in(bundle), train=None).figures
@@ -118,7 +118,7 @@ def test_figures_in_the_manifest_are_those_that_evaluation_finds_again(prepared:
 
 
 def test_a_release_can_be_made_again_byte_for_byte(
-    prepared: Prepared, run: Path, bundle: Bundle, tmp_path: Path
+    prepared: PreparedFilms, run: Path, bundle: Bundle, tmp_path: Path
 ) -> None:
     again = export(run / "1-large" / "best.ckpt", prepared, RECIPE, RELEASE, bundles=tmp_path)
     assert again.digest == bundle.digest

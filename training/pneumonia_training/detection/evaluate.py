@@ -12,7 +12,7 @@ from pneumonia_model.regions import NO_REGIONS, Detector, Regions
 from pneumonia_training.detection.films import truths
 from pneumonia_training.detection.fit import TrainedDetector
 from pneumonia_training.detection.metric import Corners, film_scores, mean_average_precision, mean_score
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.intervals import auc, bootstrap
 
 THRESHOLDS: Final = np.round(np.arange(0.02, 0.96, 0.01), 2)
@@ -34,7 +34,7 @@ class Measured:
     document: dict[str, Any]
 
 
-def measure(prepared: Prepared, trained: TrainedDetector) -> Measured:
+def measure(prepared: PreparedFilms, trained: TrainedDetector) -> Measured:
     """Return the figures of a detector on the test films of its split."""
     detector, split = trained.detector(), trained.split
     films, chosen_on = prepared.films.iloc[split.test], prepared.films.iloc[split.validation]
@@ -95,7 +95,7 @@ def _where_any(regions: Regions, threshold: float, fixed: Regions) -> Regions:
     return fixed if len(regions.above(threshold).scores) else NO_REGIONS
 
 
-def _detect(detector: Detector, prepared: Prepared, rows: NDArray[np.intp]) -> list[Regions]:
+def _detect(detector: Detector, prepared: PreparedFilms, rows: NDArray[np.intp]) -> list[Regions]:
     found = []
     for row in rows:
         film = prepared.images[row].astype(np.float32) / np.float32(255)

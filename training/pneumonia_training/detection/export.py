@@ -16,14 +16,14 @@ from safetensors.torch import save
 
 from pneumonia_training.detection.evaluate import measure
 from pneumonia_training.detection.fit import TrainedDetector
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.release.export import ExportError
 
 _DIGITS: Final = 6
 
 
 def add_detector(
-    bundle: Bundle, trained: TrainedDetector, prepared: Prepared, *, version: str, bundles: Path
+    bundle: Bundle, trained: TrainedDetector, prepared: PreparedFilms, *, version: str, bundles: Path
 ) -> Bundle:
     """Write `bundles`/<name>-<version>, the bundle with this detector, and return it, loaded and checked.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from pneumonia_training.detection.metric import Corners
 from pneumonia_training.detection.recipe import DetectionRecipe, Variation
 from pneumonia_training.films.manifests import BOX_FRAME
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import Split, split_by_patient
 from pneumonia_training.learning.recipe import RecipeError
 
@@ -34,7 +34,7 @@ def corners(text: str) -> Corners:
     return np.clip(np.hstack([stated[:, :2], stated[:, :2] + stated[:, 2:]]), 0, 1)
 
 
-def split_boxed(prepared: Prepared, recipe: DetectionRecipe) -> Split:
+def split_boxed(prepared: PreparedFilms, recipe: DetectionRecipe) -> Split:
     """Return the recipe's split by patient, of films that have a box for every opacity.
 
     Raises:
@@ -60,7 +60,7 @@ def split_boxed(prepared: Prepared, recipe: DetectionRecipe) -> Split:
 class BoxedFilms(Dataset[BoxedBatch]):
     """Rows of prepared films with their boxes; each is a batch of one."""
 
-    def __init__(self, prepared: Prepared, rows: NDArray[np.intp]) -> None:
+    def __init__(self, prepared: PreparedFilms, rows: NDArray[np.intp]) -> None:
         self._images = prepared.images
         self._rows = rows
         self._boxes = [corners(text) for text in prepared.films["boxes"].iloc[rows]]
@@ -73,7 +73,7 @@ class BoxedFilms(Dataset[BoxedBatch]):
         return BoxedBatch(inputs=pixels.float()[None] / 255, boxes=[torch.from_numpy(self._boxes[index]).float()])
 
 
-def training_loader(prepared: Prepared, rows: NDArray[np.intp], recipe: DetectionRecipe) -> DataLoader[BoxedBatch]:
+def training_loader(prepared: PreparedFilms, rows: NDArray[np.intp], recipe: DetectionRecipe) -> DataLoader[BoxedBatch]:
     """Return batches in which positive films have the recipe's share on average."""
     settings = recipe.detector
     positive = (prepared.films["label"].iloc[rows] == 1).to_numpy()

@@ -17,7 +17,7 @@ from torch import Tensor
 from pneumonia_training.detection.films import split_boxed, training_loader
 from pneumonia_training.detection.module import RELEASED, DetectorModule
 from pneumonia_training.detection.recipe import DetectionRecipe, parsed
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import Split
 from pneumonia_training.learning.checkpoint import network_weights
 from pneumonia_training.learning.fit import Hardware
@@ -47,7 +47,9 @@ class TrainedDetector:
         return TorchDetector(network)
 
 
-def fit_detector(prepared: Prepared, recipe: DetectionRecipe, *, run: Path, hardware: Hardware | None = None) -> Path:
+def fit_detector(
+    prepared: PreparedFilms, recipe: DetectionRecipe, *, run: Path, hardware: Hardware | None = None
+) -> Path:
     """Train and return the checkpoint's path; logs, checkpoints and `run.json` go below `run`.
 
     A second call with the same folder resumes an interrupted training.
@@ -92,7 +94,7 @@ def smoke(recipe: DetectionRecipe) -> DetectionRecipe:
     return replace(recipe, name=f"{recipe.name} (smoke)", detector=settings)
 
 
-def open_trained(checkpoint: Path, prepared: Prepared) -> TrainedDetector:
+def open_trained(checkpoint: Path, prepared: PreparedFilms) -> TrainedDetector:
     """Return the training that `fit_detector` left, with its split.
 
     Raises:
@@ -118,7 +120,7 @@ def open_trained(checkpoint: Path, prepared: Prepared) -> TrainedDetector:
     )
 
 
-def _classifier(checkpoint: Path, prepared: Prepared, split: Split) -> dict[str, Tensor]:
+def _classifier(checkpoint: Path, prepared: PreparedFilms, split: Split) -> dict[str, Tensor]:
     """Return a classifier's weights if it has not seen the patients on whom the detector is measured."""
     if not checkpoint.is_file():
         raise RecipeError(f"init: no file {checkpoint}")

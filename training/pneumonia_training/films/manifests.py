@@ -8,7 +8,7 @@ from typing import Final
 
 import pandas as pd
 
-from pneumonia_training.films.problems import UNKNOWN_PATIENT, Finding, Problem, join_groups, rsna_conflicts
+from pneumonia_training.films.problems import UNKNOWN_PATIENT, FilmProblem, Problem, join_groups, rsna_conflicts
 
 FOLDS: Final = 10
 REQUIRED_COLUMNS: Final = ("path", "label", "group")
@@ -57,7 +57,7 @@ def fold_of(group: str) -> int:
     return int.from_bytes(hashlib.sha256(group.encode()).digest()[:8]) % FOLDS
 
 
-def read_rsna_folder(folder: Path, *, nih_map: Path | None = None) -> tuple[pd.DataFrame, list[Finding]]:
+def read_rsna_folder(folder: Path, *, nih_map: Path | None = None) -> tuple[pd.DataFrame, list[FilmProblem]]:
     """Return the films of an unpacked RSNA Pneumonia Detection Challenge, stage 2, and its tables' contradictions.
 
     `nih_map` is a CSV as for a manifest; RSNA's mapping to NIH ChestX-ray14 provides it. Without it every image counts
@@ -98,7 +98,7 @@ def read_rsna_folder(folder: Path, *, nih_map: Path | None = None) -> tuple[pd.D
     )
     files = {f"{RSNA_IMAGES}/{file.name}" for file in (folder / RSNA_IMAGES).glob("*.dcm")}
     findings = [
-        Finding(path=path, problem=Problem.WITHOUT_ROW, detail="stage_2_train_labels.csv does not name it")
+        FilmProblem(path=path, problem=Problem.WITHOUT_ROW, detail="stage_2_train_labels.csv does not name it")
         for path in sorted(files.difference(table["path"]))
     ]
     findings += rsna_conflicts(boxes, classes, _rsna_path)

@@ -21,7 +21,7 @@ from pneumonia_training.films.manifests import ManifestError
 from pneumonia_training.films.problems import (
     NEAR_BITS,
     UNKNOWN_PATIENT,
-    Finding,
+    FilmProblem,
     Problem,
     compare_films,
     join_groups,
@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """Prepared films: `images` of shape (n, 224, 224), 8 bits, and one row of `films` for each.
+class PreparedFilms:
+    """PreparedFilms films: `images` of shape (n, 224, 224), 8 bits, and one row of `films` for each.
 
     `split_unit` is "patient" if the patient of every film is known, and otherwise "image".
     """
@@ -59,10 +59,10 @@ def prepare(
     *,
     root: Path,
     cache: Path,
-    findings: Sequence[Finding] = (),
+    findings: Sequence[FilmProblem] = (),
     jobs: int = 0,
     progress: Callable[[int], None] = lambda _: None,
-) -> Prepared:
+) -> PreparedFilms:
     """Write the films' inputs below `cache` and return them; resume an interrupted call with the same films.
 
     Films that are missing or cannot be read are left out. `checks.csv` names them, all other problems, and `findings`,
@@ -107,7 +107,7 @@ def _locked(cache: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _inputs(films: pd.DataFrame, root: Path, findings: Sequence[Finding]) -> str:
+def _inputs(films: pd.DataFrame, root: Path, findings: Sequence[FilmProblem]) -> str:
     """Return one hash over all inputs of a cache; a file counts by its size and modification time."""
     digest = hashlib.sha256(json.dumps([_FORMAT, PREPROCESSING, NEAR_BITS]).encode())
     digest.update(films.to_csv(index=False).encode())
@@ -178,11 +178,13 @@ def _write_header(path: Path, count: int) -> int:
         return file.tell()
 
 
-def _finish(partial: _Partial, films: pd.DataFrame, findings: Sequence[Finding], *, split_unit: str) -> Prepared:
+def _finish(
+    partial: _Partial, films: pd.DataFrame, findings: Sequence[FilmProblem], *, split_unit: str
+) -> PreparedFilms:
     """Check the films and finish the cache; `dataset.json` comes last, so an unfinished cache never has one."""
     read, folder, cache = partial.read, partial.folder, partial.cache
     failed = [
-        Finding(path=path, problem=Problem(film.problem), detail=film.detail)
+        FilmProblem(path=path, problem=Problem(film.problem), detail=film.detail)
         for path, film in zip(films["path"], read, strict=True)
         if film.problem
     ]
@@ -228,14 +230,14 @@ def npy_names(films: pd.DataFrame) -> list[str]:
     return names.tolist()
 
 
-def write_npy(prepared: Prepared, folder: Path) -> None:
+def write_npy(prepared: PreparedFilms, folder: Path) -> None:
     """Write each film as a separate array: float32, shape (224, 224), 0 to 1, as the node's `to_input` returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     for picture, name in zip(prepared.images, npy_names(prepared.films), strict=True):
         np.save(folder / name, picture.astype(np.float32) / np.float32(255))
 
 
-def load_prepared(cache: Path) -> Prepared:
+def load_prepared(cache: Path) -> PreparedFilms:
     """Return films prepared earlier.
 
     Raises:
@@ -247,7 +249,7 @@ def load_prepared(cache: Path) -> Prepared:
     if document["preprocessing"] != json.loads(json.dumps(PREPROCESSING)):
         raise ManifestError("the films were prepared under another preprocessing: prepare them again")
     films = pd.read_csv(cache / "films.csv", dtype={"group": str, "image_id": str}, keep_default_na=False)
-    return Prepared(
+    return PreparedFilms(
         images=np.load(cache / "images.npy", mmap_mode="r"),
         films=films,
         digest=document["digest"],

@@ -41,7 +41,7 @@ class Problem(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class FilmProblem:
     """One problem of one film; `path` names the film in the same way as its table."""
 
     path: str
@@ -49,20 +49,20 @@ class Finding:
     detail: str
 
 
-def write_findings(path: Path, findings: Iterable[Finding]) -> None:
+def write_findings(path: Path, findings: Iterable[FilmProblem]) -> None:
     """Write a CSV with the columns path, problem and detail."""
-    columns = [field.name for field in fields(Finding)]
+    columns = [field.name for field in fields(FilmProblem)]
     pd.DataFrame([asdict(finding) for finding in findings], columns=columns).to_csv(path, index=False)
 
 
-def read_findings(path: Path) -> list[Finding]:
+def read_findings(path: Path) -> list[FilmProblem]:
     """Return the findings that `write_findings` wrote."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     rows = table.itertuples(index=False, name=None)
-    return [Finding(path=film, problem=Problem(problem), detail=detail) for film, problem, detail in rows]
+    return [FilmProblem(path=film, problem=Problem(problem), detail=detail) for film, problem, detail in rows]
 
 
-def summary(findings: Sequence[Finding]) -> str:
+def summary(findings: Sequence[FilmProblem]) -> str:
     """Return the number of findings of each kind, on one line."""
     count = Counter(finding.problem for finding in findings)
     return ", ".join(f"{count[problem]} {problem}" for problem in Problem if count[problem]) or "nothing found"
@@ -96,7 +96,7 @@ def near_pairs(fingerprints: Sequence[bytes]) -> Iterator[tuple[int, int, int]]:
 
 def compare_films(
     films: pd.DataFrame, *, pixels: Sequence[str], fingerprints: Sequence[bytes]
-) -> tuple[list[Finding], list[tuple[int, int]]]:
+) -> tuple[list[FilmProblem], list[tuple[int, int]]]:
     """Return the conflicts between films, and the pairs of rows that show one picture.
 
     `pixels` (a hash of the decoded pixels) and `fingerprints` hold one value for each row of `films`.
@@ -111,7 +111,7 @@ def compare_films(
     for row, first in enumerate(first_with):
         if row != first:
             detail = f"same pixels as {paths[first]}{joined(first, row)}"
-            findings.append(Finding(path=paths[row], problem=Problem.DUPLICATE, detail=detail))
+            findings.append(FilmProblem(path=paths[row], problem=Problem.DUPLICATE, detail=detail))
             pairs.append((first, row))
     distinct = [bits if first_with[row] == row else b"" for row, bits in enumerate(fingerprints)]
     named: set[int] = set()
@@ -120,15 +120,15 @@ def compare_films(
         if row not in named or groups[first] != groups[row]:
             named.add(row)
             detail = f"{bits} of {FINGERPRINT_BITS} bits from {paths[first]}{joined(first, row)}"
-            findings.append(Finding(path=paths[row], problem=Problem.NEAR_DUPLICATE, detail=detail))
+            findings.append(FilmProblem(path=paths[row], problem=Problem.NEAR_DUPLICATE, detail=detail))
     return findings + label_conflicts(films, "pixels", pixels), pairs
 
 
-def label_conflicts(films: pd.DataFrame, word: str, identities: Sequence[str]) -> list[Finding]:
+def label_conflicts(films: pd.DataFrame, word: str, identities: Sequence[str]) -> list[FilmProblem]:
     """Return the films whose label differs from that of the first film of the same identity; "" is not an identity."""
     paths, labels = films["path"].tolist(), films["label"].tolist()
     return [
-        Finding(
+        FilmProblem(
             path=paths[row],
             problem=Problem.LABEL_CONFLICT,
             detail=f"label {labels[row]}, but {labels[first]} for {paths[first]}, which has the same {word}",
@@ -138,7 +138,7 @@ def label_conflicts(films: pd.DataFrame, word: str, identities: Sequence[str]) -
     ]
 
 
-def rsna_conflicts(boxes: pd.DataFrame, classes: pd.DataFrame, path_of: Callable[[str], str]) -> list[Finding]:
+def rsna_conflicts(boxes: pd.DataFrame, classes: pd.DataFrame, path_of: Callable[[str], str]) -> list[FilmProblem]:
     """Return the contradictions within and between the challenge's two tables, which have one row for each box.
 
     `boxes` has the columns patientId, x, y, width, height and Target, `classes` patientId and class.
@@ -158,7 +158,7 @@ def rsna_conflicts(boxes: pd.DataFrame, classes: pd.DataFrame, path_of: Callable
         "no class": images["kind"].isna(),
     }
     return [
-        Finding(path=path_of(str(image)), problem=Problem.LABEL_CONFLICT, detail=complaint)
+        FilmProblem(path=path_of(str(image)), problem=Problem.LABEL_CONFLICT, detail=complaint)
         for complaint, concerned in complaints.items()
         for image in images.index[concerned]
     ]

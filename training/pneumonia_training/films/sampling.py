@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from pneumonia_training.films.manifests import BOX_FRAME, NO_OPACITY_NOT_NORMAL, ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 
 BOX_GRID: Final = 56
 FINDINGS: Final = (
@@ -111,7 +111,9 @@ class Batch(NamedTuple):
 class Films(Dataset[Batch]):
     """Rows of prepared films with their targets; `teacher` holds one probability for each prepared film."""
 
-    def __init__(self, prepared: Prepared, rows: NDArray[np.intp], teacher: NDArray[np.float32] | None = None) -> None:
+    def __init__(
+        self, prepared: PreparedFilms, rows: NDArray[np.intp], teacher: NDArray[np.float32] | None = None
+    ) -> None:
         self.images = prepared.images
         self.rows = rows
         films = prepared.films.iloc[rows]

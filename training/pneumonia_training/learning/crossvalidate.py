@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from pneumonia_training.films.prepare import Prepared, load_prepared
+from pneumonia_training.films.prepare import PreparedFilms, load_prepared
 from pneumonia_training.films.sampling import Split, SplitRule, split_by_patient
 from pneumonia_training.intervals import logistic
 from pneumonia_training.learning.fit import Hardware, fit, predict_films
@@ -41,7 +41,7 @@ class Fold:
         return f"fold-{self.number}" if self.other is None else f"folds-{self.number}-{self.other}"
 
 
-def fold_split(prepared: Prepared, recipe: Recipe, fold: Fold) -> Split:
+def fold_split(prepared: PreparedFilms, recipe: Recipe, fold: Fold) -> Split:
     """Return the split that holds out every `fold.of`-th fold of patients, from one start or from two.
 
     A recipe that chooses its checkpoint gets one more tenth of the patients for that; other recipes train on it as
@@ -159,7 +159,7 @@ def _load_and_predict(cache: Path, task: _Task) -> pd.DataFrame:
     return _predictions(load_prepared(cache), task)
 
 
-def _predictions(prepared: Prepared, task: _Task) -> pd.DataFrame:
+def _predictions(prepared: PreparedFilms, task: _Task) -> pd.DataFrame:
     plan, fold = task.plan, task.fold
     split = fold_split(prepared, plan.recipe, fold)
     checkpoint = fit(

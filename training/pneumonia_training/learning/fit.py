@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import (
     Batch,
     Films,
@@ -48,7 +48,7 @@ class Hardware:
     devices: int | str = "auto"
 
 
-def split_films(prepared: Prepared, recipe: Recipe) -> Split:
+def split_films(prepared: PreparedFilms, recipe: Recipe) -> Split:
     """Return the recipe's split; it is always the same for the same films and recipe."""
     if isinstance(recipe.split, SplitRule):
         return split_by_patient(prepared.films, recipe.split)
@@ -57,7 +57,7 @@ def split_films(prepared: Prepared, recipe: Recipe) -> Split:
 
 
 def fit(
-    prepared: Prepared,
+    prepared: PreparedFilms,
     recipe: Recipe,
     *,
     run: Path,
@@ -93,7 +93,7 @@ def fit(
     return weights
 
 
-def smoke(prepared: Prepared, recipe: Recipe) -> tuple[Prepared, Recipe]:
+def smoke(prepared: PreparedFilms, recipe: Recipe) -> tuple[PreparedFilms, Recipe]:
     """Return 64 films from all sides of the split, and a recipe that passes over them once, to see whether it runs."""
     split = split_films(prepared, recipe)
     table = prepared.films.assign(side="")
@@ -102,7 +102,7 @@ def smoke(prepared: Prepared, recipe: Recipe) -> tuple[Prepared, Recipe]:
     order = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(table["side"] != ""))
     rank = table.iloc[order].groupby(["side", "label", "subset"]).cumcount()
     rows = np.sort(order[np.argsort(rank.to_numpy(), kind="stable")][:SMOKE_FILMS])
-    few = Prepared(
+    few = PreparedFilms(
         images=prepared.images[rows], films=prepared.films.iloc[rows].reset_index(drop=True), digest=prepared.digest
     )
     stages = tuple(
@@ -111,7 +111,7 @@ def smoke(prepared: Prepared, recipe: Recipe) -> tuple[Prepared, Recipe]:
     return few, replace(recipe, name=f"{recipe.name} (smoke)", stages=stages)
 
 
-def trained_on(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, int]:
+def trained_on(prepared: PreparedFilms, rows: NDArray[np.intp]) -> dict[str, int]:
     """Return the number of films that a stage trains on, and the number of positive ones."""
     return {"films": len(rows), "positive": int(prepared.films["label"].iloc[rows].sum())}
 
@@ -130,7 +130,7 @@ def predict_films(checkpoint: Path, stage: Stage, images: NDArray[np.uint8], *, 
     return np.concatenate(logits).astype(np.float64)
 
 
-def rows_of(prepared: Prepared, split: Split, stage: Stage) -> NDArray[np.intp]:
+def rows_of(prepared: PreparedFilms, split: Split, stage: Stage) -> NDArray[np.intp]:
     """Return the rows that a stage trains on."""
     films, rows = prepared.films, split.train
     if stage.apart_from:
@@ -147,7 +147,7 @@ def rows_of(prepared: Prepared, split: Split, stage: Stage) -> NDArray[np.intp]:
 class _Task:
     """One stage of one training."""
 
-    prepared: Prepared
+    prepared: PreparedFilms
     split: Split
     recipe: Recipe
     stage: Stage
@@ -218,7 +218,7 @@ def new_module(stage: Stage, weights: Path | None = None) -> PneumoniaModule:
 
 
 def _training_loader(
-    prepared: Prepared, rows: NDArray[np.intp], stage: Stage, *, seed: int, teacher: NDArray[np.float32] | None
+    prepared: PreparedFilms, rows: NDArray[np.intp], stage: Stage, *, seed: int, teacher: NDArray[np.float32] | None
 ) -> DataLoader[Batch]:
     films = Films(prepared, rows, teacher)
     if stage.balanced:
@@ -241,7 +241,7 @@ def _training_loader(
     )
 
 
-def _key(prepared: Prepared, recipe: Recipe, stage: Stage, weights: Path | None) -> str:
+def _key(prepared: PreparedFilms, recipe: Recipe, stage: Stage, weights: Path | None) -> str:
     """Return a key that differs for each different shared stage."""
     document: Mapping[str, Any] = {
         "stage": asdict(stage),

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import Split
 
 RUN: Final = "run.json"
@@ -23,7 +23,7 @@ class RunError(Exception):
     """The run folder holds another training."""
 
 
-def record_run(run: Path, prepared: Prepared, split: Split, contents: Mapping[str, Any]) -> None:
+def record_run(run: Path, prepared: PreparedFilms, split: Split, contents: Mapping[str, Any]) -> None:
     """Write the description of a training into its folder, or check that the folder holds the same training.
 
     `contents` are all other values that identify the training, its recipe first.

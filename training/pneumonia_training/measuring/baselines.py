@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import resize
 
 THUMBNAIL_SIDE: Final = 16
@@ -18,7 +18,7 @@ _BATCH: Final = 256
 
 
 def trivial_baselines(
-    prepared: Prepared, rows: NDArray[np.intp], folds: NDArray[np.int64], *, train: NDArray[np.intp] | None = None
+    prepared: PreparedFilms, rows: NDArray[np.intp], folds: NDArray[np.int64], *, train: NDArray[np.intp] | None = None
 ) -> dict[str, NDArray[np.float64]]:
     """Return scores of `rows` by the view tag and by logistic regression on a thumbnail, if the films allow them.
 
@@ -47,7 +47,7 @@ def _labels(films: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     return films["label"].to_numpy(dtype=np.float64)[rows]
 
 
-def _thumbnails(prepared: Prepared, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+def _thumbnails(prepared: PreparedFilms, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return flattened thumbnails with a constant column, shape (n, 257)."""
     small = np.ones((len(rows), THUMBNAIL_SIDE**2 + 1))
     for start in range(0, len(rows), _BATCH):

@@ -8,7 +8,7 @@ from pneumonia_model.bundle import Bundle
 from pneumonia_model.opening import open_backend
 
 from pneumonia_training.films.manifests import ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.intervals import (
     Figure,
     auc,
@@ -21,7 +21,7 @@ from pneumonia_training.intervals import (
 )
 from pneumonia_training.measuring.calibration import Scores, chosen_in
 from pneumonia_training.measuring.measure import CALLED
-from pneumonia_training.measuring.probes import Part, predict
+from pneumonia_training.measuring.probes import NetworkRows, predict
 from pneumonia_training.measuring.provenance import bundle_document, films_document
 
 _LOGIT: Final = 0
@@ -38,7 +38,7 @@ COMPARED: Final[dict[str, tuple[int, Figure]]] = {
 """What is compared; recall and specificity are at each bundle's own default operating point."""
 
 
-def compare(first: Bundle, second: Bundle, prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, Any]:
+def compare(first: Bundle, second: Bundle, prepared: PreparedFilms, rows: NDArray[np.intp]) -> dict[str, Any]:
     """Return each bundle's figures and `first` minus `second`, with 95 % intervals over the same resampled patients.
 
     Raises:
@@ -87,7 +87,7 @@ def columns(scores: Scores) -> NDArray[np.float64]:
     return np.stack([scores.logits, scores.probabilities, call.astype(np.float64)], axis=1)
 
 
-def _values(bundle: Bundle, prepared: Prepared, rows: NDArray[np.intp]) -> NDArray[np.float64]:
+def _values(bundle: Bundle, prepared: PreparedFilms, rows: NDArray[np.intp]) -> NDArray[np.float64]:
     backend = open_backend(bundle, "onnxruntime", "cpu")
-    logits = predict(prepared.images, [Part(backend, rows)])
+    logits = predict(prepared.images, [NetworkRows(backend, rows)])
     return columns(chosen_in(bundle).applied(logits))

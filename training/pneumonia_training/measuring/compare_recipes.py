@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pneumonia_training.films.manifests import NO_OPACITY_NOT_NORMAL, ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.intervals import auc, bootstrap, difference
 from pneumonia_training.learning.fit import STAGE
 from pneumonia_training.learning.run_record import RUN
@@ -20,7 +20,7 @@ GROUPS: Final = ("all", "view AP", "view PA", "against Normal", f"against {NO_OP
 
 
 def compare_recipes(
-    prepared: Prepared, predictions: Mapping[str, Path], *, subset: str, against: str
+    prepared: PreparedFilms, predictions: Mapping[str, Path], *, subset: str, against: str
 ) -> dict[str, Any]:
     """Return the AUC of each named table of predictions on the films of a subset; each table must score all of them.
 

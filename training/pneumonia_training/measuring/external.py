@@ -12,7 +12,7 @@ from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import INPUT_SIDE
 
 from pneumonia_training.films.manifests import ManifestError, fold_of
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.reading import film_input
 from pneumonia_training.measuring.calibration import Chosen
 from pneumonia_training.measuring.measure import Measurement, measure_films
@@ -32,7 +32,7 @@ class ExternalSet:
         patients_known: whether the manifest says which films belong to one patient.
     """
 
-    prepared: Prepared
+    prepared: PreparedFilms
     unreadable: list[dict[str, str]]
     patients_known: bool
 
@@ -77,7 +77,7 @@ def read_external(manifest: Path) -> ExternalSet:
         films["group"] = films["path"]
     films["fold"] = [fold_of(group) for group in films["group"]]
     digest = f"sha256:{file_sha256(manifest)}"
-    prepared = Prepared(images=images[: len(kept)], films=films, digest=digest)
+    prepared = PreparedFilms(images=images[: len(kept)], films=films, digest=digest)
     return ExternalSet(prepared=prepared, unreadable=unreadable, patients_known=patients_known)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pneumonia_model.prediction import Backend
 
 from pneumonia_training.films.manifests import NO_OPACITY_NOT_NORMAL, ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import Split
 from pneumonia_training.intervals import (
     Figure,
@@ -36,7 +36,14 @@ from pneumonia_training.learning.checkpoint import NetworkBackend, network_weigh
 from pneumonia_training.learning.fit import STAGE
 from pneumonia_training.measuring.baselines import trivial_baselines
 from pneumonia_training.measuring.calibration import Chosen, Scores, cross_fitted
-from pneumonia_training.measuring.probes import Part, activation_maps, boxed, pointing_game, predict, shortcut_probes
+from pneumonia_training.measuring.probes import (
+    NetworkRows,
+    activation_maps,
+    boxed,
+    pointing_game,
+    predict,
+    shortcut_probes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,27 +79,27 @@ class Measurement:
 
 
 def measure_films(
-    prepared: Prepared, rows: NDArray[np.intp], backend: Backend, chosen: Chosen, *, train: NDArray[np.intp] | None
+    prepared: PreparedFilms, rows: NDArray[np.intp], backend: Backend, chosen: Chosen, *, train: NDArray[np.intp] | None
 ) -> Measurement:
     """Measure a network on `rows`; the thumbnail baseline learns from the rows `train`, else across folds of `rows`."""
     if not len(rows):
         raise ManifestError("no film to measure on")
     folds = prepared.films["fold"].to_numpy(dtype=np.int64)[rows]
     baselines = trivial_baselines(prepared, rows, folds, train=train)
-    parts = [Part(backend, rows)]
+    parts = [NetworkRows(backend, rows)]
     scores = chosen.applied(predict(prepared.images, parts))
     figures = evaluate(prepared.films.iloc[rows], scores, baselines=baselines) | _looks(prepared, parts)
     films = prepared.films.iloc[rows]
     return Measurement(rows=rows, films=films, scores=scores, figures=figures, baselines=baselines)
 
 
-def training_rows_like(prepared: Prepared, split: Split) -> NDArray[np.intp]:
+def training_rows_like(prepared: PreparedFilms, split: Split) -> NDArray[np.intp]:
     """Return the training rows in the subsets of the test: a baseline may learn from them."""
     tested = prepared.films["subset"].iloc[split.test].unique()
     return split.train[prepared.films["subset"].iloc[split.train].isin(tested).to_numpy()]
 
 
-def read_predictions(path: Path, prepared: Prepared) -> pd.DataFrame:
+def read_predictions(path: Path, prepared: PreparedFilms) -> pd.DataFrame:
     """Return the predictions of a cross-validation (`row`, `fold`, `logit`), sorted by fold and row.
 
     Raises:
@@ -115,7 +122,7 @@ def read_predictions(path: Path, prepared: Prepared) -> pd.DataFrame:
     return table
 
 
-def measure_crossvalidation(prepared: Prepared, predictions: Path) -> Measurement:
+def measure_crossvalidation(prepared: PreparedFilms, predictions: Path) -> Measurement:
     """Measure a cross-validation: no film's patient had a part in its network, calibration or thresholds.
 
     The probes and the pointing game need the folds' networks, which `crossvalidate` leaves beside the table; without
@@ -143,7 +150,7 @@ def measure_crossvalidation(prepared: Prepared, predictions: Path) -> Measuremen
     return Measurement(rows=rows, films=films, scores=scores, figures=figures, baselines=baselines, folds=count)
 
 
-def fold_networks(folder: Path, rows: NDArray[np.intp], folds: NDArray[np.int64]) -> list[Part]:
+def fold_networks(folder: Path, rows: NDArray[np.intp], folds: NDArray[np.int64]) -> list[NetworkRows]:
     """Return each fold's network with its rows; an empty list if one is missing."""
     parts = []
     for fold in np.unique(folds):
@@ -151,15 +158,15 @@ def fold_networks(folder: Path, rows: NDArray[np.intp], folds: NDArray[np.int64]
         if not stages:
             return []
         checkpoint = stages[-1].parent / str(json.loads(stages[-1].read_text())["checkpoint"])
-        parts.append(Part(NetworkBackend(network_weights(checkpoint)), rows[folds == fold]))
+        parts.append(NetworkRows(NetworkBackend(network_weights(checkpoint)), rows[folds == fold]))
     return parts
 
 
-def _looks(prepared: Prepared, parts: Sequence[Part]) -> dict[str, Any]:
+def _looks(prepared: PreparedFilms, parts: Sequence[NetworkRows]) -> dict[str, Any]:
     """Return where the networks look; the pointing game is null if no positive film has boxes."""
     films = prepared.films.iloc[np.concatenate([part.rows for part in parts])]
     labels, patients = films["label"].to_numpy() == 1, films["group"].to_numpy(dtype=np.str_)
-    of_boxed = [Part(part.backend, part.rows[boxed(prepared.films.iloc[part.rows])]) for part in parts]
+    of_boxed = [NetworkRows(part.backend, part.rows[boxed(prepared.films.iloc[part.rows])]) for part in parts]
     return {
         "probes": shortcut_probes(prepared.images, parts, labels, patients),
         "pointing": (

@@ -7,17 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_training.films.manifests import ManifestError
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.intervals import auc, bootstrap, difference
 from pneumonia_training.learning.recipe import Recipe
 from pneumonia_training.measuring.calibration import Chosen
 from pneumonia_training.measuring.external import read_external
 from pneumonia_training.measuring.measure import fold_networks, read_predictions
-from pneumonia_training.measuring.probes import Part, predict
+from pneumonia_training.measuring.probes import NetworkRows, predict
 
 
 def measure_originals(
-    prepared: Prepared, recipe: Recipe, predictions: Path, manifest: Path, chosen: Chosen
+    prepared: PreparedFilms, recipe: Recipe, predictions: Path, manifest: Path, chosen: Chosen
 ) -> dict[str, Any]:
     """Return the scores of a cross-validation's networks for films in another form, next to those of the prepared form.
 
@@ -42,7 +42,7 @@ def measure_originals(
     here = predict(prepared.images, parts)
     starts = np.cumsum([0, *(len(part.rows) for part in parts)])
     again = [
-        Part(part.backend, np.asarray(found, dtype=np.intp)[order[start : start + len(part.rows)]])
+        NetworkRows(part.backend, np.asarray(found, dtype=np.intp)[order[start : start + len(part.rows)]])
         for part, start in zip(parts, starts, strict=False)
     ]
     there = predict(external.prepared.images, again)
@@ -50,8 +50,8 @@ def measure_originals(
 
 
 def _by_fold(
-    prepared: Prepared, predictions: Path, rows: NDArray[np.intp], count: int
-) -> tuple[NDArray[np.intp], list[Part]]:
+    prepared: PreparedFilms, predictions: Path, rows: NDArray[np.intp], count: int
+) -> tuple[NDArray[np.intp], list[NetworkRows]]:
     """Return the order of the rows by fold, and each fold's network with its rows in that order."""
     folds = prepared.films["fold"].to_numpy(dtype=np.int64)[rows] % count
     order = np.argsort(folds, kind="stable")
@@ -62,7 +62,7 @@ def _by_fold(
 
 
 def _figures(
-    prepared: Prepared,
+    prepared: PreparedFilms,
     rows: NDArray[np.intp],
     here: NDArray[np.float64],
     there: NDArray[np.float64],

@@ -22,14 +22,16 @@ _BATCH: Final = 32
 Change = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
-class Part(NamedTuple):
+class NetworkRows(NamedTuple):
     """Rows of prepared films, and the network that scores them."""
 
     backend: Backend
     rows: NDArray[np.intp]
 
 
-def predict(images: NDArray[np.uint8], parts: Sequence[Part], change: Change | None = None) -> NDArray[np.float64]:
+def predict(
+    images: NDArray[np.uint8], parts: Sequence[NetworkRows], change: Change | None = None
+) -> NDArray[np.float64]:
     """Return the logits of each part's films, in the parts' order; `change` first alters the inputs."""
     logits = [
         part.backend.logits(inputs if change is None else change(inputs))
@@ -39,7 +41,7 @@ def predict(images: NDArray[np.uint8], parts: Sequence[Part], change: Change | N
     return np.concatenate(logits).astype(np.float64)
 
 
-def activation_maps(images: NDArray[np.uint8], parts: Sequence[Part]) -> NDArray[np.float32]:
+def activation_maps(images: NDArray[np.uint8], parts: Sequence[NetworkRows]) -> NDArray[np.float32]:
     """Return the class activation maps of each part's films, in the parts' order."""
     maps = [part.backend.predict(inputs).maps for part in parts for inputs in _batches(images, part.rows)]
     return np.concatenate(maps)
@@ -74,7 +76,7 @@ def _centre() -> NDArray[np.bool_]:
 
 
 def shortcut_probes(
-    images: NDArray[np.uint8], parts: Sequence[Part], labels: NDArray[np.bool_], patients: NDArray[np.str_]
+    images: NDArray[np.uint8], parts: Sequence[NetworkRows], labels: NDArray[np.bool_], patients: NDArray[np.str_]
 ) -> dict[str, Any]:
     """Return the AUC of the network when it sees only the border, and when it sees everything except the border."""
     probes = {

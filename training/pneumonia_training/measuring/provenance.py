@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.bundle import Bundle
 
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import Split, SplitRule
 from pneumonia_training.learning.checkpoint import CheckpointError
 from pneumonia_training.learning.fit import rows_of
@@ -23,7 +23,7 @@ def bundle_document(bundle: Bundle) -> dict[str, str]:
     return {"name": bundle.name, "version": bundle.version, "status": bundle.status, "digest": bundle.digest}
 
 
-def films_document(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, Any]:
+def films_document(prepared: PreparedFilms, rows: NDArray[np.intp]) -> dict[str, Any]:
     """Return the numbers of films, positive films and patients, with subsets, views, ages and sexes."""
     films = prepared.films.iloc[rows]
     subsets = films.groupby("subset")["label"].agg(["size", "sum"])
@@ -43,13 +43,13 @@ def films_document(prepared: Prepared, rows: NDArray[np.intp]) -> dict[str, Any]
     }
 
 
-def trained_document(prepared: Prepared, recipe: Recipe, split: Split) -> dict[str, Any]:
+def trained_document(prepared: PreparedFilms, recipe: Recipe, split: Split) -> dict[str, Any]:
     """Return the recipe and the films that its stages train on."""
     rows = np.unique(np.concatenate([rows_of(prepared, split, stage) for stage in recipe.stages]))
     return {"recipe": recipe.name, "train": films_document(prepared, rows)}
 
 
-def hold_out_document(prepared: Prepared, recipe: Recipe, split: Split) -> dict[str, Any]:
+def hold_out_document(prepared: PreparedFilms, recipe: Recipe, split: Split) -> dict[str, Any]:
     """Return the three sides of a split."""
     return trained_document(prepared, recipe, split) | {
         "by": split_by(prepared, recipe),
@@ -59,13 +59,13 @@ def hold_out_document(prepared: Prepared, recipe: Recipe, split: Split) -> dict[
     }
 
 
-def split_by(prepared: Prepared, recipe: Recipe | None = None) -> str:
+def split_by(prepared: PreparedFilms, recipe: Recipe | None = None) -> str:
     """Return "patient", or "image" if the recipe splits so or the films' patients are not known."""
     by_image = recipe is not None and not isinstance(recipe.split, SplitRule)
     return "image" if by_image else prepared.split_unit
 
 
-def crossvalidation_document(prepared: Prepared, rows: NDArray[np.intp], *, folds: int) -> dict[str, Any]:
+def crossvalidation_document(prepared: PreparedFilms, rows: NDArray[np.intp], *, folds: int) -> dict[str, Any]:
     """Return the description of a cross-validation: no film's network had seen its patient."""
     return {
         "by": split_by(prepared),
@@ -75,7 +75,7 @@ def crossvalidation_document(prepared: Prepared, rows: NDArray[np.intp], *, fold
     }
 
 
-def recorded_run(checkpoint: Path, prepared: Prepared, split: Split) -> dict[str, Any] | None:
+def recorded_run(checkpoint: Path, prepared: PreparedFilms, split: Split) -> dict[str, Any] | None:
     """Return the record of the training in the checkpoint's run folder; None for a checkpoint without one.
 
     Raises:
@@ -96,7 +96,7 @@ def recorded_run(checkpoint: Path, prepared: Prepared, split: Split) -> dict[str
     return run
 
 
-def doubts(bundle: Bundle, prepared: Prepared, recipe: Recipe | None) -> list[str]:
+def doubts(bundle: Bundle, prepared: PreparedFilms, recipe: Recipe | None) -> list[str]:
     """Return the reasons that speak against measuring this bundle on the test films of a recipe, or on all films."""
     training = bundle.manifest.get("training", {})
     if training.get("data") != prepared.digest:

@@ -28,7 +28,7 @@ from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import PREPROCESSING
 from safetensors.torch import save
 
-from pneumonia_training.films.prepare import Prepared
+from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import Split
 from pneumonia_training.learning.checkpoint import network_weights
 from pneumonia_training.learning.fit import split_films
@@ -38,7 +38,7 @@ from pneumonia_training.measuring.calibration import Chosen, choose
 from pneumonia_training.measuring.external import measure_external, read_external
 from pneumonia_training.measuring.measure import measure_crossvalidation, measure_films, training_rows_like
 from pneumonia_training.measuring.originals import measure_originals
-from pneumonia_training.measuring.probes import Part, predict
+from pneumonia_training.measuring.probes import NetworkRows, predict
 from pneumonia_training.measuring.provenance import (
     crossvalidation_document,
     hold_out_document,
@@ -83,7 +83,7 @@ class ExportError(Exception):
 
 def export(
     checkpoint: Path,
-    prepared: Prepared,
+    prepared: PreparedFilms,
     recipe: Recipe,
     release: Release,
     *,
@@ -173,9 +173,9 @@ class _Evidence:
     probabilities: NDArray[np.float64]
 
 
-def _hold_out(prepared: Prepared, recipe: Recipe, split: Split, backend: Backend) -> _Evidence:
+def _hold_out(prepared: PreparedFilms, recipe: Recipe, split: Split, backend: Backend) -> _Evidence:
     labels = prepared.films["label"].to_numpy()[split.validation] == 1
-    logits = predict(prepared.images, [Part(backend, split.validation)])
+    logits = predict(prepared.images, [NetworkRows(backend, split.validation)])
     chosen = choose(logits, labels)
     measured = measure_films(prepared, split.test, backend, chosen, train=training_rows_like(prepared, split))
     return _Evidence(
@@ -187,7 +187,7 @@ def _hold_out(prepared: Prepared, recipe: Recipe, split: Split, backend: Backend
     )
 
 
-def _crossvalidation(prepared: Prepared, recipe: Recipe, split: Split, predictions: Path) -> _Evidence:
+def _crossvalidation(prepared: PreparedFilms, recipe: Recipe, split: Split, predictions: Path) -> _Evidence:
     measured = measure_crossvalidation(prepared, predictions)
     logits = measured.scores.logits
     chosen = choose(logits, measured.films["label"].to_numpy() == 1)
