@@ -331,6 +331,33 @@ def test_a_broad_suppression_would_be_counted_and_a_narrow_except_is_not() -> No
     assert broad_excepts("try:\n    step()\nexcept (OSError, http.client.HTTPException):\n    pass") == 0
 
 
+TYPED: Final = (  # what passes between these is checked by mypy, value by value
+    "scp_node/loops",
+    "scp_node/report/objects",
+    "scp_node/report/version.py",
+    "scp_node/ledger/audit.py",
+    "scp_node/ledger/audit_rows.py",
+    "scp_node/cli",
+)
+
+
+def untyped_dictionaries(source: str) -> list[str]:
+    """Return the annotations that say nothing of a dictionary's values."""
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Subscript))
+    return [text for node in nodes if re.fullmatch(r"(?:dict|Mapping)\[str, Any\]", text := ast.unparse(node))]
+
+
+def test_builders_and_audit_pass_no_untyped_dictionaries(repository: Path) -> None:
+    places = [repository / name for name in TYPED]
+    files = [file for place in places for file in ([place] if place.is_file() else place.rglob("*.py"))]
+    assert len(files) > 20
+    assert {str(file): found for file in files if (found := untyped_dictionaries(file.read_text()))} == {}
+
+
+def test_an_untyped_dictionary_would_be_seen() -> None:
+    assert untyped_dictionaries("def rows() -> Iterator[dict[str, Any]]: ...") == ["dict[str, Any]"]
+
+
 # What is installed
 
 
