@@ -116,12 +116,13 @@ class Node:
     def ledger(self) -> Ledger:
         return open_ledger(self.settings)
 
-    def audit(self) -> list[dict[str, Any]]:
-        """Return what `scp-node audit --format json` prints, as objects."""
-        return [row.document() for row in self.ledger.audit.instances(AuditQuery())]
+    def audit(self, studies: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return what `scp-node audit --format json` prints, as objects: of some studies, or of all."""
+        rows = [row.document() for row in self.ledger.audit.instances(AuditQuery())]
+        return [row for row in rows if not studies or row["study_uid"] in studies]
 
-    def run_until_idle(self, images: int, timeout: float = 60) -> list[dict[str, Any]]:
-        """Wait until that many images are known and no work is left; return the audit."""
+    def run_until_idle(self, images: int, timeout: float = 60, studies: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Wait until that many images of the studies are known and no work is left; return the audit of them."""
         ledger = self.ledger
 
         def works() -> bool:
@@ -130,10 +131,10 @@ class Node:
         def idle() -> bool:
             if works():  # asked first, for it costs little
                 return False
-            return len(list(ledger.audit.instances(AuditQuery()))) >= images and not works()
+            return len(self.audit(studies)) >= images and not works()
 
         wait_until(idle, timeout, what=f"idle; log:\n{self.log[-3000:]}")
-        return self.audit()
+        return self.audit(studies)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

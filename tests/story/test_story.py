@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,52 @@ def items(item: Dataset, code: str) -> list[Dataset]:
     return found
 
 
-def test_a_chest_film_goes_in_and_its_report_comes_back_and_a_row_stays(node: Node, pacs: StoragePacs) -> None:
-    image = radiograph()
-    assert node.send(image) == [0x0000]
-    [report] = reports(pacs, 1)
-    [row] = node.run_until_idle(1)
+@dataclass
+class Site:
+    """A node and its PACS that several tests have in common: each sends studies of its own."""
+
+    node: Node
+    pacs: StoragePacs
+    arrived: list[Dataset] = field(default_factory=list)
+
+    def reports(self, film: Dataset, number: int) -> list[Dataset]:
+        """Return the reports of the film's study in order, once there are that many."""
+
+        def of_the_study() -> list[Dataset]:
+            self.arrived.extend(report for _, report in self.pacs.new_reports())
+            return [report for report in self.arrived if report.StudyInstanceUID == film.StudyInstanceUID]
+
+        wait_until(lambda: len(of_the_study()) >= number, 60, what=f"{number} reports")
+        return of_the_study()
+
+    def rows(self, *films: Dataset, number: int) -> list[dict[str, Any]]:
+        """Return what the audit says of the studies of the films, once it has that many rows and no work is left."""
+        return self.node.run_until_idle(number, studies=[str(film.StudyInstanceUID) for film in films])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A running node that reports to a small PACS."""
+    folder = tmp_path_factory.mktemp("site")
+    with ExitStack() as stack:
+        pacs = StoragePacs(folder / "pacs")
+        stack.callback(pacs.close)
+        node = Node(folder, {"destinations": [destination(pacs.port)]})
+        stack.callback(node.end)
+        yield Site(node.start(), pacs)
+
+
+def test_a_chest_film_goes_in_and_its_report_comes_back_and_a_row_stays(site: Site) -> None:
+    film = radiograph(10)
+    assert site.node.send(film) == [0x0000]
+    [report] = site.reports(film, 1)
+    [row] = site.rows(film, number=1)
     assert row["state"] == "analysed"
     assert 0 <= row["probability"] <= 1
     assert row["verdict"] == ("present" if row["probability"] >= row["threshold"] else "not-detected")
     assert row["report_uid"] == report.SOPInstanceUID
-    assert report.StudyInstanceUID == image.StudyInstanceUID
-    assert report.PatientID == image.PatientID
+    assert report.StudyInstanceUID == film.StudyInstanceUID
+    assert report.PatientID == film.PatientID
     assert [(sent["destination"], sent["state"], sent["status"]) for sent in row["deliveries"]] == [
         ("pacs", "delivered", "0x0000")
     ]
@@ -60,51 +96,114 @@ def test_a_chest_film_goes_in_and_its_report_comes_back_and_a_row_stays(node: No
     assert times == sorted(times)
 
 
-def test_a_positive_film_has_a_picture_that_is_delivered_after_its_report(node: Node) -> None:
-    node.send(radiograph(1, opacity=True), radiograph(2))
-    positive, negative = node.run_until_idle(2)
+def test_a_positive_film_has_a_picture_that_is_delivered_after_its_report(site: Site) -> None:
+    films = radiograph(1, opacity=True), radiograph(2)
+    site.node.send(*films)
+    positive, negative = site.rows(*films, number=2)
     assert (positive["verdict"], negative["verdict"]) == ("present", "not-detected")
     told = [[(sent["kind"], sent["state"]) for sent in row["deliveries"]] for row in (positive, negative)]
     assert told == [[("report", "delivered"), ("overlay", "delivered")], [("report", "delivered")]]
     report, picture = positive["deliveries"]
     assert report["at"] <= picture["at"]
-    _command(node, "report", positive["study_uid"], "--save-all", str(node.folder / "saved"))
-    saved = {dcmread(file).SOPInstanceUID for file in (node.folder / "saved").iterdir()}
+    _command(site.node, "report", positive["study_uid"], "--save-all", str(site.node.folder / "saved"))
+    saved = {dcmread(file).SOPInstanceUID for file in (site.node.folder / "saved").iterdir()}
     assert saved == {report["sop_instance_uid"], picture["sop_instance_uid"]}
 
 
-def test_a_pacs_that_routes_the_whole_study_back_starts_no_loop(node: Node, pacs: StoragePacs, tmp_path: Path) -> None:
-    film = radiograph(1, opacity=True)
-    node.send(film)
-    node.run_until_idle(1)
-    [picture] = [file for file in (tmp_path / "pacs").glob("*.dcm") if dcmread(file).Modality == "OT"]
-    assert node.send_files([picture]) == [0x0000]
-    rows = node.run_until_idle(2)
+def test_a_pacs_that_routes_the_whole_study_back_starts_no_loop(site: Site) -> None:
+    film = radiograph(11, opacity=True)
+    site.node.send(film)
+    [row] = site.rows(film, number=1)
+    [_, sent] = row["deliveries"]
+    [picture] = [file for file in (site.node.folder / "pacs").glob("*.dcm") if _uid(file) == sent["sop_instance_uid"]]
+    assert dcmread(picture).Modality == "OT"
+    assert site.node.send_files([picture]) == [0x0000]
+    rows = site.rows(film, number=2)
     assert [(row["state"], row["reason"]) for row in rows] == [("analysed", None), ("not-analysed", "own-object")]
     assert [row["report_version"] for row in rows] == [1, None]
-    assert len(reports(pacs, 1)) == 1
-    node.send(film)  # and what was there before is still told as it was
-    assert [row["report_version"] for row in node.run_until_idle(2)] == [1, None]
+    assert len(site.reports(film, 1)) == 1
+    site.node.send(film)  # and what was there before is still told as it was
+    assert [row["report_version"] for row in site.rows(film, number=2)] == [1, None]
+
+
+def _uid(file: Path) -> str:
+    return str(dcmread(file, stop_before_pixels=True).SOPInstanceUID)
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("seed", "changes", "reason"),
     [
-        ({"ViewPosition": "LL"}, "view"),
-        ({"BodyPartExamined": "HAND"}, "body-part"),
-        ({"PatientAge": "007Y"}, "patient-age"),
+        (12, {"ViewPosition": "LL"}, "view"),
+        (13, {"BodyPartExamined": "HAND"}, "body-part"),
+        (14, {"PatientAge": "007Y"}, "patient-age"),
     ],
 )
 def test_an_image_outside_the_intended_use_is_reported_as_not_analysed_without_a_score(
-    node: Node, pacs: StoragePacs, changes: dict[str, Any], reason: str
+    site: Site, seed: int, changes: dict[str, Any], reason: str
 ) -> None:
-    node.send(radiograph(**changes))
-    [report] = reports(pacs, 1)
-    [row] = node.run_until_idle(1)
+    film = radiograph(seed, **changes)
+    site.node.send(film)
+    [report] = site.reports(film, 1)
+    [row] = site.rows(film, number=1)
     assert (row["state"], row["reason"], row["probability"]) == ("not-analysed", reason, None)
     assert "NOT ANALYSED" in str(report)
     [probability] = items(report, "122157")
     assert not probability.get("MeasuredValueSequence")
+
+
+def test_a_late_image_makes_a_new_version_that_names_the_first(site: Site) -> None:
+    film, late = radiograph(15), radiograph(15, SOPInstanceUID="2.25.77")
+    site.node.send(film)
+    assert len(site.reports(film, 1)) == 1
+    site.rows(film, number=1)
+    site.node.send(late)
+    [first, second] = site.reports(film, 2)
+    [predecessor] = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
+    assert predecessor.ReferencedSOPInstanceUID == first.SOPInstanceUID
+    assert [row["report_version"] for row in site.rows(film, number=2)] == [2, 2]
+
+
+def test_a_resent_image_is_answered_with_success_and_changes_nothing(site: Site) -> None:
+    film = radiograph(16)
+    assert site.node.send(film) == [0]
+    site.rows(film, number=1)
+    assert site.node.send(*[film] * 3) == [0, 0, 0]
+    wait_until(lambda: len(site.node.ledger.audit.events(film.StudyInstanceUID)) == 7)
+    assert len(site.rows(film, number=1)) == 1
+    assert len(site.reports(film, 1)) == 1
+
+
+def test_the_same_uid_with_other_pixels_is_a_conflict_and_never_scored(site: Site) -> None:
+    film = radiograph(17)
+    other = radiograph(18, opacity=True, SOPInstanceUID=film.SOPInstanceUID)
+    assert site.node.send(film) == [0]
+    site.rows(film, number=1)
+    assert site.node.send(other) == [0]
+    assert [row["state"] for row in site.rows(film, other, number=2)] == ["analysed", "conflict"]
+    assert len(site.reports(film, 1)) == 1
+    assert site.reports(other, 0) == []
+
+
+def test_the_commands_answer_what_an_auditor_asks(site: Site) -> None:
+    node, image = site.node, radiograph(19, AccessionNumber="ACC-7")
+    node.send(image)
+    site.rows(image, number=1)
+    [row] = map(json.loads, _command(node, "audit", "--accession", "ACC-7", "--format", "json").splitlines())
+    assert row["sop_instance_uid"] == image.SOPInstanceUID
+    assert _command(node, "audit", "--accession", "ANOTHER", "--format", "json") == ""
+    assert image.SOPInstanceUID in _command(node, "audit", "--format", "csv")
+    saved = node.folder / "saved.dcm"
+    _command(node, "report", image.StudyInstanceUID, "--save", str(saved))
+    [arrived] = site.reports(image, 1)
+    assert dcmread(saved) == arrived
+    assert as_text(saved.read_bytes()) in _command(node, "report", image.StudyInstanceUID)
+
+
+def _command(node: Node, *arguments: str) -> str:
+    command = [sys.executable, "-m", "scp_node", *arguments, "--config", str(node.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_two_films_of_one_study_are_one_report(start_node: Callable[..., Node], pacs: StoragePacs) -> None:
@@ -113,36 +212,6 @@ def test_two_films_of_one_study_are_one_report(start_node: Callable[..., Node], 
     rows = node.run_until_idle(2)
     assert [row["state"] for row in rows] == ["analysed", "not-analysed"]
     assert len({row["report_uid"] for row in rows}) == 1
-    assert len(reports(pacs, 1)) == 1
-
-
-def test_a_late_image_makes_a_new_version_that_names_the_first(node: Node, pacs: StoragePacs) -> None:
-    node.send(radiograph())
-    [first] = reports(pacs, 1)
-    node.run_until_idle(1)
-    node.send(radiograph(SOPInstanceUID="2.25.77"))
-    [second] = reports(pacs, 1)
-    [predecessor] = second.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
-    assert predecessor.ReferencedSOPInstanceUID == first.SOPInstanceUID
-    assert [row["report_version"] for row in node.run_until_idle(2)] == [2, 2]
-
-
-def test_a_resent_image_is_answered_with_success_and_changes_nothing(node: Node, pacs: StoragePacs) -> None:
-    assert node.send(radiograph()) == [0]
-    node.run_until_idle(1)
-    assert node.send(*[radiograph()] * 3) == [0, 0, 0]
-    wait_until(lambda: len(node.ledger.audit.events(radiograph().StudyInstanceUID)) == 7)
-    node.run_until_idle(1)
-    assert len(reports(pacs, 1)) == 1
-    assert len(node.audit()) == 1
-
-
-def test_the_same_uid_with_other_pixels_is_a_conflict_and_never_scored(node: Node, pacs: StoragePacs) -> None:
-    other = radiograph(2, opacity=True, SOPInstanceUID=radiograph().SOPInstanceUID)
-    assert node.send(radiograph()) == [0]
-    node.run_until_idle(1)
-    assert node.send(other) == [0]
-    assert [row["state"] for row in node.run_until_idle(2)] == ["analysed", "conflict"]
     assert len(reports(pacs, 1)) == 1
 
 
@@ -207,28 +276,6 @@ def test_an_unknown_application_entity_is_not_served(start_node: Callable[..., N
     node = start_node(peers=[{"ae_title": "CR1", "address": "127.0.0.1"}])
     assert node.send(radiograph(), calling="STRANGER") == [None]
     assert node.send(radiograph(), calling="CR1") == [0]
-
-
-def test_the_commands_answer_what_an_auditor_asks(node: Node, pacs: StoragePacs) -> None:
-    image = radiograph(AccessionNumber="ACC-7")
-    node.send(image)
-    node.run_until_idle(1)
-    [row] = map(json.loads, _command(node, "audit", "--accession", "ACC-7", "--format", "json").splitlines())
-    assert row["sop_instance_uid"] == image.SOPInstanceUID
-    assert _command(node, "audit", "--accession", "ANOTHER", "--format", "json") == ""
-    assert image.SOPInstanceUID in _command(node, "audit", "--format", "csv")
-    saved = node.folder / "saved.dcm"
-    _command(node, "report", image.StudyInstanceUID, "--save", str(saved))
-    [(_, arrived)] = pacs.new_reports()
-    assert dcmread(saved) == arrived
-    assert as_text(saved.read_bytes()) in _command(node, "report", image.StudyInstanceUID)
-
-
-def _command(node: Node, *arguments: str) -> str:
-    command = [sys.executable, "-m", "scp_node", *arguments, "--config", str(node.config)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_a_study_that_is_analysed_again_has_a_new_report_only_where_it_says_something_else(
