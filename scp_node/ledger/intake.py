@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -48,8 +48,11 @@ class Intake:
         self._transactions = transactions
         self._policy = policy
 
-    def register(self, received: Sequence[ReceivedInstance]) -> Registration:
-        """Enter received files, and queue each new one for analysis."""
+    def register(self, received: Sequence[ReceivedInstance], *, gone: Collection[str] = ()) -> Registration:
+        """Enter received files, and queue each new one for analysis.
+
+        A path in `gone` names a file that was removed. If it is a duplicate, an earlier call entered and told it.
+        """
         new, duplicates, conflicts = 0, list[Duplicate](), list[str]()
         with self._transactions.writing() as (connection, now):
             if connection.dialect.name == "postgresql":
@@ -59,7 +62,7 @@ class Intake:
                 seen = known.setdefault(item.sop_instance_uid, {})
                 if item.sha256 in seen:
                     original = seen[item.sha256]
-                    if original.spool_path != item.spool_path:
+                    if original.spool_path != item.spool_path and item.spool_path not in gone:
                         duplicates.append(_duplicate(item, original))
                         _record(connection, now, "duplicate", item)
                     continue

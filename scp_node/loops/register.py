@@ -188,10 +188,12 @@ class Registrar:
         """
         if not received:
             return 0
+        # A file may come twice, from the first scan and from its association: by then a duplicate is removed.
+        gone = {each.spool_path for each in received if not self._spool.holds(each.spool_path)}
         registrations: list[Registration] = []
         error: Exception | None
         try:
-            error = _bug_in(lambda: registrations.append(self._ledger.intake.register(received)))
+            error = _bug_in(lambda: registrations.append(self._ledger.intake.register(received, gone=gone)))
         except IntegrityError as violation:
             error = violation
         if error and len(received) > 1:

@@ -99,6 +99,17 @@ def test_a_resent_image_leaves_one_row_and_one_file(spool: Spool, ledger: Ledger
     assert states(ledger) == ["received"]
 
 
+def test_a_duplicate_that_the_first_scan_and_its_association_name_is_told_once(spool: Spool, ledger: Ledger) -> None:
+    registrar = Registrar(ledger, spool)
+    for _ in range(3):  # they wait in the queue, and the first scan finds them among the files
+        registrar.received(spooled(spool, phantom_image(1, opacity=False)))
+    registrar.received(spooled(spool, phantom_image(2, opacity=False)))
+    with running(registrar):
+        wait_until(lambda: len(states(ledger)) == 2)
+    assert [event.kind for event in events(ledger)] == ["received", "duplicate", "duplicate"]
+    assert len(list(spool.paths())) == 2
+
+
 def test_the_same_uid_with_other_pixels_keeps_both_files_and_says_conflict(spool: Spool, ledger: Ledger) -> None:
     registrar = Registrar(ledger, spool)
     other = phantom_image(2, opacity=True)
@@ -235,10 +246,10 @@ def test_an_instance_that_this_program_fails_on_holds_up_no_other_and_is_seen(
     bad = received[1]
     register, transfers_ended = ledger.intake.register, ledger.studies.transfers_ended
 
-    def fails(instances: Sequence[ReceivedInstance]) -> Any:
+    def fails(instances: Sequence[ReceivedInstance], **options: Any) -> Any:
         if bad.sop_instance_uid in {instance.sop_instance_uid for instance in instances}:
             raise KeyError("a bug")
-        return register(instances)
+        return register(instances, **options)
 
     def fails_too(endings: Sequence[TransferEnded]) -> None:
         if endings[0].study_uids == (bad.study_uid,) or len(endings) > 1:
@@ -349,9 +360,9 @@ def test_a_report_that_finds_no_room_is_not_taken(spool: Spool, ledger: Ledger) 
 
 
 def test_lost_work_comes_back_though_no_other_role_runs(spool: Spool, engine: Engine) -> None:
-    ledger = Ledger(engine, replace(POLICY, lease=timedelta(seconds=0.6)))
+    ledger = Ledger(engine, replace(POLICY, lease=timedelta(seconds=2)))
     registrar = Registrar(ledger, spool)
     registrar.received(spooled(spool, phantom_image(1, opacity=False)))
     with running(registrar):
         wait_until(lambda: ledger.analyses.claim(owner="killed", limit=1))
-        wait_until(lambda: ledger.upkeep.counts()["analyse"] == {"ready": 1})
+        wait_until(lambda: ledger.upkeep.counts()["analyse"] == {"ready": 1}, 30)

@@ -52,8 +52,8 @@ def sides_document(split: Split) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """Return the git commit of this code, with `+changes` if the tree has any; "unknown" outside a repository."""
-    here = Path(__file__).parent
+    """Return the git commit of this package, with `+changes` if it has any; "unknown" outside a repository."""
+    here = Path(__file__).parent.parent
     try:
         head = _git(here, "rev-parse", "HEAD")
         return head + ("+changes" if _git(here, "status", "--porcelain", "--untracked-files=no", ".") else "")
