@@ -23,6 +23,9 @@ LONG: Final = (
     "tests/viewer/",
     "tests/scp_node/cli/",
 )
+ALONE: Final = (
+    "tests/chaos/test_kills.py",
+)  # no two of a file run side by side: they bound how long work stands still
 _OF_ONE_TEST: Final = "function"
 _OF_THE_RUN: Final = "session"
 
@@ -30,7 +33,7 @@ _OF_THE_RUN: Final = "session"
 def group(items: Sequence[pytest.Item]) -> None:
     """Keep the tests of a file in one process that have a fixture in common, such as a server or a trained model."""
     for item in items:
-        if isinstance(item, pytest.Function) and _shares(item):
+        if item.nodeid.startswith(ALONE) or (isinstance(item, pytest.Function) and _shares(item)):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 

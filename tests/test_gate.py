@@ -445,12 +445,14 @@ def test_starting_the_node_installs_no_torch(repository: Path) -> None:
 
 def test_make_test_runs_the_whole_gate(repository: Path) -> None:
     everything = run("make", "--dry-run", "test", cwd=repository)
-    steps = ["ruff check\n", "ruff format --check\n", "mypy\n", "lint-imports\n", "pytest --numprocesses "]
-    places = [everything.find(f"bin/{step}") for step in steps]
+    gate = ["ruff check\n", "ruff format --check\n", "mypy\n", "lint-imports\n"]
+    tests = ["pytest --ignore tests/chaos ", "pytest tests/chaos "]
+    places = [everything.find(f"bin/{step}") for step in gate + tests]
     assert -1 not in places
     assert places == sorted(places)
-    [tests] = re.findall(r"bin/pytest (.*)", everything)
-    assert re.sub(r"--(numprocesses|dist) \w+|--no-loadscope-reorder", "", tests).split() == [], "no test is left out"
+    spread = r"--(?:numprocesses|dist) \w+|--no-loadscope-reorder"
+    runs = [re.sub(spread, "", options).split() for options in re.findall(r"bin/pytest (.*)", everything)]
+    assert runs == [["--ignore", "tests/chaos"], ["tests/chaos"]], "no test is left out"
 
 
 def test_ci_runs_make_test_and_nothing_else(repository: Path) -> None:
