@@ -186,13 +186,13 @@ def _report(folder: Path, files: list[Path], runs: int) -> Rows:
     for _ in range(3 * runs + 1):
         for name, way in ways.items():
             times[name].append(1000 * _cpu_seconds(way))
-    told = {name: values[1:] for name, values in times.items()}  # the first of each loads what it needs
-    yield "build and serialise one report, CPU time", "ms", told["ours"]
-    yield "  the same by highdicom, the plain way", "ms", told["theirs"]
-    yield "  ratio ours / highdicom", "", [a / b for a, b in zip(told["ours"], told["theirs"], strict=True)]
-    yield "draw and serialise one picture of a 2500 x 2048 film, CPU time", "ms", told["picture"]
-    yield "  the same pixels, serialised by highdicom", "ms", told["their picture"]
-    yield "  ratio ours / highdicom", "", [a / b for a, b in zip(told["picture"], told["their picture"], strict=True)]
+    timed = {name: values[1:] for name, values in times.items()}  # the first of each loads what it needs
+    yield "build and serialise one report, CPU time", "ms", timed["ours"]
+    yield "  the same by highdicom, the plain way", "ms", timed["theirs"]
+    yield "  ratio ours / highdicom", "", [a / b for a, b in zip(timed["ours"], timed["theirs"], strict=True)]
+    yield "draw and serialise one picture of a 2500 x 2048 film, CPU time", "ms", timed["picture"]
+    yield "  the same pixels, serialised by highdicom", "ms", timed["their picture"]
+    yield "  ratio ours / highdicom", "", [a / b for a, b in zip(timed["picture"], timed["their picture"], strict=True)]
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:

@@ -79,8 +79,8 @@ def test_every_status_of_a_commitment_report_is_explained(statement: str) -> Non
 
 def test_every_rejection_is_listed_with_its_numbers(statement: str) -> None:
     rejections = [value for value in vars(policy).values() if isinstance(value, policy.Rejection)]
-    told = {row[0]: row[1] for row in table(statement, "Situation")}
-    assert told == {r.reason: f"{r.result}, {r.source}, {r.diagnostic}" for r in rejections}
+    stated = {row[0]: row[1] for row in table(statement, "Situation")}
+    assert stated == {r.reason: f"{r.result}, {r.source}, {r.diagnostic}" for r in rejections}
 
 
 def test_the_report_classes_are_the_default_setting(statement: str) -> None:
@@ -147,8 +147,8 @@ def test_the_codes_are_those_of_the_report(statement: str) -> None:
     concepts = [value for value in vars(codes).values() if isinstance(value, codes.Concept)]
     tables = [value.values() for value in vars(codes).values() if isinstance(value, Mapping)]
     concepts += [each for values in tables for each in values if isinstance(each, codes.Concept)]
-    told = {(code, meaning) for code, meaning in table(statement, "Code of the report")}
-    assert told == {(f"({each.value}, {each.scheme})", each.meaning) for each in concepts}
+    stated = {(code, meaning) for code, meaning in table(statement, "Code of the report")}
+    assert stated == {(f"({each.value}, {each.scheme})", each.meaning) for each in concepts}
 
 
 def test_the_implementation_is_named(statement: str) -> None:

@@ -18,10 +18,10 @@ def dataset(**attributes: Any) -> Dataset:
 
     No value is validated here: pydicom would put a wrong one, the patient's perhaps, into a warning and the log.
     """
-    made = Dataset()
+    result = Dataset()
     for keyword, value in attributes.items():
-        put(made, keyword, value)
-    return made
+        put(result, keyword, value)
+    return result
 
 
 def put(target: Dataset, keyword: str, value: Any) -> None:

@@ -29,7 +29,7 @@ def with_sop_class(file: bytes, sop_class_uid: str) -> bytes:
     """Return the report `file` as `sop_class_uid`: equal but for Media Storage SOP Class UID and SOP Class UID.
 
     Raises:
-        ValueError: `file` is not one of our reports, or the SOP class is none of `SOP_CLASSES`.
+        ValueError: `file` is not one of our reports, or the SOP class is not in `SOP_CLASSES`.
     """
     if sop_class_uid not in SOP_CLASSES:
         raise ValueError(f"a report cannot be stored as SOP class {sop_class_uid}")

@@ -1,4 +1,4 @@
-"""What all objects of one report have in common."""
+"""The value that all objects of one report are made from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scp_node.report.site import Site
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportVersion:
-    """One version of the report of a study: what the report, and each object that goes with it, is made from."""
+    """One version of the report of a study; the report and its companions are made from it."""
 
     images: Sequence[ReportedImage]  # of one study; patient and study are the first one's
     model: ModelIdentity  # that analysed them
@@ -22,7 +22,7 @@ class ReportVersion:
     incomplete: bool = False  # images may be missing: the association of the sender ended early
 
     def __post_init__(self) -> None:
-        """Refuse what no object can be made from.
+        """Refuse a version without an image or a zone.
 
         Raises:
             ValueError: there is no image, or the time has no zone.

@@ -39,8 +39,8 @@ def report(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_dciodvfy_finds_nothing_wrong_with_regions(report: Path) -> None:
     done = subprocess.run([require("dciodvfy"), "-new", report], capture_output=True, text=True, check=False)
     lines = (done.stdout + done.stderr).strip().splitlines()
-    told = [line for line in lines if not ("Warning" in line and line.endswith(UNKNOWN_DEVICE_UID))]
-    assert told in [["Comprehensive3DSR"], ["ComprehensiveSR"], ["EnhancedSR"]]
+    findings = [line for line in lines if not ("Warning" in line and line.endswith(UNKNOWN_DEVICE_UID))]
+    assert findings in [["Comprehensive3DSR"], ["ComprehensiveSR"], ["EnhancedSR"]]
 
 
 @pytest.mark.needs("dsrdump")

@@ -108,8 +108,8 @@ def test_ten_resends_leave_one_instance_and_a_new_version_stands_beside_the_old(
     for file in [first.file, picture.file] * 10 + [second.file]:
         assert scu.send(file).disposition is Disposition.DELIVERED
     scu.close()
-    told = sorted(dataset.SOPInstanceUID for dataset in orthanc.datasets())
-    assert told == sorted([first.sop_instance_uid, picture.sop_instance_uid, second.sop_instance_uid])
+    stored = sorted(dataset.SOPInstanceUID for dataset in orthanc.datasets())
+    assert stored == sorted([first.sop_instance_uid, picture.sop_instance_uid, second.sop_instance_uid])
     newest = max(orthanc.reports(), key=lambda report: report.InstanceNumber)
     [old] = newest.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence
     assert old.ReferencedSOPInstanceUID == first.sop_instance_uid

@@ -43,8 +43,8 @@ def address(archive: Orthanc) -> Iterator[str]:
     """Where OHIF is served before that Orthanc."""
     if not pages.FOLDER.exists():
         require("npm")
-        told = f"the pages of {pages.PACKAGE} are not there: make tools fetches them"
-        pytest.fail(told) if is_ci() else pytest.skip(told)
+        missing = f"the pages of {pages.PACKAGE} are not there: make tools fetches them"
+        pytest.fail(missing) if is_ci() else pytest.skip(missing)
     with ohif.site(pages.FOLDER, archive.http_port) as address:
         yield address
 

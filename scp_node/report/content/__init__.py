@@ -1,1 +1,1 @@
-"""What they say: the tree of a report, its measurements, regions and sentences."""
+"""The content of the objects: the tree of a report, its measurements, regions and sentences."""

@@ -20,7 +20,7 @@ def activation_map(attention: bytes) -> NDArray[np.float32]:
 
 
 def attention_outlines(attention: bytes) -> list[list[tuple[float, float]]]:
-    """Return closed lines round what is above `CONTOUR`, the largest first; points are shares of width and height."""
+    """Return closed lines round places above `CONTOUR`, the largest first; points are shares of width and height."""
     side = MAP_SHAPE[0] * _FINE
     fine = cv2.resize(activation_map(attention), (side, side), interpolation=cv2.INTER_LINEAR)
     found, _ = cv2.findContours((fine > CONTOUR).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

@@ -1,4 +1,4 @@
-"""The Image Library of a report: what each image is, without opening it (PS3.16 TID 1600, 1602 and 1603).
+"""The Image Library of a report, which describes each image without opening it (PS3.16 TID 1600, 1602 and 1603).
 
 Viewers of Structured Reports expect it, so it is always there; a row stands in it only if the source has the value.
 """

@@ -23,7 +23,7 @@ def container(
     relationship: str | None, name: Concept, children: Sequence[Dataset], template: str | None = None
 ) -> Dataset:
     """Return a heading with content below it; without `relationship` it is the root."""
-    # SEPARATE: each child is a statement of its own. With CONTINUOUS, renderers run values together without names.
+    # SEPARATE: each child is a separate statement. With CONTINUOUS, renderers run values together without names.
     item = _item(relationship, "CONTAINER", name, ContinuityOfContent="SEPARATE", ContentSequence=list(children))
     if template is not None:
         put(item, "ContentTemplateSequence", [dataset(MappingResource="DCMR", TemplateIdentifier=template)])

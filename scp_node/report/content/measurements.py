@@ -89,11 +89,11 @@ def _parameters(model: ModelIdentity, threshold: float, outcome: Outcome) -> dic
 
 def algorithm(model: ModelIdentity, parameters: Mapping[str, str]) -> list[Dataset]:
     """Return which model spoke, and how it was set (PS3.16 TID 4019)."""
-    stated = {**parameters, "input": model.input, "status": model.status, "digest": model.digest}
+    settings = {**parameters, "input": model.input, "status": model.status, "digest": model.digest}
     items = [
         text(HAS_CONCEPT_MOD, codes.ALGORITHM_NAME, model.name),
         text(HAS_CONCEPT_MOD, codes.ALGORITHM_VERSION, f"{model.version}+{model.digest[:DIGEST_LENGTH]}"),
-        *(text(HAS_CONCEPT_MOD, codes.ALGORITHM_PARAMETERS, f"{key}={value}") for key, value in stated.items()),
+        *(text(HAS_CONCEPT_MOD, codes.ALGORITHM_PARAMETERS, f"{key}={value}") for key, value in settings.items()),
     ]
     if model.manufacturer:
         items.append(text(HAS_CONCEPT_MOD, codes.ALGORITHM_MANUFACTURER, model.manufacturer))

@@ -57,11 +57,11 @@ def percent_exactly(fraction: float) -> str:
 
 def operating_point(finding: Finding) -> str:
     """Return what decided: the threshold in percent, and the grey zone around it where there is one."""
-    stated = f"threshold {percent_exactly(finding.threshold)} %"
+    threshold = f"threshold {percent_exactly(finding.threshold)} %"
     if not finding.grey_zone:
-        return stated
+        return threshold
     lower, upper = (percent_exactly(round(limit, 6)) for limit in finding.limits)
-    return f"{stated}, undetermined from {lower} % to {upper} %"
+    return f"{threshold}, undetermined from {lower} % to {upper} %"
 
 
 def short_comment(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""What every object that we make has: its series, who made it, references to instances, and its bytes."""
+"""The parts that all kinds of objects share: series, equipment, identity, references to instances, and the file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def envelope(kind: ObjectKind, version: ReportVersion, source: SourceImage, key: Sequence[str]) -> Dataset:
-    """Return the attributes that an object has whatever its content is: patient, study, series, equipment, identity.
+    """Return the attributes beside the content of an object: patient, study, series, equipment, identity.
 
     Args:
         kind: the row that the series and the SOP class are taken from.
@@ -62,11 +62,11 @@ def envelope(kind: ObjectKind, version: ReportVersion, source: SourceImage, key:
         source: the film that patient, study, acquisition device and time zone are taken from.
         key: tells the object from all others of its kind, see `study_key` and `image_key`.
     """
-    made = patient_and_study(source)
-    made.update(_series(kind, version, source))
-    made.update(_equipment(version, source))
-    made.update(_identity(kind, version, source, key))
-    return made
+    attributes = patient_and_study(source)
+    attributes.update(_series(kind, version, source))
+    attributes.update(_equipment(version, source))
+    attributes.update(_identity(kind, version, source, key))
+    return attributes
 
 
 def study_key(version: ReportVersion, source: SourceImage) -> list[str]:
@@ -77,12 +77,12 @@ def study_key(version: ReportVersion, source: SourceImage) -> list[str]:
 
 def image_key(version: ReportVersion, image: ReportedImage, *shown: str) -> list[str]:
     """Return the key of an object that speaks of one image; `shown` is what it says beside the result."""
-    stated = digest([*result_key(image), *shown])
-    return [image.sop_instance_uid, version.model.digest, stated, str(version.number)]
+    statement = digest([*result_key(image), *shown])
+    return [image.sop_instance_uid, version.model.digest, statement, str(version.number)]
 
 
 def content_digest(version: ReportVersion, source: SourceImage) -> str:
-    """Return the digest of what the report says: equal where there is nothing new to report."""
+    """Return the digest of what the report says: equal where a new version would say the same."""
     # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
     # UID, and the archive would keep the first of the two without a word.
     model = version.model
@@ -152,7 +152,7 @@ def reference(instance: Instance) -> Dataset:
 
 
 def source_image(source: SourceImage, *, same_place: bool) -> Dataset:
-    """Return the film as what pixels were made from; `same_place`: each of them lies where it lies in the film."""
+    """Return the film as the source of pixels; `same_place`: each pixel lies where it lies in the film."""
     film = reference(source)
     put(film, "SpatialLocationsPreserved", "YES" if same_place else "NO")
     put(film, "PurposeOfReferenceCodeSequence", [code_item(SOURCE_IMAGE)])

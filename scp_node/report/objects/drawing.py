@@ -47,7 +47,7 @@ class Text:
 
 
 def heading(words: str) -> Text:
-    """Return the first line: what is read from afar."""
+    """Return the first line, which people read from afar."""
     return Text(words, 1.25)
 
 
@@ -182,5 +182,5 @@ def _write(area: Pixels, line: str, place: tuple[int, int], text: Text) -> None:
     cv2.putText(area, line, place, _FONT, text.scale, text.colour, 1, cv2.LINE_AA)
 
 
-def _pixels(made: MatLike) -> Pixels:
-    return made.astype(np.uint8, copy=False)
+def _pixels(picture: MatLike) -> Pixels:
+    return picture.astype(np.uint8, copy=False)

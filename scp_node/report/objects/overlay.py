@@ -56,7 +56,7 @@ def build_overlay(
     if not isinstance(finding, Finding) or not finding.attention:
         raise ValueError("only an analysed film with its activation map has an overlay")
     source = read_source(image)
-    # a viewer may show nothing of the report but its pictures: what is missing is said here as well
+    # a viewer may show nothing of the report but its pictures: they say what the report says of missing images
     key = [*image_key(version, image), *([MAY_BE_INCOMPLETE] if version.incomplete else [])]
     picture = envelope(ObjectKind.OVERLAY, version, source, key)
     put(picture, "InstanceNumber", version.number * _INSTANCES_A_VERSION + number)

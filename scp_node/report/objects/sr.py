@@ -55,7 +55,7 @@ def build_report(version: ReportVersion) -> BuiltReport:
 
 
 def warm_up() -> None:
-    """Build one report and throw it away: what pydicom loads at first use is then loaded."""
+    """Build one report and throw it away, so that pydicom has loaded all that it loads at first use."""
     header = BytesIO()
     source = dataset(
         SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", SeriesInstanceUID="1.2", StudyInstanceUID="1.2", PatientName="A"

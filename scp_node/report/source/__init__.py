@@ -1,1 +1,1 @@
-"""What is taken over from the header of an image."""
+"""The header of a received image, and the attributes that are taken over from it."""

@@ -1,4 +1,4 @@
-"""What a report takes over from its source image: patient, study, order, acquisition device, time zone."""
+"""The attributes that a report takes over from its source image: patient, study, order, acquisition device, zone."""
 
 from __future__ import annotations
 
@@ -115,8 +115,8 @@ def acquisition_equipment(source: SourceImage) -> list[Dataset]:
 def local_time(at: datetime, source: SourceImage, default: tzinfo | None) -> datetime:
     """Return `at` in the source's time zone, which governs every date and time of a report that repeats its offset.
 
-    A source without one was written in the site's time, which nothing states: then the report is, too, in `default`,
-    or the host's zone.
+    A source without one was written in the site's time, which nothing states: then the report is in `default`, or
+    without a default in the host's zone.
     """
     offset = zone_offset(source.attributes)
     return at.astimezone(default if offset is None else timezone(offset))

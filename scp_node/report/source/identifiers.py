@@ -1,4 +1,4 @@
-"""Codes, issuers and further identifiers, copied item by item from a source header: what is known of them, no more."""
+"""Codes, issuers and further identifiers, copied item by item from a source header: known attributes only."""
 
 from __future__ import annotations
 

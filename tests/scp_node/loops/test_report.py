@@ -26,7 +26,7 @@ SEEN: Final = replace(POSITIVE, attention=MAP, regions=(REGION,))
 
 
 class Films:
-    """Shows every film but those it was told not to; notes what it was asked for."""
+    """Shows every film, or answers as it is set; notes what it was asked for."""
 
     def __init__(self, answer: NotAnalysed | Exception | None = None) -> None:
         self.answer = answer
@@ -146,7 +146,7 @@ def test_what_was_said_before_is_not_drawn_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outcome", "answer", "told"),
+    ("outcome", "answer", "text"),
     [
         (SEEN, NotAnalysed(reason=Reason.UNREADABLE_HEADER), "no overlay"),
         (replace(SEEN, attention=b""), None, "no activation map"),
@@ -154,9 +154,9 @@ def test_what_was_said_before_is_not_drawn_again() -> None:
     ],
 )
 def test_a_report_does_not_wait_for_a_picture_that_cannot_be_made(
-    caplog: pytest.LogCaptureFixture, outcome: Finding, answer: NotAnalysed | Exception | None, told: str
+    caplog: pytest.LogCaptureFixture, outcome: Finding, answer: NotAnalysed | Exception | None, text: str
 ) -> None:
     built = builder(Films(answer))(study(radiograph(outcome)))
     assert built.companions == ()
     assert built.file
-    assert told in caplog.text
+    assert text in caplog.text

@@ -1,4 +1,4 @@
-"""The kinds of objects: each has its row and its builder, and nothing else names it."""
+"""The kinds of objects: each has its row and its builder, and its objects are as the row says."""
 
 from __future__ import annotations
 

@@ -88,10 +88,8 @@ def test_another_statement_is_another_instance(other: dict[str, Any]) -> None:
 
 
 def test_the_pictures_of_a_study_by_one_model_are_one_series_apart_from_the_reports() -> None:
-    first, second = (
-        read(overlay()),
-        read(overlay(film(SOPInstanceUID="1.2.3"), number=2, previous=replace(PREVIOUS, version=2))),
-    )
+    replaced = replace(PREVIOUS, version=2)
+    first, second = read(overlay()), read(overlay(film(SOPInstanceUID="1.2.3"), number=2, previous=replaced))
     assert first.SeriesInstanceUID == second.SeriesInstanceUID
     assert (first.StudyInstanceUID, first.SeriesNumber, first.Modality) == (STUDY, SITE.series_number + 1, "OT")
     assert first.SeriesDescription == second.SeriesDescription == f"AI PNEUMONIA overlay {MODEL.version}"
