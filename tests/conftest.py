@@ -37,8 +37,11 @@ def pytest_report_header() -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one process of several
-        spread.group(items)
         spread.long_first(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Spread:
+    return spread.Spread(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

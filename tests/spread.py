@@ -1,14 +1,17 @@
 """How `make test` spreads the tests over its processes: those that take long begin, and what is shared stays together.
 
-With `--dist loadgroup` each test goes to the process that is free next, unless it has a group.
+xdist's own groups are not used: under pytest 9.2 it no longer sees them, without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from functools import cache
+from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # What takes longest begins, so that no process ends alone with it. The rest follows in its own order.
 LONG: Final = (
@@ -23,23 +26,27 @@ LONG: Final = (
     "tests/viewer/",
     "tests/scp_node/cli/",
 )
-ALONE: Final = (
-    "tests/chaos/test_kills.py",
-)  # no two of a file run side by side: they bound how long work stands still
-_OF_ONE_TEST: Final = "function"
-_OF_THE_RUN: Final = "session"
+ALONE: Final = frozenset({"test_kills.py"})  # its tests do not run side by side: they bound how long work stands still
+_SHARED: Final = re.compile(r'scope="(?:module|class|package)"')  # a fixture such as a server or a trained model
 
 
-def group(items: Sequence[pytest.Item]) -> None:
-    """Keep the tests of a file in one process that have a fixture in common, such as a server or a trained model."""
-    for item in items:
-        if item.nodeid.startswith(ALONE) or (isinstance(item, pytest.Function) and _shares(item)):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+class Spread(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no types
+    """Gives each test to the process that is free next, and the tests of a file that share a fixture to one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return the name of the unit of work that a test belongs to: xdist asks for it."""
+        return unit_of(self.config.rootpath, nodeid)
 
 
-def _shares(item: pytest.Function) -> bool:
-    fixtures = [definition for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
-    return any(definition.scope not in {_OF_ONE_TEST, _OF_THE_RUN} for definition in fixtures)
+def unit_of(root: Path, nodeid: str) -> str:
+    """Return the file of a test that shares a fixture with others of it, or the test itself."""
+    name = nodeid.partition("::")[0]
+    return name if _stays_together(root / name) else nodeid
+
+
+@cache
+def _stays_together(file: Path) -> bool:
+    return file.name in ALONE or _SHARED.search(file.read_text(encoding="utf-8")) is not None
 
 
 def long_first(items: list[pytest.Item]) -> None:

@@ -62,7 +62,6 @@ def checkpoint(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(run("fit", cache, tmp_path_factory.mktemp("run"), *SHORT, *CPU).splitlines()[-1])
 
 
-@pytest.mark.xdist_group("commands")
 def test_four_commands_lead_from_films_to_a_bundle_and_its_report(
     cache: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +100,6 @@ def test_two_processes_train_together(cache: Path, tmp_path: Path) -> None:
     assert "MEMBER: 2/2" in done.stderr
 
 
-@pytest.mark.xdist_group("commands")
 def test_a_checkpoint_of_another_split_is_not_measured_on_its_training_films(
     cache: Path, checkpoint: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

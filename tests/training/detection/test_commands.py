@@ -17,10 +17,7 @@ from typer.testing import CliRunner
 from tests.node import BUNDLE
 from tests.training.phantoms import phantoms
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
-    pytest.mark.xdist_group("commands of the detector"),  # they share one training and one release
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(scope="module")

@@ -198,11 +198,10 @@ def test_an_interrupted_training_goes_on_with_the_epoch_that_it_was_in(
 
 @pytest.fixture(scope="module")
 def trained(films: PreparedFilms, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a short training: its tests only look at it, and stay on one worker."""
+    """The checkpoint of a short training: its tests only look at it."""
     return fit_detector(films, smoke(small()), run=tmp_path_factory.mktemp("trained"), hardware=CPU)
 
 
-@pytest.mark.xdist_group("trained detector")
 def test_a_folder_is_of_one_training(films: PreparedFilms, trained: Path) -> None:
     with pytest.raises(RunError, match="recipe differ"):
         fit_detector(films, small(), run=trained.parent.parent, hardware=CPU)
@@ -219,7 +218,6 @@ def test_a_classifier_that_has_seen_the_test_films_is_no_start(films: PreparedFi
         fit_detector(films, recipe, run=tmp_path / "run", hardware=CPU)
 
 
-@pytest.mark.xdist_group("trained detector")
 def test_a_checkpoint_is_measured_on_its_own_films_only(films: PreparedFilms, trained: Path) -> None:
     assert len(open_trained(trained, films).split.test) == 8
     with pytest.raises(RunError, match="other prepared films"):

@@ -60,11 +60,10 @@ def weights_of(checkpoint: Path) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def trained(prepared: PreparedFilms, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The checkpoint of a training by `RECIPE`: its tests only look at it, and stay on one worker."""
+    """The checkpoint of a training by `RECIPE`: its tests only look at it."""
     return fit(prepared, RECIPE, run=tmp_path_factory.mktemp("trained"), hardware=CPU)
 
 
-@pytest.mark.xdist_group("trained")
 def test_a_run_folder_says_what_the_training_was(prepared: PreparedFilms, trained: Path) -> None:
     run = json.loads((trained.parent.parent / "run.json").read_text())
     assert run["recipe"]["stages"][0]["learning_rate"] == 1e-3
@@ -117,7 +116,6 @@ def test_an_interrupted_training_goes_on(
     assert not seen
 
 
-@pytest.mark.xdist_group("trained")
 def test_a_run_folder_is_not_mixed_with_another_training(prepared: PreparedFilms, trained: Path) -> None:
     run = trained.parent.parent
     with pytest.raises(RunError, match="recipe differ"):
@@ -151,7 +149,6 @@ def test_a_smoke_trial_passes_over_few_films_of_every_side(name: str, tmp_path: 
 TASKS: Final = Tasks(negatives=1.0, boxes=1.0, map=1.0, findings=1.0)
 
 
-@pytest.mark.xdist_group("trained")
 def test_other_tasks_train_the_network_and_leave_nothing_in_what_is_released(
     prepared: PreparedFilms, trained: Path, tmp_path: Path
 ) -> None:

@@ -28,10 +28,7 @@ from safetensors.numpy import load_file
 
 from tests.training.small_films import prepared_films
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"),
-    pytest.mark.xdist_group("export"),  # they share one training and one release
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
 RULE: Final = SplitRule(test_folds=(0, 1), validation_folds=(2, 3))
 RECIPE: Final = Recipe(
