@@ -33,7 +33,7 @@ from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
 
 if TYPE_CHECKING:
-    from scp_node.spool import Spool
+    from scp_node.spool import Spool, SpoolFiles
 
 INSTALLATION_ID: Final = "installation-id"  # a name in the data folder, like the next two
 SPOOL_FOLDER: Final = "spool"
@@ -179,6 +179,13 @@ def open_spool(settings: Settings) -> Spool:
     from scp_node.spool import Spool  # noqa: PLC0415 - loads the DICOM library, which not every command needs
 
     return Spool(settings.node.data_dir / SPOOL_FOLDER, low_water_bytes=settings.listen.low_water_mib * 2**20)
+
+
+def stored_files(settings: Settings) -> SpoolFiles:
+    """Return the files of the spool for a process that only reads them."""
+    from scp_node.spool import SpoolFiles  # noqa: PLC0415 - as above
+
+    return SpoolFiles(settings.node.data_dir / SPOOL_FOLDER)
 
 
 def lease_of(settings: Settings) -> timedelta:

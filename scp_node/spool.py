@@ -54,13 +54,49 @@ class _Place(NamedTuple):
 
 
 class StoredFiles(Protocol):
-    """The only way to the stored files for other parts of the node; see `Spool`."""
+    """The only way to the stored files for other parts of the node; see `SpoolFiles`."""
 
     def open(self, paths: Sequence[str]) -> AbstractContextManager[list[Path]]:
         """Return local files for reading, one for each path, valid inside the block."""
 
 
-class Spool:
+class SpoolFiles:
+    """The files of a spool for those that only read: nothing is created, and the folder may be another's."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read below `folder`."""
+        self._folder = folder
+
+    @contextlib.contextmanager
+    def open(self, paths: Sequence[str]) -> Iterator[list[Path]]:
+        """Yield local files for reading, one for each path, valid inside the block. A file may have been removed.
+
+        Raises:
+            SpoolError: a path does not name a file of the spool.
+        """
+        yield [self._place(path).file for path in paths]
+
+    def holds(self, path: str) -> bool:
+        """Return whether the file exists.
+
+        Raises:
+            SpoolError: the file cannot be looked at.
+        """
+        try:
+            return stat.S_ISREG(self._place(path).file.stat().st_mode)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SpoolError(f"{path}: cannot be looked at: {error.strerror}") from error
+
+    def _place(self, path: str) -> _Place:
+        if not (parts := _PATH.fullmatch(path)):
+            raise SpoolError(f"{path!r}: is no path of the spool")
+        received_at = datetime.strptime(parts["day"] + parts["time"], "%Y-%m-%d%H%M%S.%f").replace(tzinfo=UTC)
+        return _Place(self._folder / path, received_at, Priority[parts["priority"].upper()])
+
+
+class Spool(SpoolFiles):
     """One folder of received instances; safe for many threads and processes."""
 
     def __init__(self, folder: Path, *, low_water_bytes: int, clock: Clock = utc_now) -> None:
@@ -69,7 +105,7 @@ class Spool:
         Raises:
             SpoolError: the folder cannot be created.
         """
-        self._folder = folder
+        super().__init__(folder)
         self._temporary = folder / _TEMPORARY
         self._low_water_bytes = low_water_bytes
         self._clock = clock
@@ -152,15 +188,6 @@ class Spool:
         except OSError:
             return ""
 
-    @contextlib.contextmanager
-    def open(self, paths: Sequence[str]) -> Iterator[list[Path]]:
-        """Yield local files for reading, one for each path, valid inside the block. A file may have been removed.
-
-        Raises:
-            SpoolError: a path does not name a file of the spool.
-        """
-        yield [self._place(path).file for path in paths]
-
     def remove(self, path: str) -> None:
         """Remove a file if it exists, and its day's folder once that is empty and past.
 
@@ -191,19 +218,6 @@ class Spool:
                 self._sync_folder(self._folder)  # the day's folder has gone meanwhile
             except OSError as error:
                 raise SpoolError(f"{day.name}: cannot be synced: {error.strerror}") from error
-
-    def holds(self, path: str) -> bool:
-        """Return whether the file exists.
-
-        Raises:
-            SpoolError: the file cannot be looked at.
-        """
-        try:
-            return stat.S_ISREG(self._place(path).file.stat().st_mode)
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise SpoolError(f"{path}: cannot be looked at: {error.strerror}") from error
 
     def remove_empty_days(self) -> None:
         """Remove the empty folders of past days."""
@@ -260,12 +274,6 @@ class Spool:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-    def _place(self, path: str) -> _Place:
-        if not (parts := _PATH.fullmatch(path)):
-            raise SpoolError(f"{path!r}: is no path of the spool")
-        received_at = datetime.strptime(parts["day"] + parts["time"], "%Y-%m-%d%H%M%S.%f").replace(tzinfo=UTC)
-        return _Place(self._folder / path, received_at, Priority[parts["priority"].upper()])
 
 
 def _path(received_at: datetime, priority: Priority) -> Path:

@@ -21,7 +21,7 @@ from scp_node.app import serve as serve_node
 from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
-from scp_node.opening import open_ledger, open_spool
+from scp_node.opening import open_ledger, stored_files
 from scp_node.settings import DEFAULT_FILE
 from scp_node.settings_file import commented_toml, load_settings
 
@@ -255,10 +255,10 @@ def reanalyse(
         raise UsageError("reanalyse: give a STUDY, --since or --model; together they must all hold")
     received_since = _instant("--since", since)
     settings = settings_of(config)
-    spool = open_spool(settings)
+    files = stored_files(settings)
     with closing(open_ledger(settings)) as ledger:
         ended = ledger.reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
-        images = [image for image in ended if image.kept and spool.holds(image.spool_path)]
+        images = [image for image in ended if image.kept and files.holds(image.spool_path)]
         chosen = f"{len(images)} images of {len({image.study_uid for image in images})} studies"
         if gone := len(ended) - len(images):
             chosen += f"; {gone} left out, their files are gone"

@@ -16,7 +16,7 @@ from scp_node.ledger import Ledger
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
-from scp_node.opening import installation_id, lease_of, open_spool
+from scp_node.opening import installation_id, lease_of, stored_files
 from scp_node.report import Site, warm_up
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.routing import route
@@ -55,12 +55,12 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
                 program=parts.decoder or DECODER,
             )
         )
-        spool = open_spool(settings)
+        files = stored_files(settings)
         analysing, reporting = heart.loop("analyse", STEP_SECONDS), heart.loop("report", STEP_SECONDS)
         analyser = Analyser(
             ledger=ledger,
             leases=leases,
-            files=spool,
+            files=files,
             decoder=WatchedDecoder(pool, analysing, others=1),
             network=model,
             batch_size=settings.inference.batch_size,
@@ -74,7 +74,7 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
             settings=settings.report,
             model=model.identity,
             site=_site(settings),
-            files=spool,
+            files=files,
             pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size),
         )
         reporter = Reporter(

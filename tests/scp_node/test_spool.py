@@ -21,7 +21,7 @@ from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATI
 from scp_node.dicom.inspection import Origin, inspect
 from scp_node.dicom.part10 import decode_head, encode_head
 from scp_node.domain import Priority, ReceivedInstance
-from scp_node.spool import Spool, SpoolError, SpoolFileGoneError, SpoolFullError
+from scp_node.spool import Spool, SpoolError, SpoolFileGoneError, SpoolFiles, SpoolFullError
 from tests.scp_node.listener.datasets import radiograph
 from tests.scp_node.listener.peer import EXPLICIT
 
@@ -269,6 +269,16 @@ def test_a_path_that_is_not_the_spools_is_refused(spool: Spool, path: str) -> No
             method(path)
     with pytest.raises(SpoolError, match="is no path of the spool"), spool.open([path]):
         pass
+
+
+def test_who_only_reads_finds_the_files_and_creates_nothing(spool: Spool, tmp_path: Path) -> None:
+    path = store(spool).spool_path
+    files = SpoolFiles(tmp_path / "spool")
+    assert files.holds(path)
+    with files.open([path]) as [file]:
+        assert dcmread(file).SOPInstanceUID
+    assert not SpoolFiles(tmp_path / "other").holds(path)
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_file_that_was_damaged_later_is_said_to_be(spool: Spool, tmp_path: Path) -> None:
