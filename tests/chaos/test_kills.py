@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any, Final
 
 import pytest
 
+import scp_node.ledger
 from scp_node.opening import SPOOL_FOLDER
 from tests.chaos.conftest import Chaos
 from tests.chaos.kit import storm
@@ -130,6 +133,21 @@ def _check_spool(node: Node, images: set[str]) -> None:
     spool = node.settings.node.data_dir / SPOOL_FOLDER
     wait_until(lambda: not list((spool / "tmp").iterdir()), what="tmp is empty")
     wait_until(lambda: len(list(spool.glob("2*/*.dcm"))) == len(images), what="one file for each image")
+
+
+def test_each_commit_that_is_named_is_one_of_the_ledger() -> None:
+    steps = [*itertools.chain.from_iterable(storm.STEPS.values()), *storm.OCCASIONAL]
+    named = [step.removeprefix("commit ") for step in steps if step.startswith("commit ")]
+    in_code = {
+        f"{owner.name}.{method.name}"
+        for path in Path(scp_node.ledger.__path__[0]).glob("*.py")
+        for owner in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(owner, ast.ClassDef)
+        for method in owner.body
+        if isinstance(method, ast.FunctionDef)
+    }
+    assert len(named) > 10
+    assert set(named) <= in_code
 
 
 def test_every_step_of_an_image_is_one_at_which_a_process_is_killed(scene: Scene) -> None:

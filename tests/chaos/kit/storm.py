@@ -30,8 +30,9 @@ STEPS: Final = {
 ONCE: Final = {"fsync folder spool"}  # at the first store of a process: to be armed before that
 # What happens now and then, whichever thread is the first to see that it is needed.
 OCCASIONAL: Final = {
+    "commit Deliveries.destination_answered",
     "commit Deliveries.destination_failed",
-    "commit Deliveries.destination_recovered",
+    "commit Deliveries.destination_on_trial",
     "commit Deliveries.retry",
     "commit Intake.record_rejected",
     "commit Reports.complete_unchanged",
