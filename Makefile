@@ -30,7 +30,7 @@ demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for
 # Many tests wait for a clock or a process: two processors are busy with three at a time. Those that break things have
 # bounds of time, so they come last and two at a time.
 test: check tools  ## Run the gate and every test, those that take long first; those that break things come last
-	OMP_NUM_THREADS=1 $(BIN)/pytest --ignore tests/chaos --numprocesses 3 $(SPREAD)
+	OMP_NUM_THREADS=1 $(BIN)/pytest --ignore tests/chaos --numprocesses 4 $(SPREAD)
 	$(BIN)/pytest tests/chaos --numprocesses 2 $(SPREAD)
 
 chaos: tools  ## Break things at length, an hour or so: SEED=number repeats a run, TESTS="-k disk" chooses

@@ -158,7 +158,7 @@ def test_other_tasks_train_the_network_and_leave_nothing_in_what_is_released(
 
 
 def test_box_supervision_teaches_where_the_opacity_is(tmp_path: Path) -> None:
-    recipe = with_stage(epochs=8, side=96, tasks=Tasks(boxes=1.0), averaging=0.0)
+    recipe = with_stage(epochs=8, side=64, tasks=Tasks(boxes=1.0), averaging=0.0)
     checkpoint = fit(phantoms(120), recipe, run=tmp_path, hardware=CPU)
     losses = pd.read_csv(tmp_path / "0-films" / "csv" / "metrics.csv")["train_loss"]
     assert losses.iloc[-1] < 0.6 * losses.iloc[0]

@@ -9,10 +9,10 @@ from typing import Final
 import pytest
 from pydicom import dcmread
 
-from scp_node.domain import ReportedImage
+from scp_node.domain import Finding, ReportedImage
 from scp_node.report import UnreportableHeader
 from scp_node.report.source.source import read_source
-from tests.scp_node.report.reports import LATERAL, SEEN, every_object, radiograph, report, stored, unvalidated
+from tests.scp_node.report.reports import LATERAL, SEEN, built, every_object, radiograph, report, stored, unvalidated
 
 NAMES: Final = {
     "name_ar.dcm": "قباني^لنزار",
@@ -21,6 +21,8 @@ NAMES: Final = {
     "name_latin.dcm": "Müller^Jörg",
     "name_utf8.dcm": "Wang^XiaoDong=王^小东",
 }
+
+NEVER_ANALYSED: Final = {"rows_bomb.dcm"}  # it claims 60,000 rows: nothing finds a region in it
 
 
 def _with_name(declared: str, name: bytes) -> ReportedImage:
@@ -94,18 +96,19 @@ def test_the_name_of_every_hard_case_is_unchanged_in_every_object(shared_data: P
         if image is None:
             continue
         name = str(dcmread(path, stop_before_pixels=True, force=True).get("PatientName", ""))
-        read = [dcmread(BytesIO(file)) for file in every_object(image).values()]
+        files = every_object(image).values() if isinstance(image.outcome, Finding) else [built(image).file]
+        read = [dcmread(BytesIO(file)) for file in files]
         assert {str(each.PatientName) for each in read} == {name}, path.name
         compared += 1
     assert compared > 80
 
 
 def _reportable(path: Path) -> ReportedImage | None:
-    """Return the film of a file, positive and with a region; None where no report can be made of it."""
+    """Return the film of a file, as the node can report it at most; None where no report can be made of it."""
     if path.suffix != ".dcm":
         return None
     try:
-        image = stored(path, SEEN)
+        image = stored(path, LATERAL if path.name in NEVER_ANALYSED else SEEN)
         read_source(image)
     except AttributeError:  # no file meta information: such a file says nothing of its transfer syntax
         return None
