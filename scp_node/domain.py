@@ -69,7 +69,7 @@ class Reason(StrEnum):
     IMAGE_SIZE = "image-size"
     EMPTY_PIXELS = "empty-pixels"
     OWN_OBJECT = "own-object"
-    CONFLICTING_INSTANCE = "conflicting-instance"
+    SET_ASIDE = "set-aside"
     # inside the intended use, or possibly so, but not analysable: Completion.FAILED
     UNREADABLE_HEADER = "unreadable-header"
     UNREADABLE_PIXELS = "unreadable-pixels"
@@ -77,6 +77,7 @@ class Reason(StrEnum):
     INFERENCE = "inference"
     ABANDONED = "abandoned"
     ORIGINAL_REMOVED = "original-removed"
+    CONFLICTING_INSTANCE = "conflicting-instance"
 
     @property
     def completion(self) -> Completion:
@@ -97,6 +98,7 @@ _FAILED: Final = frozenset(
         Reason.INFERENCE,
         Reason.ABANDONED,
         Reason.ORIGINAL_REMOVED,
+        Reason.CONFLICTING_INSTANCE,
     }
 )
 
@@ -113,6 +115,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.IMAGE_SIZE: "image size is out of bounds",
     Reason.EMPTY_PIXELS: "image is empty",
     Reason.OWN_OBJECT: "object was made by this node",
+    Reason.SET_ASIDE: "a person chose another image with the same SOP Instance UID",
     Reason.CONFLICTING_INSTANCE: "another image with the same SOP Instance UID came before",
     Reason.UNREADABLE_HEADER: "header cannot be read",
     Reason.UNREADABLE_PIXELS: "pixel data cannot be read",
@@ -257,6 +260,8 @@ class ReceivedInstance:
     series_uid: str
     accession: str
     patient_id: str
+    issuer: str  # of the Patient ID
+    patient_key: str  # equal for the films of one patient; see `scp_node.dicom.inspection.patient_key`
     calling_ae: str
     called_ae: str
     peer: str  # address of the sender

@@ -165,8 +165,10 @@ def destination(port: int, name: str = "pacs", ae_title: str = "PACS", **changes
 
 
 def radiograph(seed: int = 1, *, opacity: bool = False, **changes: str | None) -> Dataset:
-    """Return a phantom with some attributes changed; None removes one."""
+    """Return a phantom with some attributes changed; None removes one. Films that share a study share a patient."""
     image = phantom_image(seed, opacity=opacity)
+    if "StudyInstanceUID" in changes:
+        image.PatientID = "PHANTOM-OF-STUDY"
     for keyword, value in changes.items():
         if value is None:
             delattr(image, keyword)

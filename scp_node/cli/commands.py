@@ -20,6 +20,7 @@ from scp_node.app import Role
 from scp_node.app import serve as serve_node
 from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
+from scp_node.cli.resolve import resolve
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
 from scp_node.settings import DEFAULT_FILE
@@ -36,6 +37,7 @@ model_cli = typer.Typer(help="The model bundle that the node serves.", no_args_i
 cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
+cli.command()(resolve)
 
 STATES: Final[Mapping[str, ImageState | DeliveryState]] = {str(state): state for state in (*ImageState, *DeliveryState)}
 MANY: Final = 100  # images that `reanalyse` takes without being told so

@@ -14,7 +14,7 @@ from typing import Final, Self
 from scp_node.analysis.eligibility import Equipment
 from scp_node.analysis.pixels import Picture, Prepared
 from scp_node.decoders.process import START_SECONDS, DecoderEndedError, DecoderProcess, DecoderStartError
-from scp_node.decoders.wire import OutOfMemory, Setup
+from scp_node.decoders.wire import Compared, OutOfMemory, Question, Setup
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -78,7 +78,7 @@ class DecoderPool:
         Raises:
             DecoderStartError: a decoder process does not start.
         """
-        answers = self._ask(paths, picture=False)
+        answers = self._ask([Question(path=path) for path in paths])
         return [answer if isinstance(answer, Prepared | NotAnalysed) else _MISUNDERSTOOD for answer in answers]
 
     def picture(self, path: Path) -> Picture | NotAnalysed:
@@ -87,22 +87,31 @@ class DecoderPool:
         Raises:
             DecoderStartError: a decoder process does not start.
         """
-        [answer] = self._ask([path], picture=True)
+        [answer] = self._ask([Question(path=path, picture=True)])
         return answer if isinstance(answer, Picture | NotAnalysed) else _MISUNDERSTOOD
 
-    def _ask(self, paths: Sequence[Path], *, picture: bool) -> list[Prepared | Picture | NotAnalysed]:
+    def same_film(self, path: Path, other: Path) -> bool:
+        """Return whether two DICOM files hold one film in two encodings; False if that cannot be told.
+
+        Raises:
+            DecoderStartError: a decoder process does not start.
+        """
+        [answer] = self._ask([Question(path=path, other=other)])
+        return isinstance(answer, Compared) and answer.same
+
+    def _ask(self, questions: Sequence[Question]) -> list[Prepared | Picture | Compared | NotAnalysed]:
         with self._lock:
             if self._closed:
                 raise ValueError("the pool is closed")
-            batch = _Batch(paths, picture=picture)
+            batch = _Batch(questions)
             try:
-                while len(batch.outcomes) < len(paths):
+                while len(batch.outcomes) < len(questions):
                     self._hand_out(batch)
                     self._collect(batch)
             finally:
                 for process in batch.busy:  # after an exception: nobody may take its answer for a later one
                     self._discard(process)
-            return [batch.outcomes[index] for index in range(len(paths))]
+            return [batch.outcomes[index] for index in range(len(questions))]
 
     def close(self) -> None:
         """End the processes after the images of other threads; a second call does nothing."""
@@ -133,7 +142,7 @@ class DecoderPool:
             if not batch.waiting:
                 return
             index = batch.waiting.popleft()
-            if process.ask(batch.paths[index], self._seconds, picture=batch.picture):
+            if process.ask(batch.questions[index], self._seconds):
                 batch.busy[process] = index
             else:
                 batch.waiting.appendleft(index)
@@ -177,14 +186,13 @@ class DecoderPool:
 class _Batch:
     """The images of one call, by their index in it."""
 
-    def __init__(self, paths: Sequence[Path], *, picture: bool) -> None:
-        self.paths = paths
-        self.picture = picture
-        self.waiting = deque(range(len(paths)))
+    def __init__(self, questions: Sequence[Question]) -> None:
+        self.questions = questions
+        self.waiting = deque(range(len(questions)))
         self.busy: dict[DecoderProcess, int] = {}
         self.asked_again: set[int] = set()
         self.failed_starts = 0
-        self.outcomes: dict[int, Prepared | Picture | NotAnalysed] = {}
+        self.outcomes: dict[int, Prepared | Picture | Compared | NotAnalysed] = {}
 
 
 def _readable(processes: Sequence[DecoderProcess]) -> list[DecoderProcess]:

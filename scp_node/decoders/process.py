@@ -8,11 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import IO, Final, cast
 
 from scp_node.analysis.pixels import Picture, Prepared
-from scp_node.decoders.wire import GarbledReplyError, OutOfMemory, Ready, Request, Setup, take_reply
+from scp_node.decoders.wire import Compared, GarbledReplyError, OutOfMemory, Question, Ready, Request, Setup, take_reply
 from scp_node.domain import NotAnalysed
 
 START_SECONDS: Final = 60.0
@@ -73,14 +72,14 @@ class DecoderProcess:
         """Return the descriptor that becomes readable when there is something to `receive`."""
         return self._output.fileno()
 
-    def ask(self, path: Path, seconds: float, *, picture: bool = False) -> bool:
+    def ask(self, question: Question, seconds: float) -> bool:
         """Give the process an image; return False if it did not take it, since somebody may have ended it."""
         self._requests += 1
         self._waited_for = True
         self.deadline = time.monotonic() + seconds
-        return self._send(Request(number=self._requests, path=path, picture=picture).encode())
+        return self._send(Request(number=self._requests, question=question).encode())
 
-    def receive(self) -> Prepared | Picture | NotAnalysed | OutOfMemory | None:
+    def receive(self) -> Prepared | Picture | Compared | NotAnalysed | OutOfMemory | None:
         """Read what the process has written; return its answer about the image once that is complete, else None.
 
         Raises:

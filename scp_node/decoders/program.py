@@ -20,7 +20,8 @@ import cv2
 from scp_node.analysis.analyse import analyse_file, picture_file
 from scp_node.analysis.eligibility import Equipment
 from scp_node.analysis.pixels import Prepared
-from scp_node.decoders.wire import OutOfMemory, Ready, Request, Setup, encode_reply
+from scp_node.analysis.same_film import same_film
+from scp_node.decoders.wire import Answer, Compared, OutOfMemory, Question, Ready, Request, Setup, encode_reply
 from scp_node.domain import NotAnalysed
 from scp_node.settings import AnalysisSettings
 
@@ -44,11 +45,16 @@ def main(analyse: Analyse = analyse_file) -> None:
     for line in requests:
         request = Request.decode(line)
         try:
-            answer = picture_file(request.path) if request.picture else analyse(request.path, setup.rules, setup.own)
-            reply = encode_reply(request.number, answer)
+            reply = encode_reply(request.number, _answer(request.question, setup, analyse))
         except MemoryError:
             reply = encode_reply(request.number, OutOfMemory())
         _write(replies, reply)
+
+
+def _answer(question: Question, setup: Setup, analyse: Analyse) -> Answer:
+    if question.other is not None:
+        return Compared(same=same_film(question.path, question.other))
+    return picture_file(question.path) if question.picture else analyse(question.path, setup.rules, setup.own)
 
 
 def end_with_parent(lifeline: int) -> None:

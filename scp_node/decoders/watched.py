@@ -25,6 +25,11 @@ class WatchedDecoder:
         with self._progress.stage(self._pool.longest_seconds(len(paths) + self._others)):
             return self._pool.prepare_many(paths)
 
+    def same_film(self, path: Path, other: Path) -> bool:
+        """See `DecoderPool.same_film`."""
+        with self._progress.stage(self._pool.longest_seconds(1 + self._others)):
+            return self._pool.same_film(path, other)
+
     def picture(self, path: Path) -> Picture | NotAnalysed:
         """See `DecoderPool.picture`."""
         with self._progress.stage(self._pool.longest_seconds(1 + self._others)):

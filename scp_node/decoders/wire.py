@@ -62,26 +62,45 @@ class OutOfMemory:
     """The image needs more memory than a decoder process may have."""
 
 
-Answer = Prepared | Picture | NotAnalysed | Ready | OutOfMemory
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """Whether two files hold one film."""
+
+    same: bool
+
+
+Answer = Prepared | Picture | Compared | NotAnalysed | Ready | OutOfMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a decoder is asked about one image: for the network's input, unless one of the others is set."""
+
+    path: Path
+    picture: bool = False  # for the picture that people see
+    other: Path | None = None  # whether this file holds the same film
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request about one image."""
+    """A numbered question."""
 
     number: int
-    path: Path
-    picture: bool = False  # True asks for the picture for people, False for the network's input
+    question: Question
 
     def encode(self) -> bytes:
         """Return the message as a line."""
-        return _line({"number": self.number, "path": str(self.path), "picture": self.picture})
+        asked = self.question
+        other = None if asked.other is None else str(asked.other)
+        return _line({"number": self.number, "path": str(asked.path), "picture": asked.picture, "other": other})
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
         """Return the message of a line."""
         fields = json.loads(line)
-        return cls(number=fields["number"], path=Path(fields["path"]), picture=fields["picture"])
+        other = None if fields["other"] is None else Path(fields["other"])
+        question = Question(path=Path(fields["path"]), picture=fields["picture"], other=other)
+        return cls(number=fields["number"], question=question)
 
 
 def encode_reply(number: int, answer: Answer) -> bytes:
@@ -94,6 +113,8 @@ def encode_reply(number: int, answer: Answer) -> bytes:
     elif isinstance(answer, Picture):
         fields |= {"rows": answer.display.shape[0]}
         pixels = answer.display.tobytes()
+    elif isinstance(answer, Compared):
+        fields |= {"same": answer.same}
     elif isinstance(answer, NotAnalysed):
         fields |= {"reason": answer.reason, "detail": answer.detail}
     text = json.dumps(fields).encode()
@@ -133,6 +154,8 @@ def _answer(fields: dict[str, Any], pixels: bytes) -> Answer:
             )
         case "Picture":
             return Picture(display=_display(pixels, rows=int(fields["rows"])))
+        case "Compared":
+            return Compared(same=fields["same"] is True)
         case "NotAnalysed":
             return NotAnalysed(reason=Reason(fields["reason"]), detail=str(fields["detail"]))
         case "Ready":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -25,7 +26,10 @@ _SPECIFIC_CHARACTER_SET: Final = 0x0008_0005
 _SOP_CLASS_UID: Final = 0x0008_0016
 _SOP_INSTANCE_UID: Final = 0x0008_0018
 _ACCESSION_NUMBER: Final = 0x0008_0050
+_PATIENT_NAME: Final = 0x0010_0010
 _PATIENT_ID: Final = 0x0010_0020
+_ISSUER_OF_PATIENT_ID: Final = 0x0010_0021
+_BIRTH_DATE: Final = 0x0010_0030
 _STUDY_INSTANCE_UID: Final = 0x0020_000D
 _SERIES_INSTANCE_UID: Final = 0x0020_000E
 _SAMPLES_PER_PIXEL: Final = 0x0028_0002
@@ -41,7 +45,10 @@ _WANTED: Final = frozenset(
         _SOP_CLASS_UID,
         _SOP_INSTANCE_UID,
         _ACCESSION_NUMBER,
+        _PATIENT_NAME,
         _PATIENT_ID,
+        _ISSUER_OF_PATIENT_ID,
+        _BIRTH_DATE,
         _STUDY_INSTANCE_UID,
         _SERIES_INSTANCE_UID,
         _SAMPLES_PER_PIXEL,
@@ -79,6 +86,8 @@ class Inspected:
     series_uid: str
     accession: str
     patient_id: str
+    issuer: str
+    patient_key: str
     priority: Priority  # from Requested Procedure Priority
     header_length: int  # offset of the pixel data, or the whole length
 
@@ -117,9 +126,32 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
         series_uid=values.uid(_SERIES_INSTANCE_UID, "Series Instance UID"),
         accession=values.text(_ACCESSION_NUMBER),
         patient_id=values.text(_PATIENT_ID),
+        issuer=values.text(_ISSUER_OF_PATIENT_ID),
+        patient_key=patient_key(
+            patient_id=values.text(_PATIENT_ID, limit=None),
+            issuer=values.text(_ISSUER_OF_PATIENT_ID, limit=None),
+            name=values.text(_PATIENT_NAME, limit=None),
+            birth_date=values.text(_BIRTH_DATE),
+        ),
         priority=_PRIORITIES.get(values.text(_REQUESTED_PROCEDURE_PRIORITY), Priority.ROUTINE),
         header_length=pixels.start if pixels else len(dataset),
     )
+
+
+def patient_key(*, patient_id: str, issuer: str, name: str, birth_date: str) -> str:
+    """Return 64 hexadecimal digits that are equal for the films of one patient.
+
+    A patient is the Patient ID together with its issuer (PS3.3 Section C.7.1.1): the same ID with another spelling of
+    the name is no other patient. Without an ID only name and birth date can tell; they never equal an ID.
+    """
+    known = ["id", patient_id, issuer] if patient_id else ["name", folded_name(name), birth_date, issuer]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+
+
+def folded_name(name: str) -> str:
+    """Return the alphabetic part of a name without what nobody would take for a difference (PS3.5 Section 6.2.1)."""
+    components = [component.strip() for component in name.partition("=")[0].upper().split("^")]
+    return "^".join(components).rstrip("^")
 
 
 def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
@@ -143,6 +175,8 @@ def describe(
         series_uid=inspected.series_uid,
         accession=inspected.accession,
         patient_id=inspected.patient_id,
+        issuer=inspected.issuer,
+        patient_key=inspected.patient_key,
         calling_ae=origin.calling_ae,
         called_ae=origin.called_ae,
         peer=origin.peer,
@@ -161,10 +195,10 @@ class _Values:
         self._dataset = dataset
         self._elements = elements
 
-    def raw(self, tag: int) -> bytes | None:
+    def raw(self, tag: int, limit: int | None = _TEXT_LIMIT) -> bytes | None:
         if (element := self._elements.get(tag)) is None:
             return None
-        length = min(element.length, _TEXT_LIMIT)
+        length = element.length if limit is None else min(element.length, limit)
         return bytes(self._dataset[element.value : element.value + length])
 
     def uid(self, tag: int, name: str) -> str:
@@ -175,9 +209,9 @@ class _Values:
             raise DamagedError(f"{name} is malformed")
         return value
 
-    def text(self, tag: int) -> str:
+    def text(self, tag: int, limit: int | None = _TEXT_LIMIT) -> str:
         """Return an identifier to search by; the header keeps its exact value."""
-        text = (self.raw(tag) or b"").decode(self._codec(), "replace")
+        text = (self.raw(tag, limit) or b"").decode(self._codec(), "replace")
         return "".join(character for character in text if character.isprintable()).strip()
 
     def number(self, tag: int, name: str) -> int:

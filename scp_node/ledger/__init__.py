@@ -12,8 +12,9 @@ from scp_node.ledger.deliveries import DeliveryTask, DestinationState
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.queue import Claim, Suspects, WorkState
-from scp_node.ledger.reports import NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
+from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
@@ -26,6 +27,7 @@ __all__ = [
     "AuditPage",
     "AuditQuery",
     "AuditRow",
+    "Candidate",
     "Claim",
     "CommitmentOutcome",
     "CommitmentTask",

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, ScalarSelect, func, select, update
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
 from scp_node.ledger import queue
-from scp_node.ledger.database.schema import companion, instance, result
+from scp_node.ledger.database.schema import Use, companion, instance, result
 from scp_node.ledger.queue import Claim, Suspects
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT
 from scp_node.ledger.trail.events import record_event
@@ -26,8 +26,11 @@ class AnalysisTask:
     instance_id: int
     sop_instance_uid: str
     study_uid: str
+    study_patient_id: int
     sha256: str  # see ReceivedInstance
     spool_path: str
+    rival_path: str | None = None  # of a conflict: the image that is read for their SOP Instance UID, if it is kept
+    in_conflict: bool = False  # to be compared, not analysed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +59,10 @@ class AnalysedImage(Protocol):
         """The Study Instance UID of its study."""
 
     @property
+    def study_patient_id(self) -> int:
+        """The patient's row of its study."""
+
+    @property
     def sha256(self) -> str:
         """The digest of its dataset; see `ReceivedInstance`."""
 
@@ -64,6 +71,7 @@ ANALYSED: Final = (
     instance.c.id.label("instance_id"),
     instance.c.sop_instance_uid,
     instance.c.study_uid,
+    instance.c.study_patient_id,
     instance.c.sha256,
 )
 
@@ -98,22 +106,19 @@ class Analyses:
             )
             ids = [claim.ref_id for claim in claims]
             # the header is left out: it is large, and no analysis needs it
-            columns = select(
-                instance.c.id,
-                instance.c.sop_instance_uid,
-                instance.c.study_uid,
-                instance.c.sha256,
-                instance.c.spool_path,
-            )
-            rows = {row.id: row for row in connection.execute(columns.where(instance.c.id.in_(ids)))}
+            columns = select(*ANALYSED, instance.c.spool_path, instance.c.use, _rival_path().label("rival_path"))
+            rows = {row.instance_id: row for row in connection.execute(columns.where(instance.c.id.in_(ids)))}
         return [
             AnalysisTask(
                 claim=claim,
-                instance_id=row.id,
+                instance_id=row.instance_id,
                 sop_instance_uid=row.sop_instance_uid,
                 study_uid=row.study_uid,
+                study_patient_id=row.study_patient_id,
                 sha256=row.sha256,
                 spool_path=row.spool_path,
+                rival_path=row.rival_path,
+                in_conflict=row.use == Use.CONFLICT,
             )
             for claim in claims
             if (row := rows[claim.ref_id])
@@ -125,7 +130,7 @@ class Analyses:
         An object that this node made and a PACS routed back opens no report. The report would add another picture, and
         that picture would come back as well, for ever.
         """
-        kept, studies = 0, set()
+        kept, patients = 0, set()
         with self._transactions.writing() as (connection, now):
             for item in _mark_own_objects(connection, analysed):
                 if queue.complete(connection, item.task.claim, at=now):
@@ -139,11 +144,36 @@ class Analyses:
                         timings=item.timings,
                     )
                     if not _is_own(item.outcome):
-                        studies.add(item.task.study_uid)
+                        patients.add(item.task.study_patient_id)
                     kept += 1
-            for study_uid in sorted(studies):  # sorted, so that two workers cannot deadlock
-                open_report(connection, self._policy, study_uid, now)
+            for patient in sorted(patients):  # sorted, so that two workers cannot deadlock
+                open_report(connection, self._policy, patient, now)
         return kept
+
+    def compared(self, task: AnalysisTask, *, same: bool) -> bool:
+        """Close the work of an image in conflict; `same`: it is the image that is read, in another encoding.
+
+        Return whether it stays in conflict. An object that this node made and a PACS routed back is no film, whatever
+        the PACS did to it.
+        """
+        with self._transactions.writing() as (connection, now):
+            same = same or bool(_made_here(connection, [task.sop_instance_uid]))
+            if not queue.complete(connection, task.claim, at=now):
+                return False
+            if same:
+                here = (instance.c.id == task.instance_id) & (instance.c.use == Use.CONFLICT)
+                connection.execute(update(instance).where(here).values(use=Use.DUPLICATE))
+                record_event(
+                    connection,
+                    now,
+                    "same-image",
+                    study_uid=task.study_uid,
+                    sop_instance_uid=task.sop_instance_uid,
+                    detail={"input_sha256": [task.sha256]},
+                )
+            else:
+                open_report(connection, self._policy, task.study_patient_id, now)
+        return not same
 
     def retry(self, tasks: Sequence[AnalysisTask], model: ModelIdentity, *, pause: timedelta, error: str) -> None:
         """Put images back after a step that failed; an image that has spent its tries ends as failed."""
@@ -165,24 +195,38 @@ class Analyses:
 
 def _mark_own_objects(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:
     """Return the outcomes, with `Reason.OWN_OBJECT` for an image whose UID is that of a companion in this ledger."""
-    uids = [item.task.sop_instance_uid for item in analysed]
-    made = set(connection.scalars(select(companion.c.sop_instance_uid).where(companion.c.sop_instance_uid.in_(uids))))
+    made = _made_here(connection, [item.task.sop_instance_uid for item in analysed])
     own = NotAnalysed(reason=Reason.OWN_OBJECT, detail="SOPInstanceUID")
     return [replace(item, outcome=own) if item.task.sop_instance_uid in made else item for item in analysed]
+
+
+def _made_here(connection: Connection, uids: Sequence[str]) -> set[str]:
+    """Return those of `uids` that are companions of this ledger's reports."""
+    return set(connection.scalars(select(companion.c.sop_instance_uid).where(companion.c.sop_instance_uid.in_(uids))))
+
+
+def _rival_path() -> ScalarSelect[Any]:
+    """Return the path of the image that is read for the same SOP Instance UID, while it is kept."""
+    rival = instance.alias()
+    same = (rival.c.sop_instance_uid == instance.c.sop_instance_uid) & (rival.c.use == Use.READ)
+    kept = select(rival.c.spool_path).where(same, rival.c.id != instance.c.id, rival.c.purging_at.is_(None))
+    return kept.limit(1).correlate(instance).scalar_subquery()
 
 
 def _is_own(outcome: Outcome) -> bool:
     return isinstance(outcome, NotAnalysed) and outcome.reason is Reason.OWN_OBJECT
 
 
-def open_report(connection: Connection, policy: Policy, study_uid: str, now: datetime) -> None:
-    """Schedule a report of the study for when the study is quiet."""
+def open_report(connection: Connection, policy: Policy, study_patient_id: int, now: datetime) -> None:
+    """Schedule the report of a patient's study for when the patient's images have come."""
     urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
-    row = connection.execute(urgency.where(instance.c.study_uid == study_uid, ~instance.c.conflict)).one()
+    of_patient = (instance.c.study_patient_id == study_patient_id) & (instance.c.use != Use.DUPLICATE)
+    row = connection.execute(urgency.where(of_patient)).one()
     queue.schedule(
         connection,
         queue=REPORT,
-        dedup=study_uid,
+        dedup=str(study_patient_id),
+        ref_id=study_patient_id,
         priority=row.priority,
         max_attempts=policy.most_tries(REPORT),
         due=policy.report_due(row.priority, row.last, now),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, exi
 from scp_node.domain import Completion, Reason, Verdict
 from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.database.schema import (
+    Use,
     companion,
     delivery,
     event,
@@ -33,6 +34,11 @@ _STATES_OF_OUTCOMES: Final = {
     "finding": ImageState.ANALYSED,
     Completion.NOT_ATTEMPTED.value: ImageState.NOT_ANALYSED,
     Completion.FAILED.value: ImageState.FAILED,
+}
+_REASONS: Final[Mapping[Use, str | None]] = {
+    Use.CONFLICT: Reason.CONFLICTING_INSTANCE.value,
+    Use.SET_ASIDE: Reason.SET_ASIDE.value,
+    Use.DUPLICATE: None,
 }
 
 
@@ -154,17 +160,18 @@ def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
 def _is_in(state: ImageState) -> ColumnElement[bool]:
     """Return the SQL condition that an image is in this state."""
     outcome = _newest_result(result.c.outcome)
-    waits = outcome.is_(None) & ~instance.c.conflict
+    waits = outcome.is_(None) & (instance.c.use == Use.READ)
     is_leased = exists().where(in_queue(ANALYSE), work.c.ref_id == instance.c.id, work.c.state == WorkState.LEASED)
     match state:
         case ImageState.RECEIVED:
             return waits & ~is_leased
         case ImageState.ANALYSING:
             return waits & is_leased
-        case ImageState.CONFLICT:
-            return outcome.is_(None) & instance.c.conflict
+        case ImageState.CONFLICT | ImageState.SET_ASIDE | ImageState.DUPLICATE:
+            return instance.c.use == state.value
         case _:  # none is registered as rejected
-            return outcome.in_([name for name, ends in _STATES_OF_OUTCOMES.items() if ends is state])
+            ended = outcome.in_([name for name, ends in _STATES_OF_OUTCOMES.items() if ends is state])
+            return (instance.c.use == Use.READ) & ended
 
 
 def _newest_result(column: ColumnElement[Any]) -> ScalarSelect[Any]:
@@ -240,6 +247,7 @@ def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, 
 def _received(row: Row[Any], *, analysing: bool) -> AuditRow:
     """Return the row of an image without a result."""
     waiting = ImageState.ANALYSING if analysing else ImageState.RECEIVED
+    is_read = row.use == Use.READ
     return AuditRow(
         sop_instance_uid=row.sop_instance_uid,
         study_uid=row.study_uid,
@@ -253,16 +261,17 @@ def _received(row: Row[Any], *, analysing: bool) -> AuditRow:
         sha256=row.sha256,
         received_at=row.received_at,
         registered_at=row.registered_at,
-        state=ImageState.CONFLICT if row.conflict else waiting,
-        reason=Reason.CONFLICTING_INSTANCE.value if row.conflict else None,
+        state=waiting if is_read else ImageState(row.use),
+        reason=None if is_read else _REASONS[Use(row.use)],
     )
 
 
 def _with_result(audited: AuditRow, row: Row[Any]) -> AuditRow:
+    is_read = audited.state in {ImageState.RECEIVED, ImageState.ANALYSING}
     return replace(
         audited,
-        state=_STATES_OF_OUTCOMES[row.outcome],
-        reason=row.reason,
+        state=_STATES_OF_OUTCOMES[row.outcome] if is_read else audited.state,
+        reason=row.reason if is_read else audited.reason,
         detail=row.detail,
         notes=tuple(row.notes),
         probability=row.probability,

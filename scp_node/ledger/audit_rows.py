@@ -18,7 +18,9 @@ class ImageState(StrEnum):
     ANALYSED = "analysed"  # has a probability and a verdict
     NOT_ANALYSED = "not-analysed"  # outside the intended use
     FAILED = "failed"  # inside it, but could not be analysed or registered
-    CONFLICT = "conflict"  # its SOP Instance UID came before with other bytes
+    CONFLICT = "conflict"  # another image has its SOP Instance UID and came first: a person decides
+    SET_ASIDE = "set-aside"  # a person chose another image of its SOP Instance UID
+    DUPLICATE = "duplicate"  # the same image as another of its SOP Instance UID, in another encoding
     REJECTED = "rejected"  # not accepted at all
 
 
@@ -26,6 +28,7 @@ class DeliveryState(StrEnum):
     """How far an object has come on its way to one destination."""
 
     WAITING = "waiting"
+    UNDELIVERABLE = "undeliverable"  # a report that no destination is to get, by the settings of its time
     DELIVERED = "delivered"  # the destination answered Success
     COMMITTED = "committed"  # it has promised to keep it
     FOUND = "found"  # it was asked by C-FIND, and shows it

@@ -11,7 +11,8 @@ from sqlalchemy import Connection, select, text, update
 
 from scp_node.domain import ReceivedInstance
 from scp_node.ledger import queue
-from scp_node.ledger.database.schema import instance
+from scp_node.ledger.analyses import open_report
+from scp_node.ledger.database.schema import Use, instance, study_patient
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import status_text
@@ -20,6 +21,8 @@ from scp_node.ledger.unregistrable import UnregistrableFile, record_unregistrabl
 
 _REGISTER_LOCK: Final = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
 _CHUNK: Final = 500  # values in one IN list
+SEVERAL_PATIENTS: Final = "several-patients"  # event: a film names another patient than the rest of its study
+_COLUMNS: Final = [name for name in ReceivedInstance.__slots__ if name in instance.c]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,7 @@ class Registration:
     new: int
     duplicates: tuple[Duplicate, ...]
     conflicts: tuple[str, ...]  # SOP Instance UIDs that came again with other bytes
+    several_patients: tuple[str, ...]  # Study Instance UIDs that now name one patient more
 
 
 class Intake:
@@ -53,7 +57,7 @@ class Intake:
 
         A path in `gone` names a file that was removed. If it is a duplicate, an earlier call entered and told it.
         """
-        new, duplicates, conflicts = 0, list[Duplicate](), list[str]()
+        new, duplicates, conflicts, several = 0, list[Duplicate](), list[str](), list[str]()
         with self._transactions.writing() as (connection, now):
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _REGISTER_LOCK})
@@ -68,10 +72,16 @@ class Intake:
                     continue
                 if seen:
                     conflicts.append(item.sop_instance_uid)
-                self._insert(connection, item, conflict=bool(seen), now=now)
+                if self._insert(connection, item, conflict=bool(seen), now=now):
+                    several.append(item.study_uid)
                 seen[item.sha256] = _Original(item.spool_path, kept=True)
                 new += 1
-        return Registration(new=new, duplicates=tuple(duplicates), conflicts=tuple(conflicts))
+        return Registration(
+            new=new,
+            duplicates=tuple(duplicates),
+            conflicts=tuple(conflicts),
+            several_patients=tuple(several),
+        )
 
     def adopt(self, duplicate: Duplicate) -> bool:
         """Let the row name this file instead of the lost original.
@@ -117,12 +127,20 @@ class Intake:
         with self._transactions.writing() as (connection, now):
             return record_unregistrable(connection, file, now)
 
-    def _insert(self, connection: Connection, item: ReceivedInstance, *, conflict: bool, now: datetime) -> None:
-        values = {name: _storable(getattr(item, name)) for name in ReceivedInstance.__slots__}
-        instance_id = insert_row(connection, instance, conflict=conflict, registered_at=now, **values)
+    def _insert(self, connection: Connection, item: ReceivedInstance, *, conflict: bool, now: datetime) -> bool:
+        """Enter an instance; return whether its study names one patient more than before."""
+        patient_id, is_another = self._study_patient(connection, item, now)
+        values = {name: _storable(getattr(item, name)) for name in _COLUMNS}
+        instance_id = insert_row(
+            connection,
+            instance,
+            study_patient_id=patient_id,
+            conflict=conflict,
+            use=Use.CONFLICT if conflict else Use.READ,
+            registered_at=now,
+            **values,
+        )
         _record(connection, now, "conflict" if conflict else "received", item)
-        if conflict:  # kept and shown, never analysed: a report could not say which of the two it describes
-            return
         queue.enqueue(
             connection,
             queue=ANALYSE,
@@ -133,7 +151,34 @@ class Intake:
             at=now,
         )
         due = self._policy.report_due(item.priority, item.received_at, now)
-        queue.reschedule_waiting(connection, queue=REPORT, dedup=item.study_uid, due=due, at=now)
+        queue.reschedule_waiting(connection, queue=REPORT, dedup=str(patient_id), due=due, at=now)
+        return is_another
+
+    def _study_patient(self, connection: Connection, item: ReceivedInstance, now: datetime) -> tuple[int, bool]:
+        """Return the row of the patient in the study, and whether it is new beside that of another patient.
+
+        Then the reports of the others have to say that the study names several.
+        """
+        of_study = select(study_patient.c.id, study_patient.c.patient_key)
+        known = {
+            row.patient_key: row.id
+            for row in connection.execute(of_study.where(study_patient.c.study_uid == item.study_uid))
+        }
+        if item.patient_key in known:
+            return known[item.patient_key], False
+        row_id = insert_row(
+            connection,
+            study_patient,
+            study_uid=item.study_uid,
+            patient_key=item.patient_key,
+            patient_id=_storable(item.patient_id),
+            issuer=_storable(item.issuer),
+        )
+        if known:
+            _record(connection, now, SEVERAL_PATIENTS, item)
+            for other in sorted(known.values()):
+                open_report(connection, self._policy, other, now)
+        return row_id, bool(known)
 
 
 def _storable(value: object) -> object:

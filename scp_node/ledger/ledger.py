@@ -21,6 +21,7 @@ from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
+from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
@@ -47,6 +48,7 @@ class Ledger:
         self.upkeep = Upkeep(transactions, policy, None if clock else Watch(policy.lease))
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
+        self.resolution = Resolution(transactions, policy)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
 

@@ -21,7 +21,7 @@ class Subject(Enum):
     """What a row of the table `work` is about."""
 
     IMAGE = auto()  # `ref_id` is a row of `instance`
-    STUDY = auto()  # `dedup` is the Study Instance UID
+    STUDY = auto()  # `ref_id` is a row of `study_patient`: a study, as far as it names one patient
     DELIVERY = auto()  # `ref_id` is a row of `delivery`
 
 

@@ -4,68 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, select
 
-from scp_node.domain import (
-    BuiltObject,
-    BuiltReport,
-    Finding,
-    ModelIdentity,
-    NotAnalysed,
-    Note,
-    Outcome,
-    PreviousReport,
-    Reason,
-    Region,
-    ReportedImage,
-)
+from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity
 from scp_node.ledger import queue
-from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
-from scp_node.ledger.database.schema import companion, delivery, instance, report, report_result, result, work
-from scp_node.ledger.queue import OPEN_STATES, Claim
-from scp_node.ledger.queue_kinds import ANALYSE, REPORT, deliver_queue, in_queue
-from scp_node.ledger.retention import hold_originals
-from scp_node.ledger.studies import is_interrupted
+from scp_node.ledger.analyses import open_report
+from scp_node.ledger.database.schema import companion, report, report_result, study_patient
+from scp_node.ledger.dispatch import dispatch, is_undeliverable, withdraw
+from scp_node.ledger.queue_kinds import REPORT
+from scp_node.ledger.snapshots import (
+    NothingToReport,
+    ReportTask,
+    StudyPending,
+    StudySnapshot,
+    reported_rows,
+    take_snapshot,
+    unchanged,
+)
 from scp_node.ledger.trail.events import record_event
-from scp_node.ledger.trail.provenance import of_study
+from scp_node.ledger.trail.provenance import of_report_file, of_study_patient
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportTask:
-    """One study to report."""
-
-    claim: Claim
-    study_uid: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudyPending:
-    """The study cannot be reported yet: some of its images wait for their analysis."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NothingToReport:
-    """The study has no image to report: this node made all of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StudySnapshot:
-    """The images of a study with their newest outcomes by one model, and the newest report."""
-
-    images: tuple[ReportedImage, ...]
-    spool_paths: tuple[str, ...]  # of the images, relative to the spool folder
-    result_ids: tuple[int, ...]
-    calling_aes: frozenset[str]
-    priority: int
-    incomplete: bool  # a sender was interrupted, and it has not yet sent the rest as far as is known
-    previous: PreviousReport | None
-    previous_id: int | None
-    previous_content_digest: str | None
 
 
 class Reports:
@@ -77,38 +38,21 @@ class Reports:
         self._policy = policy
 
     def claim(self, *, owner: str) -> ReportTask | None:
-        """Take the most urgent quiet study."""
+        """Take the most urgent of the patients whose images have come."""
         if not self._transactions.ready(REPORT):
             return None
         with self._transactions.writing() as (connection, now):
             claims = queue.claim(connection, REPORT, owner=owner, limit=1, lease=self._policy.lease, at=now)
-        return ReportTask(claim=claims[0], study_uid=claims[0].dedup) if claims else None
+            if not claims:
+                return None
+            patient = select(study_patient.c.id, study_patient.c.study_uid)
+            row = connection.execute(patient.where(study_patient.c.id == claims[0].ref_id)).one()
+        return ReportTask(claim=claims[0], study_patient_id=row.id, study_uid=row.study_uid)
 
-    def snapshot(self, study_uid: str, model: ModelIdentity) -> StudySnapshot | StudyPending | NothingToReport:
-        """Return the contents for a report of the study.
-
-        A report is about one model: images that only another model analysed go back into the queue first.
-        """
+    def snapshot(self, task: ReportTask, model: ModelIdentity) -> StudySnapshot | StudyPending | NothingToReport:
+        """Return the contents for a report of this patient's images; see `take_snapshot`."""
         with self._transactions.writing() as (connection, now):
-            if _analysis_open(connection, study_uid, model, now):
-                return StudyPending()
-            rows = _newest_results(connection, study_uid, model)
-            if not rows:
-                return NothingToReport()
-            incomplete = is_interrupted(connection, study_uid)
-            newest = select(report).where(report.c.study_uid == study_uid).order_by(report.c.version.desc()).limit(1)
-            previous = connection.execute(newest).first()
-        return StudySnapshot(
-            images=tuple(_reported_image(row) for row in rows),
-            spool_paths=tuple(row.spool_path for row in rows),
-            result_ids=tuple(row.result_id for row in rows),
-            calling_aes=frozenset(row.calling_ae for row in rows),
-            priority=min(row.priority for row in rows),
-            incomplete=incomplete,
-            previous=_previous(previous) if previous else None,
-            previous_id=previous.id if previous else None,
-            previous_content_digest=previous.content_digest if previous else None,
-        )
+            return take_snapshot(connection, task, model, now)
 
     def postpone(self, task: ReportTask, pause: timedelta) -> None:
         """Look at the study again after `pause`, without counting the try."""
@@ -127,19 +71,21 @@ class Reports:
         """Give the study up: it cannot be reported, and a person has to look at it."""
         with self._transactions.writing() as (connection, now):
             if queue.bury(connection, task.claim, error=error, at=now):
-                detail = {**of_study(connection, task.study_uid), "error": error}
+                detail = {**of_study_patient(connection, task.study_patient_id), "error": error}
                 record_event(connection, now, "report-failed", study_uid=task.study_uid, detail=detail)
 
     def close(self, task: ReportTask, model: ModelIdentity) -> None:
         """Close the work without a report; open it again if a result came meanwhile."""
         with self._transactions.writing() as (connection, now):
-            if queue.complete(connection, task.claim, at=now) and _newest_results(connection, task.study_uid, model):
-                open_report(connection, self._policy, task.study_uid, now)
+            if queue.complete(connection, task.claim, at=now) and reported_rows(connection, task, model):
+                open_report(connection, self._policy, task.study_patient_id, now)
 
-    def complete_unchanged(self, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity) -> None:
+    def complete_unchanged(
+        self, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity, destinations: Sequence[str]
+    ) -> None:
         """Close the work: the existing report already says all this. Newer results that say the same are linked to it.
 
-        The work stays open if the study changed meanwhile.
+        If it was undeliverable, it is delivered to `destinations`. The work stays open if the study changed meanwhile.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -150,6 +96,7 @@ class Reports:
                 of_previous = report_result.c.report_id == snapshot.previous_id
                 linked = set(connection.scalars(select(report_result.c.result_id).where(of_previous)))
                 _link(connection, snapshot.previous_id, [each for each in snapshot.result_ids if each not in linked])
+                self._route_again(connection, task, snapshot, destinations, now)
 
     def save(
         self,
@@ -168,13 +115,12 @@ class Reports:
                 return False
             if (rows := self._unchanged(connection, task, snapshot, model, now)) is None:
                 return False
-            report_id = _insert_report(connection, snapshot, built, model, now)
-            companion_ids = [_insert_companion(connection, report_id, each) for each in built.companions]
-            for name in destinations:
-                _open_delivery(connection, self._policy, report_id, None, name, priority=snapshot.priority, now=now)
-                for companion_id in companion_ids:
-                    later = snapshot.priority + queue.BEHIND_REPORTS
-                    _open_delivery(connection, self._policy, report_id, companion_id, name, priority=later, now=now)
+            columns = _columns(task, snapshot, built)
+            report_id = insert_row(connection, report, **columns, bundle_digest=model.digest, at=now)
+            _link(connection, report_id, snapshot.result_ids)
+            for each in built.companions:
+                _insert_companion(connection, report_id, each)
+            dispatch(connection, self._policy, report_id, destinations, priority=snapshot.priority, now=now)
             detail = {
                 "input_sha256": [row.sha256 for row in rows],
                 "bundle_digest": model.digest,
@@ -190,17 +136,28 @@ class Reports:
     def _unchanged(
         self, connection: Connection, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity, now: datetime
     ) -> Sequence[Any] | None:
-        """Return the results of the study; None if they differ from the snapshot, and then look at the study again."""
-        rows = _newest_results(connection, task.study_uid, model)
-        same = tuple(row.result_id for row in rows) == snapshot.result_ids
-        if (
-            same
-            and is_interrupted(connection, task.study_uid) == snapshot.incomplete
-            and not _analysis_open(connection, task.study_uid, model, now)
-        ):
-            return rows
-        open_report(connection, self._policy, task.study_uid, now)
-        return None
+        """Return the rows of the images; None if the study is not as the snapshot says, and then look at it again."""
+        rows = unchanged(connection, task, snapshot, model, now)
+        if rows is None:
+            open_report(connection, self._policy, task.study_patient_id, now)
+        return rows
+
+    def _route_again(
+        self,
+        connection: Connection,
+        task: ReportTask,
+        snapshot: StudySnapshot,
+        destinations: Sequence[str],
+        now: datetime,
+    ) -> None:
+        """Open the deliveries of an undeliverable report that has destinations now."""
+        report_id = snapshot.previous_id
+        if not destinations or report_id is None or not is_undeliverable(connection, report_id):
+            return
+        withdraw(connection, report_id)
+        dispatch(connection, self._policy, report_id, destinations, priority=snapshot.priority, now=now)
+        detail = {**of_report_file(connection, report_id), "destinations": list(destinations)}
+        record_event(connection, now, "routed-again", study_uid=task.study_uid, detail=detail)
 
     def file(self, study_uid: str, version: int | None = None) -> tuple[int, str, bytes] | None:
         """Return version, SOP Instance UID and Part 10 bytes of a report: the newest, unless `version` is given."""
@@ -224,117 +181,19 @@ class Reports:
         return [(row.kind, row.sop_instance_uid, row.file) for row in rows]
 
 
-def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
-    """Return whether images of the study wait for this model; wake the images that it has never seen.
-
-    An unseen image whose original was removed gets the outcome that it cannot be analysed.
-    """
-    in_study = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
-    seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)
-    unseen = in_study.where(instance.c.id.not_in(seen))
-    kept = hold_originals(connection, instance.c.id.in_(unseen))
-    woken = queue.wake(connection, in_queue(ANALYSE) & work.c.ref_id.in_(kept), at=now)
-    gone = select(*ANALYSED).where(instance.c.id.in_(unseen), instance.c.purging_at.is_not(None))
-    images: Sequence[Any] = connection.execute(gone).all()
-    for image in images:
-        insert_result(connection, image, _without_original(connection, image.instance_id), model, now)
-    waiting = select(work.c.id).where(in_queue(ANALYSE), work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(in_study))
-    return woken > 0 or connection.execute(waiting.limit(1)).first() is not None
-
-
-def _without_original(connection: Connection, instance_id: int) -> NotAnalysed:
-    """Return the outcome of an image that a model has not seen and never will."""
-    earlier = select(result.c.reason).where(result.c.instance_id == instance_id).order_by(result.c.id.desc()).limit(1)
-    own = connection.scalar(earlier) == Reason.OWN_OBJECT
-    return NotAnalysed(reason=Reason.OWN_OBJECT if own else Reason.ORIGINAL_REMOVED)
-
-
-def _newest_results(connection: Connection, study_uid: str, model: ModelIdentity) -> Sequence[Any]:
-    newest = (
-        select(func.max(result.c.id))
-        .join(instance, instance.c.id == result.c.instance_id)
-        .where(instance.c.study_uid == study_uid, result.c.bundle_digest == model.digest)
-        .where(func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT)
-        .group_by(result.c.instance_id)
-    )
-    columns = (
-        result.c.id.label("result_id"),
-        result.c.outcome,
-        result.c.probability,
-        result.c.logit,
-        result.c.threshold,
-        result.c.grey_zone,
-        result.c.reason,
-        result.c.detail,
-        result.c.notes,
-        result.c.input_stats,
-        result.c.regions,
-        result.c.attention,
-        instance.c.sop_instance_uid,
-        instance.c.sha256,
-        instance.c.spool_path,
-        instance.c.header,
-        instance.c.transfer_syntax,
-        instance.c.calling_ae,
-        instance.c.priority,
-    )
-    statement = select(*columns).join(instance, instance.c.id == result.c.instance_id)
-    return connection.execute(statement.where(result.c.id.in_(newest)).order_by(instance.c.id)).all()
-
-
-def _reported_image(row: Row[Any]) -> ReportedImage:
-    return ReportedImage(
-        sop_instance_uid=row.sop_instance_uid,
-        header=row.header,
-        transfer_syntax=row.transfer_syntax,
-        outcome=_outcome(row),
-    )
-
-
-def _outcome(row: Row[Any]) -> Outcome:
-    if row.outcome == "finding":
-        return Finding(
-            probability=row.probability,
-            logit=row.logit,
-            threshold=row.threshold,
-            grey_zone=row.grey_zone or 0.0,
-            notes=tuple(Note(note) for note in row.notes),
-            input_stats=row.input_stats,
-            regions=tuple(Region(**region) for region in row.regions),
-            attention=row.attention or b"",
-        )
-    return NotAnalysed(reason=Reason(row.reason), detail=row.detail)
-
-
-def _previous(row: Row[Any]) -> PreviousReport:
-    return PreviousReport(
-        sop_instance_uid=row.sop_instance_uid,
-        series_instance_uid=row.series_instance_uid,
-        sop_class_uid=row.sop_class_uid,
-        version=row.version,
-    )
-
-
-def _insert_report(
-    connection: Connection, snapshot: StudySnapshot, built: BuiltReport, model: ModelIdentity, now: datetime
-) -> int:
-    report_id = insert_row(
-        connection,
-        report,
-        study_uid=built.study_uid,
-        version=snapshot.previous.version + 1 if snapshot.previous else 1,
-        bundle_digest=model.digest,
-        content_digest=built.content_digest,
-        sop_class_uid=built.sop_class_uid,
-        sop_instance_uid=built.sop_instance_uid,
-        series_instance_uid=built.series_instance_uid,
-        supersedes=snapshot.previous_id,
-        file=built.file,
-        sha256=_sha256(built.file),
-        at=now,
-    )
-    _link(connection, report_id, snapshot.result_ids)
-    return report_id
+def _columns(task: ReportTask, snapshot: StudySnapshot, built: BuiltReport) -> dict[str, object]:
+    return {
+        "study_uid": built.study_uid,
+        "study_patient_id": task.study_patient_id,
+        "version": snapshot.version,
+        "content_digest": built.content_digest,
+        "sop_class_uid": built.sop_class_uid,
+        "sop_instance_uid": built.sop_instance_uid,
+        "series_instance_uid": built.series_instance_uid,
+        "supersedes": snapshot.previous_id,
+        "file": built.file,
+        "sha256": _sha256(built.file),
+    }
 
 
 def _link(connection: Connection, report_id: int, result_ids: Sequence[int]) -> None:
@@ -343,8 +202,8 @@ def _link(connection: Connection, report_id: int, result_ids: Sequence[int]) -> 
         connection.execute(report_result.insert(), links)
 
 
-def _insert_companion(connection: Connection, report_id: int, built: BuiltObject) -> int:
-    return insert_row(
+def _insert_companion(connection: Connection, report_id: int, built: BuiltObject) -> None:
+    insert_row(
         connection,
         companion,
         report_id=report_id,
@@ -354,37 +213,6 @@ def _insert_companion(connection: Connection, report_id: int, built: BuiltObject
         series_instance_uid=built.series_instance_uid,
         file=built.file,
         sha256=_sha256(built.file),
-    )
-
-
-def _open_delivery(
-    connection: Connection,
-    policy: Policy,
-    report_id: int,
-    companion_id: int | None,
-    name: str,
-    *,
-    priority: int,
-    now: datetime,
-) -> None:
-    values = {
-        "report_id": report_id,
-        "companion_id": companion_id,
-        "destination": name,
-        "state": "waiting",
-        "attempts": 0,
-        "detail": "",
-    }
-    delivery_id = insert_row(connection, delivery, created_at=now, **values)
-    waiting = deliver_queue(name)
-    queue.enqueue(
-        connection,
-        queue=waiting,
-        dedup=str(delivery_id),
-        ref_id=delivery_id,
-        priority=priority,
-        max_attempts=policy.most_tries(waiting),
-        at=now,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
-from scp_node.ledger.database.schema import delivery, instance, report, work
+from scp_node.ledger.database.schema import Use, delivery, instance, report, work
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, in_queue
 from scp_node.ledger.trail.events import record_event
@@ -105,16 +105,18 @@ def hold_originals(connection: Connection, condition: ColumnElement[bool]) -> Se
 
 
 def _needs() -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bool]]:
-    """Return the conditions under which analysis, report or delivery may still need an original; not for a conflict."""
+    """Return the conditions under which analysis, report or delivery may still need an original.
+
+    No report and no delivery needs one that nobody reads.
+    """
     analysed = and_(in_queue(ANALYSE), work.c.ref_id == instance.c.id, work.c.state.not_in(_CLOSED_ANALYSES))
-    reported = and_(in_queue(REPORT), work.c.dedup == instance.c.study_uid, work.c.state.in_(_OPEN_REPORTS))
+    reported = and_(in_queue(REPORT), work.c.ref_id == instance.c.study_patient_id, work.c.state.in_(_OPEN_REPORTS))
     of_study = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)
-    sent = of_study.where(report.c.study_uid == instance.c.study_uid, delivery.c.state.in_(_OPEN_DELIVERIES))
-    analysis, reports, deliveries = (
-        ~instance.c.conflict & each
-        for each in (exists().where(analysed), exists().where(reported), sent.correlate(instance).exists())
+    sent = of_study.where(
+        report.c.study_patient_id == instance.c.study_patient_id, delivery.c.state.in_(_OPEN_DELIVERIES)
     )
-    return analysis, reports, deliveries
+    is_read = instance.c.use == Use.READ
+    return exists().where(analysed), is_read & exists().where(reported), is_read & sent.correlate(instance).exists()
 
 
 def _needed() -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import TransferEnded
 from scp_node.ledger.analyses import open_report
-from scp_node.ledger.database.schema import event, instance, study
+from scp_node.ledger.database.schema import event, instance, study, study_patient
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_study
 from scp_node.ledger.transactions import Policy, Transactions
@@ -76,9 +76,10 @@ class Studies:
                 self._open_report(connection, uid, now)
 
     def _open_report(self, connection: Connection, study_uid: str, now: datetime) -> None:
-        images = select(instance.c.id).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
-        if connection.execute(images.limit(1)).first():  # otherwise the first image opens it
-            open_report(connection, self._policy, study_uid, now)
+        """Open the report of each patient; where no image has come, the first one opens it."""
+        patients = select(study_patient.c.id).where(study_patient.c.study_uid == study_uid).order_by(study_patient.c.id)
+        for patient in connection.scalars(patients).all():
+            open_report(connection, self._policy, patient, now)
 
 
 def is_interrupted(connection: Connection, study_uid: str) -> bool:

@@ -6,19 +6,20 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, false, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, exists, false, func, or_, select, update
 
 from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
+from scp_node.ledger.audit_rows import DeliveryState
 from scp_node.ledger.commitments import reopen_delivery
-from scp_node.ledger.database.schema import companion, delivery, instance, report, result, work
+from scp_node.ledger.database.schema import companion, delivery, instance, report, result, study_patient, work
 from scp_node.ledger.queue import Claim, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, Queue, QueueKind, Subject, commit_queue, in_queue, is_about
 from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.sweep import Expired, is_leased, sweep, sweep_needed
 from scp_node.ledger.trail.events import record_event
-from scp_node.ledger.trail.provenance import of_study, of_work
+from scp_node.ledger.trail.provenance import of_report_file, of_work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Standing, Watch
 
@@ -59,8 +60,9 @@ class Upkeep:
             may_expire = self._look(connection, now).is_proven
             for lost in sweep(connection, at=now, pause=pause, has_model=model is not None, lost=may_expire):
                 if lost.dead and lost.queue.kind is QueueKind.REPORT:
-                    detail = {**of_study(connection, lost.dedup), "error": "not built after several tries"}
-                    record_event(connection, now, "report-failed", study_uid=lost.dedup, detail=detail)
+                    subject = of_work(connection, lost.queue, lost.ref_id)
+                    detail = {**subject.names, "error": "not built after several tries"}
+                    record_event(connection, now, "report-failed", study_uid=subject.study_uid, detail=detail)
                 elif lost.dead and lost.queue.kind is QueueKind.ANALYSE and model is not None:
                     self._abandon(connection, lost, model, now)
 
@@ -72,7 +74,7 @@ class Upkeep:
         image: Any = connection.execute(select(*ANALYSED).where(instance.c.id == lost.ref_id)).one()
         outcome = NotAnalysed(reason=Reason.ABANDONED, detail=f"the worker stopped {lost.attempt} times")
         insert_result(connection, image, outcome, model, now)
-        open_report(connection, self._policy, image.study_uid, now)
+        open_report(connection, self._policy, image.study_patient_id, now)
 
     def requeue(self, selector: str | None = None) -> int:
         """Put dead work back: all of it, or the work that `selector` names; return the number of rows.
@@ -94,6 +96,16 @@ class Upkeep:
                     asked = commit_queue(closed.destination)
                     queue.forget_attempts(connection, queue=asked, dedup=str(row.ref_id))
                 _record(connection, now, "requeued", row)
+            return len(rows) + self._route_again(connection, selector, now)
+
+    def _route_again(self, connection: Connection, selector: str | None, now: datetime) -> int:
+        """Have the undeliverable reports looked at again: they go to the destinations that the settings name now."""
+        undelivered = _undeliverable(selector)
+        rows = connection.execute(undelivered).all()
+        for row in rows:
+            open_report(connection, self._policy, row.study_patient_id, now)
+            detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name}
+            record_event(connection, now, "requeued", study_uid=row.study_uid, detail=detail)
         return len(rows)
 
     def without_original(self, selector: str) -> int:
@@ -113,7 +125,18 @@ class Upkeep:
                 if Queue.named(row.queue).kind is QueueKind.DELIVER:
                     connection.execute(update(delivery).where(delivery.c.id == row.ref_id).values(state="discarded"))
                 _record(connection, now, "discarded", row)
-        return len(rows)
+            undelivered = connection.execute(_undeliverable(selector)).all()
+            for row in undelivered:
+                closed = (delivery.c.report_id == row.report_id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
+                connection.execute(update(delivery).where(closed).values(state=DeliveryState.DISCARDED))
+                detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name}
+                record_event(connection, now, "discarded", study_uid=row.study_uid, detail=detail)
+        return len(rows) + len(undelivered)
+
+    def undeliverable(self) -> int:
+        """Return the number of reports that no destination is to get; a newer version counts in their place."""
+        with self._transactions.reading() as (connection, _now):
+            return len(connection.execute(_undeliverable(None)).all())
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows that each queue has in each state."""
@@ -125,12 +148,23 @@ class Upkeep:
         return table
 
 
-_CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id, work.c.dedup)
+_CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id)
+
+
+def _undeliverable(selector: str | None) -> Select[Any]:
+    """Return the newest reports of their patients that no destination is to get: all, or those that are named."""
+    newest = select(func.max(report.c.id)).group_by(report.c.study_patient_id)
+    of_report = (delivery.c.report_id == report.c.id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
+    columns = select(report.c.id.label("report_id"), report.c.study_uid, report.c.study_patient_id)
+    chosen = columns.where(report.c.id.in_(newest), exists().where(of_report)).order_by(report.c.id)
+    if selector is None:
+        return chosen
+    return chosen.where(or_(report.c.study_uid == selector, report.c.sop_instance_uid == selector))
 
 
 def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
     """Note in the study's trail what a person did to a piece of work."""
-    subject = of_work(connection, Queue.named(row.queue), row.ref_id, row.dedup)
+    subject = of_work(connection, Queue.named(row.queue), row.ref_id)
     record_event(
         connection,
         now,
@@ -143,6 +177,7 @@ def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
 
 def _named(selector: str) -> ColumnElement[bool]:
     images = select(instance.c.id).where(or_(instance.c.sop_instance_uid == selector, instance.c.study_uid == selector))
+    patients = select(study_patient.c.id).where(study_patient.c.study_uid == selector)
     deliveries = (
         select(delivery.c.id)
         .join(report, report.c.id == delivery.c.report_id)
@@ -158,7 +193,7 @@ def _named(selector: str) -> ColumnElement[bool]:
     return or_(
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
         in_queue(ANALYSE) & work.c.ref_id.in_(images),
-        in_queue(REPORT) & (work.c.dedup == selector),
+        in_queue(REPORT) & work.c.ref_id.in_(patients),
         is_about(Subject.DELIVERY) & work.c.ref_id.in_(deliveries),
     )
 

@@ -118,7 +118,7 @@ def _images(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[
 def _results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
     said = ("outcome", "verdict", "probability", "reason")
     columns = [instance.c.sop_instance_uid, result.c.bundle_digest, result.c.run, *(result.c[name] for name in said)]
-    joined = select(*columns).join(instance, instance.c.id == result.c.instance_id).where(~instance.c.conflict)
+    joined = select(*columns).join(instance, instance.c.id == result.c.instance_id)
     uids = {event.sop_instance_uid for event in events}
     kept = set(map(tuple, connection.execute(joined.where(instance.c.sop_instance_uid.in_(uids)))))
     for event in events:

@@ -44,6 +44,9 @@ class Decoder(Protocol):
     def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
         """Return one outcome for each path, in order."""
 
+    def same_film(self, path: Path, other: Path) -> bool:
+        """Return whether two files hold one film in two encodings; False if that cannot be told."""
+
 
 class Analyser:
     """Analyses the waiting images, one batch a step."""
@@ -96,8 +99,12 @@ class Analyser:
 
     def _finish(self, tasks: Sequence[AnalysisTask]) -> None:
         """Analyse and record. Decoders answer with outcomes, so an exception comes from the network or the machine."""
+        ours = [task for task in tasks if not task.in_conflict]
         try:
-            analysed = self._analyse(tasks)
+            for task in tasks:
+                if task.in_conflict:
+                    self._compare(task)
+            analysed = self._analyse(ours) if ours else []
         except DecoderStartError as error:
             self._give_back(tasks, str(error))
         except Exception as error:
@@ -105,6 +112,19 @@ class Analyser:
             self._blame(tasks, type(error).__name__)
         else:
             self._record(analysed)
+
+    def _compare(self, task: AnalysisTask) -> None:
+        """Find out whether an image in conflict is the one that is read, in another encoding."""
+        same = False
+        if task.rival_path is not None:
+            with self._files.open([task.spool_path, task.rival_path]) as [path, rival]:
+                same = self._decoder.same_film(path, rival)
+        if self._patiently(lambda: self._ledger.analyses.compared(task, same=same)):
+            log.error(
+                "image is not analysed, another with its SOP Instance UID came before sop_instance_uid=%s study_uid=%s",
+                task.sop_instance_uid,
+                task.study_uid,
+            )
 
     def _blame(self, tasks: Sequence[AnalysisTask], error: str) -> None:
         """Have the images tried again, a batch one by one, and find out whether this process may do that.

@@ -204,7 +204,9 @@ class Registrar:
         for duplicate in registration.duplicates:
             self._remove(duplicate)
         for uid in registration.conflicts:
-            log.error("instance conflicts with an earlier one of the same UID sop_instance_uid=%s", uid)
+            log.warning("instance has the UID of an earlier one and other bytes sop_instance_uid=%s", uid)
+        for uid in registration.several_patients:
+            log.error("study names several patients, each gets a report of its own study_uid=%s", uid)
         return len(received)
 
     def scan(self, *, first: bool = False, stop: threading.Event | None = None) -> int:

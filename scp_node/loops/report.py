@@ -71,7 +71,7 @@ class Reporter:
         return True
 
     def _report(self, task: ReportTask) -> None:
-        snapshot = self._ledger.reports.snapshot(task.study_uid, self._model)
+        snapshot = self._ledger.reports.snapshot(task, self._model)
         if isinstance(snapshot, StudyPending):
             self._ledger.reports.postpone(task, PENDING_PAUSE)
             return
@@ -79,10 +79,10 @@ class Reporter:
             self._ledger.reports.close(task, self._model)
             return
         built = self._build(snapshot)
-        if built.content_digest == snapshot.previous_content_digest:
-            self._ledger.reports.complete_unchanged(task, snapshot, self._model)
-            return
         names = self._destinations(snapshot)
+        if built.content_digest == snapshot.previous_content_digest:
+            self._ledger.reports.complete_unchanged(task, snapshot, self._model, names)
+            return
         if self._ledger.reports.save(task, snapshot, built, self._model, names):
             log.info(
                 "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
@@ -91,3 +91,5 @@ class Reporter:
                 len(snapshot.images),
                 ",".join(names) or "none",
             )
+            if not names:
+                log.error("report is undeliverable, no destination gets it study_uid=%s", task.study_uid)

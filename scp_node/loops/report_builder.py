@@ -81,8 +81,10 @@ class ReportBuilder:
             model=self.model,
             site=self.site,
             at=self.clock(),
+            number=snapshot.version,
             previous=snapshot.previous,
             incomplete=snapshot.incomplete,
+            several_patients=snapshot.patients > 1,
         )
         report = build_report(version)
         if report.content_digest == snapshot.previous_content_digest:

@@ -21,6 +21,7 @@ from scp_node.demo.pacs import StoragePacs
 from tests.chaos.conftest import Chaos
 from tests.chaos.kit.clock import rows
 from tests.node import Node, destination, radiograph
+from tests.scp_node.report.reports import words
 from tests.waiting import wait_until
 
 AT_ONCE: Final = 16  # associations
@@ -113,6 +114,7 @@ def test_other_bytes_under_the_same_uid_are_kept_as_a_conflict_and_replace_nothi
     others = [radiograph(chaos.random.randrange(10**6), opacity=True) for _ in range(chaos.amount(short=4, long=40))]
     for other in others:
         other.StudyInstanceUID, other.SOPInstanceUID = study, first.SOPInstanceUID
+        other.PatientID = first.PatientID
         other.file_meta.MediaStorageSOPInstanceUID = first.SOPInstanceUID
     again = [first, *others] * 4
     chaos.random.shuffle(again)
@@ -120,15 +122,20 @@ def test_other_bytes_under_the_same_uid_are_kept_as_a_conflict_and_replace_nothi
     site.run_until_idle(study, stores=1 + len(again))
     assert answers == {0x0000: len(again)}
     kept, *conflicts = site.audit(study)
-    assert [kept] == before, "the first is as it was"
+    changed = {"report_uid", "report_version", "reported_at", "deliveries"}
+    assert {name: kept[name] for name in kept if name not in changed} == {
+        name: before[0][name] for name in before[0] if name not in changed
+    }, "the first is as it was"
     assert [row["state"] for row in conflicts] == ["conflict"] * len(others)
     stored = Counter(_sha256(path) for path in site.files())
     assert [stored[_sha256_of(image)] for image in (first, *others)] == [1] * (1 + len(others)), "the bytes of each"
-    [report] = site.reports(study)
-    assert report.InstanceNumber == 1
+    reports = sorted(site.reports(study), key=lambda report: int(report.InstanceNumber))
+    assert [report.InstanceNumber for report in reports] == list(range(1, 1 + len(reports)))
+    assert [report.CompletionFlag for report in reports] == ["COMPLETE"] + ["PARTIAL"] * (len(reports) - 1)
+    assert f"{len(others)} of {1 + len(others)} images NOT ANALYSED" in words(reports[-1])
     chaos.figure(
         f"{1 + len(others)} contents under one SOP Instance UID, {1 + len(again)} stores: all kept once, "
-        f"{len(conflicts)} conflicts recorded, 0 replaced, 1 analysis, 1 report"
+        f"{len(conflicts)} conflicts recorded, 0 replaced, 1 analysis, {len(reports)} versions of the report"
     )
 
 
@@ -137,7 +144,7 @@ def test_sixteen_associations_into_one_study_lose_and_double_nothing(chaos: Chao
     batches = [[radiograph(chaos.random.randrange(10**6)) for _ in range(each)] for _ in range(AT_ONCE)]
     study = generate_uid()
     for image in itertools.chain(*batches):
-        image.StudyInstanceUID, image.SOPInstanceUID = study, generate_uid()
+        image.StudyInstanceUID, image.SOPInstanceUID, image.PatientID = study, generate_uid(), "SIXTEEN"
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
     total = AT_ONCE * each
     batches = [[*batch, chaos.random.choice(batches[number - 1])] for number, batch in enumerate(batches)]

@@ -15,7 +15,8 @@ from pydicom.uid import generate_uid
 
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import StoragePacs
-from scp_node.report.content.wording import INCOMPLETE, INCOMPLETE_SHORT
+from scp_node.report.content.wording import REMARKS, SHORT_REMARKS
+from scp_node.report.version import Remark
 from tests.chaos.conftest import Chaos
 from tests.chaos.kit.clock import rows
 from tests.chaos.kit.cut import Line
@@ -162,8 +163,8 @@ def _check_doubtful(report: Dataset | None, kept: set[str]) -> None:
     assert report is not None
     assert _evidence(report) == kept
     assert report.CompletionFlag == "PARTIAL"
-    assert report.CompletionFlagDescription == INCOMPLETE_SHORT
-    assert any(INCOMPLETE in text for text in _texts(report))
+    assert report.CompletionFlagDescription == SHORT_REMARKS[Remark.INCOMPLETE]
+    assert any(REMARKS[Remark.INCOMPLETE] in text for text in _texts(report))
 
 
 def _check_whole(report: Dataset | None, study: Study, *, after: Dataset | None) -> None:

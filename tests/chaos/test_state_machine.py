@@ -143,7 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def look_at_a_study(self) -> None:
         self._sweep()
         if task := self.node.ledger.reports.claim(owner="r"):
-            self.reports.append((task, self.node.ledger.reports.snapshot(task.study_uid, MODEL)))
+            self.reports.append((task, self.node.ledger.reports.snapshot(task, MODEL)))
 
     @precondition(lambda self: self.reports)
     @rule(pick=integers(0, 99))
@@ -208,7 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.node.ledger.upkeep.sweep(MODEL)
             self.node.analyse()
             while task := self.node.ledger.reports.claim(owner="r"):
-                self._report(task, self.node.ledger.reports.snapshot(task.study_uid, MODEL))
+                self._report(task, self.node.ledger.reports.snapshot(task, MODEL))
             for name in DESTINATIONS:
                 while sent := self.node.ledger.deliveries.claim(name, owner="s"):
                     self._conclude(sent, "delivered")
@@ -255,7 +255,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return False
         built = built_report(task.study_uid, seen)
         if built.content_digest == seen.previous_content_digest:
-            reports.complete_unchanged(task, seen, MODEL)
+            reports.complete_unchanged(task, seen, MODEL, DESTINATIONS)
             return False
         return reports.save(task, seen, built, MODEL, DESTINATIONS)
 

@@ -34,7 +34,8 @@ from scp_node.report import (
     with_sop_class,
 )
 from scp_node.report.attributes import dataset
-from scp_node.report.content.wording import INCOMPLETE, image_sentence
+from scp_node.report.content.wording import REMARKS, image_sentence
+from scp_node.report.version import Remark
 from tests.scp_node.report.reports import (
     FAILED,
     IMAGE,
@@ -345,7 +346,7 @@ def test_dcmtk_shows_that_a_study_may_be_incomplete(generated: dict[str, Path], 
     text = next(path for path in texts if path.stem == "plain-incomplete")
     for path in (generated["plain incomplete"], text):
         shown = _run(require("dsrdump"), "-q", "+Pl", path).stdout
-        assert INCOMPLETE in shown
+        assert REMARKS[Remark.INCOMPLETE] in shown
         assert "Completion Flag     : PARTIAL" in shown
         assert "Study may be incomplete: transfer of its images broke off" in shown
 

@@ -45,6 +45,9 @@ class Recorder:
         self.refused |= {path.name: of for path, of in zip(paths, outcomes, strict=True) if isinstance(of, NotAnalysed)}
         return outcomes
 
+    def same_film(self, path: Path, other: Path) -> bool:
+        return self.pool.same_film(path, other)
+
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         raise AssertionError(f"nobody asked for {len(inputs)} maps")
 

@@ -95,6 +95,8 @@ class Node:
             "series_uid": f"{study}.1",
             "accession": "A1",
             "patient_id": "P1",
+            "issuer": "",
+            "patient_key": "key of P1",
             "calling_ae": "CR1",
             "called_ae": "PNEUMONIA",
             "peer": "127.0.0.1",
@@ -113,7 +115,12 @@ class Node:
 
     def analyse(self, outcome: Outcome | None = None, model: ModelIdentity = MODEL) -> int:
         """Analyse everything that waits; return how many images that was."""
-        tasks = self.ledger.analyses.claim(owner="w", limit=100)
+        tasks = []
+        for task in self.ledger.analyses.claim(owner="w", limit=100):
+            if task.in_conflict:
+                self.ledger.analyses.compared(task, same=False)
+            else:
+                tasks.append(task)
         result = outcome or Finding(probability=0.9, logit=2.0, threshold=0.5)
         done = [Analysed(task=task, outcome=result, started_at=self.clock()) for task in tasks]
         return self.ledger.analyses.record(done, model)
@@ -129,7 +136,7 @@ class Node:
         task = self.ledger.reports.claim(owner="w")
         if task is None:
             return None
-        snapshot = self.ledger.reports.snapshot(task.study_uid, model)
+        snapshot = self.ledger.reports.snapshot(task, model)
         if not isinstance(snapshot, StudySnapshot):
             self.ledger.reports.postpone(task, timedelta(seconds=0.2))
             return None
@@ -158,6 +165,7 @@ class Node:
 def built_report(study_uid: str, snapshot: StudySnapshot) -> BuiltReport:
     """Return a report with the identity that its content gives it, as the real builder does."""
     content = "-".join(str(number) for number in snapshot.result_ids) + ("?" if snapshot.incomplete else "")
+    content += "".join(f" {use}" for _, use in snapshot.unread) + ("&" if snapshot.patients > 1 else "")
     return BuiltReport(
         study_uid=study_uid,
         sop_class_uid="1.2.840.10008.5.1.4.1.1.88.34",

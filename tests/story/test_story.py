@@ -19,6 +19,7 @@ from scp_node.demo.pacs import StoragePacs
 from scp_node.opening import SPOOL_FOLDER, upgrade_database
 from scp_node.report.text import as_text
 from tests.node import BUNDLE, Node, destination, radiograph
+from tests.scp_node.report.reports import words
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -181,7 +182,10 @@ def test_the_same_uid_with_other_pixels_is_a_conflict_and_never_scored(site: Sit
     assert site.node.send(other) == [0]
     assert [row["state"] for row in site.rows(film, other, number=2)] == ["analysed", "conflict"]
     assert len(site.reports(film, 1)) == 1
-    assert site.reports(other, 0) == []
+    [unread] = site.reports(other, 1)
+    assert unread.CompletionFlag == "PARTIAL"
+    assert "NOT ANALYSED: another image with the same SOP Instance UID came before." in words(unread)
+    assert "probability" not in words(unread)
 
 
 def test_the_commands_answer_what_an_auditor_asks(site: Site) -> None:

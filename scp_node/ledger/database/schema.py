@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +27,15 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+
+
+class Use(StrEnum):
+    """What becomes of an image among those with its SOP Instance UID."""
+
+    READ = "read"  # it is analysed, and stands for the UID
+    CONFLICT = "conflict"  # another came before with other bytes; a person decides
+    DUPLICATE = "duplicate"  # another encoding of the one that is read
+    SET_ASIDE = "set-aside"  # a person chose another one
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -68,6 +78,17 @@ def _id() -> Column[Any]:
     return Column("id", Id, primary_key=True, autoincrement=True)
 
 
+study_patient = Table(  # one row for each patient that a study names: each gets a report of its own
+    "study_patient",
+    metadata,
+    _id(),
+    Column("study_uid", Uid, nullable=False),
+    Column("patient_key", String(64), nullable=False),  # see ReceivedInstance.patient_key
+    Column("patient_id", Text, nullable=False),
+    Column("issuer", Text, nullable=False),
+    UniqueConstraint("study_uid", "patient_key"),
+)
+
 instance = Table(
     "instance",
     metadata,
@@ -75,6 +96,7 @@ instance = Table(
     Column("sop_instance_uid", Uid, nullable=False),
     Column("sop_class_uid", Uid, nullable=False),
     Column("study_uid", Uid, nullable=False),
+    Column("study_patient_id", Id, ForeignKey("study_patient.id")),
     Column("series_uid", Uid, nullable=False),
     Column("accession", Text, nullable=False),
     Column("patient_id", Text, nullable=False),
@@ -87,13 +109,15 @@ instance = Table(
     Column("spool_path", Text, nullable=False, unique=True),
     Column("header", LargeBinary, nullable=False),
     Column("priority", SmallInteger, nullable=False),
-    Column("conflict", Boolean, nullable=False),  # an earlier instance has the same SOP Instance UID but other bytes
+    Column("conflict", Boolean, nullable=False),  # it came when another had the same SOP Instance UID but other bytes
+    Column("use", String(16), nullable=False, server_default="read"),  # see Use
     Column("received_at", UtcDateTime, nullable=False),
     Column("registered_at", UtcDateTime, nullable=False),
     Column("purging_at", UtcDateTime),  # start of the removal of its file: from then on nothing may read it
     Column("purged_at", UtcDateTime),  # end of the removal of its file; the row stays
     UniqueConstraint("sop_instance_uid", "sha256"),
     Index(None, "study_uid"),
+    Index(None, "study_patient_id"),
     Index(None, "accession"),
     Index(None, "received_at"),
     Index(
@@ -146,6 +170,7 @@ report = Table(
     metadata,
     _id(),
     Column("study_uid", Uid, nullable=False),
+    Column("study_patient_id", Id, ForeignKey("study_patient.id")),
     Column("version", Integer, nullable=False),
     Column("bundle_digest", Digest, nullable=False),
     Column("content_digest", Digest, nullable=False),
@@ -156,7 +181,8 @@ report = Table(
     Column("file", LargeBinary, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("at", UtcDateTime, nullable=False),
-    UniqueConstraint("study_uid", "version"),
+    UniqueConstraint("study_uid", "version"),  # counted over all patients that the study names
+    Index(None, "study_patient_id"),
 )
 
 report_result = Table(
@@ -188,7 +214,7 @@ delivery = Table(
     Column("report_id", Id, ForeignKey("report.id"), nullable=False),
     Column("companion_id", Id, ForeignKey("companion.id")),  # null: the report itself
     Column("destination", String(32), nullable=False),
-    Column("state", String(16), nullable=False),  # waiting, delivered, committed, found, dead, discarded
+    Column("state", String(16), nullable=False),  # see DeliveryState
     Column("dimse_status", Integer),
     Column("sop_class_uid", Uid),
     Column("attempts", Integer, nullable=False),

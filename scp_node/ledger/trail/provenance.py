@@ -14,9 +14,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
-from scp_node.ledger.database.schema import companion, delivery, instance, report, report_result, result
+from scp_node.ledger.database.schema import (
+    Use,
+    companion,
+    delivery,
+    instance,
+    report,
+    report_result,
+    result,
+    study_patient,
+)
 from scp_node.ledger.queue_kinds import Queue, Subject
 
 
@@ -34,11 +43,13 @@ def status_text(status: int | None) -> str | None:
     return None if status is None else f"0x{status:04X}"
 
 
-def of_work(connection: Connection, queue: Queue, ref_id: int | None, dedup: str) -> Provenance:
+def of_work(connection: Connection, queue: Queue, ref_id: int | None) -> Provenance:
     """Return the subject of a row of the table `work`."""
     match queue.kind.rules.subject:
         case Subject.STUDY:
-            return Provenance(study_uid=dedup, names=of_study(connection, dedup))
+            study_uid = select(study_patient.c.study_uid).where(study_patient.c.id == ref_id)
+            names = of_study_patient(connection, ref_id)
+            return Provenance(study_uid=connection.execute(study_uid).scalar_one(), names=names)
         case Subject.IMAGE:
             return _of_image(connection, ref_id)
         case Subject.DELIVERY:
@@ -53,9 +64,29 @@ def _of_image(connection: Connection, instance_id: int | None) -> Provenance:
 
 
 def of_study(connection: Connection, study_uid: str) -> dict[str, Any]:
-    """Return the values that an event about a whole study names: the images that its report must cover."""
-    images = select(instance.c.sha256).where(instance.c.study_uid == study_uid, ~instance.c.conflict)
+    """Return the values that an event about a whole study names: the images that its reports must cover."""
+    return _covered(connection, instance.c.study_uid == study_uid)
+
+
+def of_study_patient(connection: Connection, study_patient_id: int | None) -> dict[str, Any]:
+    """Return the values that an event about one patient's images of a study names."""
+    return _covered(connection, instance.c.study_patient_id == study_patient_id)
+
+
+def _covered(connection: Connection, condition: ColumnElement[bool]) -> dict[str, Any]:
+    images = select(instance.c.sha256).where(condition, instance.c.use != Use.DUPLICATE)
     return {"input_sha256": list(connection.scalars(images.order_by(instance.c.id)))}
+
+
+def of_report_file(connection: Connection, report_id: int) -> dict[str, Any]:
+    """Return the values that an event about a stored report names."""
+    columns = select(
+        report.c.bundle_digest,
+        report.c.sop_instance_uid.label("report_uid"),
+        report.c.sha256.label("report_sha256"),
+    )
+    row = connection.execute(columns.where(report.c.id == report_id)).one()
+    return {"input_sha256": _inputs(connection, report_id), **row._asdict()}
 
 
 def of_delivery(connection: Connection, delivery_id: int | None) -> Provenance:

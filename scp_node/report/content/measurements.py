@@ -26,6 +26,7 @@ from scp_node.report.content.items import (
 )
 from scp_node.report.content.wording import image_sentence, leading_finding, percent, short_comment, study_sentence
 from scp_node.report.source.source import SourceImage
+from scp_node.report.version import Remark
 
 TRACKING_IDENTIFIER: Final = "Pneumonia (image level)"
 DIGEST_LENGTH: Final = len("sha256:") + 12  # of a model's digest, as it is shown in its version
@@ -59,7 +60,7 @@ def measurement_group(source: SourceImage, outcome: Outcome, model: ModelIdentit
     )
 
 
-def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity, *, incomplete: bool) -> Dataset:
+def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity, remarks: Sequence[Remark]) -> Dataset:
     """Return what the report says of the study."""
     leading = leading_finding(outcomes)
     return container(
@@ -68,7 +69,7 @@ def conclusion(outcomes: Sequence[Outcome], model: ModelIdentity, *, incomplete:
         [
             *(_verdict(leading) if leading else ()),
             code(CONTAINS, codes.SUMMARY_OF_DETECTIONS, _study_completion(outcomes)),
-            text(CONTAINS, codes.COMMENT, study_sentence(outcomes, model, incomplete=incomplete)),
+            text(CONTAINS, codes.COMMENT, study_sentence(outcomes, model, remarks)),
         ],
     )
 

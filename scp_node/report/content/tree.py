@@ -22,6 +22,7 @@ from scp_node.report.content.measurements import conclusion, measurement_group
 from scp_node.report.content.regions import region_groups
 from scp_node.report.site import Site
 from scp_node.report.source.header import procedures
+from scp_node.report.source.identity import remarks
 from scp_node.report.source.source import SourceImage
 from scp_node.report.uids import derived_uid
 from scp_node.report.version import ReportVersion
@@ -47,7 +48,7 @@ def content(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
             *_procedures(sources[0]),
             image_library([*reversed(distinct.values())]),
             container(CONTAINS, codes.IMAGING_MEASUREMENTS, groups),
-            conclusion([image.outcome for image in version.images], version.model, incomplete=version.incomplete),
+            conclusion([image.outcome for image in version.images], version.model, remarks(version, sources)),
         ],
         template="1500",
     )

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from typing import Final
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Verdict
+from scp_node.report.version import Remark
 
 DEMONSTRATION: Final = "DEMONSTRATION MODEL - NOT FOR CLINICAL USE. "
 UNVERIFIED: Final = "AI result, not verified by a physician."
 RESEARCH: Final = "Research use only."
 UNCALIBRATED: Final = "The probability is an uncalibrated score."
-INCOMPLETE: Final = (
-    "STUDY MAY BE INCOMPLETE: the transfer of its images broke off. More images may exist that are not covered."
-)
-INCOMPLETE_SHORT: Final = "Study may be incomplete: transfer of its images broke off"  # 64 characters at most
+REMARKS: Final[Mapping[Remark, str]] = {
+    Remark.INCOMPLETE: (
+        "STUDY MAY BE INCOMPLETE: the transfer of its images broke off. More images may exist that are not covered."
+    ),
+    Remark.SEVERAL_PATIENTS: (
+        "STUDY NAMES SEVERAL PATIENTS: this report covers only the images that name this patient."
+    ),
+    Remark.SPELLINGS_DIFFER: "The images spell the patient's name or birth date in different ways.",
+}
+SHORT_REMARKS: Final[Mapping[Remark, str]] = {  # 64 characters at most
+    Remark.INCOMPLETE: "Study may be incomplete: transfer of its images broke off",
+    Remark.SEVERAL_PATIENTS: "Study names several patients: images of this one only",
+}
 SHORT_LENGTH: Final = 24  # characters that OHIF 3.12 draws beside an image before it cuts
 
 _SAID: Final = {
@@ -83,10 +93,9 @@ def image_sentence(outcome: Outcome, model: ModelIdentity) -> str:
     return _prefix(model) + body
 
 
-def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity, *, incomplete: bool = False) -> str:
+def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity, remarks: Sequence[Remark] = ()) -> str:
     """Return the conclusion over all images of a study in words: the leading finding, then what it does not cover."""
-    covered = _covered(outcomes, model)
-    return f"{covered} {INCOMPLETE}" if incomplete else covered
+    return " ".join([_covered(outcomes, model), *(REMARKS[remark] for remark in remarks)])
 
 
 def _covered(outcomes: Sequence[Outcome], model: ModelIdentity) -> str:

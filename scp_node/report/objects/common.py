@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Final, Protocol
+from typing import Protocol
 
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.filewriter import dcmwrite
@@ -18,15 +18,14 @@ from scp_node.report.attributes import code_item, dataset, put
 from scp_node.report.codes import PROCESSING_EQUIPMENT, SOURCE_IMAGE
 from scp_node.report.content.measurements import completion
 from scp_node.report.content.regions import reported_regions
-from scp_node.report.content.wording import INCOMPLETE_SHORT, percent
+from scp_node.report.content.wording import SHORT_REMARKS, percent
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.source.header import acquisition_equipment, local_time, patient_and_study, referenced_requests
+from scp_node.report.source.identity import key_of_patient
 from scp_node.report.source.mending import long_string
 from scp_node.report.source.source import SourceImage
 from scp_node.report.uids import derived_uid, digest
 from scp_node.report.version import ReportVersion
-
-MAY_BE_INCOMPLETE: Final = "study may be incomplete"  # in the keys of UIDs
 
 
 class Instance(Protocol):
@@ -90,8 +89,7 @@ def content_digest(version: ReportVersion, source: SourceImage) -> str:
     operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
     if model.grey_zone:
         operation.append(f"grey zone {model.grey_zone!r}")
-    if version.incomplete:
-        operation.append(MAY_BE_INCOMPLETE)
+    operation += version.remarks
     return digest(["report", source.study_instance_uid, results, operation])
 
 
@@ -109,22 +107,24 @@ def result_key(image: ReportedImage) -> list[str]:
 def document(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
     """Return the attributes of a document about the study that nobody has verified (PS3.3 Section C.17.2).
 
-    It is partial where an analysis failed, and where images of the study may be missing.
+    It is partial where an analysis failed, where images of the study may be missing, and where others of its images
+    name another patient.
     """
+    partial = [remark for remark in version.remarks if remark.is_partial]
     failed = any(completion(image.outcome) is Completion.FAILED for image in version.images)
     attributes = referenced_requests_of(sources[0])
     attributes.update(
         dataset(
             ReferencedPerformedProcedureStepSequence=[],  # the source's step made the image, not this
             PerformedProcedureCodeSequence=[],
-            CompletionFlag="PARTIAL" if failed or version.incomplete else "COMPLETE",
+            CompletionFlag="PARTIAL" if failed or partial else "COMPLETE",
             VerificationFlag="UNVERIFIED",
             PreliminaryFlag="PRELIMINARY",
             CurrentRequestedProcedureEvidenceSequence=[evidence(sources[0].study_instance_uid, sources)],
         )
     )
-    if version.incomplete:
-        put(attributes, "CompletionFlagDescription", INCOMPLETE_SHORT)
+    if partial:
+        put(attributes, "CompletionFlagDescription", SHORT_REMARKS[partial[0]])
     return attributes
 
 
@@ -172,11 +172,14 @@ def built_object(kind: ObjectKind, instance: Dataset) -> BuiltObject:
 
 def _series(kind: ObjectKind, version: ReportVersion, source: SourceImage) -> Dataset:
     # a series' attributes are those of all its instances: the model's version stands here, a report's is its number
+    # A series belongs to one patient: where the study names several, each has its own.
     site, model = version.site, version.model
+    patient = [key_of_patient(source)] if version.several_patients else []
+    key = [site.installation, source.study_instance_uid, model.digest, *patient]
     description = kind.series_description or site.series_description
     return dataset(
         Modality=kind.modality,
-        SeriesInstanceUID=derived_uid(kind.series_word, site.installation, source.study_instance_uid, model.digest),
+        SeriesInstanceUID=derived_uid(kind.series_word, *key),
         SeriesNumber=site.series_number + kind.series_offset,
         SeriesDescription=long_string(f"{description} {model.version}"),
     )

@@ -57,11 +57,7 @@ def _content(version: ReportVersion, chosen: Sequence[Instance]) -> Dataset:
     items = [
         code(HAS_CONCEPT_MOD, codes.LANGUAGE, codes.ENGLISH),
         *observer(version.site),
-        text(
-            CONTAINS,
-            codes.KEY_OBJECT_DESCRIPTION,
-            study_sentence(outcomes, version.model, incomplete=version.incomplete),
-        ),
+        text(CONTAINS, codes.KEY_OBJECT_DESCRIPTION, study_sentence(outcomes, version.model, version.remarks)),
         *(image(CONTAINS, None, each.sop_class_uid, each.sop_instance_uid) for each in chosen),
     ]
     return container(None, codes.OF_INTEREST, items, template="2010")

@@ -13,10 +13,9 @@ from scp_node.report.attributes import dataset, put
 from scp_node.report.content.attention import CONTOUR, activation_map
 from scp_node.report.content.measurements import DIGEST_LENGTH
 from scp_node.report.content.regions import reported_regions
-from scp_node.report.content.wording import INCOMPLETE, image_sentence, operating_point, percent, short_comment
+from scp_node.report.content.wording import REMARKS, image_sentence, operating_point, percent, short_comment
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.objects.common import (
-    MAY_BE_INCOMPLETE,
     built_object,
     envelope,
     image_key,
@@ -57,7 +56,7 @@ def build_overlay(
         raise ValueError("only an analysed film with its activation map has an overlay")
     source = read_source(image)
     # a viewer may show nothing of the report but its pictures: they say what the report says of missing images
-    key = [*image_key(version, image), *([MAY_BE_INCOMPLETE] if version.incomplete else [])]
+    key = [*image_key(version, image), *version.remarks]
     picture = envelope(ObjectKind.OVERLAY, version, source, key)
     put(picture, "InstanceNumber", version.number * _INSTANCES_A_VERSION + number)
     picture.update(_image(source, _pixels(version, finding, display)))
@@ -76,7 +75,7 @@ def _pixels(version: ReportVersion, finding: Finding, display: NDArray[np.uint8]
         above=[
             heading(f"{short_comment(finding)} - {shown} %"),
             warning(BANNER),
-            *([warning(INCOMPLETE)] if version.incomplete else []),
+            *(warning(REMARKS[remark]) for remark in version.remarks),
             Text(image_sentence(finding, model)),
         ],
         below=[

@@ -15,6 +15,7 @@ from scp_node.report.content.tree import observer
 from scp_node.report.content.wording import image_sentence, study_sentence
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.objects.common import built_object, document, envelope, quiet_pydicom, study_key
+from scp_node.report.source.identity import remarks
 from scp_node.report.source.source import SourceImage, read_source
 from scp_node.report.version import ReportVersion
 
@@ -50,7 +51,7 @@ def _content(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
                 CONTAINS,
                 codes.CONCLUSIONS,
                 [
-                    text(CONTAINS, codes.CONCLUSION, study_sentence(outcomes, model, incomplete=version.incomplete)),
+                    text(CONTAINS, codes.CONCLUSION, study_sentence(outcomes, model, remarks(version, sources))),
                     text(CONTAINS, codes.CONCLUSION, made_by),
                 ],
             ),

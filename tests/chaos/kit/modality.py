@@ -147,5 +147,6 @@ class Modalities:
 def _renamed(image: Dataset, study: str, series: str, instance: str, number: int) -> Dataset:
     image.StudyInstanceUID, image.SeriesInstanceUID, image.SOPInstanceUID = study, series, instance
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+    image.PatientID = study[-16:]
     image.InstanceNumber = number + 1
     return image

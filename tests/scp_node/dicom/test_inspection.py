@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset, Sequence
 
 from scp_node.dicom.encoding import DamagedError, Walker
-from scp_node.dicom.inspection import inspect, is_uid
+from scp_node.dicom.inspection import inspect, is_uid, patient_key
 from tests.scp_node.listener.datasets import encapsulated, encoded, radiograph, radiograph_dataset, without_pixels
 from tests.scp_node.listener.peer import EXPLICIT, IMPLICIT
 
@@ -131,3 +131,22 @@ def test_more_elements_than_any_image_has_are_refused() -> None:
     with pytest.raises(DamagedError, match="too many elements"):
         for _ in Walker(memoryview(element * 200_001), implicit=True).elements():
             pass
+
+
+def key(**named: str) -> str:
+    return patient_key(**{"patient_id": "P1", "issuer": "", "name": "Doe^Jane", "birth_date": "19600229", **named})
+
+
+def test_the_id_and_its_issuer_make_the_patient_and_no_spelling_does() -> None:
+    assert key() == key(name="Dow^Jane") == key(birth_date="19600301")
+    assert len({key(), key(patient_id="P2"), key(patient_id="p1"), key(issuer="HOSPITAL"), key(patient_id="")}) == 5
+
+
+def test_without_an_id_name_and_birth_date_make_the_patient() -> None:
+    nobody = key(patient_id="")
+    assert nobody == key(patient_id="", name="DOE ^JANE^^") == key(patient_id="", name="doe^jane=DOE^JANE")
+    assert len({nobody, key(patient_id="", name="Dow^Jane"), key(patient_id="", birth_date="")}) == 3
+
+
+def test_a_name_is_never_taken_for_an_id() -> None:
+    assert key(patient_id="", name="P1", birth_date="") != key(patient_id="P1", name="", birth_date="")

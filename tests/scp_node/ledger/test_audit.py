@@ -36,6 +36,14 @@ def mixed(node: Node) -> Node:
     assert refused is not None
     node.ledger.deliveries.delivered(sent, status=0, sop_class_uid="1.2.3")
     node.ledger.deliveries.bury(refused, status=0xA900, detail="refused")
+    node.receive("copy", study="1.2.3", sop_instance_uid="1.2.3.failed")
+    [copy] = node.ledger.analyses.claim(owner="w", limit=9)
+    assert not node.ledger.analyses.compared(copy, same=True)
+    for name in ("first", "other"):
+        node.receive(name, study="1.2.6", sop_instance_uid="1.2.3.chosen")
+        node.analyse()
+    node.ledger.resolution.choose("1.2.3.chosen", 2, by="somebody")
+    node.analyse()
     node.receive("analysing", study="1.2.4")
     assert len(node.ledger.analyses.claim(owner="w", limit=1)) == 1
     node.receive("received", study="1.2.5")
@@ -68,7 +76,7 @@ def test_each_state_of_a_delivery_is_found_by_the_database_as_its_row_says_it(mi
 def test_an_image_that_is_analysed_again_is_found_by_its_newest_result_and_report(mixed: Node) -> None:
     images = mixed.ledger.reanalysis.ended(study_uid="1.2.1")
     mixed.ledger.reanalysis.request(images)
-    assert [row.study_uid for row in ask(mixed, ImageState.ANALYSED)] == ["1.2.1"]
+    assert [row.study_uid for row in ask(mixed, ImageState.ANALYSED)] == ["1.2.1", "1.2.6"]
     mixed.clock.advance(seconds=60)
     mixed.ledger.upkeep.sweep()
     while mixed.analyse(NotAnalysed(reason=Reason.BODY_PART)):  # what lost its worker comes alone

@@ -28,7 +28,7 @@ def reported_with_overlay(node: Node, *destinations: str) -> None:
     node.ledger.upkeep.sweep(MODEL)
     task = node.ledger.reports.claim(owner="r")
     assert task
-    snapshot = node.ledger.reports.snapshot(task.study_uid, MODEL)
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     built = replace(built_report(task.study_uid, snapshot), companions=(OVERLAY,))
     assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations)

@@ -61,7 +61,7 @@ def test_every_row_arrives_as_it_was_and_the_work_goes_on_there(filled: Node, ta
     assert moved.analyse() == 2
     assert [claimed(moved, "pacs").file for _ in range(2)] == [b"1-2", OVERLAY.file]  # the newer report comes first
     moved.ledger.upkeep.requeue()
-    assert claimed(moved, "archive").sop_instance_uid == before["report"][0][6]
+    assert claimed(moved, "archive").sop_instance_uid == before["report"][0][7]
     assert moved.ledger.verifier.verify().problems == ()
 
 
@@ -97,12 +97,12 @@ def test_nothing_is_copied_while_a_role_holds_work(filled: Node, target: Engine)
 
 def test_a_copy_that_breaks_off_leaves_an_empty_database_and_may_be_tried_again(filled: Node, target: Engine) -> None:
     with target.begin() as connection:
-        connection.execute(text("ALTER TABLE work ALTER COLUMN dedup TYPE varchar(3)"))  # the last table but two
+        connection.execute(text("ALTER TABLE work ALTER COLUMN queue TYPE varchar(3)"))  # the last table but two
     with pytest.raises(LedgerError, match="value too long"):
         copy_ledger(filled.engine, target)
     assert contents(target)["instance"] == contents(target)["event"] == []
     with target.begin() as connection:
-        connection.execute(text("ALTER TABLE work ALTER COLUMN dedup TYPE varchar(64)"))
+        connection.execute(text("ALTER TABLE work ALTER COLUMN queue TYPE varchar(64)"))
     assert copy_ledger(filled.engine, target).rows["instance"] == 3
 
 

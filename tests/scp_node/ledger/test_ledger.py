@@ -204,7 +204,7 @@ def test_an_image_that_arrives_while_the_report_is_built_is_not_left_out(node: N
     node.ledger.upkeep.sweep(MODEL)
     task = node.ledger.reports.claim(owner="w")
     assert task is not None
-    snapshot = node.ledger.reports.snapshot(task.study_uid, MODEL)
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     node.receive("2")
     node.analyse()
@@ -222,7 +222,7 @@ def test_a_reporter_that_lost_its_lease_cannot_save_a_second_report(node: Node) 
     node.analyse()
     slow = node.ledger.reports.claim(owner="slow")
     assert slow is not None
-    snapshot = node.ledger.reports.snapshot(slow.study_uid, MODEL)
+    snapshot = node.ledger.reports.snapshot(slow, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     node.clock.advance(seconds=16)
     assert node.report("pacs") is not None
@@ -240,7 +240,7 @@ def test_a_report_speaks_for_one_model_so_a_new_model_reads_the_older_images_aga
     node.analyse(model=newer)
     task = node.ledger.reports.claim(owner="w")
     assert task is not None
-    assert isinstance(node.ledger.reports.snapshot(task.study_uid, newer), StudyPending)
+    assert isinstance(node.ledger.reports.snapshot(task, newer), StudyPending)
     node.ledger.reports.postpone(task, timedelta(0))
     assert node.analyse(model=newer) == 1
     snapshot = node.report(model=newer)

@@ -126,9 +126,12 @@ def test_what_an_operator_discards_holds_nothing_back(node: Node, state: Callabl
 def test_a_conflicting_instance_is_removed_once_it_is_old_for_nothing_waits_for_it(node: Node) -> None:
     node.receive("1")
     node.receive("2", sop_instance_uid="1.2.3.1")
+    first, other = node.ledger.analyses.claim(owner="w", limit=2)
+    assert node.ledger.analyses.compared(other, same=False)
+    node.ledger.analyses.put_back([first], error="")
     node.clock.advance(days=31)
     assert purge(node) == ["2.dcm"]
-    assert node.ledger.retention.held_back(OLD) == HeldBack(older=1, analysis=1, report=0, delivery=0)
+    assert node.ledger.retention.held_back(OLD) == HeldBack(older=1, analysis=1, report=1, delivery=0)
 
 
 def test_what_was_marked_and_not_closed_is_named_until_it_is(node: Node) -> None:

@@ -153,7 +153,7 @@ def test_an_interruption_while_the_report_is_built_makes_it_be_built_again(node:
     node.ledger.upkeep.sweep(MODEL)
     task = node.ledger.reports.claim(owner="w")
     assert task is not None
-    snapshot = node.ledger.reports.snapshot(STUDY, MODEL)
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     interrupt(node)
     assert not node.ledger.reports.save(task, snapshot, built_report(STUDY, snapshot), MODEL, ["pacs"])
@@ -173,7 +173,7 @@ def test_a_result_that_comes_while_a_report_is_found_unchanged_is_still_reported
     task = node.ledger.reports.claim(owner="w")
     assert task is not None
     node.analyse()
-    node.ledger.reports.complete_unchanged(task, first, MODEL)
+    node.ledger.reports.complete_unchanged(task, first, MODEL, ["pacs"])
     again = node.report("pacs")
     assert again is not None
     assert len(again.images) == 2
@@ -187,7 +187,7 @@ def test_a_study_of_our_own_pictures_that_is_interrupted_gets_no_report(node: No
     node.ledger.upkeep.sweep(MODEL)
     task = node.ledger.reports.claim(owner="w")
     assert task is not None
-    assert node.ledger.reports.snapshot(STUDY, MODEL) == NothingToReport()
+    assert node.ledger.reports.snapshot(task, MODEL) == NothingToReport()
     node.ledger.reports.close(task, MODEL)
     assert node.ledger.upkeep.counts()["report"] == {"done": 1}
 
@@ -202,6 +202,6 @@ def test_told_twice_it_is_one_interruption(node: Node) -> None:
     node.ledger.upkeep.sweep(MODEL)
     task = node.ledger.reports.claim(owner="w")
     assert task is not None
-    snapshot = node.ledger.reports.snapshot(STUDY, MODEL)
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     assert built_report(STUDY, snapshot).content_digest == snapshot.previous_content_digest

@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from scp_node.dicom.inspection import Inspected, Origin
+from scp_node.dicom.inspection import Inspected, Origin, patient_key
 from scp_node.domain import Priority, ReceivedInstance, RejectedInstance, TransferEnded
 from scp_node.listener import Listener
 from scp_node.settings import Settings
@@ -51,6 +51,8 @@ def test_a_radiograph_is_on_disk_and_described_when_success_is_said(running: Run
         series_uid=datasets.SERIES,
         accession="A-1",
         patient_id="CANARY-ID",
+        issuer="",
+        patient_key=patient_key(patient_id="CANARY-ID", issuer="", name="", birth_date=""),
         calling_ae="MODALITY1",
         called_ae="PNEUMONIA",
         peer="127.0.0.1",

@@ -75,6 +75,9 @@ class Decoder:
         refused = NotAnalysed(reason=Reason.UNREADABLE_PIXELS)
         return [refused if path.name in self.refused else ready for path in paths]
 
+    def same_film(self, path: Path, other: Path) -> bool:
+        return path.name.startswith("same") and bool(other)
+
 
 def analyser(
     node: Node,
@@ -300,6 +303,9 @@ class NoDecoder:
 
     def prepare_many(self, paths: Sequence[Path]) -> list[Prepared | NotAnalysed]:
         raise DecoderStartError(f"no decoder process for {len(paths)} images: out of memory")
+
+    def same_film(self, path: Path, other: Path) -> bool:
+        raise DecoderStartError(f"no decoder process for {path} and {other}: out of memory")
 
 
 class Detector:

@@ -57,12 +57,16 @@ def study(
         images=images,
         spool_paths=tuple(f"{number}.dcm" for number in range(len(images))),
         result_ids=(1,),
+        unread=(),
         calling_aes=frozenset({"CR1"}),
         priority=10,
         incomplete=incomplete,
+        patients=1,
+        version=previous.version + 1 if previous else 1,
         previous=previous,
         previous_id=1 if previous else None,
         previous_content_digest=digest,
+        previous_undeliverable=False,
     )
 
 

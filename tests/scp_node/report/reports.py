@@ -202,10 +202,18 @@ def version_of(
     previous: PreviousReport | None = None,
     at: datetime = AT,
     incomplete: bool = False,
+    several_patients: bool = False,
 ) -> ReportVersion:
     """Return the first version of the report of these images, one positive film by default."""
     return ReportVersion(
-        images=images or [radiograph()], model=model, site=site, at=at, previous=previous, incomplete=incomplete
+        images=images or [radiograph()],
+        model=model,
+        site=site,
+        at=at,
+        number=previous.version + 1 if previous else 1,
+        previous=previous,
+        incomplete=incomplete,
+        several_patients=several_patients,
     )
 
 
@@ -226,9 +234,9 @@ def text_report(*images: ReportedImage, incomplete: bool = False) -> BuiltObject
     return build_text_report(version_of(*images, incomplete=incomplete))
 
 
-def every_object(image: ReportedImage) -> dict[ObjectKind, bytes]:
+def every_object(image: ReportedImage, *, several_patients: bool = False) -> dict[ObjectKind, bytes]:
     """Return the file of each kind of object that is made of this film, the positive one with regions and map."""
-    version = version_of(image)
+    version = version_of(image, several_patients=several_patients)
     display = np.zeros((8, 8), np.uint8)
     picture = build_overlay(version, image=image, number=1, display=display)
     companions = [
@@ -261,6 +269,11 @@ def found(item: Dataset, concept: Concept) -> list[Dataset]:
 def every_item(item: Dataset) -> list[Dataset]:
     """Return `item` and all content items below it."""
     return [item, *(below for child in item.get("ContentSequence", []) for below in every_item(child))]
+
+
+def words(report: Dataset) -> str:
+    """Return everything that a report says in text."""
+    return " ".join(item.TextValue for item in every_item(report) if "TextValue" in item)
 
 
 def said(item: Dataset, concept: Concept) -> list[str]:

@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 from scp_node.domain import Finding, NotAnalysed, Note, Outcome, Reason, Verdict
 from scp_node.report.content.wording import (
-    INCOMPLETE,
-    INCOMPLETE_SHORT,
+    REMARKS,
     SHORT_LENGTH,
+    SHORT_REMARKS,
     image_sentence,
     percent,
     percent_exactly,
     short_comment,
     study_sentence,
 )
+from scp_node.report.version import Remark
 from tests.scp_node.report.reports import FAILED, LATERAL, MODEL, NEGATIVE, OUTCOMES, POSITIVE, UNDETERMINED
 
 fractions = st.floats(min_value=0, max_value=1)
@@ -46,10 +47,12 @@ def test_a_negative_says_not_detected_and_never_that_there_is_no_pneumonia() -> 
 
 def test_a_study_that_may_be_incomplete_says_so_after_its_conclusion_and_its_short_form_fits_its_attribute() -> None:
     whole = study_sentence([NEGATIVE, LATERAL], MODEL)
-    assert study_sentence([NEGATIVE, LATERAL], MODEL, incomplete=True) == f"{whole} {INCOMPLETE}"
-    assert INCOMPLETE.startswith("STUDY MAY BE INCOMPLETE: ")
-    assert INCOMPLETE.isascii()  # it is drawn
-    assert len(INCOMPLETE_SHORT) <= 64  # LO, PS3.5 Table 6.2-1
+    incomplete = REMARKS[Remark.INCOMPLETE]
+    assert study_sentence([NEGATIVE, LATERAL], MODEL, [Remark.INCOMPLETE]) == f"{whole} {incomplete}"
+    assert incomplete.startswith("STUDY MAY BE INCOMPLETE: ")
+    assert all(remark.isascii() for remark in REMARKS.values())  # they are drawn
+    assert set(SHORT_REMARKS) == {remark for remark in Remark if remark.is_partial}
+    assert max(map(len, SHORT_REMARKS.values())) <= 64  # LO, PS3.5 Table 6.2-1
 
 
 def test_a_finding_within_the_grey_zone_is_undetermined_and_says_between_which_limits() -> None:

@@ -1,0 +1,87 @@
+"""Compares two files with one SOP Instance UID: one film in two encodings, or two films."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from pneumonia_model.decoding import UnreadablePixels, decode, pixel_layout
+from pneumonia_model.preprocessing import to_display
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from scp_node.analysis.attributes import UnreadableAttributeError, code, undisturbed_reading
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
+
+# What a report takes from a film: whose it is, and what decides whether and how it is read. Another value of any of
+# them could change the report.
+_COMPARED: Final = (
+    "SOPClassUID",
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "PatientID",
+    "IssuerOfPatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "PatientAge",
+    "AccessionNumber",
+    "StudyDate",
+    "Modality",
+    "BodyPartExamined",
+    "ViewPosition",
+    "Laterality",
+    "ImageLaterality",
+    "PatientOrientation",
+    "ImageType",
+    "PresentationIntentType",
+    "StudyDescription",
+    "SeriesDescription",
+    "ProtocolName",
+    "BurnedInAnnotation",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "PixelRepresentation",
+)
+
+
+def same_film(path: Path, other: Path) -> bool:
+    """Return whether two files hold the same picture of the same patient; False where that cannot be told.
+
+    The picture is compared as stored values and as a viewer shows it, so that a file with another window is another
+    film. Other attributes, such as those that an archive adds, may differ. Pixels that cannot be decoded are the same
+    if their bytes are.
+
+    Raises:
+        MemoryError: the process may not use the memory that the images need.
+    """
+    with undisturbed_reading():
+        try:
+            with foreign_bytes(as_=DamagedError("not comparable"), passing=MemoryError):
+                one, two = dcmread(path), dcmread(other)
+                return _identity(one) == _identity(two) and _same_picture(one, two)
+        except (OSError, DamagedError, UnreadableAttributeError):
+            return False
+
+
+def _identity(image: Dataset) -> list[str]:
+    return [code(image, keyword) for keyword in _COMPARED]
+
+
+def _same_picture(one: Dataset, two: Dataset) -> bool:
+    try:
+        return _same_pixels(one, two)
+    except UnreadablePixels:
+        same_syntax = one.file_meta.TransferSyntaxUID == two.file_meta.TransferSyntaxUID
+        return same_syntax and bool(one.get("PixelData")) and one.PixelData == two.get("PixelData")
+
+
+def _same_pixels(one: Dataset, two: Dataset) -> bool:
+    layouts = (pixel_layout(one), pixel_layout(two))
+    words = [decode(image, layout) for image, layout in zip((one, two), layouts, strict=True)]
+    first, second = ((each.words >> each.low_bit) & ((1 << each.bits) - 1) for each in words)
+    return np.array_equal(first, second) and np.array_equal(to_display(one), to_display(two))

@@ -1,0 +1,78 @@
+"""Opens the deliveries of stored reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, delete, select
+
+from scp_node.ledger import queue
+from scp_node.ledger.audit_rows import DeliveryState
+from scp_node.ledger.database.schema import companion, delivery
+from scp_node.ledger.queue_kinds import deliver_queue
+from scp_node.ledger.transactions import Policy, insert_row
+
+
+def dispatch(
+    connection: Connection, policy: Policy, report_id: int, destinations: Sequence[str], *, priority: int, now: datetime
+) -> None:
+    """Open the deliveries of a report and its companions: those of the report come first.
+
+    A report that no destination is to get has one that says so, for a person to see.
+    """
+    opening = _Opening(connection, policy, report_id, now)
+    if not destinations:
+        opening.insert(None, "", DeliveryState.UNDELIVERABLE)
+    companions = select(companion.c.id).where(companion.c.report_id == report_id).order_by(companion.c.id)
+    companion_ids = connection.scalars(companions).all()
+    for name in destinations:
+        opening.open(None, name, priority)
+        for companion_id in companion_ids:
+            opening.open(companion_id, name, priority + queue.BEHIND_REPORTS)
+
+
+def is_undeliverable(connection: Connection, report_id: int) -> bool:
+    """Return whether no destination was to get the report."""
+    of_report = (delivery.c.report_id == report_id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
+    return connection.execute(select(delivery.c.id).where(of_report).limit(1)).first() is not None
+
+
+def withdraw(connection: Connection, report_id: int) -> None:
+    """Forget that no destination was to get the report."""
+    of_report = (delivery.c.report_id == report_id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
+    connection.execute(delete(delivery).where(of_report))
+
+
+class _Opening:
+    def __init__(self, connection: Connection, policy: Policy, report_id: int, now: datetime) -> None:
+        self._connection = connection
+        self._policy = policy
+        self._report_id = report_id
+        self._now = now
+
+    def open(self, companion_id: int | None, name: str, priority: int) -> None:
+        delivery_id = self.insert(companion_id, name, DeliveryState.WAITING)
+        waiting = deliver_queue(name)
+        queue.enqueue(
+            self._connection,
+            queue=waiting,
+            dedup=str(delivery_id),
+            ref_id=delivery_id,
+            priority=priority,
+            max_attempts=self._policy.most_tries(waiting),
+            at=self._now,
+        )
+
+    def insert(self, companion_id: int | None, name: str, state: DeliveryState) -> int:
+        return insert_row(
+            self._connection,
+            delivery,
+            report_id=self._report_id,
+            companion_id=companion_id,
+            destination=name,
+            state=state,
+            attempts=0,
+            detail="",
+            created_at=self._now,
+        )

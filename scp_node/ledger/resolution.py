@@ -1,0 +1,123 @@
+"""Lets a person decide which of several images with one SOP Instance UID is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select, update
+
+from scp_node.ledger import queue
+from scp_node.ledger.analyses import open_report
+from scp_node.ledger.database.errors import LedgerError
+from scp_node.ledger.database.schema import Use, instance
+from scp_node.ledger.queue_kinds import ANALYSE
+from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.transactions import Policy, Transactions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """One of the images with the same SOP Instance UID."""
+
+    number: int  # in order of arrival, from 1
+    use: Use
+    study_uid: str
+    patient_id: str
+    accession: str
+    calling_ae: str
+    received_at: datetime
+    sha256: str
+    kept: bool  # whether its original is kept: without it there is nothing to analyse
+
+
+class Resolution:
+    """Shows the images of a SOP Instance UID, and chooses one of them."""
+
+    def __init__(self, transactions: Transactions, policy: Policy) -> None:
+        """Work on `transactions` by `policy`."""
+        self._transactions = transactions
+        self._policy = policy
+
+    def candidates(self, sop_instance_uid: str) -> list[Candidate]:
+        """Return the images with this UID, in order of arrival; none where it is unknown."""
+        with self._transactions.reading() as (connection, _now):
+            rows = _rows(connection, sop_instance_uid)
+        return [
+            Candidate(
+                number=number,
+                use=Use(row.use),
+                study_uid=row.study_uid,
+                patient_id=row.patient_id,
+                accession=row.accession,
+                calling_ae=row.calling_ae,
+                received_at=row.received_at,
+                sha256=row.sha256,
+                kept=row.purging_at is None,
+            )
+            for number, row in enumerate(rows, start=1)
+        ]
+
+    def choose(self, sop_instance_uid: str, number: int, *, by: str) -> None:
+        """Have image `number` read in place of the others, which are set aside; `by` is who decided.
+
+        Every report that names one of them is made anew.
+
+        Raises:
+            LedgerError: there is no such image, it is the only one, or its original is no longer kept.
+        """
+        with self._transactions.writing() as (connection, now):
+            rows = _rows(connection, sop_instance_uid, lock=True)
+            if not 1 <= number <= len(rows):
+                raise LedgerError(f"{sop_instance_uid} has {len(rows)} images: there is no number {number}")
+            chosen = rows[number - 1]
+            others = [row for row in rows if row is not chosen and row.use != Use.DUPLICATE]
+            if chosen.use == Use.DUPLICATE:
+                raise LedgerError(f"image {number} is the one that is read, in another encoding")
+            if not others:
+                raise LedgerError(f"{sop_instance_uid} has one image: there is nothing to choose")
+            if chosen.use != Use.READ and chosen.purging_at is not None:
+                raise LedgerError(f"the original of image {number} is no longer kept: it cannot be analysed")
+            self._use(connection, chosen, now)
+            ids = [row.id for row in others]
+            connection.execute(update(instance).where(instance.c.id.in_(ids)).values(use=Use.SET_ASIDE))
+            detail = {
+                "input_sha256": [chosen.sha256],
+                "set_aside_sha256": [row.sha256 for row in others],
+                "number": number,
+                "by": by,
+            }
+            record_event(
+                connection,
+                now,
+                "resolved",
+                study_uid=chosen.study_uid,
+                sop_instance_uid=sop_instance_uid,
+                detail=detail,
+            )
+            for patient in sorted({row.study_patient_id for row in (chosen, *others)}):
+                open_report(connection, self._policy, patient, now)
+
+    def _use(self, connection: Connection, chosen: Any, now: datetime) -> None:
+        """Queue the chosen image for its analysis, unless it was read all along."""
+        if chosen.use == Use.READ:
+            return
+        connection.execute(update(instance).where(instance.c.id == chosen.id).values(use=Use.READ))
+        queue.schedule(
+            connection,
+            queue=ANALYSE,
+            dedup=str(chosen.id),
+            ref_id=chosen.id,
+            priority=chosen.priority,
+            max_attempts=self._policy.most_tries(ANALYSE),
+            due=now,
+            at=now,
+        )
+
+
+def _rows(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -> Sequence[Any]:
+    columns = [column for column in instance.c if column.name != "header"]
+    chosen = select(*columns).where(instance.c.sop_instance_uid == sop_instance_uid).order_by(instance.c.id)
+    return connection.execute(chosen.with_for_update() if lock else chosen).all()
