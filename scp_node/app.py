@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from scp_node.settings import Settings, SettingsError, is_loopback
 
 log = logging.getLogger(__name__)
 
+ALLOW_DIFFERENT: Final = "--allow-different-settings"
 _FIRST_TRY_SECONDS: Final = 3.0  # longest delay of the start by a database that does not answer
 
 
@@ -37,19 +39,28 @@ class Role(StrEnum):
 
 
 def serve(
-    settings: Settings, config: Path | None, role: Role, *, supervised: bool = False, parts: Parts = PARTS
+    settings: Settings,
+    config: Path | None,
+    role: Role,
+    *,
+    supervised: bool = False,
+    allow_different: bool = False,
+    parts: Parts = PARTS,
 ) -> int:
     """Run all roles or one under a supervisor, or, as its child, one role in this process; return the exit status."""
     stop = _stop_on_signals()
     if not supervised:
-        return _supervise(settings, config, role, stop, parts)
+        base = _command(config, parts, allow_different=allow_different)
+        return _supervise(settings, base, role, stop)
     stop_when_orphaned(stop)
     heart = Heartbeat()
     heart.start(stop)
-    return _run(role, settings, stop, heart, parts)
+    return _run(role, settings, stop, heart, parts, allow_different=allow_different)
 
 
-def _run(role: Role, settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts) -> int:
+def _run(
+    role: Role, settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts, *, allow_different: bool
+) -> int:
     match role:  # each process loads only what it needs
         case Role.LISTENER:
             from scp_node.roles.listener import run_listener  # noqa: PLC0415
@@ -58,25 +69,30 @@ def _run(role: Role, settings: Settings, stop: threading.Event, heart: Heartbeat
         case Role.WORKER:
             from scp_node.roles.worker import run_worker  # noqa: PLC0415
 
-            return run_worker(settings, stop, heart, parts)
+            return run_worker(settings, stop, heart, parts, allow_different=allow_different)
         case Role.SENDER:
             from scp_node.roles.sender import run_sender  # noqa: PLC0415
 
-            return run_sender(settings, stop, heart)
+            return run_sender(settings, stop, heart, allow_different=allow_different)
         case Role.ALL:
             raise ValueError("a process has one role")
 
 
-def _supervise(settings: Settings, config: Path | None, role: Role, stop: threading.Event, parts: Parts) -> int:
+def _command(config: Path | None, parts: Parts, *, allow_different: bool) -> list[str]:
+    """Return the command that runs a role as a child, without the role."""
+    base = [*parts.program, "serve", SUPERVISED]
+    if config:
+        base += ["--config", str(config)]
+    return [*base, ALLOW_DIFFERENT] if allow_different else base
+
+
+def _supervise(settings: Settings, base: Sequence[str], role: Role, stop: threading.Event) -> int:
     if role is not Role.LISTENER:  # the listener needs no model
         check_demonstration(settings)
     settings.node.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     installation_id(settings.node.data_dir)
     if role is Role.ALL and settings.database.upgrade_at_start:
         _upgrade_or_go_on(settings)
-    base = [*parts.program, "serve", SUPERVISED]
-    if config:
-        base += ["--config", str(config)]
     log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
     commands = {name.value: [*base, "--role", name.value] for name in role.members}
     status = Supervisor(

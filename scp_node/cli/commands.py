@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scp_node import __version__
-from scp_node.app import Role
+from scp_node.app import ALLOW_DIFFERENT, Role
 from scp_node.app import serve as serve_node
 from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
@@ -76,10 +76,14 @@ def serve(
     config: ConfigOption = None,
     role: Annotated[Role, typer.Option(help="Run one role only: for several hosts on one PostgreSQL.")] = Role.ALL,
     *,
+    allow_different: Annotated[
+        bool, typer.Option(ALLOW_DIFFERENT, help="Work beside processes of the ledger that decide by other settings.")
+    ] = False,
     supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run the node."""
-    raise SystemExit(serve_node(settings_of(config), config, role, supervised=supervised))
+    settings = settings_of(config)
+    raise SystemExit(serve_node(settings, config, role, supervised=supervised, allow_different=allow_different))
 
 
 @cli.command()

@@ -19,6 +19,7 @@ from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
+from scp_node.ledger.processes import Processes
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.resolution import Resolution
@@ -49,6 +50,7 @@ class Ledger:
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
+        self.processes = Processes(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
 

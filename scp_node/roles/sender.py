@@ -14,22 +14,26 @@ from scp_node.loops.deliver import Sender
 from scp_node.opening import lease_of
 from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class
 from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
+from scp_node.roles.presence import deciding, presence
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience
 from scp_node.settings import DestinationSettings, Settings
 
 
-def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, allow_different: bool = False) -> int:
     """Deliver and commit until `stop` is set; return the exit status of the role.
 
     Raises:
-        LedgerError: the schema of the database is not this program's.
+        LedgerError: the schema of the database is not this program's, or another process of the ledger has other
+            settings.
     """
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
     with ExitStack() as stack:
         stack.callback(ledger.close)
+        decided = deciding(settings)
+        stack.enter_context(presence(ledger, owner_named("sender"), decided, stop, allow_different=allow_different))
         leases = LeaseKeeper(ledger, lease_of(settings), hangs=heart.late).start()
         stack.callback(leases.close)
 

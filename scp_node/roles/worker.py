@@ -19,6 +19,7 @@ from scp_node.loops.report_builder import ReportBuilder, wants_attention
 from scp_node.opening import installation_id, lease_of, stored_files
 from scp_node.report import Site, warm_up
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
+from scp_node.roles.presence import deciding, presence
 from scp_node.roles.routing import route
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.leases import LeaseKeeper
@@ -30,13 +31,16 @@ log = logging.getLogger(__name__)
 _CHAIN_NOTE_SECONDS: Final = 86_400.0
 
 
-def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts) -> int:
+def run_worker(
+    settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts, *, allow_different: bool = False
+) -> int:
     """Analyse and report until `stop` is set; return the exit status of the role.
 
     Raises:
         BundleError: the bundle is missing or altered, or its answers differ from those at its release.
         BackendError: the runtime or device is missing.
-        LedgerError: the schema of the database is not this program's.
+        LedgerError: the schema of the database is not this program's, or another process of the ledger has other
+            settings.
     """
     model = parts.open_model(settings.inference)
     warm_up()
@@ -44,6 +48,8 @@ def run_worker(settings: Settings, stop: threading.Event, heart: Heartbeat, part
         return 0
     with ExitStack() as stack:
         stack.callback(ledger.close)
+        decided = deciding(settings, model.identity.digest)
+        stack.enter_context(presence(ledger, owner_named("worker"), decided, stop, allow_different=allow_different))
         leases = LeaseKeeper(ledger, lease_of(settings), hangs=heart.late).start()
         stack.callback(leases.close)
         pool = stack.enter_context(

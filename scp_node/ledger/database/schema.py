@@ -314,6 +314,15 @@ event = Table(
     Index(None, "study_uid"),
 )
 
+process = Table(  # the workers and senders of this ledger, as long as each renews its row
+    "process",
+    metadata,
+    Column("owner", String(255), primary_key=True),
+    Column("settings", JSON, nullable=False),  # those that decide results and routing
+    Column("may_differ", Boolean, nullable=False),  # a person allowed it to work by other settings
+    Column("seen_at", UtcDateTime, nullable=False),
+)
+
 chain = Table(
     "chain",
     metadata,

@@ -1,4 +1,4 @@
-"""Reports are of one patient each, and a person may choose between images with one SOP Instance UID."""
+"""Reports are of one patient each, a person may choose between images of one UID, and processes name their settings."""
 
 import hashlib
 import json
@@ -30,6 +30,14 @@ def upgrade() -> None:
         sa.Column("issuer", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_study_patient")),
         sa.UniqueConstraint("study_uid", "patient_key", name=op.f("uq_study_patient_study_uid_patient_key")),
+    )
+    op.create_table(
+        "process",
+        sa.Column("owner", sa.String(255), nullable=False),
+        sa.Column("settings", sa.JSON(), nullable=False),
+        sa.Column("may_differ", sa.Boolean(), nullable=False),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("owner", name=op.f("pk_process")),
     )
     _name_patients(op.get_bind())
     kind = "BIGINT" if op.get_bind().dialect.name == "postgresql" else "INTEGER"

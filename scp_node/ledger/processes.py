@@ -1,0 +1,66 @@
+"""Keeps the settings of the processes that work on the ledger: two that decide differently would misstate a result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import delete, insert, select, update
+
+from scp_node.ledger.database.schema import process
+from scp_node.ledger.transactions import Transactions
+
+SEEN_EVERY: Final = timedelta(seconds=5)  # each process renews its row
+GONE_AFTER: Final = timedelta(seconds=20)  # without a renewal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherProcess:
+    """A process with other settings, which seems to be at work."""
+
+    owner: str
+    differing: tuple[str, ...]  # names of the settings
+    seen_at: datetime
+
+
+class Processes:
+    """The processes of one ledger."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        """Work on `transactions`."""
+        self._transactions = transactions
+
+    def enter(self, owner: str, settings: Mapping[str, str], *, may_differ: bool = False) -> None:
+        """Enter a process with the settings that decide its results, and forget those that are gone.
+
+        `may_differ`: a person allowed it other settings than the rest has, so the rest does not heed it.
+        """
+        with self._transactions.writing() as (connection, now):
+            connection.execute(delete(process).where(process.c.seen_at < now - GONE_AFTER))
+            values = {"owner": owner, "settings": dict(settings), "may_differ": may_differ, "seen_at": now}
+            connection.execute(insert(process).values(**values))
+
+    def renew(self, owner: str) -> None:
+        """Show that the process is still at work."""
+        with self._transactions.writing() as (connection, now):
+            connection.execute(update(process).where(process.c.owner == owner).values(seen_at=now))
+
+    def leave(self, owner: str) -> None:
+        """Take the process out."""
+        with self._transactions.writing() as (connection, _now):
+            connection.execute(delete(process).where(process.c.owner == owner))
+
+    def differing(self, settings: Mapping[str, str]) -> list[OtherProcess]:
+        """Return the processes at work whose settings differ from these, ordered by owner."""
+        with self._transactions.reading() as (connection, now):
+            at_work = (process.c.seen_at >= now - GONE_AFTER) & ~process.c.may_differ
+            rows = connection.execute(select(process).where(at_work).order_by(process.c.owner)).all()
+        found = [(row, _differing(row.settings, settings)) for row in rows]
+        return [OtherProcess(owner=row.owner, differing=names, seen_at=row.seen_at) for row, names in found if names]
+
+
+def _differing(one: Mapping[str, str], two: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names of the settings that both have, with another value: a sender, for one, has no model."""
+    return tuple(sorted(name for name in one if name in two and one[name] != two[name]))

@@ -1,0 +1,93 @@
+"""Compares the settings of a process with those of the others that work on its ledger, and keeps its own known."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from scp_node.ledger import Ledger, LedgerError
+from scp_node.ledger.processes import SEEN_EVERY, OtherProcess
+from scp_node.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 0.5
+# By section; what only says where and how fast the work is done is left out.
+_DECIDING: Final = {
+    "analysis": {"modalities", "minimum_age", "minimum_pixels", "maximum_pixels"},
+    "inference": {"operating_point", "grey_zone"},
+    "report": None,  # all of it
+    "routing": None,
+    "study": None,
+}
+_OF_DESTINATIONS: Final = {"name", "ae_title", "commitment", "find", "accepts"}
+
+
+def deciding(settings: Settings, model: str = "") -> dict[str, str]:
+    """Return the settings that decide results and routing, by name, as text; `model` is the digest of the bundle."""
+    found = {"model": model} if model else {}
+    for section, names in _DECIDING.items():
+        values = getattr(settings, section).model_dump(mode="json")
+        found |= {f"{section}.{name}": json.dumps(values[name]) for name in values if names is None or name in names}
+    listed = [entry.model_dump(mode="json", include=_OF_DESTINATIONS) for entry in settings.destinations]
+    found["destinations"] = json.dumps(sorted(listed, key=lambda entry: entry["name"]), sort_keys=True)
+    return found
+
+
+@contextmanager
+def presence(
+    ledger: Ledger, owner: str, settings: dict[str, str], stop: threading.Event, *, allow_different: bool
+) -> Iterator[None]:
+    """Keep the process known to the others until the block ends.
+
+    A process with other settings that was killed is waited for until it counts as gone.
+
+    Raises:
+        LedgerError: a process at work has other settings, and `allow_different` is False.
+    """
+    _compare(ledger, settings, stop, allow_different=allow_different)
+    ledger.processes.enter(owner, settings, may_differ=allow_different)
+    done = threading.Event()
+    thread = threading.Thread(target=_renew, args=(ledger, owner, done), name="presence", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        with suppress(SQLAlchemyError):  # without it the row counts as gone a little later
+            ledger.processes.leave(owner)
+
+
+def _compare(ledger: Ledger, settings: dict[str, str], stop: threading.Event, *, allow_different: bool) -> None:
+    first = {other.owner: other.seen_at for other in ledger.processes.differing(settings)}
+    while first and not stop.is_set():
+        others = ledger.processes.differing(settings)
+        at_work = [other for other in others if other.seen_at != first.get(other.owner)]
+        if allow_different and others:
+            log.warning("%s", _said(others))
+            return
+        if at_work:
+            raise LedgerError(f"{_said(at_work)}; give both the same, or start with --allow-different-settings")
+        if not others:
+            return
+        stop.wait(_LOOK_SECONDS)
+
+
+def _said(others: list[OtherProcess]) -> str:
+    names = sorted({name for other in others for name in other.differing})
+    owners = ", ".join(other.owner for other in others)
+    return f"settings differ from those of {owners}, at work on the same ledger: {', '.join(names)}"
+
+
+def _renew(ledger: Ledger, owner: str, done: threading.Event) -> None:
+    while not done.wait(SEEN_EVERY.total_seconds()):
+        try:
+            ledger.processes.renew(owner)
+        except SQLAlchemyError as error:  # the database is away: so it is for the others
+            log.debug("presence not renewed error=%s", type(error).__name__)
