@@ -111,7 +111,7 @@ _FAILED: Final = frozenset(
 _NAMED: Final = frozenset({Reason.UNREADABLE_HEADER, Reason.PIXEL_FORM, Reason.DISPLAY_ATTRIBUTES})
 
 _SENTENCES: Final[Mapping[Reason, str]] = {
-    Reason.MODALITY: "modality is outside the intended use",
+    Reason.MODALITY: "modality or SOP class is outside the intended use",
     Reason.SPECIES: "patient is not human",
     Reason.BODY_PART: "body part is not the chest",
     Reason.VIEW: "view is outside the intended use (frontal views only)",

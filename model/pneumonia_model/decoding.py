@@ -54,7 +54,12 @@ _OTHER: Final = frozenset({"PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_
 _SEPARATORS: Final = re.compile("[ _-]+")
 _PHOTOMETRIC: Final = {_SEPARATORS.sub("", term): term for term in GRAYSCALE | _CONVERTIBLE | _OTHER}
 
-_FIRST_BYTES: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51")  # of a JPEG or JPEG-LS stream; of a JPEG 2000 stream
+# of a stream: JPEG and JPEG-LS; JPEG 2000; RLE, whose header has 1 to 3 segments, the first one behind it (PS3.5 G.5)
+_FIRST_BYTES: Final = (
+    b"\xff\xd8\xff",
+    b"\xff\x4f\xff\x51",
+    *(bytes((segments, 0, 0, 0, 64, 0, 0, 0)) for segments in (1, 2, 3)),
+)
 
 
 class PixelDefect(StrEnum):
@@ -133,7 +138,7 @@ def pixel_layout(image: Dataset) -> PixelLayout:
         UnreadablePixels: the attributes do not describe one frame that this package decodes.
     """
     syntax = getattr(getattr(image, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax not in DECODED_TRANSFER_SYNTAXES:
+    if not isinstance(syntax, str) or syntax not in DECODED_TRANSFER_SYNTAXES:
         raise UnreadablePixels(PixelDefect.SYNTAX)
     if "PixelData" not in image or not image.PixelData:
         floating = next((name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in image), None)
@@ -330,8 +335,6 @@ def _only_frame(octets: bytes) -> tuple[bytes, bytes]:
         raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME, "PixelData")
     if len(offsets) <= 1:
         return get_frame(octets, 0, number_of_frames=1), octets
-    if not any(begins):  # RLE has one fragment for each frame (PS3.5 A.4.2)
-        raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME, "PixelData")
     buffer.seek(0)
     parse_basic_offsets(buffer)
     frame = b"".join(generate_fragments(buffer))

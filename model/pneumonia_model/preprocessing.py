@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.sequence import Sequence
 
 from pneumonia_model.attributes import MalformedAttribute, decimals, has_comma, is_little_endian, text, whole
 from pneumonia_model.decoding import (
@@ -49,6 +50,8 @@ PREPROCESSING: Final = {
     "std": 1.0,
 }
 """What a bundle records of these rules; a bundle made under another version is not loaded."""
+
+_FARTHEST: Final = 2.0**40  # rescaled values beyond it are at either end of any lookup table
 
 
 def to_input(image: Dataset) -> NDArray[np.float32]:
@@ -150,7 +153,8 @@ def _display_table(
     window = _first_window(image)
     voi = None
     if image.get("VOILUTSequence"):
-        voi = _lut(image, "VOILUTSequence", layout, np.rint(modality.values).astype(np.int64), film)
+        inputs = np.rint(np.clip(modality.values, -_FARTHEST, _FARTHEST)).astype(np.int64)
+        voi = _lut(image, "VOILUTSequence", layout, inputs, film)
         shown = voi.values / voi.white
     elif window is not None:
         shown = _windowed(image, modality.values, *window)
@@ -220,10 +224,11 @@ def _lut(
     image: Dataset, keyword: str, layout: PixelLayout, inputs: NDArray[np.int64], film: NDArray[np.bool_]
 ) -> _Step:
     """Return the values behind the first table of a Modality or VOI LUT Sequence."""
+    items = image[keyword].value
+    if not isinstance(items, Sequence):
+        raise UnreadablePixels(PixelDefect.DISPLAY, keyword)
     try:
-        table = read_table(
-            image[keyword].value[0], inputs[film], signed=layout.signed, little_endian=is_little_endian(image)
-        )
+        table = read_table(items[0], inputs[film], signed=layout.signed, little_endian=is_little_endian(image))
     except MalformedTable as error:
         raise UnreadablePixels(PixelDefect.DISPLAY, keyword) from error
     mended = frozenset({Mended.TABLE} if table.mended else ())

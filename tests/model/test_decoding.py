@@ -102,7 +102,7 @@ def test_a_number_of_frames_that_cannot_be_read_is_not_taken_for_several(written
 
 
 @pytest.mark.parametrize("has_table", [True, False])
-@pytest.mark.parametrize("store", [images.jpeg, images.jpeg2000, images.jpeg_ls])
+@pytest.mark.parametrize("store", [images.jpeg, images.jpeg2000, images.jpeg_ls, images.rle])
 def test_a_second_frame_that_only_the_pixel_data_knows_of_is_refused(
     store: Callable[..., Dataset], has_table: bool
 ) -> None:
@@ -112,14 +112,7 @@ def test_a_second_frame_that_only_the_pixel_data_knows_of_is_refused(
     assert defect(image) is PixelDefect.NOT_ONE_FRAME
 
 
-def test_a_second_rle_frame_in_the_offset_table_is_refused() -> None:
-    image = images.rle(PICTURE)
-    stream = get_frame(image.PixelData, 0, number_of_frames=1)
-    image.PixelData = encapsulate([stream, stream])
-    assert defect(image) is PixelDefect.NOT_ONE_FRAME
-
-
-@pytest.mark.parametrize("store", [images.jpeg, images.jpeg2000, images.jpeg_ls])
+@pytest.mark.parametrize("store", [images.jpeg, images.jpeg2000, images.jpeg_ls, images.rle])
 def test_an_offset_table_that_counts_fragments_makes_no_frames_of_them(store: Callable[..., Dataset]) -> None:
     whole, parts = store(PICTURE), store(PICTURE)
     stream = get_frame(whole.PixelData, 0, number_of_frames=1)

@@ -249,6 +249,18 @@ def _texts(item: Dataset) -> None:
     item.add_new("LUTData", "LO", "none")
 
 
+@both
+def test_a_sequence_that_is_none_is_refused_by_name(keyword: str) -> None:
+    image = images.radiograph(STORED, bits=12)
+    assert refused(images.stored_as(image, keyword, b"none", "LO")) == (keyword,)
+
+
+def test_values_that_are_rescaled_beyond_all_tables_get_its_ends() -> None:
+    image = film("VOILUTSequence", images.lookup_table(RAMP, first=0, bits=12))
+    image.RescaleSlope, image.RescaleIntercept = 1e300, -2048e300
+    assert set(np.unique(to_display(image))) == {0, 255}
+
+
 def _no_data(item: Dataset) -> None:
     del item.LUTData
 

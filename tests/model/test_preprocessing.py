@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import cv2
@@ -275,6 +276,53 @@ def test_an_empty_value_counts_as_none_and_a_function_is_known_in_any_case(attri
     shown = written(**attributes)
     assert np.abs(shown.greys.astype(int) - PICTURE).max() <= 1
     assert shown.mended == frozenset()
+
+
+_KEYWORDS: Final = [
+    "BitsAllocated",
+    "BitsStored",
+    "Columns",
+    "HighBit",
+    "ModalityLUTSequence",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "PresentationLUTShape",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "Rows",
+    "SamplesPerPixel",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+]
+_VRS: Final = [None, "AT", "CS", "DS", "FD", "FL", "IS", "LO", "OB", "OW", "PN", "SS", "UL", "UN", "US", "ZZ"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    elements=st.lists(
+        st.tuples(
+            st.sampled_from(_KEYWORDS),
+            st.sampled_from(_VRS),
+            st.one_of(st.binary(max_size=12), st.from_regex(rb"[-0-9,.\\ ]{0,9}", fullmatch=True)),
+            st.booleans(),
+        ),
+        max_size=4,
+    )
+)
+def test_no_value_of_any_attribute_makes_it_fail_in_another_way(
+    elements: list[tuple[str, str | None, bytes, bool]],
+) -> None:
+    image = images.radiograph(twelve_bits(PICTURE), bits=12, WindowCenter=2047.5, WindowWidth=4096)
+    for keyword, vr, octets, little in elements:
+        images.stored_as(image, keyword, octets, vr, little=little)
+    with contextlib.suppress(UnreadablePixels):
+        assert to_display(image).shape == PICTURE.shape
 
 
 def test_an_inverse_presentation_is_known_in_any_case() -> None:
