@@ -66,6 +66,7 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not-an-image"
     MULTI_FRAME = "multi-frame"
     COLOUR = "colour"
+    PIXEL_FORM = "pixel-form"
     IMAGE_SIZE = "image-size"
     EMPTY_PIXELS = "empty-pixels"
     OWN_OBJECT = "own-object"
@@ -73,6 +74,7 @@ class Reason(StrEnum):
     # inside the intended use, or possibly so, but not analysable: Completion.FAILED
     UNREADABLE_HEADER = "unreadable-header"
     UNREADABLE_PIXELS = "unreadable-pixels"
+    DISPLAY_ATTRIBUTES = "display-attributes"
     IMPLAUSIBLE_PIXELS = "implausible-pixels"
     INFERENCE = "inference"
     ABANDONED = "abandoned"
@@ -89,11 +91,17 @@ class Reason(StrEnum):
         """Return the reason as a clause that follows "NOT ANALYSED: " in a report."""
         return _SENTENCES[self]
 
+    @property
+    def names_attributes(self) -> bool:
+        """Return whether the detail of such an outcome is told in a report: it names the attributes at fault."""
+        return self in _NAMED
+
 
 _FAILED: Final = frozenset(
     {
         Reason.UNREADABLE_HEADER,
         Reason.UNREADABLE_PIXELS,
+        Reason.DISPLAY_ATTRIBUTES,
         Reason.IMPLAUSIBLE_PIXELS,
         Reason.INFERENCE,
         Reason.ABANDONED,
@@ -102,23 +110,27 @@ _FAILED: Final = frozenset(
     }
 )
 
+_NAMED: Final = frozenset({Reason.UNREADABLE_HEADER, Reason.PIXEL_FORM, Reason.DISPLAY_ATTRIBUTES})
+
 _SENTENCES: Final[Mapping[Reason, str]] = {
-    Reason.MODALITY: "modality is outside the intended use",
+    Reason.MODALITY: "modality or SOP class is outside the intended use",
     Reason.SPECIES: "patient is not human",
     Reason.BODY_PART: "body part is not the chest",
     Reason.VIEW: "view is outside the intended use (frontal views only)",
     Reason.PATIENT_AGE: "patient is younger than the intended use",
     Reason.FOR_PROCESSING: "image is for processing, not for presentation",
     Reason.NOT_AN_IMAGE: "object has no pixel data",
-    Reason.MULTI_FRAME: "image has more than one frame",
+    Reason.MULTI_FRAME: "image has more than one frame, or is of a multi-frame class",
     Reason.COLOUR: "image is in colour",
+    Reason.PIXEL_FORM: "Photometric Interpretation or Samples per Pixel is not supported",
     Reason.IMAGE_SIZE: "image size is out of bounds",
-    Reason.EMPTY_PIXELS: "image is empty",
+    Reason.EMPTY_PIXELS: "image is empty: all pixels have one value",
     Reason.OWN_OBJECT: "object was made by this node",
     Reason.SET_ASIDE: "a person chose another image with the same SOP Instance UID",
     Reason.CONFLICTING_INSTANCE: "another image with the same SOP Instance UID came before",
-    Reason.UNREADABLE_HEADER: "header cannot be read",
+    Reason.UNREADABLE_HEADER: "header, or an attribute in it, is missing or cannot be read",
     Reason.UNREADABLE_PIXELS: "pixel data cannot be read",
+    Reason.DISPLAY_ATTRIBUTES: "display attributes (rescale, window, lookup table, padding) are invalid",
     Reason.IMPLAUSIBLE_PIXELS: "picture is not plausible for a radiograph",
     Reason.INFERENCE: "the network gave no usable value",
     Reason.ABANDONED: "the analysis did not finish after several tries",
@@ -135,6 +147,10 @@ class Note(StrEnum):
     AGE_IMPLAUSIBLE = "age-implausible"
     COLOUR_CONVERTED = "colour-converted"
     BURNED_IN_ANNOTATION = "burned-in-annotation"
+    NO_FRAMES = "no-frames"
+    PIXELS_PADDED = "pixels-padded"
+    DISPLAY_MENDED = "display-mended"
+    TABLE_SCALED = "table-scaled"
 
     @property
     def sentence(self) -> str:
@@ -149,6 +165,10 @@ _NOTES: Final[Mapping[Note, str]] = {
     Note.AGE_IMPLAUSIBLE: "Patient age is not plausible: analysed as adult.",
     Note.COLOUR_CONVERTED: "Image is stored in colour with equal channels: converted to grayscale.",
     Note.BURNED_IN_ANNOTATION: "Image may hold burned-in annotation.",
+    Note.NO_FRAMES: "Number of Frames is 0: read as one frame.",
+    Note.PIXELS_PADDED: "Pixel Data is longer than the image: what follows the image was not read.",
+    Note.DISPLAY_MENDED: "A window or rescale value has a comma or lacks its counterpart: read in its only sense.",
+    Note.TABLE_SCALED: "A lookup table does not fit the bits that it declares: scaled by its largest entry.",
 }
 
 
@@ -240,6 +260,12 @@ class NotAnalysed:
 
     reason: Reason
     detail: str = ""  # the cause in the image, e.g. "ViewPosition LL"; never patient data
+
+    @property
+    def sentence(self) -> str:
+        """Return the reason as a clause of a report, with the attributes at fault where it is about attributes."""
+        named = self.reason.names_attributes and self.detail
+        return f"{self.reason.sentence} ({self.detail})" if named else self.reason.sentence
 
     @property
     def is_positive(self) -> bool:

@@ -16,10 +16,11 @@ import typer.main
 from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_description
 
+from scp_node.analysis.refusals import NOTES, REASONS
 from scp_node.cli.commands import cli
 from scp_node.dicom import implementation, syntaxes
 from scp_node.dicom.commitment_messages import EventStatus
-from scp_node.domain import BuiltObject, Region
+from scp_node.domain import BuiltObject, Reason, Region
 from scp_node.ledger import DeliveryState, ImageState
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
@@ -75,6 +76,19 @@ def test_every_status_is_explained(statement: str) -> None:
 
 def test_every_status_of_a_commitment_report_is_explained(statement: str) -> None:
     assert [int(row[0], 16) for row in table(statement, "Status of an N-EVENT-REPORT")] == sorted(EventStatus)
+
+
+def test_every_reason_and_its_sentence_is_listed_with_what_leads_to_it(statement: str) -> None:
+    rows = table(statement, "Why an image is not analysed")
+    assert {(reason.strip("`"), sentence) for _, reason, sentence in rows} == {(r.value, r.sentence) for r in Reason}
+    stated = {condition: reason.strip("`") for condition, reason, _ in rows}
+    assert len(stated) == len(rows)
+    assert {defect: stated.get(defect.value) for defect in REASONS} == {d: r.value for d, r in REASONS.items()}
+
+
+def test_all_that_is_read_in_its_only_sense_is_listed_with_its_note(statement: str) -> None:
+    stated = dict(table(statement, "Not as the standard says"))
+    assert stated == {mended.value: note.sentence for mended, note in NOTES.items()}
 
 
 def test_every_rejection_is_listed_with_its_numbers(statement: str) -> None:

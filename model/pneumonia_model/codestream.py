@@ -7,7 +7,7 @@ that codes more samples than the image has.
 
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -23,6 +23,7 @@ class Codestream:
     columns: int
     samples: int
     precision: int
+    lossless: bool = False  # for a JPEG or JPEG-LS stream: whether every sample is coded exactly
 
 
 _SOI: Final = 0xD8
@@ -51,6 +52,7 @@ def read_jpeg(stream: bytes) -> Codestream:
     if stream[:2] != bytes((0xFF, _SOI)):
         raise DamagedCodestream("no start of image")
     header: Codestream | None = None
+    exact = True
     process, position = 0, 2
     while True:
         marker, start, end = _segment(stream, position)
@@ -59,6 +61,7 @@ def read_jpeg(stream: bytes) -> Codestream:
         if marker in _FRAME_HEADERS and header is None:
             header, process = _frame_header(stream[start:end]), marker
         elif marker == _SOS and header is not None:
+            exact = exact and _is_exact(stream[start:end], process)
             end = _end_of_scan(stream, end, process)
         elif marker not in _SKIPPED:
             raise DamagedCodestream("marker out of place")
@@ -67,7 +70,7 @@ def read_jpeg(stream: bytes) -> Codestream:
     if header is None or (len(behind) > 1 and behind.strip(b"\xff")):
         raise DamagedCodestream("no frame, or data after the end of image")
     _refuse_impossible_run(stream, header, process)
-    return header
+    return replace(header, lossless=exact)
 
 
 def _segment(stream: bytes, position: int) -> tuple[int, int, int]:
@@ -95,6 +98,14 @@ def _frame_header(content: bytes) -> Codestream:
         raise DamagedCodestream("frame header too short")
     precision, rows, columns, samples = struct.unpack_from(">BHHB", content)
     return Codestream(rows=rows, columns=columns, samples=samples, precision=precision)
+
+
+def _is_exact(scan_header: bytes, process: int) -> bool:
+    """Return whether a scan codes its samples exactly: JPEG lossless, or JPEG-LS with NEAR 0 (ISO 14495-1 C.2.3)."""
+    if process != _SOF_JPEG_LS:
+        return process == _SOF_LOSSLESS
+    near = 1 + 2 * scan_header[0] if scan_header else 0
+    return len(scan_header) > near > 0 and scan_header[near] == 0
 
 
 def _end_of_scan(stream: bytes, start: int, process: int) -> int:

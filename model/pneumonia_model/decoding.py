@@ -4,18 +4,22 @@ A peer controls every tag and every byte. So sizes are limited and compared with
 decoder allocates memory, and each transfer syntax has one decoder, whatever else is installed.
 """
 
+import re
+import struct
 from dataclasses import dataclass
 from enum import StrEnum
+from io import BytesIO
 from typing import Final
 
 import gdcm
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, uid
-from pydicom.encaps import get_frame, parse_basic_offsets
+from pydicom.encaps import encapsulate, generate_fragments, get_frame, parse_basic_offsets
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
+from pneumonia_model.attributes import MalformedAttribute, text, whole
 from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg, read_jpeg2000
 
 MAX_SIDE: Final = 8192
@@ -43,31 +47,59 @@ DECODERS: Final = {
 }
 DECODED_TRANSFER_SYNTAXES: Final = NATIVE | DECODERS.keys()
 
-_SINGLE_SAMPLE: Final = {"MONOCHROME1", "MONOCHROME2"}
-_THREE_SAMPLES: Final = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+GRAYSCALE: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_CONVERTIBLE: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
+# PS3.3 C.7.6.3.1.2, also its retired terms
+_OTHER: Final = frozenset({"PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB"})
+_SEPARATORS: Final = re.compile("[ _-]+")
+_PHOTOMETRIC: Final = {_SEPARATORS.sub("", term): term for term in GRAYSCALE | _CONVERTIBLE | _OTHER}
+
+# of a stream: JPEG and JPEG-LS; JPEG 2000; RLE, whose header has 1 to 3 segments, the first one behind it (PS3.5 G.5)
+_FIRST_BYTES: Final = (
+    b"\xff\xd8\xff",
+    b"\xff\x4f\xff\x51",
+    *(bytes((segments, 0, 0, 0, 64, 0, 0, 0)) for segments in (1, 2, 3)),
+)
 
 
 class PixelDefect(StrEnum):
     """Why the pixels of an image cannot be shown; the text quotes nothing from the image."""
 
     MISSING = "no pixel data"
+    ATTRIBUTE = "attribute missing or unreadable"
     NOT_ONE_FRAME = "more than one frame"
-    COLOUR = "colour image"
-    SIZE = "rows or columns missing or out of bounds"
-    DEPTH = "bit depth missing or not supported"
+    COLOUR = "channels differ"
+    FORM = "photometric interpretation or samples per pixel not supported"
+    SIZE = "rows or columns out of bounds"
+    DEPTH = "bit depth not supported"
     SYNTAX = "transfer syntax missing or not supported"
     LENGTH = "length of pixel data does not match rows and columns"
-    DAMAGED = "compressed pixel data damaged or incomplete"
+    DAMAGED = "pixel data damaged or incomplete"
     MISMATCH = "compressed image does not match the attributes"
     DISPLAY = "display attributes invalid"
 
 
-class UnreadablePixels(Exception):  # noqa: N818 - a finding about an image, not an error of the program
-    """The pixel data is missing, damaged, or not one grayscale frame."""
+class Mended(StrEnum):
+    """What is not as the standard says, and was read in the one way that it can be meant."""
 
-    def __init__(self, defect: PixelDefect) -> None:
+    FRAMES = "number of frames is 0"
+    PADDING = "pixel data longer than the image"
+    NUMBERS = "window or rescale values"
+    TABLE = "lookup table scaled by its largest entry"
+
+
+class UnreadablePixels(Exception):  # noqa: N818 - a finding about an image, not an error of the program
+    """The pixel data is missing, damaged, or not one grayscale frame.
+
+    Attributes:
+        defect: the fault.
+        attributes: keywords of the attributes that are at fault; () if none is.
+    """
+
+    def __init__(self, defect: PixelDefect, *attributes: str) -> None:
         super().__init__(defect.value)
         self.defect = defect
+        self.attributes = attributes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,14 +110,25 @@ class PixelLayout:
     rows: int
     columns: int
     samples: int
+    photometric: str  # the defined term
+    planes: int  # Planar Configuration, 0 where it does not matter
     bits_allocated: int
     bits_stored: int
     high_bit: int
     signed: bool
+    mended: frozenset[Mended] = frozenset()
 
     @property
     def encapsulated(self) -> bool:
         return self.transfer_syntax in DECODERS
+
+    @property
+    def native_bytes(self) -> int:
+        """Return the length of uncompressed pixel data, with its padding to an even length (PS3.5 8.1.1)."""
+        # PS3.3 C.7.6.3.1.2: two pixels share the two colour samples
+        samples = 2 if self.photometric == "YBR_FULL_422" else self.samples
+        needed = self.rows * self.columns * samples * self.bits_allocated // 8
+        return needed + needed % 2
 
 
 def pixel_layout(image: Dataset) -> PixelLayout:
@@ -95,34 +138,71 @@ def pixel_layout(image: Dataset) -> PixelLayout:
         UnreadablePixels: the attributes do not describe one frame that this package decodes.
     """
     syntax = getattr(getattr(image, "file_meta", None), "TransferSyntaxUID", None)
-    if syntax not in DECODED_TRANSFER_SYNTAXES:
+    if not isinstance(syntax, str) or syntax not in DECODED_TRANSFER_SYNTAXES:
         raise UnreadablePixels(PixelDefect.SYNTAX)
     if "PixelData" not in image or not image.PixelData:
-        raise UnreadablePixels(PixelDefect.MISSING)
-    if _integer(image, "NumberOfFrames", PixelDefect.NOT_ONE_FRAME, default=1) != 1:
-        raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME)
-    rows, columns = (_integer(image, keyword, PixelDefect.SIZE) for keyword in ("Rows", "Columns"))
+        floating = next((name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in image), None)
+        raise UnreadablePixels(PixelDefect.DEPTH, floating) if floating else UnreadablePixels(PixelDefect.MISSING)
+    mended = one_frame(image)
+    rows, columns = (_required(image, keyword) for keyword in ("Rows", "Columns"))
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
-        raise UnreadablePixels(PixelDefect.SIZE)
-    samples = _samples(image)
-    allocated, stored, high_bit = (
-        _integer(image, keyword, PixelDefect.DEPTH) for keyword in ("BitsAllocated", "BitsStored", "HighBit")
+        raise UnreadablePixels(PixelDefect.SIZE, "Rows", "Columns")
+    photometric, samples = pixel_form(image)
+    allocated, stored, high_bit, representation = (
+        _required(image, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
     )
-    representation = _integer(image, "PixelRepresentation", PixelDefect.DEPTH)
     if allocated not in {8, 16} or not 0 < stored <= high_bit + 1 <= allocated or representation not in {0, 1}:
         raise UnreadablePixels(PixelDefect.DEPTH)
     if samples == 3 and (allocated, stored, representation) != (8, 8, 0):
-        raise UnreadablePixels(PixelDefect.COLOUR)
+        raise UnreadablePixels(PixelDefect.DEPTH)
     return PixelLayout(
         transfer_syntax=UID(syntax),
         rows=rows,
         columns=columns,
         samples=samples,
+        photometric=photometric,
+        planes=_planes(image, samples, native=syntax in NATIVE),
         bits_allocated=allocated,
         bits_stored=stored,
         high_bit=high_bit,
         signed=representation == 1,
+        mended=mended,
     )
+
+
+def one_frame(image: Dataset) -> frozenset[Mended]:
+    """Return what had to be mended in the number of frames, which is 1: 0 can only mean one frame, as no value does.
+
+    Raises:
+        UnreadablePixels: there are more frames, or their number cannot be read.
+    """
+    number = _number(image, "NumberOfFrames")
+    if number is not None and number < 0:
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, "NumberOfFrames")
+    if number is not None and number > 1:
+        raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME, "NumberOfFrames")
+    return frozenset({Mended.FRAMES}) if number == 0 else frozenset()
+
+
+def pixel_form(image: Dataset) -> tuple[str, int]:
+    """Return the defined term of the Photometric Interpretation, in whatever case it is written, and the samples.
+
+    Raises:
+        UnreadablePixels: either cannot be read, or an image of this form is not shown in grey.
+    """
+    written = _text(image, "PhotometricInterpretation")
+    photometric = _PHOTOMETRIC.get(_SEPARATORS.sub("", written))
+    if photometric is None:
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, "PhotometricInterpretation")
+    samples = _number(image, "SamplesPerPixel")
+    if (samples is None and photometric not in GRAYSCALE) or (samples is not None and samples < 1):
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, "SamplesPerPixel")
+    if photometric in _OTHER:
+        raise UnreadablePixels(PixelDefect.FORM, "PhotometricInterpretation")
+    expected = 1 if photometric in GRAYSCALE else 3
+    if samples not in {None, expected}:
+        raise UnreadablePixels(PixelDefect.FORM, "SamplesPerPixel")
+    return photometric, expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -131,14 +211,16 @@ class StoredWords:
 
     Attributes:
         words: shape (rows, columns).
-        bits: number of the value's bits, with the sign. The other bits of native words may hold anything (formerly
-            overlays); a lossy stream may have more than BitsStored, and overshoot the stored range.
+        bits: number of the value's bits, with the sign. The other bits of words that are coded exactly may hold
+            anything (formerly overlays); a lossy stream may have more than BitsStored, and overshoot the stored range.
         low_bit: number of the value's lowest bit.
+        mended: what is not as the standard says.
     """
 
     words: NDArray[np.uint8] | NDArray[np.uint16]
     bits: int
     low_bit: int
+    mended: frozenset[Mended] = frozenset()
 
 
 def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
@@ -147,29 +229,44 @@ def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
     Raises:
         UnreadablePixels: the pixel data is damaged, does not match the layout, or is coloured.
     """
-    bits, low_bit = layout.bits_stored, layout.high_bit + 1 - layout.bits_stored
+    mended = layout.mended
     if layout.encapsulated:
-        stream = _check_encapsulated(image, layout)
-        bits = stream.precision if stream else bits
+        octets, bits, low_bit, coded = _check_encapsulated(image.PixelData, layout)
     else:
-        _check_native_length(image, layout)
+        octets, coded = _without_padding(image.PixelData, layout), layout.bits_stored
+        bits, low_bit = layout.bits_stored, layout.high_bit + 1 - layout.bits_stored
+        mended |= {Mended.PADDING} if len(octets) < len(image.PixelData) else set()
     try:
-        decoded = _decode_checked(image, layout)
+        decoded = _decode_checked(octets, layout, image["PixelData"].VR, coded)
     except Exception as error:  # decoders may raise anything; it always means that the pixels cannot be read
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
-    return StoredWords(words=_words(decoded, layout), bits=bits, low_bit=low_bit)
+    return StoredWords(words=_words(decoded, layout), bits=bits, low_bit=low_bit, mended=mended)
 
 
-def _decode_checked(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
+def _decode_checked(octets: bytes, layout: PixelLayout, vr: str, coded_bits: int) -> NDArray[np.generic]:
     if layout.transfer_syntax == uid.JPEGExtended12Bit and layout.bits_allocated == 16:
-        return _decode_extended_jpeg(image, layout)
+        return _decode_extended_jpeg(octets, layout)
+    options = {
+        "pixel_keyword": "PixelData",
+        "pixel_vr": vr,
+        "number_of_frames": 1,
+        "rows": layout.rows,
+        "columns": layout.columns,
+        "samples_per_pixel": layout.samples,
+        "photometric_interpretation": layout.photometric,
+        "planar_configuration": layout.planes,
+        "bits_allocated": layout.bits_allocated,
+        # GDCM clears the other bits of JPEG lossless, also those that HighBit says are the value's
+        "bits_stored": max(coded_bits, layout.bits_stored),
+        "pixel_representation": int(layout.signed),
+        "correct_unused_bits": False,  # it would ignore HighBit, and wrap values that overshoot the stored range
+    }
     array, _ = get_decoder(layout.transfer_syntax).as_array(
-        image,
+        octets,
         index=0,
         raw=layout.samples == 1,
         decoding_plugin=DECODERS.get(layout.transfer_syntax, ""),
-        # The correction would ignore HighBit, and wrap values that overshoot the stored range.
-        correct_unused_bits=False,  # type: ignore[arg-type] # pydicom's annotation lacks Unpack
+        **options,  # type: ignore[arg-type] # pydicom's annotation lacks Unpack
     )
     return array
 
@@ -187,32 +284,61 @@ def _words(decoded: NDArray[np.generic], layout: PixelLayout) -> NDArray[np.uint
     return native_order.view(np.uint8) if decoded.dtype.itemsize == 1 else native_order.view(np.uint16)
 
 
-def _check_native_length(image: Dataset, layout: PixelLayout) -> None:
-    expected = layout.rows * layout.columns * layout.samples * layout.bits_allocated // 8
-    if len(image.PixelData) != expected + expected % 2:  # PS3.5 8.1.1: padded to even length
-        raise UnreadablePixels(PixelDefect.LENGTH)
+def _without_padding(octets: bytes, layout: PixelLayout) -> bytes:
+    """Return uncompressed pixel data without what follows the image.
 
-
-def _check_encapsulated(image: Dataset, layout: PixelLayout) -> Codestream | None:
-    """Compare the stream's header with the attributes, check that the stream ends at its end, and return the header.
-
-    For RLE return None, since its stream does not state its size: the decoder checks the length of each segment.
+    PS3.5 8.1.1 warns receivers of senders that fill up by more than one byte. The filling has one value throughout:
+    other bytes could be pixels of a film whose rows or columns are not as stated.
     """
-    if layout.high_bit != layout.bits_stored - 1:
-        raise UnreadablePixels(PixelDefect.DEPTH)
+    surplus = octets[layout.native_bytes :]
+    if len(octets) < layout.native_bytes or len(surplus) >= layout.native_bytes or surplus.strip(surplus[:1]):
+        raise UnreadablePixels(PixelDefect.LENGTH)
+    return octets[: layout.native_bytes] if surplus else octets
+
+
+def _check_encapsulated(octets: bytes, layout: PixelLayout) -> tuple[bytes, int, int, int]:
+    """Compare the stream's header with the attributes, and check that the stream ends at its end.
+
+    RLE does not state its size: the decoder checks the length of each segment.
+
+    Returns:
+        The encapsulated frame, the number of the stored bits, the number of the lowest of them, and the number of bits
+        that the stream codes exactly.
+    """
     try:
-        if len(parse_basic_offsets(image.PixelData)) > 1:
-            raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME)
-        frame = get_frame(image.PixelData, 0, number_of_frames=1)
+        frame, octets = _only_frame(octets)
         stream = _codestream(frame, layout.transfer_syntax)
-    except (DamagedCodestream, ValueError, EOFError, IndexError) as error:
+    except (DamagedCodestream, ValueError, EOFError, IndexError, struct.error) as error:
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
-    if stream is None:
-        return None
-    declared = (layout.rows, layout.columns, layout.samples)
-    if (stream.rows, stream.columns, stream.samples) != declared or stream.precision > layout.bits_allocated:
-        raise UnreadablePixels(PixelDefect.MISMATCH)
-    return stream
+    if stream is not None:
+        declared = (layout.rows, layout.columns, layout.samples)
+        if (stream.rows, stream.columns, stream.samples) != declared or stream.precision > layout.bits_allocated:
+            raise UnreadablePixels(PixelDefect.MISMATCH)
+    exact = stream is None or stream.lossless or layout.transfer_syntax == uid.JPEG2000Lossless
+    precision = stream.precision if stream else layout.bits_allocated
+    if layout.high_bit != layout.bits_stored - 1 and not (exact and layout.high_bit < precision):
+        raise UnreadablePixels(PixelDefect.DEPTH, "HighBit")
+    bits = min(precision, layout.bits_stored) if exact else precision
+    return octets, bits, layout.high_bit + 1 - layout.bits_stored, precision if exact else layout.bits_stored
+
+
+def _only_frame(octets: bytes) -> tuple[bytes, bytes]:
+    """Return the stream of the only frame, and its encapsulated form.
+
+    An offset table may count the fragments of one frame as if they were frames, and two frames may come without a
+    table. What counts is how many fragments begin as a stream does.
+    """
+    buffer = BytesIO(octets)
+    offsets = parse_basic_offsets(buffer)
+    begins = [fragment.startswith(_FIRST_BYTES) for fragment in generate_fragments(buffer)]
+    if sum(begins) > 1:
+        raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME, "PixelData")
+    if len(offsets) <= 1:
+        return get_frame(octets, 0, number_of_frames=1), octets
+    buffer.seek(0)
+    parse_basic_offsets(buffer)
+    frame = b"".join(generate_fragments(buffer))
+    return frame, encapsulate([frame])
 
 
 def _codestream(frame: bytes, syntax: UID) -> Codestream | None:
@@ -223,10 +349,10 @@ def _codestream(frame: bytes, syntax: UID) -> Codestream | None:
     return read_jpeg(frame)
 
 
-def _decode_extended_jpeg(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
+def _decode_extended_jpeg(octets: bytes, layout: PixelLayout) -> NDArray[np.generic]:
     """Return 12-bit JPEG samples: GDCM can decode them, but pydicom's plug-in for GDCM refuses."""
     fragment = gdcm.Fragment()
-    fragment.SetByteStringValue(get_frame(image.PixelData, 0, number_of_frames=1))
+    fragment.SetByteStringValue(get_frame(octets, 0, number_of_frames=1))
     fragments = gdcm.SequenceOfFragments.New()
     fragments.AddFragment(fragment)
     element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
@@ -235,27 +361,44 @@ def _decode_extended_jpeg(image: Dataset, layout: PixelLayout) -> NDArray[np.gen
     picture.SetNumberOfDimensions(2)
     picture.SetDimensions((layout.columns, layout.rows, 1))
     picture.SetDataElement(element)
-    photometric = gdcm.PhotometricInterpretation.GetPIType(str(image.PhotometricInterpretation))
+    photometric = gdcm.PhotometricInterpretation.GetPIType(layout.photometric)
     picture.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(photometric))
     picture.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(str(layout.transfer_syntax))))
     picture.SetPixelFormat(
         gdcm.PixelFormat(1, layout.bits_allocated, layout.bits_stored, layout.high_bit, int(layout.signed))
     )
-    octets = picture.GetBuffer().encode("utf-8", "surrogateescape")  # the binding returns char* as str
-    return np.frombuffer(octets, dtype=np.uint16).reshape(layout.rows, layout.columns)
+    decoded = picture.GetBuffer().encode("utf-8", "surrogateescape")  # the binding returns char* as str
+    return np.frombuffer(decoded, dtype=np.uint16).reshape(layout.rows, layout.columns)
 
 
-def _samples(image: Dataset) -> int:
-    samples = _integer(image, "SamplesPerPixel", PixelDefect.COLOUR, default=1)
-    photometric = image.get("PhotometricInterpretation")
-    if (samples == 1 and photometric in _SINGLE_SAMPLE) or (samples == 3 and photometric in _THREE_SAMPLES):
-        return samples
-    raise UnreadablePixels(PixelDefect.COLOUR)
+def _planes(image: Dataset, samples: int, *, native: bool) -> int:
+    """Return Planar Configuration; a compressed image may lack it, since its stream says how it is coded."""
+    if samples == 1:
+        return 0
+    planes = _number(image, "PlanarConfiguration")
+    if planes in {0, 1}:
+        return planes
+    if native:
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, "PlanarConfiguration")
+    return 0
 
 
-def _integer(image: Dataset, keyword: str, defect: PixelDefect, *, default: int | None = None) -> int:
+def _required(image: Dataset, keyword: str) -> int:
+    number = _number(image, keyword)
+    if number is None:
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, keyword)
+    return number
+
+
+def _number(image: Dataset, keyword: str) -> int | None:
     try:
-        value = image.get(keyword)
-        return int(default if value is None and default is not None else value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise UnreadablePixels(defect) from error
+        return whole(image, keyword)
+    except MalformedAttribute as error:
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, keyword) from error
+
+
+def _text(image: Dataset, keyword: str) -> str:
+    try:
+        return text(image, keyword)
+    except MalformedAttribute as error:
+        raise UnreadablePixels(PixelDefect.ATTRIBUTE, keyword) from error

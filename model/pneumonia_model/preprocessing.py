@@ -5,18 +5,37 @@ word of each pixel, so they are computed once for each of the 256 or 65,536 poss
 C.11.2, PS3.4 N.2). Then comes one resize.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.multival import MultiValue
-from pydicom.pixels.processing import apply_modality_lut, apply_voi
+from pydicom.sequence import Sequence
 
-from pneumonia_model.decoding import PixelDefect, PixelLayout, StoredWords, UnreadablePixels, decode, pixel_layout
+from pneumonia_model.attributes import MalformedAttribute, decimals, has_comma, is_little_endian, text, whole
+from pneumonia_model.decoding import (
+    Mended,
+    PixelDefect,
+    PixelLayout,
+    StoredWords,
+    UnreadablePixels,
+    decode,
+    pixel_layout,
+)
+from pneumonia_model.lookup import MalformedTable, read_table
 
-__all__ = ["INPUT_SIDE", "PREPROCESSING", "UnreadablePixels", "input_from_display", "to_display", "to_input"]
+__all__ = [
+    "INPUT_SIDE",
+    "PREPROCESSING",
+    "Display",
+    "UnreadablePixels",
+    "input_from_display",
+    "read_display",
+    "to_display",
+    "to_input",
+]
 
 INPUT_SIDE: Final = 224
 PREPROCESSING: Final = {
@@ -31,6 +50,8 @@ PREPROCESSING: Final = {
     "std": 1.0,
 }
 """What a bundle records of these rules; a bundle made under another version is not loaded."""
+
+_FARTHEST: Final = 2.0**40  # rescaled values beyond it are at either end of any lookup table
 
 
 def to_input(image: Dataset) -> NDArray[np.float32]:
@@ -48,6 +69,26 @@ def input_from_display(display: NDArray[np.uint8]) -> NDArray[np.float32]:
     return resized.astype(np.float32) / np.float32(255)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Display:
+    """An image as a viewer first shows it.
+
+    Attributes:
+        greys: shape (Rows, Columns), 0 to 255, air dark.
+        samples: Samples per Pixel of the image, 1 or 3.
+        one_value: whether all stored values are equal.
+        shaped_by: keywords of the attributes that make greys of the stored values; () if these, without padding, are
+            all equal.
+        mended: what is not as the standard says, and was read in the one way that it can be meant.
+    """
+
+    greys: NDArray[np.uint8]
+    samples: int
+    one_value: bool
+    shaped_by: tuple[str, ...]
+    mended: frozenset[Mended]
+
+
 def to_display(image: Dataset) -> NDArray[np.uint8]:
     """Return the image as a viewer first shows it, shape (Rows, Columns), 0 to 255, air dark.
 
@@ -56,36 +97,89 @@ def to_display(image: Dataset) -> NDArray[np.uint8]:
     Raises:
         UnreadablePixels: the pixel data is missing, damaged, or not one grayscale frame.
     """
+    return read_display(image).greys
+
+
+def read_display(image: Dataset) -> Display:
+    """Return what `to_display` returns, and how it came about.
+
+    Raises:
+        UnreadablePixels: the pixel data is missing, damaged, or not one grayscale frame.
+    """
     layout = pixel_layout(image)
     stored = decode(image, layout)
+    occurring = _occurring(stored.words)
     if layout.samples == 3:
-        return stored.words.astype(np.uint8)
+        return Display(
+            greys=stored.words.astype(np.uint8),
+            samples=3,
+            one_value=int(occurring.sum()) == 1,
+            shaped_by=(),
+            mended=stored.mended,
+        )
+    values = _stored_values(stored, layout)
     try:
-        table = _display_table(image, layout, stored)
+        table = _display_table(image, layout, values, occurring)
     except UnreadablePixels:
         raise
-    except Exception as error:  # pydicom may raise anything for malformed attributes and LUTs
+    except MalformedAttribute as error:
+        raise UnreadablePixels(PixelDefect.DISPLAY, error.keyword) from error
+    except Exception as error:  # pydicom may raise anything for malformed sequences
         raise UnreadablePixels(PixelDefect.DISPLAY) from error
-    return np.asarray(np.take(table, stored.words))
+    return Display(
+        greys=np.asarray(np.take(table.greys, stored.words)),
+        samples=1,
+        one_value=bool(np.ptp(values[occurring]) == 0),
+        shaped_by=table.shaped_by,
+        mended=stored.mended | table.mended,
+    )
 
 
-def _display_table(image: Dataset, layout: PixelLayout, stored: StoredWords) -> NDArray[np.uint8]:
-    """Return the display value of every word that the container can hold."""
-    values = _stored_values(stored, layout)
-    padding = _padding(image, values)
-    modality = _modality(image, values)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Table:
+    """The grey of every word that the container can hold; the rest as in `Display`."""
+
+    greys: NDArray[np.uint8]
+    shaped_by: tuple[str, ...]
+    mended: frozenset[Mended]
+
+
+def _display_table(
+    image: Dataset, layout: PixelLayout, values: NDArray[np.int64], occurring: NDArray[np.bool_]
+) -> _Table:
+    padding = _padding(image, values, signed=layout.signed)
+    film = occurring & ~padding if (occurring & ~padding).any() else occurring
+    modality = _modality(image, layout, values, film)
+    window = _first_window(image)
+    voi = None
     if image.get("VOILUTSequence"):
-        shown = _voi_lut(image, modality)
-    elif image.get("WindowCenter") is not None and image.get("WindowWidth") is not None:
-        shown = _window(image, modality)
+        inputs = np.rint(np.clip(modality.values, -_FARTHEST, _FARTHEST)).astype(np.int64)
+        voi = _lut(image, "VOILUTSequence", layout, inputs, film)
+        shown = voi.values / voi.white
+    elif window is not None:
+        shown = _windowed(image, modality.values, *window)
+    elif modality.white:
+        shown = modality.values / modality.white
     else:
-        shown = _full_range(image, layout, modality, values, _occurring(stored.words) & ~padding)
+        shown = _full_range(image, layout, modality.values, values[film])
     if not np.isfinite(shown).all():
         raise UnreadablePixels(PixelDefect.DISPLAY)
-    if image.PhotometricInterpretation == "MONOCHROME1" or image.get("PresentationLUTShape") == "INVERSE":
+    if layout.photometric == "MONOCHROME1" or text(image, "PresentationLUTShape") == "INVERSE":
         shown = 1 - shown
     shown[padding] = 0
-    return np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+    steps = [modality] if voi is None else [modality, voi]
+    windowed = ("WindowCenter", "WindowWidth") if voi is None and window is not None else ()
+    commas = has_comma(image, *windowed, *(() if modality.white else ("RescaleSlope", "RescaleIntercept")))
+    shaped_by = (
+        *(name for step in steps for name in step.shaped_by),
+        *windowed,
+        *(("PixelPaddingValue",) if (padding & occurring).any() else ()),
+    )
+    return _Table(
+        greys=np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8),
+        shaped_by=shaped_by if np.ptp(values[film]) else (),
+        mended=frozenset().union(*(step.mended for step in steps), {Mended.NUMBERS} if commas else ()),
+    )
 
 
 def _stored_values(stored: StoredWords, layout: PixelLayout) -> NDArray[np.int64]:
@@ -102,16 +196,67 @@ def _stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
-def _modality(image: Dataset, values: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.asarray(apply_modality_lut(values, image), dtype=np.float64)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Step:
+    """The values after a step of the grayscale transformation, and `white` where a lookup table sets it, else 0."""
+
+    values: NDArray[np.float64]
+    white: int = 0
+    shaped_by: tuple[str, ...] = ()
+    mended: frozenset[Mended] = frozenset()
 
 
-def _padding(image: Dataset, values: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _modality(image: Dataset, layout: PixelLayout, values: NDArray[np.int64], film: NDArray[np.bool_]) -> _Step:
+    if image.get("ModalityLUTSequence"):
+        return _lut(image, "ModalityLUTSequence", layout, values, film)
+    slope, intercept = (_only(image, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    if slope is None and intercept is None:
+        return _Step(values=values.astype(np.float64))
+    if slope == 0:
+        raise UnreadablePixels(PixelDefect.DISPLAY, "RescaleSlope")
+    rescaled = values.astype(np.float64) * (1 if slope is None else slope)
+    rescaled += 0 if intercept is None else intercept
+    alone = {Mended.NUMBERS} if (slope is None) != (intercept is None) else set()
+    return _Step(values=rescaled, shaped_by=("RescaleSlope", "RescaleIntercept"), mended=frozenset(alone))
+
+
+def _lut(
+    image: Dataset, keyword: str, layout: PixelLayout, inputs: NDArray[np.int64], film: NDArray[np.bool_]
+) -> _Step:
+    """Return the values behind the first table of a Modality or VOI LUT Sequence."""
+    items = image[keyword].value
+    if not isinstance(items, Sequence):
+        raise UnreadablePixels(PixelDefect.DISPLAY, keyword)
+    try:
+        table = read_table(items[0], inputs[film], signed=layout.signed, little_endian=is_little_endian(image))
+    except MalformedTable as error:
+        raise UnreadablePixels(PixelDefect.DISPLAY, keyword) from error
+    mended = frozenset({Mended.TABLE} if table.mended else ())
+    return _Step(values=table.look_up(inputs), white=table.white, shaped_by=(keyword,), mended=mended)
+
+
+def _only(image: Dataset, keyword: str) -> float | None:
+    """Return the one number of an attribute; None if it is missing or empty."""
+    numbers = {number for number in decimals(image, keyword) if number is not None}
+    if len(numbers) > 1:
+        raise UnreadablePixels(PixelDefect.DISPLAY, keyword)
+    return numbers.pop() if numbers else None
+
+
+def _padding(image: Dataset, values: NDArray[np.int64], *, signed: bool) -> NDArray[np.bool_]:
     """Return a mask of the values that are padding (PS3.3 C.7.5.1.1.2)."""
-    if image.get("PixelPaddingValue") is None:
+    value, limit = (whole(image, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if value is None:
         return np.zeros(values.shape, dtype=np.bool_)
-    bounds = [int(image.PixelPaddingValue), int(image.get("PixelPaddingRangeLimit", image.PixelPaddingValue))]
+    bounds = [_with_sign(bound, signed=signed) for bound in (value, value if limit is None else limit)]
     return (values >= min(bounds)) & (values <= max(bounds))
+
+
+def _with_sign(value: int, *, signed: bool) -> int:
+    """Return a value of 16 bits with the sign of the stored values, whichever VR the sender chose."""
+    if signed:
+        return value - 65536 if 32767 < value < 65536 else value
+    return value + 65536 if -32769 < value < 0 else value
 
 
 def _occurring(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool_]:
@@ -120,24 +265,23 @@ def _occurring(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool
     return seen
 
 
-def _voi_lut(image: Dataset, modality: NDArray[np.float64]) -> NDArray[np.float64]:
-    bits = int(image.VOILUTSequence[0].LUTDescriptor[2])  # PS3.3 C.11.2.1.1: bits of each entry
-    looked_up: NDArray[np.float64] = apply_voi(np.rint(modality).astype(np.int64), image).astype(np.float64)
-    return looked_up / ((1 << bits) - 1)
+def _first_window(image: Dataset) -> tuple[float, float] | None:
+    """Return center and width of the first window that has both; None without one."""
+    for center, width in zip(decimals(image, "WindowCenter"), decimals(image, "WindowWidth"), strict=False):
+        if center is not None and width is not None:
+            return center, width
+    return None
 
 
-def _window(image: Dataset, modality: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the values under the first window, 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    center, width = float(_first(image.WindowCenter)), float(_first(image.WindowWidth))
-    function = image.get("VOILUTFunction") or "LINEAR"
-    if function == "LINEAR" and width >= 1:
-        offset = modality - (center - 0.5)
-        span = width - 1
-    elif function in {"LINEAR_EXACT", "SIGMOID"} and width > 0:
-        offset = modality - center
-        span = width
-    else:
-        raise UnreadablePixels(PixelDefect.DISPLAY)
+def _windowed(image: Dataset, modality: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
+    """Return the values under a window, 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
+    function = text(image, "VOILUTFunction").replace(" ", "_") or "LINEAR"
+    if function not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+        raise UnreadablePixels(PixelDefect.DISPLAY, "VOILUTFunction")
+    if width < 1 if function == "LINEAR" else width <= 0:
+        raise UnreadablePixels(PixelDefect.DISPLAY, "WindowWidth")
+    offset = modality - (center - 0.5) if function == "LINEAR" else modality - center
+    span = width - 1 if function == "LINEAR" else width
     if function == "SIGMOID":
         return 1 / (1 + np.exp(np.clip(-4 * offset / span, -700, 700)))
     if span == 0:
@@ -146,28 +290,20 @@ def _window(image: Dataset, modality: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _full_range(
-    image: Dataset,
-    layout: PixelLayout,
-    modality: NDArray[np.float64],
-    values: NDArray[np.int64],
-    occurring: NDArray[np.bool_],
+    image: Dataset, layout: PixelLayout, modality: NDArray[np.float64], present: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the values as shares of a range of 8 or more bits, the fewest that hold all occurring values.
+    """Return the values as shares of a range of 8 or more bits, the fewest that hold all `present` values.
 
     So the brightest and the darkest pixel do not set the contrast, as they would in a stretch from minimum to maximum,
     and an image with 12 bits in a declared 16 is not shown nearly black. Bits below the upper 8 are cut: a film
     that was shifted up into more bits then gives exactly the same picture.
     """
-    if image.get("ModalityLUTSequence"):
-        return modality / ((1 << int(image.ModalityLUTSequence[0].LUTDescriptor[2])) - 1)
-    present = values[occurring] if occurring.any() else values
     bits = min(8, layout.bits_stored)
     while bits < layout.bits_stored and not _holds(bits, present, signed=layout.signed):
         bits += 1
     ends = np.asarray(_stored_range(bits, signed=layout.signed), dtype=np.int64)
-    low, high = (float(end) for end in sorted(_modality(image, ends)))
-    if not high > low:
-        raise UnreadablePixels(PixelDefect.DISPLAY)
+    everywhere = np.ones(ends.shape, dtype=np.bool_)
+    low, high = (float(end) for end in sorted(_modality(image, layout, ends, everywhere).values))
     shares = (modality - low) / (high - low)
     return shares if bits <= 8 else np.floor(shares * ((1 << bits) - 1) / (1 << (bits - 8)) + 1e-6) / 255
 
@@ -175,7 +311,3 @@ def _full_range(
 def _holds(bits: int, present: NDArray[np.int64], *, signed: bool) -> bool:
     lowest, highest = _stored_range(bits, signed=signed)
     return bool(lowest <= present.min() and present.max() <= highest)
-
-
-def _first(value: object) -> str:
-    return str(value[0] if isinstance(value, MultiValue) else value)

@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pneumonia_model.decoding import UnreadablePixels, one_frame, pixel_form
 from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import UnreadableAttributeError, code, description, integer, items, named
 from scp_node.analysis.patient_age import OLDEST_PLAUSIBLE_AGE, stated_ages
+from scp_node.analysis.refusals import refusal
 from scp_node.analysis.vocabulary import Statement, coded_body_part, coded_view, described_body_part, described_view
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
@@ -38,9 +40,6 @@ _HUMAN: Final = frozenset({"HUMAN", "HOMO SAPIENS"})
 
 # These are closer to the image than StudyDescription, which covers several images.
 _SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
-
-_GRAYSCALE: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})  # PS3.3 C.7.6.3.1.2
-_CONVERTIBLE: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +125,11 @@ def _presentation_intent(question: _Question) -> _Answer:
 
 
 def _frames(question: _Question) -> _Answer:
-    frames = integer(question.header, "NumberOfFrames")
-    return NotAnalysed(reason=Reason.MULTI_FRAME, detail="NumberOfFrames") if frames and frames > 1 else None
+    try:
+        one_frame(question.header)
+    except UnreadablePixels as unreadable:
+        return refusal(unreadable)
+    return None  # the reading of the pixels notes a number that is 0
 
 
 def _species(question: _Question) -> _Answer:
@@ -192,13 +194,11 @@ def _age(question: _Question) -> _Answer:
 
 
 def _colour(question: _Question) -> _Answer:
-    samples = integer(question.header, "SamplesPerPixel")
-    photometric = code(question.header, "PhotometricInterpretation")
-    if samples in {None, 1} and photometric in {"", *_GRAYSCALE}:
-        return None  # a missing attribute makes the reading of the pixels fail later
-    if samples == 3 and photometric in _CONVERTIBLE:
-        return None  # it may be a grayscale film in three equal channels: only the pixels can tell
-    return NotAnalysed(reason=Reason.COLOUR, detail="PhotometricInterpretation")
+    try:
+        pixel_form(question.header)  # of three samples only the pixels can tell whether they are equal
+    except UnreadablePixels as unreadable:
+        return refusal(unreadable)
+    return None
 
 
 def _size(question: _Question) -> _Answer:

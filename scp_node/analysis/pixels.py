@@ -16,9 +16,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.decoding import PixelDefect
-from pneumonia_model.preprocessing import INPUT_SIDE, UnreadablePixels, input_from_display, to_display
+from pneumonia_model.preprocessing import (
+    INPUT_SIDE,
+    UnreadablePixels,
+    input_from_display,
+    read_display,
+    to_display,
+)
 from pydicom.dataset import Dataset
 
+from scp_node.analysis.refusals import NOTES, refusal, refused
 from scp_node.domain import NotAnalysed, Note, Reason
 
 LEAST_CONTRAST: Final = 0.10  # films from 0.28
@@ -60,7 +67,7 @@ def picture(image: Dataset) -> Picture | NotAnalysed:
     try:
         display = to_display(image)
     except UnreadablePixels as unreadable:
-        return _refuse(unreadable)
+        return refusal(unreadable)
     rows, columns = display.shape
     scale = PICTURE_SIDE / max(rows, columns)
     if scale < 1:
@@ -76,17 +83,20 @@ def prepare(image: Dataset) -> Prepared | NotAnalysed:
         MemoryError: the process may not use the memory that this image needs.
     """
     try:
-        display = to_display(image)
+        read = read_display(image)
     except UnreadablePixels as unreadable:
-        return _refuse(unreadable)
-    if display.min() == display.max():
+        return refusal(unreadable)
+    display = read.greys
+    if read.one_value:
         return NotAnalysed(reason=Reason.EMPTY_PIXELS, detail="all pixels have one value")
+    if read.shaped_by and display.min() == display.max():
+        return refused(PixelDefect.DISPLAY, *read.shaped_by)
     inputs = input_from_display(display)
     stats = describe(display, inputs)
     if strange := implausible(stats):
         return NotAnalysed(reason=Reason.IMPLAUSIBLE_PIXELS, detail=strange)
-    notes = (Note.COLOUR_CONVERTED,) if image.get("SamplesPerPixel") == 3 else ()
-    return Prepared(inputs=inputs, notes=notes, input_stats=stats)
+    notes = {NOTES[mended] for mended in read.mended} | ({Note.COLOUR_CONVERTED} if read.samples == 3 else set())
+    return Prepared(inputs=inputs, notes=tuple(note for note in Note if note in notes), input_stats=stats)
 
 
 def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[str, float]:
@@ -132,20 +142,6 @@ def implausible(stats: Mapping[str, float]) -> str:
         "smoothness": stats["smoothness"] < LEAST_SMOOTHNESS,
     }
     return ", ".join(f"{name} {stats[name]:.2f}" for name, failed in checks.items() if failed)
-
-
-_REASONS: Final[Mapping[PixelDefect, Reason]] = {
-    PixelDefect.MISSING: Reason.NOT_AN_IMAGE,
-    PixelDefect.NOT_ONE_FRAME: Reason.MULTI_FRAME,
-    PixelDefect.COLOUR: Reason.COLOUR,
-}
-
-
-def _refuse(unreadable: UnreadablePixels) -> NotAnalysed:
-    if isinstance(unreadable.__cause__, MemoryError):
-        raise unreadable.__cause__
-    reason = _REASONS.get(unreadable.defect, Reason.UNREADABLE_PIXELS)
-    return NotAnalysed(reason=reason, detail=str(unreadable.defect))
 
 
 def _histogram(display: NDArray[np.uint8]) -> NDArray[np.float64]:

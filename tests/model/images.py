@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import io
+from tempfile import NamedTemporaryFile
 from typing import Any
 
+import gdcm
+import jpeg_ls as jpeg_ls_module
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
+    JPEGLSNearLossless,
     RLELossless,
+    SecondaryCaptureImageStorage,
 )
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
@@ -51,6 +59,13 @@ def radiograph(pixels: Pixels, *, bits: int | None = None, **attributes: Any) ->
     image["PixelData"].VR = "OB" if image.BitsAllocated == 8 else "OW"
     for keyword, value in attributes.items():
         setattr(image, keyword, value)
+    return image
+
+
+def stored_as(image: Dataset, keyword: str, octets: bytes, vr: str | None = "DS", *, little: bool = True) -> Dataset:
+    """Return the image with an attribute of these bytes, as it is after reading; without a VR in implicit VR."""
+    tag = BaseTag(Tag(keyword))
+    image[tag] = RawDataElement(tag, vr, len(octets), octets, 0, vr is None, little)
     return image
 
 
@@ -96,15 +111,64 @@ def rle(pixels: Pixels, *, bits: int | None = None) -> Dataset:
     return _compressed_by(radiograph(pixels, bits=bits), RLELossless, "pydicom")
 
 
+def jpeg_ls_words(words: Pixels, *, bits: int, error: int = 0) -> Dataset:
+    """Return an image whose whole words are coded in JPEG-LS, also above its stored bits; exactly if `error` is 0."""
+    stream = bytes(jpeg_ls_module.encode_array(words, lossy_error=error))
+    syntax = JPEGLSNearLossless if error else JPEGLSLossless
+    return compressed(radiograph(words, bits=bits), stream, syntax)
+
+
+def jpeg2000_words(words: Pixels, *, bits: int) -> Dataset:
+    return _stored_with(jpeg2000(words), bits)
+
+
+def rle_words(words: Pixels, *, bits: int) -> Dataset:
+    return _stored_with(rle(words), bits)
+
+
+def jpeg_lossless_words(words: Pixels, *, bits: int) -> Dataset:
+    """Return an image whose whole words are coded in JPEG Lossless, also above its stored bits."""
+    reader = gdcm.ImageReader()
+    with NamedTemporaryFile(suffix=".dcm") as before, NamedTemporaryFile(suffix=".dcm") as after:
+        native = radiograph(words, SOPClassUID=SecondaryCaptureImageStorage, SOPInstanceUID="1.2.3")
+        native.save_as(before.name, enforce_file_format=True)
+        reader.SetFileName(before.name)
+        change = gdcm.ImageChangeTransferSyntax()
+        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        writer = gdcm.ImageWriter()
+        writer.SetFileName(after.name)
+        assert reader.Read()
+        change.SetInput(reader.GetImage())
+        assert change.Change()
+        writer.SetFile(reader.GetFile())
+        writer.SetImage(change.GetOutput())
+        assert writer.Write()
+        stream = get_frame(dcmread(after.name).PixelData, 0, number_of_frames=1)
+    return compressed(radiograph(words, bits=bits), stream, JPEGLosslessSV1)
+
+
+def _stored_with(image: Dataset, bits: int) -> Dataset:
+    image.BitsStored, image.HighBit = bits, bits - 1
+    return image
+
+
 def _compressed_by(image: Dataset, syntax: str, plugin: str) -> Dataset:
     image.SOPInstanceUID = "1.2.3"
     image.compress(syntax, encoding_plugin=plugin, generate_instance_uid=False)
     return image
 
 
-def lookup_table(entries: NDArray[np.uint16], *, first: int, bits: int) -> Dataset:
+def lookup_table(entries: NDArray[np.integer[Any]], *, first: int, bits: int) -> Dataset:
     """Return a Modality or VOI LUT item (PS3.3 C.11)."""
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(entries) % 65536, first, bits])
     item.add_new("LUTData", "US", entries.tolist())
+    return item
+
+
+def stored_table(octets: bytes, *, count: int, bits: int, first: int = 0, vr: str = "OW") -> Dataset:
+    """Return a Modality or VOI LUT item whose entries are these bytes."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [count, first, bits])
+    item.add_new("LUTData", vr, octets)
     return item

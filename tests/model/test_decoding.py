@@ -9,11 +9,19 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
-from pneumonia_model.decoding import MAX_SIDE, PixelDefect
-from pneumonia_model.preprocessing import UnreadablePixels, to_display
+from pneumonia_model.decoding import MAX_SIDE, Mended, PixelDefect
+from pneumonia_model.preprocessing import UnreadablePixels, read_display, to_display
 from pydicom import Dataset
-from pydicom.encaps import encapsulate, get_frame
-from pydicom.uid import MPEG2MPML, UID, HTJ2KLossless, JPEG2000Lossless, JPEGBaseline8Bit
+from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
 
 from tests.model import images
 
@@ -21,12 +29,16 @@ PICTURE: Final = images.picture()
 SIXTEEN_BITS: Final = (PICTURE.astype(np.uint16) << 8) | PICTURE
 
 
-def defect(image: Dataset) -> PixelDefect:
+def refused(image: Dataset) -> UnreadablePixels:
     """Return why the image cannot be read; fail if it can."""
     with pytest.raises(UnreadablePixels) as refusal:
         to_display(image)
     assert str(refusal.value) == refusal.value.defect.value
-    return refusal.value.defect
+    return refusal.value
+
+
+def defect(image: Dataset) -> PixelDefect:
+    return refused(image).defect
 
 
 @pytest.mark.parametrize("store", [images.jpeg2000, images.jpeg_ls, images.rle])
@@ -63,34 +75,78 @@ def test_an_image_without_pixels_is_refused() -> None:
     assert defect(image) is PixelDefect.MISSING
 
 
-@pytest.mark.parametrize("frames", [2, 0, 1000000])
-def test_anything_but_one_frame_is_refused(frames: int) -> None:
+@pytest.mark.parametrize("frames", [2, 1000000])
+def test_more_than_one_frame_is_refused(frames: int) -> None:
     assert defect(images.radiograph(PICTURE, NumberOfFrames=frames)) is PixelDefect.NOT_ONE_FRAME
 
 
-def test_a_second_frame_that_only_the_offset_table_knows_of_is_refused() -> None:
-    image = images.jpeg(PICTURE)
-    stream = images.jpeg_stream(PICTURE)
-    image.PixelData = encapsulate([stream, stream])
+@pytest.mark.parametrize("written", [b"0", b"0 ", b"00", b"+0"])
+def test_no_frames_can_only_mean_one(written: bytes) -> None:
+    image = images.stored_as(images.radiograph(PICTURE), "NumberOfFrames", written, "IS")
+    read = read_display(image)
+    assert np.array_equal(read.greys, PICTURE)
+    assert read.mended == {Mended.FRAMES}
+
+
+@pytest.mark.parametrize("written", [b"", b"  ", b"\0\0", b"1", b"01", b" 1", b"+1", b"1\0", b"1."])
+def test_one_frame_is_one_however_it_is_written(written: bytes) -> None:
+    read = read_display(images.stored_as(images.radiograph(PICTURE), "NumberOfFrames", written, "IS"))
+    assert np.array_equal(read.greys, PICTURE)
+    assert read.mended == frozenset()
+
+
+@pytest.mark.parametrize("written", [b"one", b"-1", b"1\\2", b"1.5", b"1,5", b"?"])
+def test_a_number_of_frames_that_cannot_be_read_is_not_taken_for_several(written: bytes) -> None:
+    refusal = refused(images.stored_as(images.radiograph(PICTURE), "NumberOfFrames", written, "IS"))
+    assert (refusal.defect, refusal.attributes) == (PixelDefect.ATTRIBUTE, ("NumberOfFrames",))
+
+
+@pytest.mark.parametrize("has_table", [True, False])
+@pytest.mark.parametrize("store", [images.jpeg, images.jpeg2000, images.jpeg_ls, images.rle])
+def test_a_second_frame_that_only_the_pixel_data_knows_of_is_refused(
+    store: Callable[..., Dataset], has_table: bool
+) -> None:
+    image = store(PICTURE)
+    stream = get_frame(image.PixelData, 0, number_of_frames=1)
+    image.PixelData = encapsulate([stream, stream], has_bot=has_table)
     assert defect(image) is PixelDefect.NOT_ONE_FRAME
+
+
+@pytest.mark.parametrize("store", [images.jpeg, images.jpeg2000, images.jpeg_ls, images.rle])
+def test_an_offset_table_that_counts_fragments_makes_no_frames_of_them(store: Callable[..., Dataset]) -> None:
+    whole, parts = store(PICTURE), store(PICTURE)
+    stream = get_frame(whole.PixelData, 0, number_of_frames=1)
+    third = len(stream) // 6 * 2
+    parts.PixelData = encapsulate([stream[:third], stream[third : 2 * third], stream[2 * third :]])
+    assert len(parse_basic_offsets(parts.PixelData)) == 3
+    assert np.array_equal(to_display(parts), to_display(whole))
 
 
 @pytest.mark.parametrize(
     ("attributes", "expected"),
     [
-        ({"PhotometricInterpretation": "PALETTE COLOR"}, PixelDefect.COLOUR),
-        ({"PhotometricInterpretation": "RGB"}, PixelDefect.COLOUR),
-        ({"SamplesPerPixel": 4}, PixelDefect.COLOUR),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, PixelDefect.FORM),
+        ({"PhotometricInterpretation": "CMYK", "SamplesPerPixel": 4}, PixelDefect.FORM),
+        ({"PhotometricInterpretation": "RGB"}, PixelDefect.FORM),
+        ({"PhotometricInterpretation": "RGB", "SamplesPerPixel": None}, PixelDefect.ATTRIBUTE),
+        ({"PhotometricInterpretation": ""}, PixelDefect.ATTRIBUTE),
+        ({"PhotometricInterpretation": "MONOCHROME3"}, PixelDefect.ATTRIBUTE),
+        ({"PhotometricInterpretation": ["MONOCHROME1", "MONOCHROME2"]}, PixelDefect.ATTRIBUTE),
+        ({"SamplesPerPixel": 4}, PixelDefect.FORM),
+        ({"SamplesPerPixel": 2}, PixelDefect.FORM),
+        ({"SamplesPerPixel": 0}, PixelDefect.ATTRIBUTE),
         ({"BitsAllocated": 32}, PixelDefect.DEPTH),
         ({"BitsAllocated": 1}, PixelDefect.DEPTH),
         ({"BitsStored": 9}, PixelDefect.DEPTH),
         ({"BitsStored": 0}, PixelDefect.DEPTH),
         ({"HighBit": 8}, PixelDefect.DEPTH),
         ({"PixelRepresentation": 2}, PixelDefect.DEPTH),
+        ({"PixelRepresentation": None}, PixelDefect.ATTRIBUTE),
+        ({"BitsStored": [8, 12]}, PixelDefect.ATTRIBUTE),
         ({"Rows": 0}, PixelDefect.SIZE),
         ({"Rows": MAX_SIDE + 1}, PixelDefect.SIZE),
-        ({"Columns": None}, PixelDefect.SIZE),
-        ({"Columns": [3, 4]}, PixelDefect.SIZE),
+        ({"Columns": None}, PixelDefect.ATTRIBUTE),
+        ({"Columns": [3, 4]}, PixelDefect.ATTRIBUTE),
     ],
 )
 def test_attributes_that_no_radiograph_has_are_refused(attributes: dict[str, Any], expected: PixelDefect) -> None:
@@ -107,7 +163,133 @@ def test_a_transfer_syntax_without_a_decoder_is_refused(syntax: str | None) -> N
     assert defect(image) is PixelDefect.SYNTAX
 
 
-@pytest.mark.parametrize("change", [lambda octets: octets[:-2], lambda octets: octets + b"\0\0", lambda _: b"\0\0"])
+def test_a_refusal_names_the_attribute_at_fault() -> None:
+    assert refused(images.radiograph(PICTURE, BitsStored=None)).attributes == ("BitsStored",)
+    assert refused(images.stored_as(images.radiograph(PICTURE), "BitsStored", b"\x08", "US")).attributes == (
+        "BitsStored",
+    )
+    assert refused(images.stored_as(images.radiograph(PICTURE), "HighBit", b"?", "ZZ")).attributes == ("HighBit",)
+    assert refused(images.radiograph(PICTURE, SamplesPerPixel=4)).attributes == ("SamplesPerPixel",)
+    assert refused(images.radiograph(PICTURE, PhotometricInterpretation="HSV")).attributes == (
+        "PhotometricInterpretation",
+    )
+
+
+@pytest.mark.parametrize(
+    "written", [b"Monochrome2", b"monochrome2 ", b" MONOCHROME2", b"MONOCHROME2\0", b"MONOCHROME 2"]
+)
+def test_a_photometric_interpretation_is_known_in_any_case_and_padding(written: bytes) -> None:
+    image = images.stored_as(images.radiograph(PICTURE), "PhotometricInterpretation", written, "CS")
+    assert np.array_equal(to_display(image), PICTURE)
+    negative = images.radiograph(255 - PICTURE)
+    images.stored_as(negative, "PhotometricInterpretation", written.replace(b"2", b"1"), "CS")
+    assert np.array_equal(to_display(negative), PICTURE)
+
+
+def test_a_grayscale_image_without_samples_per_pixel_has_one() -> None:
+    image = images.radiograph(PICTURE)
+    del image.SamplesPerPixel
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_three_samples_of_16_bits_are_not_said_to_be_coloured() -> None:
+    image = images.radiograph(np.dstack([SIXTEEN_BITS] * 3))
+    assert defect(image) is PixelDefect.DEPTH
+
+
+def test_uncompressed_colours_need_a_planar_configuration_and_compressed_ones_do_not() -> None:
+    native, stream = images.radiograph(np.dstack([PICTURE] * 3)), images.jpeg(np.dstack([PICTURE] * 3))
+    del native.PlanarConfiguration, stream.PlanarConfiguration
+    assert refused(native).attributes == ("PlanarConfiguration",)
+    assert np.abs(to_display(stream).astype(int) - PICTURE).max() <= 6
+
+
+@pytest.mark.parametrize("surplus", [bytes(2), bytes(512), 512 * b"\xff", 2 * b" ", bytes(PICTURE.size - 2)])
+def test_native_pixel_data_that_is_filled_up_is_read(surplus: bytes) -> None:
+    image = images.radiograph(PICTURE)
+    image.PixelData += surplus
+    read = read_display(image)
+    assert np.array_equal(read.greys, PICTURE)
+    assert read.mended == {Mended.PADDING}
+
+
+def test_filled_up_words_of_either_byte_order_and_equal_channels_are_read() -> None:
+    little, colour = images.radiograph(SIXTEEN_BITS), images.radiograph(np.dstack([PICTURE] * 3))
+    big = images.big_endian(images.radiograph(SIXTEEN_BITS))
+    for image in (little, big, colour):
+        image.PixelData += bytes(510)
+        assert np.array_equal(to_display(image), PICTURE)
+
+
+WHOLE_WORDS: Final[dict[str, Callable[..., Dataset]]] = {
+    "native": images.radiograph,
+    "rle": images.rle_words,
+    "jpeg-ls": images.jpeg_ls_words,
+    "jpeg lossless": images.jpeg_lossless_words,
+    "jpeg 2000": images.jpeg2000_words,
+}
+
+
+@pytest.mark.parametrize("store", WHOLE_WORDS.values(), ids=WHOLE_WORDS.keys())
+@pytest.mark.parametrize("above", [0xC000, 0x8000, 0x4000])
+def test_bits_above_those_stored_are_not_part_of_the_picture_in_any_lossless_syntax(
+    store: Callable[..., Dataset], above: int
+) -> None:
+    fourteen_bits = np.rint(PICTURE / 255 * 16383).astype(np.uint16)
+    assert np.array_equal(to_display(store(fourteen_bits | np.uint16(above), bits=14)), PICTURE)
+
+
+@pytest.mark.parametrize("store", WHOLE_WORDS.values(), ids=WHOLE_WORDS.keys())
+def test_bits_above_a_signed_value_do_not_change_its_sign(store: Callable[..., Dataset]) -> None:
+    words = ((np.rint(PICTURE / 255 * 4095).astype(np.int16) - 2048) & 0x0FFF).astype(np.uint16) | np.uint16(0x5000)
+    image = store(words, bits=12)
+    image.PixelRepresentation = 1
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+@pytest.mark.parametrize("store", WHOLE_WORDS.values(), ids=WHOLE_WORDS.keys())
+def test_values_at_the_top_of_their_words_are_found_in_any_lossless_syntax(store: Callable[..., Dataset]) -> None:
+    image = store(np.rint(PICTURE / 255 * 4095).astype(np.uint16) << 4 | 0xA, bits=12)
+    image.HighBit = 15
+    assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_values_at_the_top_of_words_that_are_not_coded_whole_are_refused() -> None:
+    image = images.jpeg_ls(np.rint(PICTURE / 255 * 4095).astype(np.uint16), bits=12)
+    image.HighBit = 15
+    refusal = refused(image)
+    assert (refusal.defect, refusal.attributes) == (PixelDefect.DEPTH, ("HighBit",))
+
+
+@pytest.mark.parametrize("error", [0, 2])
+def test_a_jpeg_ls_stream_itself_says_whether_it_is_exact(error: int) -> None:
+    fourteen_bits = np.rint(PICTURE / 255 * 16383).astype(np.uint16) | np.uint16(0xC000)
+    image = images.jpeg_ls_words(fourteen_bits, bits=14, error=error)
+    image.file_meta.TransferSyntaxUID = JPEGLSLossless if error else JPEGLSNearLossless
+    shown = to_display(image)
+    assert (shown == 255).all() if error else np.array_equal(shown, PICTURE)
+
+
+def test_a_lossy_stream_that_overshoots_its_stored_range_is_white_there() -> None:
+    bright = np.maximum(np.rint(PICTURE / 255 * 4095), 100).astype(np.uint16)
+    bright[:50] = 4100
+    exact = bright.copy()
+    exact[:50] = 4095
+    shown = to_display(images.jpeg_ls_words(bright, bits=12, error=2))
+    assert np.abs(shown.astype(int) - to_display(images.radiograph(exact, bits=12))).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda octets: octets[:-2],
+        lambda octets: octets + b"\0\1",
+        lambda octets: octets + bytes(range(1, 9)),
+        lambda octets: 2 * octets,
+        lambda octets: octets + bytes(len(octets)),
+        lambda _: b"\0\0",
+    ],
+)
 def test_native_pixels_of_another_length_are_refused(change: Callable[[bytes], bytes]) -> None:
     image = images.radiograph(PICTURE)
     image.PixelData = change(image.PixelData)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import cv2
@@ -10,8 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pneumonia_model.decoding import PixelDefect
-from pneumonia_model.preprocessing import UnreadablePixels, input_from_display, to_display, to_input
+from pneumonia_model.decoding import Mended, PixelDefect
+from pneumonia_model.preprocessing import (
+    Display,
+    UnreadablePixels,
+    input_from_display,
+    read_display,
+    to_display,
+    to_input,
+)
 from pydicom import Dataset
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
@@ -189,28 +197,172 @@ def test_a_modality_lut_shows_what_pydicom_shows() -> None:
 
 
 @pytest.mark.parametrize(
-    "attributes",
+    ("attributes", "named"),
     [
-        {"WindowCenter": 100, "WindowWidth": 0},
-        {"WindowCenter": 100, "WindowWidth": -50},
-        {"WindowCenter": 100, "WindowWidth": 50, "VOILUTFunction": "CUBIC"},
-        {"RescaleSlope": 0, "RescaleIntercept": 0},
-        {"VOILUTSequence": [Dataset()]},
-        {"ModalityLUTSequence": [Dataset()]},
+        ({"WindowCenter": 100, "WindowWidth": 0}, "WindowWidth"),
+        ({"WindowCenter": 100, "WindowWidth": -50}, "WindowWidth"),
+        ({"WindowCenter": 100, "WindowWidth": 0, "VOILUTFunction": "SIGMOID"}, "WindowWidth"),
+        ({"WindowCenter": 100, "WindowWidth": 50, "VOILUTFunction": "CUBIC"}, "VOILUTFunction"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope"),
+        ({"RescaleSlope": 0, "RescaleIntercept": 0, "WindowCenter": 0, "WindowWidth": 5}, "RescaleSlope"),
+        ({"RescaleSlope": [1, 2], "RescaleIntercept": 0}, "RescaleSlope"),
+        ({"VOILUTSequence": [Dataset()]}, "VOILUTSequence"),
+        ({"ModalityLUTSequence": [Dataset()]}, "ModalityLUTSequence"),
     ],
 )
 def test_display_attributes_that_make_no_sense_are_refused_rather_than_guessed_at(
-    attributes: dict[str, Any],
+    attributes: dict[str, Any], named: str
 ) -> None:
     image = images.radiograph(twelve_bits(PICTURE), bits=12, **attributes)
     with pytest.raises(UnreadablePixels) as refusal:
         to_display(image)
     assert refusal.value.defect is PixelDefect.DISPLAY
+    assert refusal.value.attributes == (named,)
 
 
-def test_an_empty_window_counts_as_none() -> None:
-    image = images.radiograph(PICTURE, WindowCenter=None, WindowWidth=None)
+@pytest.mark.parametrize("keyword", ["WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("written", [b"4,096", b"wide", b"nan"])
+def test_a_number_that_cannot_be_understood_is_refused_by_name(keyword: str, written: bytes) -> None:
+    image = images.radiograph(twelve_bits(PICTURE), bits=12, WindowCenter=2047.5, WindowWidth=4096)
+    with pytest.raises(UnreadablePixels) as refusal:
+        to_display(images.stored_as(image, keyword, written))
+    assert (refusal.value.defect, refusal.value.attributes) == (PixelDefect.DISPLAY, (keyword,))
+
+
+def written(**attributes: bytes) -> Display:
+    """Return what is shown of a film of 12 bits with these attributes."""
+    image = images.radiograph(twelve_bits(PICTURE), bits=12)
+    for keyword, octets in attributes.items():
+        images.stored_as(image, keyword, octets, "CS" if keyword == "VOILUTFunction" else "DS")
+    return read_display(image)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"WindowCenter": b"2047,5 ", "WindowWidth": b"4096,0"},
+        {"WindowCenter": b"2047,5\\100,0", "WindowWidth": b"4096\\50 "},
+        {"WindowCenter": b"1023,75 ", "WindowWidth": b"2048", "RescaleSlope": b"0,5 ", "RescaleIntercept": b"0,0 "},
+        {"WindowCenter": b"4095", "WindowWidth": b"8192", "RescaleSlope": b"2 "},
+        {"WindowCenter": b"4095", "WindowWidth": b"8192", "RescaleSlope": b"2 ", "RescaleIntercept": b""},
+        {"WindowCenter": b"1047.5", "WindowWidth": b"4096", "RescaleIntercept": b"-1000"},
+        {"WindowCenter": b"1047.5", "WindowWidth": b"4096", "RescaleSlope": b"  ", "RescaleIntercept": b"-1000"},
+        {"RescaleIntercept": b"-1000"},
+        {"RescaleSlope": b"0,5 ", "RescaleIntercept": b"0 "},
+    ],
+)
+def test_a_comma_and_a_missing_counterpart_have_one_sense(attributes: dict[str, bytes]) -> None:
+    shown = written(**attributes)
+    assert np.abs(shown.greys.astype(int) - PICTURE).max() <= 1
+    assert shown.mended == {Mended.NUMBERS}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"WindowCenter": b"", "WindowWidth": b""},
+        {"WindowCenter": b"  ", "WindowWidth": b"  "},
+        {"WindowCenter": b"100 ", "WindowWidth": b""},
+        {"RescaleSlope": b"", "RescaleIntercept": b"  "},
+        {"WindowCenter": b"\\2047.5 ", "WindowWidth": b"\\4096"},
+        {"WindowCenter": b"2047.5", "WindowWidth": b"4096", "VOILUTFunction": b"linear"},
+        {"WindowCenter": b"2047.5", "WindowWidth": b"4096", "VOILUTFunction": b"  "},
+        {"WindowCenter": b"2047.5", "WindowWidth": b"4095", "VOILUTFunction": b"Linear_Exact  "},
+        {"WindowCenter": b"2047.5", "WindowWidth": b"4095", "VOILUTFunction": b"LINEAR_EXACT\0"},
+        {"WindowCenter": b"2047.5", "WindowWidth": b"4095", "VOILUTFunction": b"LINEAR EXACT"},
+    ],
+)
+def test_an_empty_value_counts_as_none_and_a_function_is_known_in_any_case(attributes: dict[str, bytes]) -> None:
+    shown = written(**attributes)
+    assert np.abs(shown.greys.astype(int) - PICTURE).max() <= 1
+    assert shown.mended == frozenset()
+
+
+_KEYWORDS: Final = [
+    "BitsAllocated",
+    "BitsStored",
+    "Columns",
+    "HighBit",
+    "ModalityLUTSequence",
+    "NumberOfFrames",
+    "PhotometricInterpretation",
+    "PixelPaddingRangeLimit",
+    "PixelPaddingValue",
+    "PixelRepresentation",
+    "PlanarConfiguration",
+    "PresentationLUTShape",
+    "RescaleIntercept",
+    "RescaleSlope",
+    "Rows",
+    "SamplesPerPixel",
+    "VOILUTFunction",
+    "VOILUTSequence",
+    "WindowCenter",
+    "WindowWidth",
+]
+_VRS: Final = [None, "AT", "CS", "DS", "FD", "FL", "IS", "LO", "OB", "OW", "PN", "SS", "UL", "UN", "US", "ZZ"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    elements=st.lists(
+        st.tuples(
+            st.sampled_from(_KEYWORDS),
+            st.sampled_from(_VRS),
+            st.one_of(st.binary(max_size=12), st.from_regex(rb"[-0-9,.\\ ]{0,9}", fullmatch=True)),
+            st.booleans(),
+        ),
+        max_size=4,
+    )
+)
+def test_no_value_of_any_attribute_makes_it_fail_in_another_way(
+    elements: list[tuple[str, str | None, bytes, bool]],
+) -> None:
+    image = images.radiograph(twelve_bits(PICTURE), bits=12, WindowCenter=2047.5, WindowWidth=4096)
+    for keyword, vr, octets, little in elements:
+        images.stored_as(image, keyword, octets, vr, little=little)
+    with contextlib.suppress(UnreadablePixels):
+        assert to_display(image).shape == PICTURE.shape
+
+
+def test_an_inverse_presentation_is_known_in_any_case() -> None:
+    image = images.stored_as(images.radiograph(255 - PICTURE), "PresentationLUTShape", b"Inverse ", "CS")
     assert np.array_equal(to_display(image), PICTURE)
+
+
+@pytest.mark.parametrize(("vr", "octets"), [("SS", b"\x00\xf8"), ("US", b"\x00\xf8"), (None, b"\x00\xf8")])
+def test_padding_has_the_sign_of_the_stored_values(vr: str | None, octets: bytes) -> None:
+    signed = (twelve_bits(PICTURE).astype(np.int32) - 2048).astype(np.int16)
+    signed[:, :20] = -2048
+    image = images.stored_as(
+        images.radiograph(signed, bits=12, PresentationLUTShape="INVERSE"), "PixelPaddingValue", octets, vr
+    )
+    assert (to_display(image)[:, :20] == 0).all()
+
+
+def test_a_padding_range_without_an_end_is_one_value() -> None:
+    image = images.radiograph(PICTURE, PixelPaddingValue=200)
+    assert np.array_equal(to_display(image), to_display(images.stored_as(image, "PixelPaddingRangeLimit", b"", "US")))
+
+
+def test_what_makes_the_greys_is_named_and_equal_pixels_are_noticed() -> None:
+    twelve = twelve_bits(PICTURE)
+    plain = read_display(images.radiograph(twelve, bits=12))
+    assert (plain.shaped_by, plain.one_value, plain.samples) == ((), False, 1)
+    windowed = read_display(images.radiograph(twelve, bits=12, WindowCenter=9000, WindowWidth=9, RescaleSlope=1))
+    assert windowed.greys.max() == 0
+    assert windowed.shaped_by == ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
+    assert not windowed.one_value
+    flat = read_display(images.radiograph(np.full_like(PICTURE, 77), WindowCenter=9000, WindowWidth=9))
+    assert (flat.shaped_by, flat.one_value) == ((), True)
+    colour = read_display(images.radiograph(np.dstack([PICTURE] * 3)))
+    assert (colour.samples, colour.one_value) == (3, False)
+
+
+def test_what_stands_above_the_stored_bits_does_not_make_equal_pixels_differ() -> None:
+    words = np.full(PICTURE.shape, 77, dtype=np.uint16)
+    words[::2] |= 0xF000
+    assert read_display(images.radiograph(words, bits=12)).one_value
 
 
 def test_a_screen_capture_with_equal_channels_is_shown_as_grey() -> None:

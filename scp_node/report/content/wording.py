@@ -89,7 +89,7 @@ def short_comment(outcome: Outcome) -> str:
 
 def image_sentence(outcome: Outcome, model: ModelIdentity) -> str:
     """Return the outcome of one image in words."""
-    body = _result(outcome, model) if isinstance(outcome, Finding) else f"NOT ANALYSED: {outcome.reason.sentence}."
+    body = _result(outcome, model) if isinstance(outcome, Finding) else f"NOT ANALYSED: {outcome.sentence}."
     return _prefix(model) + body
 
 
@@ -100,7 +100,7 @@ def study_sentence(outcomes: Sequence[Outcome], model: ModelIdentity, remarks: S
 
 def _covered(outcomes: Sequence[Outcome], model: ModelIdentity) -> str:
     missing = [outcome for outcome in outcomes if isinstance(outcome, NotAnalysed)]
-    reasons = "; ".join(dict.fromkeys(outcome.reason.sentence for outcome in missing))
+    reasons = "; ".join(dict.fromkeys(outcome.sentence for outcome in missing))
     leading = leading_finding(outcomes)
     if leading is None:
         return f"{_prefix(model)}NOT ANALYSED: {reasons}."

@@ -80,7 +80,7 @@ def _display(source: SourceImage) -> Dataset:
         PresentationPixelAspectRatio=[1, 1],
     )
     # MONOCHROME1 is not looked at either (PS3.4 Section N.2): without the inversion air would be bright
-    inverted = attributes.text("PhotometricInterpretation") == "MONOCHROME1"
+    inverted = attributes.text("PhotometricInterpretation").strip().upper() == "MONOCHROME1"
     display = dataset(
         ReferencedSeriesSequence=[film],
         DisplayedAreaSelectionSequence=[area],
@@ -92,8 +92,8 @@ def _display(source: SourceImage) -> Dataset:
     )
     if centre and width:
         put(display, "SoftcopyVOILUTSequence", [dataset(WindowCenter=centre, WindowWidth=width)])
-    if slope and intercept:
-        display.update(dataset(RescaleSlope=slope, RescaleIntercept=intercept, RescaleType="US"))
+    if slope or intercept:
+        display.update(dataset(RescaleSlope=slope or "1", RescaleIntercept=intercept or "0", RescaleType="US"))
     return display
 
 

@@ -59,8 +59,10 @@ def valid_sex(value: str) -> str:
 
 
 def decimal_string(value: str) -> str:
-    """Return `value` if it is a DS (PS3.5 Table 6.2-1), else nothing."""
+    """Return `value` if it is a DS (PS3.5 Table 6.2-1), with a point for a decimal comma, else nothing."""
     stripped = value.strip()
+    if not re.fullmatch(r"[+-]?[1-9][0-9]{0,2},[0-9]{3}", stripped):  # that comma might part thousands
+        stripped = stripped.replace(",", ".")
     return (
         stripped
         if len(stripped) <= 16 and re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", stripped)

@@ -77,6 +77,10 @@ class TestKindOfObject:
         assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.7.2") is Reason.MULTI_FRAME
         assert reason(NumberOfFrames=1) is None
 
+    def test_frames_that_are_none_are_left_for_the_pixels_and_unreadable_ones_are_named(self) -> None:
+        assert assess(NumberOfFrames=0) == ()
+        assert assess(NumberOfFrames=-1) == NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="NumberOfFrames")
+
     def test_the_nodes_own_objects_are_never_analysed(self) -> None:
         assert reason(Manufacturer="scp-node open-source project", ManufacturerModelName="scp-node") is (
             Reason.OWN_OBJECT
@@ -255,13 +259,33 @@ class TestPatientAge:
 
 
 class TestPicture:
-    @pytest.mark.parametrize("photometric", ["PALETTE COLOR", "HSV"])
-    def test_a_palette_is_colour(self, photometric: str) -> None:
-        assert reason(PhotometricInterpretation=photometric) is Reason.COLOUR
+    @pytest.mark.parametrize("photometric", ["PALETTE COLOR", "HSV", "ARGB"])
+    def test_a_form_that_is_not_shown_in_grey_is_not_said_to_be_in_colour(self, photometric: str) -> None:
+        assert reason(PhotometricInterpretation=photometric) is Reason.PIXEL_FORM
+
+    @pytest.mark.parametrize("photometric", ["", MISSING, "MONOCHROME3", "DOE JOHN"])
+    def test_a_photometric_interpretation_that_says_nothing_is_an_unreadable_attribute(
+        self, photometric: str | None
+    ) -> None:
+        assert assess(PhotometricInterpretation=photometric) == NotAnalysed(
+            reason=Reason.UNREADABLE_HEADER, detail="PhotometricInterpretation"
+        )
+
+    @pytest.mark.parametrize("photometric", ["Monochrome2", "monochrome1", " MONOCHROME2 "])
+    def test_the_case_of_a_photometric_interpretation_does_not_matter(self, photometric: str) -> None:
+        assert assess(PhotometricInterpretation=photometric) == ()
 
     def test_three_samples_are_left_for_the_pixels_to_decide(self) -> None:
         assert assess(PhotometricInterpretation="RGB", SamplesPerPixel=3) == ()
-        assert reason(PhotometricInterpretation="RGB", SamplesPerPixel=4) is Reason.COLOUR
+
+    @pytest.mark.parametrize(("photometric", "samples"), [("RGB", 4), ("RGB", 1), ("MONOCHROME2", 2)])
+    def test_samples_that_do_not_belong_to_the_photometric_interpretation_are_named(
+        self, photometric: str, samples: int
+    ) -> None:
+        outcome = assess(PhotometricInterpretation=photometric, SamplesPerPixel=samples)
+        assert isinstance(outcome, NotAnalysed)
+        assert outcome.reason is Reason.PIXEL_FORM
+        assert outcome.detail == "SamplesPerPixel"
 
     @pytest.mark.parametrize("rows", [16, 255, 8193, 60000])
     def test_an_image_out_of_bounds_is_not_analysed(self, rows: int) -> None:

@@ -156,6 +156,14 @@ def test_a_study_says_how_much_of_it_the_result_does_not_cover() -> None:
     )
 
 
+@pytest.mark.parametrize("reason", Reason)
+def test_the_attribute_at_fault_is_named_where_the_reason_is_about_attributes(reason: Reason) -> None:
+    outcome = NotAnalysed(reason=reason, detail="WindowWidth")
+    named = {Reason.UNREADABLE_HEADER, Reason.PIXEL_FORM, Reason.DISPLAY_ATTRIBUTES}
+    told = f"{reason.sentence} (WindowWidth)" if reason in named else reason.sentence
+    assert image_sentence(outcome, MODEL) == study_sentence([outcome], MODEL) == f"NOT ANALYSED: {told}."
+
+
 def test_a_study_without_any_score_gives_each_reason_once() -> None:
     assert study_sentence([LATERAL, LATERAL], MODEL) == f"NOT ANALYSED: {Reason.VIEW.sentence}."
 

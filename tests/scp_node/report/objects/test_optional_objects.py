@@ -9,7 +9,7 @@ from typing import Any, Final
 import highdicom
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, config, dcmread
 
 from scp_node.domain import BuiltObject, Finding, Region, ReportedImage
 from scp_node.report import build_key_object, build_presentation_state, build_segmentation, codes
@@ -113,6 +113,23 @@ def test_the_film_keeps_its_polarity_and_window(photometric: str, shape: str) ->
     [window] = made.SoftcopyVOILUTSequence
     assert (window.WindowCenter, window.WindowWidth) == (600, 1600)
     assert "SoftcopyVOILUTSequence" not in read(state(film(WindowCenter=17 * "1", WindowWidth="1")))
+
+
+def test_the_film_keeps_what_is_analysed_though_it_is_not_as_the_standard_says() -> None:
+    with config.disable_value_validation():
+        image = film(PhotometricInterpretation="Monochrome1", WindowCenter="1", WindowWidth="1", RescaleSlope="2")
+    made = read(state(replace(image, header=_with_commas(image.header))))
+    assert made.PresentationLUTShape == "INVERSE"
+    assert (made.RescaleSlope, made.RescaleIntercept) == (2, 0)
+    [window] = made.SoftcopyVOILUTSequence
+    assert (window.WindowCenter, window.WindowWidth) == (7.5, 9)
+
+
+def _with_commas(header: bytes) -> bytes:
+    """Return a header with the window 7,5 and 9,0 in place of 1 and 1 (Explicit VR Little Endian)."""
+    for tag, comma in ((b"\x28\x00\x50\x10", b"7,5 "), (b"\x28\x00\x51\x10", b"9,0 ")):
+        header = header.replace(tag + b"DS\x02\x001 ", tag + b"DS\x04\x00" + comma)
+    return header
 
 
 def test_attention_is_outlined_on_request_only_and_is_named_so() -> None:
