@@ -92,6 +92,10 @@ class PeerSettings(Section):
         "*", description='Calling AE title, exact case; "*" is any.'
     )
     address: Annotated[str, AfterValidator(_network)] = Field(description="IP address or network (CIDR) of the sender.")
+    ends_by_closing: bool = Field(
+        default=False,
+        description="It closes its connections without A-RELEASE: that ends a transfer, and interrupts none.",
+    )
 
 
 class DestinationSettings(Section):

@@ -4,6 +4,7 @@ A peer controls every tag and every byte. So sizes are limited and compared with
 decoder allocates memory, and each transfer syntax has one decoder, whatever else is installed.
 """
 
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -164,7 +165,7 @@ def _decode_checked(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
     if layout.transfer_syntax == uid.JPEGExtended12Bit and layout.bits_allocated == 16:
         return _decode_extended_jpeg(image, layout)
     array, _ = get_decoder(layout.transfer_syntax).as_array(
-        image,
+        _with_samples(image, layout),
         index=0,
         raw=layout.samples == 1,
         decoding_plugin=DECODERS.get(layout.transfer_syntax, ""),
@@ -172,6 +173,15 @@ def _decode_checked(image: Dataset, layout: PixelLayout) -> NDArray[np.generic]:
         correct_unused_bits=False,  # type: ignore[arg-type] # pydicom's annotation lacks Unpack
     )
     return array
+
+
+def _with_samples(image: Dataset, layout: PixelLayout) -> Dataset:
+    """Return the image with Samples per Pixel, which pydicom asks for and some senders leave out."""
+    if image.get("SamplesPerPixel") is not None:
+        return image
+    stated = copy(image)
+    stated.SamplesPerPixel = layout.samples
+    return stated
 
 
 def _words(decoded: NDArray[np.generic], layout: PixelLayout) -> NDArray[np.uint8] | NDArray[np.uint16]:
