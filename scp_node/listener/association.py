@@ -208,8 +208,8 @@ class NodeAssociation(Association):
 
     @property
     def closed_between_messages(self) -> bool:
-        """Whether the peer closed the connection when nothing was on its way, neither a message nor an answer."""
-        return self.dul.ending is Ending.CLOSED and self.cut is None and not self.busy
+        """Whether the peer closed the connection when no message was on its way, and none waited for its answer."""
+        return self.dul.ending is Ending.CLOSED and self.cut is None and not self.dimse.has_unserved
 
     def run_reactor(self) -> None:
         """Serve the association; what cannot be served ends in an A-ABORT."""
