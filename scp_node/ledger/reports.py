@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -33,6 +33,13 @@ from scp_node.ledger.studies import is_interrupted
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_study
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
+
+Takes = Callable[[str, str], bool]  # of a destination's name and the word of a kind
+
+
+def takes_all(_destination: str, _kind: str) -> bool:
+    """Return that every destination takes every kind of companion."""
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +165,12 @@ class Reports:
         built: BuiltReport,
         model: ModelIdentity,
         destinations: Sequence[str],
+        *,
+        takes: Takes = takes_all,
     ) -> bool:
         """Store the bytes of the report and its companions, and open their deliveries: those of the report come first.
 
+        Each destination gets the report, and those companions whose kind it `takes`.
         Returns False and leaves the work open if the claim was lost or the study changed while the report was built.
         """
         with self._transactions.writing() as (connection, now):
@@ -172,7 +182,9 @@ class Reports:
             companion_ids = [_insert_companion(connection, report_id, each) for each in built.companions]
             for name in destinations:
                 _open_delivery(connection, self._policy, report_id, None, name, priority=snapshot.priority, now=now)
-                for companion_id in companion_ids:
+                for companion_id, each in zip(companion_ids, built.companions, strict=True):
+                    if not takes(name, each.kind):
+                        continue
                     later = snapshot.priority + queue.BEHIND_REPORTS
                     _open_delivery(connection, self._policy, report_id, companion_id, name, priority=later, now=now)
             detail = {
@@ -183,6 +195,7 @@ class Reports:
                 "companions": {each.sop_instance_uid: each.kind for each in built.companions},
                 "companion_sha256": {each.sop_instance_uid: _sha256(each.file) for each in built.companions},
                 "destinations": list(destinations),
+                **_left_out(destinations, built.companions, takes),
             }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
         return True
@@ -222,6 +235,14 @@ class Reports:
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(joined.order_by(companion.c.id)).all()
         return [(row.kind, row.sop_instance_uid, row.file) for row in rows]
+
+
+def _left_out(destinations: Sequence[str], companions: Sequence[BuiltObject], takes: Takes) -> dict[str, Any]:
+    """Return the entry of the event that names the kinds of companion not sent to a destination, if there are any."""
+    kinds = sorted({each.kind for each in companions})
+    left_out = {name: [kind for kind in kinds if not takes(name, kind)] for name in destinations}
+    left_out = {name: missing for name, missing in left_out.items() if missing}
+    return {"left_out": left_out} if left_out else {}
 
 
 def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
