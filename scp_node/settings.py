@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -20,6 +20,10 @@ SrSopClass = Literal["1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.8
 COMPREHENSIVE_3D_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.34"  # PS3.4 Table B.5-1
 COMPREHENSIVE_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.33"
 ENHANCED_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.22"
+
+
+ObjectWord = Literal["report", "overlay", "text", "presentation-state", "segmentation", "key-object"]
+EVERY_OBJECT: Final[tuple[ObjectWord, ...]] = get_args(ObjectWord)
 
 
 class SettingsError(ValueError):
@@ -92,6 +96,10 @@ class PeerSettings(Section):
         "*", description='Calling AE title, exact case; "*" is any.'
     )
     address: Annotated[str, AfterValidator(_network)] = Field(description="IP address or network (CIDR) of the sender.")
+    ends_by_closing: bool = Field(
+        default=False,
+        description="It closes its connections without A-RELEASE: that ends a transfer, and interrupts none.",
+    )
 
 
 class DestinationSettings(Section):
@@ -108,6 +116,18 @@ class DestinationSettings(Section):
     find: bool = Field(
         default=False, description="Else look by C-FIND whether it shows what it was sent: where it promises nothing."
     )
+    accepts: list[ObjectWord] = Field(
+        default_factory=lambda: list(EVERY_OBJECT),
+        description="The kinds of object it gets, of those that [report] makes; the report is always one of them.",
+    )
+
+    @model_validator(mode="after")
+    def _gets_a_whole(self) -> Self:
+        if "report" not in self.accepts:
+            raise ValueError('accepts: "report" is missing; every destination gets the report')
+        if "key-object" in self.accepts and "overlay" not in self.accepts:
+            raise ValueError('accepts: "key-object" needs "overlay", since it names the pictures')
+        return self
 
 
 class RoutingSettings(Section):

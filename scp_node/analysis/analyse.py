@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from scp_node.analysis.eligibility import Equipment, assess_header
 from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
+from scp_node.dicom.part10 import repaired_file
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -34,8 +36,8 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
     with undisturbed_reading():
         try:
             with foreign_bytes(as_=DamagedError("not a DICOM file"), passing=OSError):
-                image = dcmread(path)
-                header = image or dcmread(path, stop_before_pixels=True)
+                image = dcmread(_readable(path))
+                header = image or dcmread(_readable(path), stop_before_pixels=True)
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
         except DamagedError as error:
@@ -57,7 +59,7 @@ def picture_file(path: Path) -> Picture | NotAnalysed:
     with undisturbed_reading():
         try:
             with foreign_bytes(as_=DamagedError("not readable again"), passing=(OSError, MemoryError)):
-                return picture(dcmread(path))
+                return picture(dcmread(_readable(path)))
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
         except DamagedError as error:
@@ -93,6 +95,12 @@ def conclude(
         notes=prepared.notes,
         input_stats=prepared.input_stats,
     )
+
+
+def _readable(path: Path) -> Path | BytesIO:
+    """Return the file, or what pydicom reads in its place: see `scp_node.dicom.repairs`."""
+    repaired = repaired_file(memoryview(path.read_bytes()))
+    return path if repaired is None else BytesIO(repaired)
 
 
 def _is_cut(image: Dataset) -> bool:

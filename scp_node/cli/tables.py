@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from scp_node.cli.console import UsageError
-from scp_node.delivery import send_files
-from scp_node.ledger import AuditRow
+from scp_node.delivery import Disposition, classify, remark, send_files
+from scp_node.ledger import AuditDelivery, AuditRow, DeliveryState
 
 
 def print_audit(rows: Iterable[AuditRow], style: str, console: Console) -> None:
@@ -50,7 +50,10 @@ def _print_table(rows: Iterable[AuditRow], console: Console) -> None:
     for name in ("received (UTC)", "accession", "SOP Instance UID", "outcome", "model", "report", "deliveries"):
         table.add_column(name, overflow="fold")
     for row in rows:
-        sent = [f"{each.destination} {each.kind}: {each.state} {each.status or ''}" for each in row.deliveries]
+        sent = [
+            f"{each.destination} {each.kind}: {each.state} {each.status or ''} {_remark(each)}"
+            for each in row.deliveries
+        ]
         table.add_row(
             f"{row.received_at:%Y-%m-%d %H:%M:%S}" if row.received_at else "",
             escape(row.accession or ""),
@@ -61,6 +64,12 @@ def _print_table(rows: Iterable[AuditRow], console: Console) -> None:
             "\n".join(line.strip() for line in sent),
         )
     console.print(table, highlight=False)
+
+
+def _remark(sent: AuditDelivery) -> str:
+    """Return what the destination said of an object that it took."""
+    taken = sent.state in {DeliveryState.DELIVERED, DeliveryState.COMMITTED, DeliveryState.FOUND}
+    return f"({sent.detail})" if taken and sent.detail else ""
 
 
 def _outcome(row: AuditRow) -> str:
@@ -106,9 +115,12 @@ def send_with_progress(paths: Sequence[Path], to: str, called: str, calling: str
             calling_ae=calling,
             on_progress=lambda *_: progress.advance(task),
         )
-    refused = [(path, status) for path, status in results if status != 0]
-    for path, status in refused:
-        reason = "not sent" if status is None else f"status 0x{status:04X}"
-        console.print(f"{path}: {reason}", highlight=False)
+    refused = []
+    for path, status in results:
+        if status is None or classify(status) is not Disposition.DELIVERED:
+            refused.append(path)
+            console.print(f"{path}: {'not sent' if status is None else f'status 0x{status:04X}'}", highlight=False)
+        elif note := remark(status):
+            console.print(f"{path}: sent, {note}", highlight=False)
     console.print(f"{len(results) - len(refused)} of {len(files)} sent to {called} at {to}", highlight=False)
     return 1 if refused else 0

@@ -1,7 +1,7 @@
 """The Storage SCU: reports to destinations, what their answers mean, and whether the reports are really there."""
 
 from scp_node.delivery.commitment import Asked, AskResult, CommitmentScu
-from scp_node.delivery.disposition import Disposition, classify, pause_before
+from scp_node.delivery.disposition import Disposition, classify, pause_before, remark
 from scp_node.delivery.query import FindResult, QueryScu, Wanted
 from scp_node.delivery.scu import SendResult, StorageScu
 from scp_node.delivery.send_files import send_files
@@ -18,5 +18,6 @@ __all__ = [
     "Wanted",
     "classify",
     "pause_before",
+    "remark",
     "send_files",
 ]

@@ -13,7 +13,7 @@ from pynetdicom.dsutils import encode
 
 from scp_node.delivery.association import VERIFICATION, Accepted, RequestedAssociation
 from scp_node.delivery.connection import AssociationError, ConnectionLostError
-from scp_node.delivery.disposition import Disposition, classify
+from scp_node.delivery.disposition import Disposition, classify, remark
 from scp_node.dicom.part10 import decode_head
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
@@ -28,7 +28,7 @@ class SendResult:
     disposition: Disposition
     status: int | None  # of the C-STORE response; None: there was none
     sop_class_uid: str  # in which it was sent; empty: it was not sent
-    detail: str  # for the audit: no text of the peer, nothing of the patient's
+    detail: str  # why it was not delivered, or with which remark: no text of the peer, nothing of the patient's
 
 
 class StorageScu:
@@ -134,7 +134,7 @@ class StorageScu:
             disposition=disposition,
             status=status,
             sop_class_uid=context.abstract_syntax,
-            detail="" if disposition is Disposition.DELIVERED else f"status 0x{status:04X}",
+            detail=remark(status) if disposition is Disposition.DELIVERED else f"status 0x{status:04X}",
         )
 
     def _encoded(self, file: bytes, context: Accepted) -> tuple[bytes, str]:

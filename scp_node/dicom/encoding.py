@@ -15,6 +15,7 @@ from pydicom.datadict import dictionary_VR
 
 MAXIMUM_DEPTH: Final = 64  # sequences within sequences; the deepest known object has 40
 MAXIMUM_ELEMENTS: Final = 200_000  # a radiograph has a few hundred
+FIRST_GROUP: Final = 0x0008  # lower groups belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
 UNDEFINED_LENGTH: Final = 0xFFFF_FFFF
 PIXEL_DATA: Final = (0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010)  # Float, Double Float, Pixel Data
 
@@ -22,6 +23,8 @@ _ITEM: Final = 0xFFFE_E000
 _ITEM_END: Final = 0xFFFE_E00D
 _SEQUENCE_END: Final = 0xFFFE_E0DD
 _SHORT_VR: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
+_LONG_VR: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_NO_VR: Final = bytes(2)
 _FRAGMENTED_VR: Final = frozenset((b"OB", b"OW"))  # PS3.5 A.4
 _SHORT_HEADER: Final = struct.Struct("<HH2sH")
 _LONG_HEADER: Final = struct.Struct("<HH2s2xL")
@@ -52,21 +55,31 @@ class _Frame:
 
 
 @lru_cache(maxsize=4096)
-def _is_known_sequence(tag: int) -> bool:
+def _dictionary_vr(tag: int) -> bytes:
+    """Return the VR that the data dictionary knows, the first of several; b"" for a tag that it does not know."""
     try:
-        return dictionary_VR(tag) == "SQ"
+        return dictionary_VR(tag)[:2].encode()
     except KeyError:
-        return False
+        return b""
 
 
 class Walker:
-    """One pass over the bytes of a dataset in a little-endian transfer syntax."""
+    """One pass over the bytes of a dataset in a little-endian transfer syntax.
 
-    def __init__(self, data: memoryview, *, implicit: bool, maximum_depth: int = MAXIMUM_DEPTH) -> None:
+    A lenient walker reads two oddities of senders, and is strict otherwise. A VR of two NULs in Explicit VR stands for
+    one of the dictionary or for an unknown one. An element of a group below 0008 is in the encoding that its own bytes
+    show: a command set is always in Implicit VR, file meta information in Explicit VR.
+    """
+
+    def __init__(
+        self, data: memoryview, *, implicit: bool, maximum_depth: int = MAXIMUM_DEPTH, lenient: bool = False
+    ) -> None:
         self._data = data
         self._implicit = implicit
         self._maximum_depth = maximum_depth
+        self._lenient = lenient
         self._left = MAXIMUM_ELEMENTS
+        self.missing_vrs: list[tuple[int, bytes]] = []  # offset of each VR of two NULs, and the VR to read there
 
     def elements(self, offset: int = 0) -> Iterator[Element]:
         """Yield the elements of the top level in order; nested elements are checked and skipped.
@@ -93,13 +106,17 @@ class Walker:
             raise DamagedError("too many elements")
         if offset + 8 > limit:
             raise DamagedError("element header is cut off")
+        group, number, vr, length = _SHORT_HEADER.unpack_from(self._data, offset)
+        if self._lenient and group < FIRST_GROUP:
+            implicit = vr not in _SHORT_VR and vr not in _LONG_VR
         if implicit:
             group, number, length = _IMPLICIT_HEADER.unpack_from(self._data, offset)
             return Element((group << 16) | number, b"", offset, offset + 8, length, 0)
-        group, number, vr, length = _SHORT_HEADER.unpack_from(self._data, offset)
         tag = (group << 16) | number
         if vr in _SHORT_VR or group == 0xFFFE:
             return Element(tag, vr, offset, offset + 8, length, 0)
+        if self._lenient and vr == _NO_VR:
+            return self._without_vr(tag, offset, limit)
         if not (vr.isalpha() and vr.isupper()):
             raise DamagedError("element without a value representation")
         if offset + 12 > limit:
@@ -107,6 +124,29 @@ class Walker:
         # PS3.5 section 7.1.2: every VR outside the short list, and every future VR, has 32 bits of length
         length = _LONG_HEADER.unpack_from(self._data, offset)[3]
         return Element(tag, vr, offset, offset + 12, length, 0)
+
+    def _without_vr(self, tag: int, offset: int, limit: int) -> Element:
+        """Return an element whose VR is two NULs: its length has 16 bits, or 32 where only then something follows."""
+        known = _dictionary_vr(tag)
+        length = _SHORT_HEADER.unpack_from(self._data, offset)[3]
+        element = Element(tag, known if known in _SHORT_VR else b"LT", offset, offset + 8, length, 0)
+        if tag in PIXEL_DATA or (length == 0 and not self._begins_element(element.value, limit, after=tag)):
+            if offset + 12 > limit:
+                raise DamagedError("element header is cut off")
+            length = _LONG_HEADER.unpack_from(self._data, offset)[3]
+            long = Element(tag, known if known in _LONG_VR else b"UN", offset, offset + 12, length, 0)
+            if tag in PIXEL_DATA or length == UNDEFINED_LENGTH or self._begins_element(long.value + length, limit):
+                element = long
+        self.missing_vrs.append((offset + 4, element.vr))
+        return element
+
+    def _begins_element(self, offset: int, limit: int, *, after: int = 0) -> bool:
+        """Return whether an element of a tag behind `after` seems to begin at `offset`, or the contents end there."""
+        if offset + 8 > limit:
+            return offset == limit
+        group, number, vr, _ = _SHORT_HEADER.unpack_from(self._data, offset)
+        is_behind = (group << 16) | number > after
+        return is_behind and (group == 0xFFFE or vr == _NO_VR or vr in _SHORT_VR or vr in _LONG_VR)
 
     def _end(self, element: Element, limit: int) -> int:
         if _is_sequence(element):
@@ -196,4 +236,4 @@ class Walker:
 def _is_sequence(element: Element) -> bool:
     if element.vr:
         return element.vr == b"SQ" or (element.vr == b"UN" and element.length == UNDEFINED_LENGTH)
-    return element.length == UNDEFINED_LENGTH or _is_known_sequence(element.tag)
+    return element.length == UNDEFINED_LENGTH or _dictionary_vr(element.tag) == b"SQ"

@@ -7,14 +7,15 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from pydicom.charset import python_encoding
 
-from scp_node.dicom.encoding import PIXEL_DATA, UNDEFINED_LENGTH, DamagedError, Element, Walker
+from scp_node.dicom.encoding import FIRST_GROUP, PIXEL_DATA, UNDEFINED_LENGTH, DamagedError, Element, Walker
+from scp_node.dicom.repairs import NONE, Repairs, end_of_data
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.domain import Priority, ReceivedInstance
 
@@ -60,7 +61,7 @@ _WANTED: Final = frozenset(
         _REQUESTED_PROCEDURE_PRIORITY,
     }
 )
-_FIRST_GROUP: Final = 0x0008  # lower groups belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
+_MOST_GARBAGE: Final = 64  # bytes behind the pixel data that need not be elements; what is cut off there is longer
 _TEXT_LIMIT: Final = 256  # bytes kept of an identifier; LO and SH have at most 64 characters
 _PRIORITIES: Final = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
 
@@ -89,7 +90,8 @@ class Inspected:
     issuer: str
     patient_key: str
     priority: Priority  # from Requested Procedure Priority
-    header_length: int  # offset of the pixel data, or the whole length
+    header_length: int  # offset of the pixel data, or the end of the last element
+    repairs: Repairs = NONE  # what readers must not see
 
 
 def is_uid(value: str) -> bool:
@@ -100,15 +102,22 @@ def is_uid(value: str) -> bool:
 def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
     """Return the values that the node needs from a dataset in a little-endian transfer syntax.
 
+    Oddities that lose nothing are let pass: elements of commands or files, a VR of two NULs, and NULs or a few bytes of
+    garbage behind the end. `repairs` of the result says what readers must not see of them.
+
     Raises:
         DamagedError: it is cut off, not well formed, or lacks a value that its report needs.
     """
-    walker = Walker(dataset, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
+    walker = _walker(dataset, transfer_syntax)
     found: dict[int, Element] = {}
+    foreign: list[tuple[int, int]] = []
     pixels: Element | None = None
-    for element in walker.elements():
-        if element.tag >> 16 < _FIRST_GROUP:
-            raise DamagedError("element of a command or file in the dataset")
+    end = 0
+    for element in _complete_elements(walker, dataset):
+        end = element.end
+        if element.tag >> 16 < FIRST_GROUP:
+            foreign.append((element.start, element.end))
+            continue
         is_pixels = element.tag in PIXEL_DATA
         if element.tag in found or (is_pixels and pixels):
             raise DamagedError("element occurs twice")  # readers would differ in the one they use
@@ -119,6 +128,7 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
     values = _Values(dataset, found)
     if pixels:
         _check_pixels(values, walker, pixels, is_native=transfer_syntax in NATIVE)
+    repairs = Repairs(end=end, left_out=tuple(foreign), vrs=tuple(walker.missing_vrs))
     return Inspected(
         sop_class_uid=values.uid(_SOP_CLASS_UID, "SOP Class UID"),
         sop_instance_uid=values.uid(_SOP_INSTANCE_UID, "SOP Instance UID"),
@@ -134,7 +144,8 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
             birth_date=values.text(_BIRTH_DATE),
         ),
         priority=_PRIORITIES.get(values.text(_REQUESTED_PROCEDURE_PRIORITY), Priority.ROUTINE),
-        header_length=pixels.start if pixels else len(dataset),
+        header_length=pixels.start if pixels else end,
+        repairs=repairs if repairs.change(dataset) else NONE,
     )
 
 
@@ -156,7 +167,7 @@ def folded_name(name: str) -> str:
 
 def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
     """Return the Study Instance UID of a dataset that may be cut off; "" if `beginning` does not hold it."""
-    walker = Walker(beginning, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN)
+    walker = _walker(beginning, transfer_syntax)
     with contextlib.suppress(DamagedError):  # the end of the bytes that came
         for element in walker.elements():
             if element.tag == _STUDY_INSTANCE_UID:
@@ -184,10 +195,36 @@ def describe(
         sha256=hashlib.sha256(dataset).hexdigest(),
         size=len(dataset),
         spool_path=spool_path,
-        header=bytes(dataset[: inspected.header_length]),
+        header=bytes(inspected.repairs.applied(dataset[: inspected.header_length])),
         priority=origin.priority,
         received_at=received_at,
     )
+
+
+def _walker(dataset: memoryview, transfer_syntax: str) -> Walker:
+    return Walker(dataset, implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN, lenient=True)
+
+
+def _complete_elements(walker: Walker, dataset: memoryview) -> Iterator[Element]:
+    """Yield the elements until nothing but padding is left: NULs, or a few bytes behind the pixel data.
+
+    Raises:
+        DamagedError: what is left is more than that.
+    """
+    padding = end_of_data(dataset)
+    elements = walker.elements()
+    end, has_pixels = 0, False
+    while end < padding:
+        try:
+            element = next(elements)
+        except DamagedError:
+            if has_pixels and len(dataset) - end <= _MOST_GARBAGE:
+                return
+            raise
+        yield element
+        end, has_pixels = element.end, has_pixels or element.tag in PIXEL_DATA
+    if len(dataset) - end == 1 and not has_pixels:
+        raise DamagedError("element header is cut off")  # that of an overlay begins with a NUL
 
 
 class _Values:
@@ -214,18 +251,20 @@ class _Values:
         text = (self.raw(tag, limit) or b"").decode(self._codec(), "replace")
         return "".join(character for character in text if character.isprintable()).strip()
 
-    def number(self, tag: int, name: str) -> int:
+    def number(self, tag: int) -> int | None:
+        """Return a US; None where it is missing or malformed."""
         value = self.raw(tag)
-        if value is None or len(value) != 2:  # US
-            raise DamagedError(f"{name} is missing or malformed")
-        return int.from_bytes(value, "little")
+        return int.from_bytes(value, "little") if value is not None and len(value) == 2 else None
 
-    def frames(self) -> int:
+    def samples(self) -> int | None:
+        """Return Samples per Pixel, 1 where it is missing: grayscale is all that has been without it."""
+        return 1 if self.raw(_SAMPLES_PER_PIXEL) is None else self.number(_SAMPLES_PER_PIXEL)
+
+    def frames(self) -> int | None:
+        """Return Number of Frames, 1 where it is missing; None where it is malformed."""
         if not (text := self.text(_NUMBER_OF_FRAMES)):
             return 1
-        if not re.fullmatch(r"\+?[0-9]{1,12}", text):  # IS
-            raise DamagedError("Number of Frames is malformed")
-        return int(text)
+        return int(text) if re.fullmatch(r"\+?[0-9]{1,12}", text) else None  # IS
 
     def _codec(self) -> str:
         terms = (self.raw(_SPECIFIC_CHARACTER_SET) or b"").decode("ascii", "replace").split("\\")
@@ -234,19 +273,20 @@ class _Values:
 
 
 def _check_pixels(values: _Values, walker: Walker, pixels: Element, *, is_native: bool) -> None:
-    samples = values.number(_SAMPLES_PER_PIXEL, "Samples per Pixel")
-    if values.text(_PHOTOMETRIC_INTERPRETATION) == "YBR_FULL_422":
-        samples = 2  # PS3.3 section C.7.6.3.1.2: two pixels share the two colour samples
-    needed_bits = (
-        values.number(_ROWS, "Rows")
-        * values.number(_COLUMNS, "Columns")
-        * samples
-        * values.number(_BITS_ALLOCATED, "Bits Allocated")
-        * values.frames()
-    )
     if is_native != (pixels.length != UNDEFINED_LENGTH):
         raise DamagedError("pixel data does not have the form of its transfer syntax")
-    if is_native and pixels.length < math.ceil(needed_bits / 8):
+    if is_native and pixels.length < _needed_bytes(values):
         raise DamagedError("pixel data is shorter than the image")
     if not is_native and sum(1 for length in walker.fragments(pixels) if length) < 1:
         raise DamagedError("pixel data is empty")
+
+
+def _needed_bytes(values: _Values) -> int:
+    """Return the length of the image uncompressed; 0 where an attribute is missing or wrong, as its outcome says."""
+    samples = values.samples()
+    if values.text(_PHOTOMETRIC_INTERPRETATION) == "YBR_FULL_422":
+        samples = 2  # PS3.3 section C.7.6.3.1.2: two pixels share the two colour samples
+    bits = 1
+    for factor in (*map(values.number, (_ROWS, _COLUMNS, _BITS_ALLOCATED)), samples, values.frames()):
+        bits *= factor or 0
+    return math.ceil(bits / 8)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from scp_node.dicom.encoding import DamagedError, Element, Walker
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from scp_node.dicom.inspection import Inspected, Origin
+from scp_node.dicom.inspection import Inspected, Origin, inspect
 from scp_node.domain import Priority
 
 PREAMBLE: Final = bytes(128) + b"DICM"
@@ -92,6 +92,20 @@ def decode_head(file: memoryview) -> FileHead:
         peer=urlsplit(values.get(_SOURCE_PRESENTATION_ADDRESS, "")).hostname or "",
         offset=offset,
     )
+
+
+def repaired_file(file: memoryview) -> bytes | None:
+    """Return a file as libraries read its dataset right; None where they do so as it is.
+
+    None also of a file that the node would not have taken.
+    """
+    try:
+        head = decode_head(file)
+        dataset = file[head.offset :]
+        repairs = inspect(dataset, head.transfer_syntax).repairs
+    except DamagedError:
+        return None
+    return b"".join((file[: head.offset], repairs.applied(dataset))) if repairs.change(dataset) else None
 
 
 def _address(host: str) -> str:

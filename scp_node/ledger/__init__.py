@@ -8,7 +8,8 @@ from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_up_to_date, upgrade
-from scp_node.ledger.deliveries import DeliveryTask, DestinationState
+from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
+from scp_node.ledger.dispatch import Takes, takes_all
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.queue import Claim, Suspects, WorkState
@@ -20,6 +21,7 @@ from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 
 __all__ = [
+    "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
     "AuditDelivery",
@@ -50,6 +52,7 @@ __all__ = [
     "StudyPending",
     "StudySnapshot",
     "Suspects",
+    "Takes",
     "UnregistrableFile",
     "Verification",
     "WorkState",
@@ -57,5 +60,6 @@ __all__ = [
     "check_revision",
     "create_ledger_engine",
     "is_up_to_date",
+    "takes_all",
     "upgrade",
 ]

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, func, select, update
+from sqlalchemy import Connection, Row, Select, case, func, select, update
 
 from scp_node.domain import CLASS_NOT_SUPPORTED, DUPLICATE_TRANSACTION_UID, LARGEST_REQUEST, CommitmentReport, Reference
 from scp_node.ledger import queue
@@ -23,6 +23,8 @@ from scp_node.ledger.queue_kinds import commit_queue, deliver_queue, in_queue
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery
 from scp_node.ledger.transactions import Policy, Transactions
+
+_NOT_COMMITTED: Final = "not committed: "  # how the detail of a delivery begins that the destination denied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,16 +169,16 @@ class Commitments:
         asked, sent = commit_queue(row.destination), deliver_queue(row.destination)
         tries = queue.attempts(connection, queue=asked, dedup=str(row.id))
         queue.close_unclaimed(connection, queue=asked, dedup=str(row.id), error=reason, at=now)
-        if not reopen_delivery(connection, row.id, detail=f"not committed: {reason}", now=now, was="delivered"):
+        if not reopen_delivery(connection, row.id, detail=f"{_NOT_COMMITTED}{reason}", now=now, was="delivered"):
             return None
         _record(connection, now, "not-committed", row, reason=reason, tries=tries)
         if tries < self._policy.commit_attempts:
             this = in_queue(sent) & (work.c.ref_id == row.id)
             queue.wake(connection, this, at=now)
             return _outcome(row, "waiting", reason)
-        queue.mark_done_as_dead(connection, queue=sent, dedup=str(row.id), error=f"not committed: {reason}", at=now)
+        queue.mark_done_as_dead(connection, queue=sent, dedup=str(row.id), error=f"{_NOT_COMMITTED}{reason}", at=now)
         _update(connection, row.id, state="dead")
-        _record(connection, now, "delivery-dead", row, status=None, detail=f"not committed: {reason}")
+        _record(connection, now, "delivery-dead", row, status=None, detail=f"{_NOT_COMMITTED}{reason}")
         return _outcome(row, "dead", reason)
 
 
@@ -194,7 +196,8 @@ def reopen_delivery(
 def _confirm(connection: Connection, row: Row[Any], now: datetime, *, state: str) -> CommitmentOutcome | None:
     queue.close_unclaimed(connection, queue=commit_queue(row.destination), dedup=str(row.id), at=now)
     confirmed = update(delivery).where(delivery.c.id == row.id, delivery.c.state == "delivered")
-    if connection.execute(confirmed.values(state=state, committed_at=now, detail="")).rowcount == 0:
+    remark = case((delivery.c.detail.startswith(_NOT_COMMITTED), ""), else_=delivery.c.detail)  # stays, a doubt goes
+    if connection.execute(confirmed.values(state=state, committed_at=now, detail=remark)).rowcount == 0:
         return None
     known = {"transaction_uid": row.transaction_uid} if state == "committed" else {}
     _record(connection, now, state, row, **known)
@@ -207,7 +210,7 @@ def _stay_delivered(
     """Leave the object delivered: to send it again would not change the answer."""
     if not ask_again:
         queue.close_unclaimed(connection, queue=commit_queue(row.destination), dedup=str(row.id), error=reason, at=now)
-    _update(connection, row.id, transaction_uid=None, detail=f"not committed: {reason}")
+    _update(connection, row.id, transaction_uid=None, detail=f"{_NOT_COMMITTED}{reason}")
     _record(connection, now, "not-committed", row, reason=reason, transaction_uid=row.transaction_uid)
     return _outcome(row, "delivered", reason)
 

@@ -18,6 +18,7 @@ from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery, status_text
 from scp_node.ledger.transactions import Policy, Transactions
 
+REPORT_KIND: Final = "report"  # in place of the word of a companion
 _CHUNK: Final = 500  # rows in one transaction
 
 
@@ -29,6 +30,7 @@ class DeliveryTask:
     delivery_id: int
     destination: str
     study_uid: str
+    kind: str  # "report", or the word of its companion
     sop_instance_uid: str  # of the object to send
     file: bytes
     opened_at: datetime  # start of the first try
@@ -62,13 +64,17 @@ class Deliveries:
             claims = queue.claim(connection, waiting, owner=owner, limit=1, lease=self._policy.lease, at=now)
             if not claims:
                 return None
-            wanted = _described().add_columns(func.coalesce(companion.c.file, report.c.file).label("file"))
+            wanted = _described().add_columns(
+                func.coalesce(companion.c.file, report.c.file).label("file"),
+                func.coalesce(companion.c.kind, REPORT_KIND).label("kind"),
+            )
             row = connection.execute(wanted.where(delivery.c.id == claims[0].ref_id)).one()
         return DeliveryTask(
             claim=claims[0],
             delivery_id=row.id,
             destination=name,
             study_uid=row.study_uid,
+            kind=row.kind,
             sop_instance_uid=row.sop_instance_uid,
             file=row.file,
             opened_at=row.created_at,
@@ -76,11 +82,18 @@ class Deliveries:
         )
 
     def delivered(
-        self, task: DeliveryTask, *, status: int, sop_class_uid: str, check_after: timedelta | None = None
+        self,
+        task: DeliveryTask,
+        *,
+        status: int,
+        sop_class_uid: str,
+        remark: str = "",
+        check_after: timedelta | None = None,
     ) -> bool:
         """Note that the destination took the object; return False if the claim was lost, since another sender notes it.
 
-        After `check_after`, if given, the destination is asked whether it has the object; see `Commitments`.
+        `remark` is what the destination said beside success. After `check_after`, if given, it is asked whether it has
+        the object; see `Commitments`.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -91,11 +104,11 @@ class Deliveries:
                 now,
                 state="delivered",
                 dimse_status=status,
-                detail="",
+                detail=remark,
                 sop_class_uid=sop_class_uid,
                 delivered_at=now,
             )
-            _record(connection, now, "delivered", task, status=status)
+            _record(connection, now, "delivered", task, status=status, detail=remark)
             if check_after is not None:
                 self._open_commitment(connection, task, now + check_after, now)
         return True

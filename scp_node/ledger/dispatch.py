@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, delete, select
@@ -13,23 +13,38 @@ from scp_node.ledger.database.schema import companion, delivery
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.ledger.transactions import Policy, insert_row
 
+Takes = Callable[[str, str], bool]  # of a destination's name and the word of a kind
+
+
+def takes_all(_destination: str, _kind: str) -> bool:
+    """Return that every destination takes every kind of companion."""
+    return True
+
 
 def dispatch(
-    connection: Connection, policy: Policy, report_id: int, destinations: Sequence[str], *, priority: int, now: datetime
+    connection: Connection,
+    policy: Policy,
+    report_id: int,
+    destinations: Sequence[str],
+    *,
+    takes: Takes,
+    priority: int,
+    now: datetime,
 ) -> None:
-    """Open the deliveries of a report and its companions: those of the report come first.
+    """Open the deliveries of a report and of the companions that a destination takes: those of the report come first.
 
     A report that no destination is to get has one that says so, for a person to see.
     """
     opening = _Opening(connection, policy, report_id, now)
     if not destinations:
         opening.insert(None, "", DeliveryState.UNDELIVERABLE)
-    companions = select(companion.c.id).where(companion.c.report_id == report_id).order_by(companion.c.id)
-    companion_ids = connection.scalars(companions).all()
+    of_report = select(companion.c.id, companion.c.kind).where(companion.c.report_id == report_id)
+    companions = connection.execute(of_report.order_by(companion.c.id)).all()
     for name in destinations:
         opening.open(None, name, priority)
-        for companion_id in companion_ids:
-            opening.open(companion_id, name, priority + queue.BEHIND_REPORTS)
+        for row in companions:
+            if takes(name, row.kind):
+                opening.open(row.id, name, priority + queue.BEHIND_REPORTS)
 
 
 def is_undeliverable(connection: Connection, report_id: int) -> bool:

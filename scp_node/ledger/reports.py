@@ -13,7 +13,7 @@ from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.database.schema import companion, report, report_result, study_patient
-from scp_node.ledger.dispatch import dispatch, is_undeliverable, withdraw
+from scp_node.ledger.dispatch import Takes, dispatch, is_undeliverable, takes_all, withdraw
 from scp_node.ledger.queue_kinds import REPORT
 from scp_node.ledger.snapshots import (
     NothingToReport,
@@ -81,7 +81,13 @@ class Reports:
                 open_report(connection, self._policy, task.study_patient_id, now)
 
     def complete_unchanged(
-        self, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity, destinations: Sequence[str]
+        self,
+        task: ReportTask,
+        snapshot: StudySnapshot,
+        model: ModelIdentity,
+        destinations: Sequence[str],
+        *,
+        takes: Takes = takes_all,
     ) -> None:
         """Close the work: the existing report already says all this. Newer results that say the same are linked to it.
 
@@ -96,7 +102,7 @@ class Reports:
                 of_previous = report_result.c.report_id == snapshot.previous_id
                 linked = set(connection.scalars(select(report_result.c.result_id).where(of_previous)))
                 _link(connection, snapshot.previous_id, [each for each in snapshot.result_ids if each not in linked])
-                self._route_again(connection, task, snapshot, destinations, now)
+                self._route_again(connection, task, snapshot, destinations, takes=takes, now=now)
 
     def save(
         self,
@@ -105,10 +111,13 @@ class Reports:
         built: BuiltReport,
         model: ModelIdentity,
         destinations: Sequence[str],
+        *,
+        takes: Takes = takes_all,
     ) -> bool:
         """Store the bytes of the report and its companions, and open their deliveries: those of the report come first.
 
-        Returns False and leaves the work open if the claim was lost or the study changed while the report was built.
+        Each destination gets the report, and those companions whose kind it `takes`. Returns False and leaves the work
+        open if the claim was lost or the study changed while the report was built.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -120,7 +129,8 @@ class Reports:
             _link(connection, report_id, snapshot.result_ids)
             for each in built.companions:
                 _insert_companion(connection, report_id, each)
-            dispatch(connection, self._policy, report_id, destinations, priority=snapshot.priority, now=now)
+            priority = snapshot.priority
+            dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
             detail = {
                 "input_sha256": [row.sha256 for row in rows],
                 "bundle_digest": model.digest,
@@ -129,6 +139,7 @@ class Reports:
                 "companions": {each.sop_instance_uid: each.kind for each in built.companions},
                 "companion_sha256": {each.sop_instance_uid: _sha256(each.file) for each in built.companions},
                 "destinations": list(destinations),
+                **_left_out(destinations, built.companions, takes),
             }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
         return True
@@ -148,6 +159,8 @@ class Reports:
         task: ReportTask,
         snapshot: StudySnapshot,
         destinations: Sequence[str],
+        *,
+        takes: Takes,
         now: datetime,
     ) -> None:
         """Open the deliveries of an undeliverable report that has destinations now."""
@@ -155,7 +168,8 @@ class Reports:
         if not destinations or report_id is None or not is_undeliverable(connection, report_id):
             return
         withdraw(connection, report_id)
-        dispatch(connection, self._policy, report_id, destinations, priority=snapshot.priority, now=now)
+        priority = snapshot.priority
+        dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
         detail = {**of_report_file(connection, report_id), "destinations": list(destinations)}
         record_event(connection, now, "routed-again", study_uid=task.study_uid, detail=detail)
 
@@ -194,6 +208,14 @@ def _columns(task: ReportTask, snapshot: StudySnapshot, built: BuiltReport) -> d
         "file": built.file,
         "sha256": _sha256(built.file),
     }
+
+
+def _left_out(destinations: Sequence[str], companions: Sequence[BuiltObject], takes: Takes) -> dict[str, Any]:
+    """Return the entry of the event that names the kinds of companion not sent to a destination, if there are any."""
+    kinds = sorted({each.kind for each in companions})
+    left_out = {name: [kind for kind in kinds if not takes(name, kind)] for name in destinations}
+    left_out = {name: missing for name, missing in left_out.items() if missing}
+    return {"left_out": left_out} if left_out else {}
 
 
 def _link(connection: Connection, report_id: int, result_ids: Sequence[int]) -> None:

@@ -24,6 +24,7 @@ from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import DimseServiceType
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
@@ -32,7 +33,7 @@ from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE
 from scp_node.listener.policy import Rejection, plain_address
 from scp_node.listener.transfers import Cut, Transfers
-from scp_node.listener.upper_layer import NodeDUL, NodeSocket
+from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
 
 LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
@@ -44,8 +45,16 @@ _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     AssociationSocket: ("_shutdown_socket", "ready", "recv"),
     DIMSEMessage: ("decode_msg", "message_to_primitive"),
     DIMSEServiceProvider: ("get_msg", "receive_primitive"),
-    DULServiceProvider: ("_is_transport_event", "_process_recv_primitive", "kill_dul", "run_reactor", "send_pdu"),
+    DULServiceProvider: (
+        "_decode_pdu",
+        "_is_transport_event",
+        "_process_recv_primitive",
+        "kill_dul",
+        "run_reactor",
+        "send_pdu",
+    ),
     RequestHandler: ("_create_association",),
+    StateMachine: ("do_action",),
     Timer: ("expired", "remaining", "start", "stop"),
 }
 
@@ -112,7 +121,10 @@ class NodeServer(AssociationServer):
 
     def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 - as in the base class
         """Return whether there are threads left for another connection."""
-        return len(self.active_associations) < self.ae.maximum_associations
+        if len(self.active_associations) < self.ae.maximum_associations:
+            return True
+        log.warning("connection refused reason='too many connections'")
+        return False
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
         """Log what went wrong with a new connection; the server goes on."""
@@ -166,13 +178,18 @@ class NodeAssociation(Association):
 
     @property
     def calling_ae(self) -> str:
-        """The AE title of the requestor; empty before its request has come."""
-        return self.requestor.primitive.calling_ae_title if self.requestor.primitive else ""
+        """The AE title of the requestor, which may be malformed; empty before its request has come."""
+        return self.dul.stated.calling_ae if self.dul.stated else ""
 
     @property
     def called_ae(self) -> str:
         """The AE title that the requestor asked for; empty before its request has come."""
-        return self.requestor.primitive.called_ae_title if self.requestor.primitive else ""
+        return self.dul.stated.called_ae if self.dul.stated else ""
+
+    @property
+    def protocol_version(self) -> int:
+        """The versions that the requestor offers, one bit each; 0 before its request has come."""
+        return self.dul.stated.protocol_version if self.dul.stated else 0
 
     @property
     def busy(self) -> bool:
@@ -189,13 +206,25 @@ class NodeAssociation(Association):
         """Whether it was released, or ended by the node between two messages because nothing came for long."""
         return self.is_released or (self.dul.was_idle and not self.busy)
 
+    @property
+    def closed_between_messages(self) -> bool:
+        """Whether the peer closed the connection when no message was on its way, and none waited for its answer."""
+        return self.dul.ending is Ending.CLOSED and self.cut is None and not self.dimse.has_unserved
+
     def run_reactor(self) -> None:
         """Serve the association; what cannot be served ends in an A-ABORT."""
         try:
             attempt(self._run_or_abort, "association failed")
         finally:
+            self._log_end()
             if self.transfers is not None:
                 self.node_server.services.ended(self)
+
+    def _log_end(self) -> None:
+        if self.dul.was_idle:
+            log.info("association ended, idle for long %s", self.dul.who())
+        elif self.admitted and (ending := self.dul.ending):
+            log.info("association ended without release %s how=%s", self.dul.who(), ending.name.lower())
 
     def _run_or_abort(self) -> None:
         with ExitStack() as stack:
@@ -211,7 +240,8 @@ class NodeAssociation(Association):
         try:
             context = self._accepted_cx.get(context_id)
             if context is None or not self.node_server.services.serve(self, msg, context):
-                log.warning("association aborted reason='request cannot be served' request=%s", type(msg).__name__)
+                reason = f"request cannot be served: {type(msg).__name__}"
+                log.warning("association aborted %s reason=%r", self.dul.who(), reason)
                 self.abort()
         finally:
             self.dimse.msg_queue.task_done()

@@ -16,6 +16,7 @@ from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATI
 from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded, utc_now
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
 from scp_node.listener.contexts import accepted_contexts
+from scp_node.listener.library_log import repeat_warnings
 from scp_node.listener.services import NodeServices
 from scp_node.settings import Settings
 from scp_node.spool import Spool
@@ -135,8 +136,11 @@ def _abort(association: NodeAssociation) -> threading.Thread:
 
 
 def _configure_libraries() -> None:
-    """Keep the libraries from writing a peer's text to the log: the node checks values itself, and logs for itself."""
+    """Keep the libraries from writing a peer's text to the log: the node checks values itself, and logs for itself.
+
+    What pynetdicom warns of, and the node does not say, is in the log with its place: see `library_log`.
+    """
     pynetdicom_config.LOG_HANDLER_LEVEL = "none"
     pynetdicom_config.VALIDATORS["UI"] = lambda _: (True, "")  # a malformed UID is answered 0x0117, not with an abort
-    logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    repeat_warnings()
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE

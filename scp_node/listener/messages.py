@@ -85,6 +85,11 @@ class NodeDIMSE(DIMSEServiceProvider):
         """Whether a message is on its way in or not yet answered."""
         return self.message is not None or self.msg_queue.unfinished_tasks > 0
 
+    @property
+    def has_unserved(self) -> bool:
+        """Whether a whole request waits: when the connection is over, pynetdicom queues an empty one."""
+        return any(request is not None for _, request in list(self.msg_queue.queue))
+
     def receive_primitive(self, primitive: P_DATA) -> None:
         """Add a part to the current message, and queue the message once it is complete.
 

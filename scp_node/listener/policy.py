@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from scp_node.listener.request import is_ae_title
 from scp_node.settings import DestinationSettings, PeerSettings, is_loopback
 
 ANY_AE_TITLE: Final = "*"
@@ -15,7 +16,10 @@ ANY_AE_TITLE: Final = "*"
 _PERMANENT: Final = 1
 _TRANSIENT: Final = 2
 _SERVICE_USER: Final = 1
+_ACSE: Final = 2
 _PRESENTATION: Final = 3
+
+_VERSION_1: Final = 0x0001  # PS3.8 section 9.3.2: only this bit is tested
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -31,6 +35,8 @@ class Rejection:
     reason: str
 
 
+VERSION_NOT_SUPPORTED: Final = Rejection(_PERMANENT, _ACSE, 2, "protocol version is not 1")
+CALLING_AE_BLANK_OR_MALFORMED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title is blank or malformed")
 CALLING_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title or address is not a peer")
 CALLED_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 7, "called AE title is not ours")
 TEMPORARY_CONGESTION: Final = Rejection(_TRANSIENT, _PRESENTATION, 1, "no space to store, or stopping")
@@ -41,14 +47,23 @@ class Peers:
     """The peers that may send: AE title in exact case, and address."""
 
     def __init__(self, peers: Sequence[PeerSettings]) -> None:
-        self._allowed: list[tuple[str, _Network]] = [
-            (peer.ae_title, ipaddress.ip_network(peer.address, strict=False)) for peer in peers
+        self._allowed: list[tuple[PeerSettings, _Network]] = [
+            (peer, ipaddress.ip_network(peer.address, strict=False)) for peer in peers
         ]
 
     def include(self, calling_ae: str, peer: str) -> bool:
         """Return whether `calling_ae` may send from the address `peer`."""
+        return any(self._entries(calling_ae, peer))
+
+    def end_by_closing(self, calling_ae: str, peer: str) -> bool:
+        """Return whether `calling_ae` at the address `peer` ends its transfers without A-RELEASE, by an entry of it."""
+        return any(entry.ends_by_closing for entry in self._entries(calling_ae, peer))
+
+    def _entries(self, calling_ae: str, peer: str) -> Iterator[PeerSettings]:
         address = _address(peer)
-        return any(title in (ANY_AE_TITLE, calling_ae) and address in network for title, network in self._allowed)
+        for entry, network in self._allowed:
+            if entry.ae_title in (ANY_AE_TITLE, calling_ae) and address in network:
+                yield entry
 
 
 class Sources:
@@ -84,6 +99,7 @@ class AssociationRequest:
     calling_ae: str
     called_ae: str
     peer: str  # address of the requestor
+    protocol_version: int = 1  # one bit for each version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +128,12 @@ def rejection_of(
         can_store: there is space for images, and the node is not stopping.
         associations: how many were admitted and are not over.
     """
+    if not request.protocol_version & _VERSION_1:
+        return VERSION_NOT_SUPPORTED
     if request.called_ae != rules.ae_title:
         return CALLED_AE_NOT_RECOGNISED
+    if not is_ae_title(request.calling_ae):
+        return CALLING_AE_BLANK_OR_MALFORMED
     # by C-ECHO; a C-STORE gets 0x0124
     is_health_check = request.calling_ae == request.called_ae and is_loopback(request.peer)
     if not (rules.peers.include(request.calling_ae, request.peer) or is_health_check or is_destination):

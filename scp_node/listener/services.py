@@ -74,7 +74,10 @@ class NodeServices:
         """Return why the association is rejected; None once it is admitted."""
         server = association.node_server
         request = AssociationRequest(
-            calling_ae=association.calling_ae, called_ae=association.called_ae, peer=association.peer
+            calling_ae=association.calling_ae,
+            called_ae=association.called_ae,
+            peer=association.peer,
+            protocol_version=association.protocol_version,
         )
         association.destinations = self._sources.names(request.calling_ae, request.peer)
         with self._admission:  # one at a time: the limit is exact
@@ -118,10 +121,11 @@ class NodeServices:
         if (transfers := association.transfers) is None:
             return
         now = time.monotonic()
-        if association.ended_orderly:
+        sender = association.calling_ae, association.peer
+        if association.ended_orderly or (association.closed_between_messages and self._peers.end_by_closing(*sender)):
             self._report_end(association, Part(transfers.take_all()))
             return
-        may_store = self._peers.include(association.calling_ae, association.peer)
+        may_store = self._peers.include(*sender)
         for part in transfers.interrupted(association.cut if may_store else None, now):
             self._report_end(association, part)
 

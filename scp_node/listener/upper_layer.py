@@ -5,7 +5,7 @@ What differs, and why:
 * a PDU has an absolute deadline and a largest length: a silent peer holds nothing for long, a loud one no memory;
 * threads wait for events instead of looking around a thousand times a second, with `poll` instead of `select`;
 * timers follow the monotonic clock;
-* whatever a peer sends, the worst that follows is an A-ABORT.
+* whatever a peer sends, the worst that follows is an A-ABORT, and the log says why.
 """
 
 from __future__ import annotations
@@ -17,21 +17,31 @@ import select
 import socket
 import threading
 import time
+from enum import Enum, auto
 from typing import Final, TypeVar
 
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.fsm import TRANSITION_TABLE, StateMachine
+from pynetdicom.pdu import A_ABORT_RQ, _PDUType
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
+from scp_node.listener.policy import plain_address
+from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
+from scp_node.listener.text import escaped
 
 LARGEST_PDU: Final = 1 << 20  # bytes; more than any maximum that the settings allow
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
 
+_HEADER_BYTES: Final = 6  # of a PDU: type and length
+_REQUEST_AWAITED: Final = "Sta2"
+_NODE_ABORTS: Final = "Evt15"
+_TOO_LATE: Final = "Evt18"
+_BAD_PDU: Final = "Evt19"
 _WAITING_STATES: Final = frozenset({"Sta2", "Sta3", "Sta6", "Sta8"})  # PS3.8 section 9.2: an open connection
 
 _Item = TypeVar("_Item")
@@ -63,8 +73,19 @@ class MonotonicTimer(Timer):
         return self.timeout - (end - self._start_time)
 
 
+class Ending(Enum):
+    """How the peer, or the line, ended an open association without a release."""
+
+    ABORTED = auto()  # the peer sent an A-ABORT
+    CLOSED = auto()  # the peer closed the connection between two PDUs
+    BROKEN = auto()  # the connection ended within a PDU, or the peer broke the protocol
+
+
 class NodeSocket(AssociationSocket):
     """A socket whose reads have an absolute deadline and a largest size."""
+
+    fault = ""  # why a read ended early: not because the peer closed between two PDUs
+    _within_pdu = False  # its header was read, and nothing more yet
 
     @property
     def ready(self) -> bool:
@@ -93,21 +114,43 @@ class NodeSocket(AssociationSocket):
             OSError: they are too many, or did not come in time.
         """
         if nr_bytes > LARGEST_PDU:
-            raise OSError("PDU is longer than allowed")
+            self.fault = "PDU is longer than allowed"
+            raise OSError(self.fault)
         if (connection := self.socket) is None:
             raise OSError("connection is closed")
         seconds = self.assoc.dimse_timeout or 30
         deadline = time.monotonic() + seconds
         received, data = 0, bytearray(nr_bytes)
         view = memoryview(data)
-        while received < nr_bytes:
-            connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            count = connection.recv_into(view[received:])
-            if count == 0:
-                return data[:received]
-            received += count
+        try:
+            while received < nr_bytes:
+                connection.settimeout(max(deadline - time.monotonic(), 0.001))
+                count = connection.recv_into(view[received:])
+                if count == 0:
+                    break
+                received += count
+        except TimeoutError:
+            self.fault = "PDU does not come to its end in time"
+            raise
+        finally:
+            if received < nr_bytes and (received or self._within_pdu):
+                self.fault = self.fault or "connection ended within a PDU"
+        self._within_pdu = not self._within_pdu and nr_bytes == _HEADER_BYTES and received == nr_bytes
         connection.settimeout(seconds)  # for sends
-        return data
+        return data[:received]
+
+
+class NodeStateMachine(StateMachine):
+    """Tells the upper layer of each action before it is taken (PS3.8 section 9.2.3)."""
+
+    def __init__(self, dul: NodeDUL) -> None:
+        super().__init__(dul)
+        self._node_dul = dul
+
+    def do_action(self, event: str) -> None:
+        """Take the action that follows `event`."""
+        self._node_dul.note_action(TRANSITION_TABLE.get((event, self.current_state), ""), event)
+        super().do_action(event)
 
 
 class SignallingQueue(queue.Queue[_Item]):
@@ -128,6 +171,10 @@ class NodeDUL(DULServiceProvider):
     def __init__(self, assoc: Association, activity: threading.Event) -> None:
         super().__init__(assoc)
         self._activity = activity  # set when the association has something to look at
+        self.state_machine = NodeStateMachine(self)
+        self.stated: Stated | None = None  # once the association request has come
+        self.ending: Ending | None = None  # unless the association was released, or the node ended it
+        self._defect = ""  # of a PDU that cannot be decoded
         self.to_user_queue = SignallingQueue(activity)
         self._idle_timer = MonotonicTimer(60)
         self.artim_timer = MonotonicTimer(30)
@@ -170,12 +217,52 @@ class NodeDUL(DULServiceProvider):
             with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
                 super().run_reactor()
         except DamagedError as error:
-            log.warning("association broken error=%s", error)
+            self._log_abort(f"message cannot be read: {error}")
             self._abort_now()
         finally:
             self._activity.set()
             self._wake.close()
             self._woken.close()
+
+    def note_action(self, action: str, event: str) -> None:
+        """Note how the association ends, by the name of the action (PS3.8 Tables 9-6 to 9-9) and of its event."""
+        fault = self.socket.fault if isinstance(self.socket, NodeSocket) else ""
+        match action:
+            case "AA-8":
+                self.ending = Ending.BROKEN
+                self._log_abort(self._reason_of(event))
+            case "AA-1" if event != _NODE_ABORTS:
+                self._log_abort(self._reason_of(event))
+            case "AA-3":
+                self.ending = Ending.ABORTED
+            case "AA-4":
+                self.ending = Ending.BROKEN if fault else Ending.CLOSED
+            case "AA-2" if event == _TOO_LATE and self.state_machine.current_state == _REQUEST_AWAITED:
+                fault = fault or "no association request in time"
+        if fault and action in {"AA-2", "AA-4", "AA-5"}:
+            log.warning("connection ended %s reason=%r", self.who(), fault)
+
+    def who(self) -> str:
+        """Return the AE title and the address of the peer, for a log line."""
+        title = escaped(self.stated.calling_ae) if self.stated else "unknown"
+        return f"calling_ae={title} peer={plain_address(self.assoc.requestor.address)}"
+
+    def _reason_of(self, event: str) -> str:
+        return "unexpected PDU" if event != _BAD_PDU else self._defect or "unknown type of PDU"
+
+    def _log_abort(self, reason: str) -> None:
+        log.warning("association aborted %s reason=%r", self.who(), reason)
+
+    def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
+        data = bytes(bytestream)
+        if data[0] == ASSOCIATE_RQ and self.stated is None:
+            data, self.stated = read_request(data)
+        try:
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+                return super()._decode_pdu(bytearray(data))
+        except DamagedError as error:
+            self._defect = f"PDU cannot be decoded: {error}"
+            raise
 
     def _abort_now(self) -> None:
         abort = A_ABORT_RQ()

@@ -1,8 +1,8 @@
 """The sender's loop, one for each destination: delivers what waits, and leaves a destination that is down alone.
 
-Each failure belongs to the object or to the destination. A failure of the object spends one of its tries. A failure of
-the destination spends nothing; after a few in a row the destination is paused. If an association was open but no
-response came, it may be either: then the object pays if the destination took something else meanwhile. See
+Each failure belongs to the object or to the destination. A failure of the object spends one of its tries, and only it
+has to wait. A failure of the destination spends nothing; after a few in a row the destination is paused. A destination
+that is busy (0xA7xx) or does not answer on an open association may be either: see `Sender._blame`, and
 docs/decisions/0014.
 """
 
@@ -11,18 +11,28 @@ from __future__ import annotations
 import logging
 import math
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
+from enum import Enum, auto
 from typing import Final, Protocol
 
 from scp_node.delivery import Disposition, SendResult, pause_before
-from scp_node.ledger import DeliveryTask, DestinationState, Ledger
+from scp_node.ledger import REPORT_KIND, DeliveryTask, DestinationState, Ledger
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 from scp_node.settings import DeliverySettings
 
 log = logging.getLogger(__name__)
 
-_NO_ANSWER: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposition.UNREACHABLE})
+_NOT_TAKEN: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposition.UNREACHABLE})
+_AN_INSTANT: Final = timedelta(microseconds=1)  # the resolution of the ledger's times
+
+
+class Blame(Enum):
+    """Whose failure it is that an object was not delivered."""
+
+    OBJECT = auto()  # it spends a try, and nothing else waits
+    DESTINATION = auto()  # it spends nothing, and a few of them pause the destination
+    BOTH = auto()  # nobody knows: it spends a try, and counts for the destination
 
 
 class Scu(Protocol):
@@ -66,6 +76,7 @@ class Sender:
         self._settings = settings
         self._owner = owner
         self._check_after = check_after
+        self._at_fault: set[int] = set()  # deliveries that the destination refused while it took others
         self._was_unreachable = False  # at the last try; the waiting objects are not to blame for that
         self._random = randomness or random.Random()  # noqa: S311 - spreads retries, guards nothing
 
@@ -81,8 +92,8 @@ class Sender:
             return False
         with self._leases.hold([task.claim]):
             result = self._scu.send(task.file)
-            self._patiently(lambda: self._conclude(task, result, state))  # an unnoted result would mean a second send
-        self._judge(result, state)
+            blame = self._patiently(lambda: self._conclude(task, result, state))  # unnoted, it would be sent again
+        self._judge(result, blame, state)
         return True
 
     def _probe(self, state: DestinationState) -> bool:
@@ -102,20 +113,27 @@ class Sender:
             for uid in buried:
                 self._log_dead(uid, "none", detail)
 
-    def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> None:
-        """Note the result for the object."""
+    def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> Blame:
+        """Note the result for the object, and return whose failure it is, if it is one."""
         uid, status = task.sop_instance_uid, "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
             self._ledger.deliveries.delivered(
-                task, status=result.status or 0, sop_class_uid=result.sop_class_uid, check_after=self._check_after
+                task,
+                status=result.status or 0,
+                sop_class_uid=result.sop_class_uid,
+                remark=result.detail,
+                check_after=self._check_after,
             )
-            log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
-            return
-        spent = self._spends_a_try(task, result)
-        if self._is_dead(task, result, spent=spent):
+            self._log_delivered(uid, status, result.detail)
+            self._at_fault.discard(task.delivery_id)
+            return Blame.OBJECT
+        blame = self._blame(task, result)
+        if self._is_dead(task, result, blame):
             self._ledger.deliveries.bury(task, status=result.status, detail=result.detail)
             self._log_dead(uid, status, result.detail)
-            return
+            self._at_fault.discard(task.delivery_id)
+            return blame
+        spent = blame is not Blame.DESTINATION
         pause = self._pause(task.claim.attempt if spent else state.failures + 1)
         self._ledger.deliveries.retry(
             task, status=result.status, detail=result.detail, pause=pause, keep_attempt=not spent
@@ -127,26 +145,49 @@ class Sender:
             status,
             result.detail,
         )
+        return blame
 
-    def _spends_a_try(self, task: DeliveryTask, result: SendResult) -> bool:
-        if result.disposition is Disposition.UNANSWERED:
-            return self._ledger.deliveries.took_since(self._name, task.tried_at or task.opened_at)
-        return result.disposition not in _NO_ANSWER
+    def _blame(self, task: DeliveryTask, result: SendResult) -> Blame:
+        """Return whose failure it is.
 
-    def _is_dead(self, task: DeliveryTask, result: SendResult, *, spent: bool) -> bool:
+        Where the destination took something else between two tries of an object, it is the object's. What goes with a
+        report is sent behind it: where the destination took anything since both began to wait, it takes no such object.
+        """
+        if result.disposition not in _NOT_TAKEN:
+            return Blame.OBJECT
+        if result.disposition is Disposition.UNREACHABLE:
+            return Blame.DESTINATION
+        if task.kind == REPORT_KIND:
+            was_tried = task.tried_at is not None and task.tried_at >= task.opened_at  # not before it was put back
+            since = task.tried_at if was_tried else None
+        else:
+            since = task.opened_at - _AN_INSTANT  # its report may have been taken at once
+        if task.delivery_id in self._at_fault or (since is not None and self._took_since(since)):
+            self._at_fault.add(task.delivery_id)
+            return Blame.OBJECT
+        if result.disposition is Disposition.UNANSWERED and self._took_since(task.tried_at or task.opened_at):
+            return Blame.BOTH
+        return Blame.DESTINATION
+
+    def _is_dead(self, task: DeliveryTask, result: SendResult, blame: Blame) -> bool:
         limits = {
             Disposition.PERMANENT: self._settings.permanent_attempts,
             Disposition.UNANSWERED: self._settings.unanswered_attempts,
         }
-        if spent and task.claim.attempt >= limits.get(result.disposition, math.inf):
-            return True
+        if blame is not Blame.DESTINATION and task.claim.attempt >= limits.get(result.disposition, math.inf):
+            # one that answers nobody at present has not refused this object for good
+            return result.disposition is Disposition.PERMANENT or self._took_since(task.tried_at or task.opened_at)
         return self._ledger.deliveries.waited(task) > self._longest()
 
-    def _judge(self, result: SendResult, state: DestinationState) -> None:
+    def _took_since(self, instant: datetime) -> bool:
+        return self._ledger.deliveries.took_since(self._name, instant)
+
+    def _judge(self, result: SendResult, blame: Blame, state: DestinationState) -> None:
         """Note the result for the destination."""
         self._was_unreachable = result.disposition is Disposition.UNREACHABLE
-        if result.disposition in _NO_ANSWER:
-            self._destination_failed(result.detail)
+        if result.disposition in _NOT_TAKEN:
+            if blame is not Blame.OBJECT:
+                self._destination_failed(result.detail)
         elif state.failures:
             is_back = self._ledger.deliveries.destination_answered(self._name, enough=self._settings.breaker_failures)
             if is_back:  # a warning, so that it reaches the same readers as the report of the pause
@@ -158,6 +199,18 @@ class Sender:
         )
         if is_news:
             log.error("destination paused destination=%s reason=%s", self._name, detail)
+
+    def _log_delivered(self, uid: str, status: str, remark: str) -> None:
+        if remark:
+            log.warning(
+                "report delivered with a remark report_uid=%s destination=%s status=%s remark=%r",
+                uid,
+                self._name,
+                status,
+                remark,
+            )
+        else:
+            log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
 
     def _log_dead(self, uid: str, status: str, detail: str) -> None:
         log.error(

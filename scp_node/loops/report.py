@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from scp_node.domain import BuiltReport, ModelIdentity
-from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot, Takes, takes_all
 from scp_node.report import UnreportableHeader
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
@@ -42,9 +42,13 @@ class Reporter:
         build: Build,
         destinations: Callable[[StudySnapshot], list[str]],
         owner: str,
+        takes: Takes = takes_all,
         patiently: Patiently = at_once,
     ) -> None:
-        """Build reports with `build`, and open their deliveries to the destinations that `destinations` names."""
+        """Build reports with `build`, and open their deliveries to the destinations that `destinations` names.
+
+        What goes with a report goes to those that take its kind.
+        """
         self._ledger = ledger
         self._leases = leases
         self._model = model
@@ -52,6 +56,7 @@ class Reporter:
         self._build = build
         self._destinations = destinations
         self._owner = owner
+        self._takes = takes
 
     def step(self) -> bool:
         """Report one study; return whether there was one."""
@@ -81,9 +86,9 @@ class Reporter:
         built = self._build(snapshot)
         names = self._destinations(snapshot)
         if built.content_digest == snapshot.previous_content_digest:
-            self._ledger.reports.complete_unchanged(task, snapshot, self._model, names)
+            self._ledger.reports.complete_unchanged(task, snapshot, self._model, names, takes=self._takes)
             return
-        if self._ledger.reports.save(task, snapshot, built, self._model, names):
+        if self._ledger.reports.save(task, snapshot, built, self._model, names, takes=self._takes):
             log.info(
                 "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
                 task.study_uid,

@@ -1,10 +1,10 @@
-"""Chooses the destinations of a report."""
+"""Chooses the destinations of a report, and what each gets beside it."""
 
 from __future__ import annotations
 
 import logging
 
-from scp_node.ledger import StudySnapshot
+from scp_node.ledger import StudySnapshot, Takes
 from scp_node.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -21,3 +21,9 @@ def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:
     if not names:
         log.warning("no destination has the AE title that sent the study calling_ae=%s", sorted(snapshot.calling_aes))
     return names
+
+
+def taken(settings: Settings) -> Takes:
+    """Return the function that says whether a destination gets a kind of object, by `accepts` of its entry."""
+    accepted = {entry.name: frozenset[str](entry.accepts) for entry in settings.destinations}
+    return lambda name, kind: kind in accepted[name]

@@ -20,7 +20,7 @@ from scp_node.opening import installation_id, lease_of, stored_files
 from scp_node.report import Site, warm_up
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
-from scp_node.roles.routing import route
+from scp_node.roles.routing import route, taken
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience
@@ -89,6 +89,7 @@ def run_worker(
             model=model.identity,
             build=build,
             destinations=lambda snapshot: route(settings, snapshot),
+            takes=taken(settings),
             owner=owner_named("reporter"),
             patiently=Patience(stop, name="report", renew=reporting.renew),
         )

@@ -1,7 +1,7 @@
 """Log lines: a stable phrase, then key=value; as text for people, or as one JSON object a line.
 
 No line may hold a patient's name, ID or birth date. The libraries below quote values of datasets in their warnings, so
-this module silences them.
+this module silences them. The listener says in a line of its own where pynetdicom warned, without its words.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scp_node.delivery import Disposition, classify, pause_before
+from scp_node.delivery import Disposition, classify, pause_before, remark
 
 SECONDS: Final = st.floats(1, 86_400)
 
@@ -23,11 +23,16 @@ SECONDS: Final = st.floats(1, 86_400)
         (0xB006, Disposition.DELIVERED),
         (0xB007, Disposition.DELIVERED),
         (0x0111, Disposition.DELIVERED),
+        (0x0001, Disposition.DELIVERED),
+        (0x0107, Disposition.DELIVERED),
+        (0x0116, Disposition.DELIVERED),
+        (0xB001, Disposition.DELIVERED),
+        (0xBFFF, Disposition.DELIVERED),
         (0xA700, Disposition.BUSY),
         (0xA7FF, Disposition.BUSY),
         (0x0110, Disposition.RETRY),
         (0x0213, Disposition.RETRY),
-        (0xB001, Disposition.RETRY),
+        (0x0002, Disposition.RETRY),
         (0xFE00, Disposition.RETRY),
         (0xA900, Disposition.PERMANENT),
         (0xA9FF, Disposition.PERMANENT),
@@ -44,8 +49,25 @@ def test_a_status_is_classified(status: int, disposition: Disposition) -> None:
 
 
 @given(st.integers(0, 0xFFFF))
-def test_only_four_statuses_are_delivered(status: int) -> None:
-    assert (classify(status) is Disposition.DELIVERED) == (status in {0x0000, 0x0111, 0xB000, 0xB006, 0xB007})
+def test_only_success_warnings_and_a_duplicate_are_delivered(status: int) -> None:
+    is_warning = status in {0x0001, 0x0107, 0x0116} or 0xB000 <= status <= 0xBFFF  # PS3.7 section C.4
+    assert (classify(status) is Disposition.DELIVERED) == (status in {0x0000, 0x0111} or is_warning)
+    assert bool(remark(status)) == is_warning
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0x0000, ""),
+        (0x0111, ""),
+        (0xA700, ""),
+        (0xB000, "warning 0xB000: data elements were coerced"),
+        (0x0107, "warning 0x0107: attribute list error"),
+        (0xB123, "warning 0xB123"),
+    ],
+)
+def test_a_warning_has_a_remark(status: int, text: str) -> None:
+    assert remark(status) == text
 
 
 @given(st.integers(0, 10**6), SECONDS, SECONDS, st.randoms())

@@ -81,17 +81,32 @@ class Peer:
         calling: str = "MODALITY1",
         called: str = "PNEUMONIA",
         roles: Sequence[tuple[str, int, int]] = (),
+        version: int = 1,
+        padding: bytes = b" ",
+        items: bytes = b"",
+        user_items: bytes = b"",
     ) -> tuple[int, bytes]:
         """Request an association; contexts get the IDs 1, 3, 5; return type and payload of the answer.
 
-        `roles` are proposals of (SOP class, SCU role, SCP role), PS3.7 section D.3.3.4.
+        `roles` are proposals of (SOP class, SCU role, SCP role), PS3.7 section D.3.3.4. `padding` fills the AE titles;
+        `items` and `user_items` are encoded items beside the usual ones.
         """
-        self.send(ASSOCIATE_RQ, associate_request(contexts, calling=calling, called=called, roles=roles))
+        request = associate_request(
+            contexts,
+            calling=calling,
+            called=called,
+            roles=roles,
+            version=version,
+            padding=padding,
+            items=items,
+            user_items=user_items,
+        )
+        self.send(ASSOCIATE_RQ, request)
         kind, payload = self.receive()
         if kind == ASSOCIATE_AC:
-            items = _items(payload[68:])
-            self.results = {item[0]: item[2] for type_, item in items if type_ == 0x21}
-            self.roles = _roles(items)
+            accepted = _items(payload[68:])
+            self.results = {item[0]: item[2] for type_, item in accepted if type_ == 0x21}
+            self.roles = _roles(accepted)
         return kind, payload
 
     def store(
@@ -207,15 +222,21 @@ def associate_request(
     calling: str,
     called: str,
     roles: Sequence[tuple[str, int, int]] = (),
+    version: int = 1,
+    padding: bytes = b" ",
+    items: bytes = b"",
+    user_items: bytes = b"",
 ) -> bytes:
     """Return the payload of an A-ASSOCIATE-RQ, PS3.8 section 9.3.2."""
-    items = _item(0x10, b"1.2.840.10008.3.1.1.1")
+    items += encoded_item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, (abstract, transfer) in enumerate(contexts):
-        syntaxes = b"".join(_item(0x40, uid.encode()) for uid in transfer)
-        items += _item(0x20, bytes((2 * number + 1, 0, 0, 0)) + _item(0x30, abstract.encode()) + syntaxes)
-    proposed = b"".join(_item(0x54, _uid_field(uid) + bytes((scu, scp))) for uid, scu, scp in roles)
-    items += _item(0x50, _item(0x51, struct.pack(">L", 65_536)) + _item(0x52, b"1.2.3.4") + proposed)
-    return struct.pack(">HH", 1, 0) + called.encode().ljust(16) + calling.encode().ljust(16) + bytes(32) + items
+        syntaxes = b"".join(encoded_item(0x40, uid.encode()) for uid in transfer)
+        items += encoded_item(0x20, bytes((2 * number + 1, 0, 0, 0)) + encoded_item(0x30, abstract.encode()) + syntaxes)
+    proposed = b"".join(encoded_item(0x54, _uid_field(uid) + bytes((scu, scp))) for uid, scu, scp in roles)
+    user = encoded_item(0x51, struct.pack(">L", 65_536)) + encoded_item(0x52, b"1.2.3.4")
+    items += encoded_item(0x50, user + proposed + user_items)
+    titles = b"".join(title.encode("latin-1").ljust(16, padding) for title in (called, calling))
+    return struct.pack(">HH", version, 0) + titles + bytes(32) + items
 
 
 def encoded_command(elements: Mapping[int, object]) -> bytes:
@@ -254,7 +275,8 @@ def _roles(items: Sequence[tuple[int, bytes]]) -> dict[str, tuple[int, int]]:
     return {item[2:-2].decode(): (item[-2], item[-1]) for type_, item in _items(information) if type_ == 0x54}
 
 
-def _item(kind: int, payload: bytes) -> bytes:
+def encoded_item(kind: int, payload: bytes) -> bytes:
+    """Return an item of an A-ASSOCIATE-RQ, PS3.8 section 9.3.2."""
     return struct.pack(">BxH", kind, len(payload)) + payload
 
 

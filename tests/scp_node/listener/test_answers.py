@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import struct
 from pathlib import Path
@@ -148,16 +149,17 @@ def damaged() -> dict[str, bytes]:
         "cut in a value": sound[:20],
         "no study": radiograph(StudyInstanceUID=MISSING),
         "no series": radiograph(SeriesInstanceUID=MISSING),
-        "no rows": radiograph(Rows=MISSING),
         "malformed study": sound.replace(datasets.STUDY.encode(), b"1.2.x.1"),
         "short pixels": radiograph(Rows=9),
         "bomb": radiograph(Rows=65535, Columns=65535),
         "many frames": radiograph(NumberOfFrames="2147483647"),
-        "malformed frames": radiograph(NumberOfFrames="1234").replace(b"IS\4\x001234", b"IS\4\x001E99"),
         "pixels not encapsulated as declared": without_pixels(sound) + encapsulated(b"\xff\xd8"),
         "element twice": without_pixels(sound) + sound,
-        "file meta in the dataset": b"\x02\x00\x16\x00AE\x02\x00XY" + sound,
-        "item outside": sound + b"\xfe\xff\x00\xe0" + bytes(4),
+        "item outside": sound[:pixels] + b"\xfe\xff\x00\xe0" + bytes(4) + sound[pixels:],
+        "garbage in front": b"\r\n\x1a\x00" + sound,
+        "much garbage behind": sound + b"\xde\xad\xbe\xef" * 17,
+        "garbage without pixels": sound[:pixels] + b"\xde\xad\xbe\xef" * 4,
+        "only NULs": bytes(4_096),
         "sequences without end": datasets.nested(3)[:-8] + sound,
         "too deep": with_nested(65),
         "100,000 deep": with_nested(100_000),
@@ -174,6 +176,51 @@ def test_a_damaged_dataset_is_answered_c000_with_a_comment(running: Running, wha
         assert peer.store(radiograph()).status == 0x0000
     assert [rejected.status for rejected in running.rejected] == [0xC000]
     assert len(list(running.spool.paths())) == 1
+
+
+@pytest.mark.parametrize("what", datasets.oddities(radiograph()))
+def test_an_oddity_that_loses_nothing_is_stored_as_it_came(running: Running, what: str) -> None:
+    data = datasets.oddities(radiograph())[what]
+    with running.peer() as peer:
+        assert peer.store(data).status == 0x0000
+    [received] = running.received
+    assert (received.size, received.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert running.spool.read(received.spool_path) == received
+    with running.spool.open([received.spool_path]) as [file]:
+        assert file.read_bytes().endswith(b"dicom://127.0.0.1 " + data)
+
+
+@pytest.mark.parametrize("what", datasets.implicit_oddities(radiograph(implicit=True)))
+def test_an_oddity_in_implicit_vr_is_stored_as_it_came(running: Running, what: str) -> None:
+    data = datasets.implicit_oddities(radiograph(implicit=True))[what]
+    with running.peer(contexts=[(DX, [IMPLICIT])]) as peer:
+        assert peer.store(data).status == 0x0000
+    assert running.spool.read(running.received[0].spool_path) == running.received[0]
+    assert running.received[0].header == datasets.without_pixels(radiograph(implicit=True))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        radiograph(SamplesPerPixel=MISSING),
+        radiograph(Rows=MISSING),
+        radiograph(Columns=MISSING),
+        radiograph(PhotometricInterpretation=MISSING),
+        radiograph(NumberOfFrames="0"),
+        radiograph(NumberOfFrames="1234").replace(b"IS\4\x001234", b"IS\4\x001E99"),
+        datasets.without_bits_allocated(radiograph()),
+        datasets.without_bits_allocated(radiograph(SamplesPerPixel=MISSING, Rows=MISSING, Columns=MISSING)),
+    ],
+    ids=["samples", "rows", "columns", "photometric", "no frames", "malformed frames", "bits", "all of them"],
+)
+def test_a_film_that_is_badly_described_is_stored_and_its_outcome_says_so(running: Running, data: bytes) -> None:
+    with running.peer() as peer:
+        assert peer.store(data).status == 0x0000
+
+
+def test_a_film_without_samples_per_pixel_must_have_all_its_pixels(running: Running) -> None:
+    with running.peer() as peer:
+        assert peer.store(radiograph(SamplesPerPixel=MISSING, Rows=9)).status == 0xC000
 
 
 @pytest.mark.parametrize(

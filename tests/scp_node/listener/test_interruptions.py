@@ -80,6 +80,74 @@ def test_an_association_that_is_not_released_has_left_its_studies_in_doubt(
     assert ended.began_at < ended.at
 
 
+CLOSER = {"ae_title": "CT1", "address": "127.0.0.1", "ends_by_closing": True}
+OTHER = {"ae_title": "*", "address": "127.0.0.0/8"}
+
+
+def closer(running: Running) -> Peer:
+    """Return a peer that is known to end its transfers without A-RELEASE."""
+    return running.peer(calling="CT1")
+
+
+@pytest.mark.parametrize("end", [close, reset])
+def test_a_peer_that_is_set_as_one_that_closes_has_sent_its_studies(
+    start_listener: Start, caplog: pytest.LogCaptureFixture, end: Callable[[Peer], None]
+) -> None:
+    running = start_listener(peers=[OTHER, CLOSER])
+    with closer(running) as peer:
+        stored(peer)
+        stored(peer, "1.2.4", "1.2.3.9")
+        end(peer)
+        assert reported_ends(running) == [(("1.2.3.1", "1.2.3.9"), True, "")]
+    assert "studies may be incomplete" not in caplog.text
+
+
+def test_another_peer_that_closes_has_left_its_studies_in_doubt_all_the_same(start_listener: Start) -> None:
+    running = start_listener(peers=[OTHER, CLOSER])
+    with running.peer() as peer:
+        stored(peer)
+        close(peer)
+        assert reported_ends(running) == [(("1.2.3.1",), False, "")]
+
+
+def test_an_abort_of_a_peer_that_closes_is_an_interruption(start_listener: Start) -> None:
+    running = start_listener(peers=[CLOSER])
+    with closer(running) as peer:
+        stored(peer)
+        abort(peer)
+        assert reported_ends(running) == [(("1.2.3.1",), False, "")]
+
+
+@pytest.mark.parametrize("end", [close, reset])
+def test_a_peer_that_closes_within_a_message_has_not_sent_its_study(
+    start_listener: Start, end: Callable[[Peer], None]
+) -> None:
+    running = start_listener(peers=[CLOSER])
+    with closer(running) as peer:
+        stored(peer)
+        begin(peer, "1.2.4")
+        end(peer)
+        assert reported_ends(running) == [(("1.2.3.1",), False, "1.2.4")]
+
+
+@pytest.mark.parametrize("part", [b"\4\0\0", b"\4\0\0\0\0\x64", b"\4\0\0\0\0\x64abc", b"\4\0\0\0\0\6", b"\1"])
+def test_a_peer_that_closes_within_a_pdu_has_not_sent_its_study(start_listener: Start, part: bytes) -> None:
+    running = start_listener(peers=[CLOSER])
+    with closer(running) as peer:
+        stored(peer)
+        peer.send_raw(part)
+        close(peer)
+        assert reported_ends(running) == [(("1.2.3.1",), False, "")]
+
+
+def test_a_node_that_stops_leaves_the_study_of_a_peer_that_closes_in_doubt(start_listener: Start) -> None:
+    running = start_listener(peers=[CLOSER])
+    with closer(running) as peer:
+        stored(peer)
+        running.listener.stop(0.3)
+        assert reported_ends(running) == [(("1.2.3.1",), False, "")]
+
+
 @pytest.mark.parametrize("end", [abort, close, reset])
 def test_a_message_that_is_cut_off_names_its_instance(running: Running, end: Callable[[Peer], None]) -> None:
     with running.peer() as peer:

@@ -6,9 +6,11 @@ import pytest
 
 from scp_node.listener.policy import (
     CALLED_AE_NOT_RECOGNISED,
+    CALLING_AE_BLANK_OR_MALFORMED,
     CALLING_AE_NOT_RECOGNISED,
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
+    VERSION_NOT_SUPPORTED,
     AdmissionRules,
     AssociationRequest,
     Peers,
@@ -57,16 +59,37 @@ def rejection(
     is_destination: bool = False,
     can_store: bool = True,
     associations: int = 0,
+    version: int = 1,
 ) -> Rejection | None:
     """Return what a node with one peer and room for two associations answers."""
     peers = Peers([PeerSettings(ae_title="CR1", address="10.0.0.0/8")])
     return rejection_of(
-        AssociationRequest(calling_ae=calling_ae, called_ae=called_ae, peer=peer),
+        AssociationRequest(calling_ae=calling_ae, called_ae=called_ae, peer=peer, protocol_version=version),
         AdmissionRules(ae_title="PNEUMONIA", peers=peers, max_associations=2),
         is_destination=is_destination,
         can_store=can_store,
         associations=associations,
     )
+
+
+@pytest.mark.parametrize("version", [1, 3, 0xFFFF])
+def test_only_bit_0_of_the_version_counts(version: int) -> None:
+    assert rejection(version=version) is None
+    assert rejection("", "OTHER", version=version - 1) is VERSION_NOT_SUPPORTED
+
+
+def test_a_blank_calling_title_is_rejected_though_any_may_call() -> None:
+    assert rejection("") is CALLING_AE_BLANK_OR_MALFORMED
+    assert rejection("A\\B") is CALLING_AE_BLANK_OR_MALFORMED
+    assert rejection("", is_destination=True) is CALLING_AE_BLANK_OR_MALFORMED
+
+
+def test_who_ends_by_closing_is_said_for_each_peer() -> None:
+    closing = PeerSettings(ae_title="CT1", address="10.0.0.0/8", ends_by_closing=True)
+    peers = Peers([PeerSettings(ae_title="*", address="0.0.0.0/0"), closing])
+    assert peers.end_by_closing("CT1", "10.1.2.3")
+    assert not peers.end_by_closing("CT1", "11.1.2.3")
+    assert not peers.end_by_closing("CR1", "10.1.2.3")
 
 
 def test_a_peer_is_admitted_while_there_is_room() -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 import pytest
 
 from scp_node.delivery import Disposition, SendResult
-from scp_node.domain import Priority
+from scp_node.domain import BuiltObject, BuiltReport, Priority
+from scp_node.ledger import StudySnapshot
 from scp_node.loops.deliver import Sender
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import DeliverySettings
-from tests.scp_node.ledger_node import LEASE, Node
+from tests.scp_node.ledger_node import LEASE, Node, built_report
 
 DELIVERED: Final = SendResult(disposition=Disposition.DELIVERED, status=0, sop_class_uid="1.2", detail="")
 BUSY: Final = SendResult(disposition=Disposition.BUSY, status=0xA700, sop_class_uid="1.2", detail="status 0xA700")
@@ -34,11 +36,18 @@ WRONG: Final = SendResult(
 class Scu:
     """A destination that answers as it was told."""
 
-    def __init__(self, *answers: SendResult, echoes: bool = True, unwanted: Iterable[bytes] = ()) -> None:
-        """Give `answers` in turn, then take what comes; never answer to what is unwanted."""
+    def __init__(
+        self,
+        *answers: SendResult,
+        echoes: bool = True,
+        unwanted: Iterable[bytes] = (),
+        refuses: Callable[[bytes], SendResult | None] = lambda _: None,
+    ) -> None:
+        """Give `answers` in turn, then take what comes; never answer to what is unwanted, and refuse as `refuses`."""
         self.answers = list(answers)
         self.echoes = echoes
         self.unwanted = set(unwanted)
+        self.refuses = refuses
         self.sent: list[bytes] = []
         self.took: list[bytes] = []
 
@@ -46,6 +55,8 @@ class Scu:
         self.sent.append(file)
         if file in self.unwanted:
             return SILENT
+        if refusal := self.refuses(file):
+            return refusal
         result = self.answers.pop(0) if self.answers else DELIVERED
         if result is DELIVERED:
             self.took.append(file)
@@ -79,6 +90,36 @@ def reported(node: Node, *studies: str) -> None:
         node.receive(study, study=study, priority=Priority.STAT)
         node.analyse()
         assert node.report("pacs") is not None
+
+
+def with_pictures(study: str, snapshot: StudySnapshot) -> BuiltReport:
+    """Return a report with three pictures."""
+    pictures = [
+        BuiltObject(
+            kind="overlay",
+            sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+            sop_instance_uid=f"{study}.{number}",
+            series_instance_uid=f"{study}.7",
+            file=f"picture {study} {number}".encode(),
+        )
+        for number in range(3)
+    ]
+    return replace(built_report(study, snapshot), companions=tuple(pictures))
+
+
+def reported_with_pictures(node: Node, study: str) -> None:
+    node.receive(study, study=study, priority=Priority.STAT)
+    node.analyse()
+    assert node.report("pacs", build=with_pictures) is not None
+
+
+def is_picture(file: bytes) -> bool:
+    return file.startswith(b"picture")
+
+
+def of_kind(node: Node, kind: str) -> list[str]:
+    """Return the states of all deliveries of a kind, in the order of the studies."""
+    return [sent["state"] for row in node.audit() for sent in row["deliveries"] if sent["kind"] == kind]
 
 
 def delivery(node: Node) -> tuple[str, str | None, int]:
@@ -293,3 +334,110 @@ def test_urgent_reports_go_first_then_the_oldest(node: Node) -> None:
     while task := node.ledger.deliveries.claim("pacs", owner="s"):
         order.append(task.study_uid)
     assert order == ["1.3", "1.1", "1.2"]
+
+
+WITH_REMARK: Final = SendResult(
+    disposition=Disposition.DELIVERED, status=0xB000, sop_class_uid="1.2", detail="warning 0xB000: data were coerced"
+)
+
+
+def test_a_warning_is_a_delivery_whose_remark_is_in_audit_event_and_log(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    reported(node, "1.2.3")
+    worker = sender(node, Scu(WITH_REMARK))
+    assert worker.step()
+    assert not worker.step()
+    [sent] = node.audit()[0]["deliveries"]
+    assert (sent["state"], sent["status"], sent["detail"]) == ("delivered", "0xB000", WITH_REMARK.detail)
+    last = node.ledger.audit.events("1.2.3")[-1]
+    assert (last.kind, last.detail["status"], last.detail["detail"]) == ("delivered", "0xB000", WITH_REMARK.detail)
+    [line] = [r for r in caplog.records if r.getMessage().startswith("report delivered")]
+    assert line.levelno == logging.WARNING
+    assert "status=0xB000 remark='warning 0xB000: data were coerced'" in line.getMessage()
+
+
+@pytest.mark.parametrize("answer", [BUSY, SILENT])
+def test_a_destination_that_refuses_pictures_gets_every_report_at_once(node: Node, answer: SendResult) -> None:
+    scu = Scu(refuses=lambda file: answer if is_picture(file) else None)
+    worker = sender(node, scu)
+    for number in range(12):
+        reported_with_pictures(node, f"1.{number}")
+        for _ in range(100):  # until nothing is left to do at this instant
+            if not worker.step():
+                break
+        assert of_kind(node, "report") == ["delivered"] * (number + 1), "without a pause of the clock"
+        assert not node.ledger.deliveries.destination("pacs").paused
+        node.clock.advance(seconds=(5, 30, 600)[number % 3])
+    assert not any(map(is_picture, scu.took))
+    assert set(of_kind(node, "overlay")) <= {"waiting", "dead"}
+
+
+@pytest.mark.parametrize("answer", [BUSY, SILENT])
+def test_pictures_that_are_refused_in_a_quiet_hour_slow_no_report_after_it(node: Node, answer: SendResult) -> None:
+    scu = Scu(refuses=lambda file: answer if is_picture(file) else None)
+    worker = sender(node, scu)
+    reported_with_pictures(node, "1.1")
+    for _ in range(300):
+        worker.step()
+        node.clock.advance(seconds=12)
+    tries = sum(map(is_picture, scu.sent))
+    assert 3 * 5 <= tries <= 3 * 15, "by their own pauses: 10 s, doubled"
+    assert not node.ledger.deliveries.destination("pacs").paused
+    assert of_kind(node, "overlay") == ["waiting"] * 3, "nothing else was sent: it may be the destination"
+    reported_with_pictures(node, "1.2")
+    worker.step()
+    assert of_kind(node, "report") == ["delivered"] * 2
+
+
+def test_refused_pictures_end_by_themselves(node: Node) -> None:
+    worker = sender(node, Scu(refuses=lambda file: BUSY if is_picture(file) else None))
+    reported_with_pictures(node, "1.1")
+    for _ in range(9 * 4):
+        while worker.step():
+            pass
+        node.clock.advance(hours=6)
+    assert of_kind(node, "overlay") == ["dead"] * 3
+    assert of_kind(node, "report") == ["delivered"]
+
+
+def test_one_report_that_is_refused_while_others_are_taken_pauses_nothing(node: Node) -> None:
+    reported(node, "1.0")
+    [(refused,)] = node.rows("SELECT file FROM report")
+    scu = Scu(refuses=lambda file: BUSY if file == bytes(refused) else None)
+    worker = sender(node, scu)
+    worker.step()
+    node.clock.advance(seconds=1)
+    reported(node, "1.1")
+    worker.step()
+    for number in range(2, 8):
+        for _ in range(25):
+            worker.step()
+            node.clock.advance(seconds=14)
+            assert not node.ledger.deliveries.destination("pacs").paused
+        reported(node, f"1.{number}")
+        while worker.step():
+            pass
+        assert states(node)[1:] == ["delivered"] * number
+    assert states(node)[0] == "waiting"
+
+
+def test_a_destination_that_becomes_full_between_two_reports_is_paused_and_spends_no_try(node: Node) -> None:
+    for number in range(6):
+        reported_with_pictures(node, f"1.{number}")
+    scu = Scu(DELIVERED)
+    worker = sender(node, scu)
+    node.clock.advance(seconds=1)
+    worker.step()
+    scu.refuses = lambda _: BUSY
+    while worker.step():
+        pass
+    assert node.ledger.deliveries.destination("pacs").paused
+    assert len(scu.sent) == 1 + 2, "two failures in a row pause it"
+    assert node.rows("SELECT MAX(attempt) FROM work WHERE queue = 'deliver:pacs' AND state <> 'done'") == [(0,)]
+    scu.refuses = lambda _: None
+    node.clock.advance(seconds=61)
+    while worker.step():
+        pass
+    assert of_kind(node, "report") == ["delivered"] * 6
+    assert of_kind(node, "overlay") == ["delivered"] * 18

@@ -1,0 +1,86 @@
+"""An A-ASSOCIATE-RQ PDU (PS3.8 section 9.3.2) as senders write it, and the same PDU as pynetdicom reads it.
+
+pynetdicom raises for a title with a NUL, a blank title and an item that it does not know, and accepts one version only.
+Here the titles and the version are read, so that the node accepts or rejects by the standard.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
+
+ASSOCIATE_RQ: Final = 0x01  # PDU type
+
+_FIXED: Final = struct.Struct(">BxLHH16s16s32s")  # type, length, version, reserved, called, calling, reserved
+_ITEM: Final = struct.Struct(">BxH")
+_VERSION_1: Final = 0x0001
+_ITEMS: Final = frozenset({0x10, 0x20, 0x50})  # application context, presentation context, user information
+_USER_INFORMATION: Final = 0x50
+_USER_ITEMS: Final = frozenset(range(0x51, 0x59))  # PS3.7 sections D.3.3.1 to D.3.3.7
+_SOME_TITLE: Final = "UNKNOWN"  # in place of one that is none
+
+
+class Stated(NamedTuple):
+    """What a requestor says of itself; the titles are without padding and may be none."""
+
+    protocol_version: int
+    called_ae: str
+    calling_ae: str
+
+
+def read_request(pdu: bytes) -> tuple[bytes, Stated | None]:
+    """Return a whole A-ASSOCIATE-RQ PDU as pynetdicom reads it, and what it says; None where it is too short."""
+    if len(pdu) < _FIXED.size:
+        return pdu, None
+    kind, _, version, reserved, called, calling, unused = _FIXED.unpack_from(pdu)
+    stated = Stated(version, _title(called), _title(calling))
+    items = _known_items(pdu[_FIXED.size :], _ITEMS)
+    fixed = _FIXED.pack(
+        kind,
+        _FIXED.size - 6 + len(items),
+        _VERSION_1,
+        reserved,
+        _field(stated.called_ae),
+        _field(stated.calling_ae),
+        unused,
+    )
+    return fixed + items, stated
+
+
+def is_ae_title(text: str) -> bool:
+    """Return whether the text is an AE title (PS3.5 Table 6.2-1): 1 to 16 printable ASCII characters, no backslash."""
+    return 1 <= len(text.strip()) <= 16 and text.isascii() and text.isprintable() and "\\" not in text
+
+
+def _title(field: bytes) -> str:
+    """Return an AE title; NULs are padding like spaces, and what follows one is the rest of an older string."""
+    return field.strip(b" \0").partition(b"\0")[0].strip(b" ").decode("latin-1")
+
+
+def _field(title: str) -> bytes:
+    return (title if is_ae_title(title) else _SOME_TITLE).encode("ascii").ljust(16)
+
+
+def _known_items(data: bytes, known: Collection[int]) -> bytes:
+    """Return the items, without those of an unknown type; bytes that are no complete item stay as they are."""
+    kept = []
+    for kind, item in _items(data):
+        if kind == _USER_INFORMATION and known is _ITEMS:
+            content = _known_items(item[_ITEM.size :], _USER_ITEMS)
+            kept.append(_ITEM.pack(kind, len(content)) + content)
+        elif kind is None or kind in known:
+            kept.append(item)
+    return b"".join(kept)
+
+
+def _items(data: bytes) -> Iterator[tuple[int | None, bytes]]:
+    """Yield type and bytes of each item; the type is None for a rest that is no complete item."""
+    begin = 0
+    while begin < len(data):
+        kind, end = None, len(data)
+        if begin + _ITEM.size <= len(data):
+            kind, length = _ITEM.unpack_from(data, begin)
+            end = begin + _ITEM.size + length
+        yield (kind if end <= len(data) else None), data[begin:end]
+        begin = end
