@@ -7,7 +7,7 @@ from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
-from scp_node.ledger.database.revision import check_revision, is_up_to_date, upgrade
+from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import DeliveryTask, DestinationState
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
@@ -54,6 +54,7 @@ __all__ = [
     "blames_values",
     "check_revision",
     "create_ledger_engine",
+    "is_begun",
     "is_up_to_date",
     "upgrade",
 ]
