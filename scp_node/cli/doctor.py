@@ -61,7 +61,7 @@ def _try(name: str, look: Callable[[], str]) -> Examination:
     try:
         return Examination(name=name, good=True, message=look())
     except (SettingsError, LedgerError, SpoolError, BundleError, BackendError, OSError, ValueError) as error:
-        return Examination(name=name, good=False, message=str(error))
+        return Examination(name=name, good=False, message=str(error).removeprefix(f"{name}: "))
 
 
 def _data_folder(settings: Settings) -> str:
@@ -127,8 +127,10 @@ def _listener(settings: Settings) -> Examination:
     if answer.good:
         return Examination(name="listener", good=True, message=f"{where} answers C-ECHO")
     match answer.error:
-        case UnreachableError() | LateError():
+        case UnreachableError():
             told = why_not_listening(settings)
+        case LateError() as error:
+            told = f"the port is open, but {error}: the node hangs, or {held_by_another(settings)}"
         case RejectedError() as error:
             told = _own_rejection(error, settings)
         case _:  # it answers, and not as this node would

@@ -118,6 +118,8 @@ def _migrate(connection: Connection, current: str | None) -> None:
 
 
 def _explained(error: Exception, file: Path | None) -> LedgerError:
+    if file and isinstance(error, FileExistsError | NotADirectoryError):
+        return LedgerUnreachableError(f"database: {file} cannot be made: {file.parent} is not a folder")
     if isinstance(error, OSError):
         return LedgerUnreachableError(f"database: {file} cannot be made: {error.strerror}")
     if file and _is_missing(file):
