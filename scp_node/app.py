@@ -12,11 +12,12 @@ from typing import Final
 
 from scp_node import __version__
 from scp_node.ledger import LedgerUnreachableError
-from scp_node.opening import installation_id, upgrade_database
+from scp_node.opening import INSTALLATION_ID, installation_id, upgrade_database
 from scp_node.roles.common import PARTS, Parts
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 from scp_node.settings import Settings, SettingsError, is_loopback
+from scp_node.settings_file import refuse_system_folder
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +88,10 @@ def _command(config: Path | None, parts: Parts, *, allow_different: bool) -> lis
 
 
 def _supervise(settings: Settings, base: Sequence[str], role: Role, stop: threading.Event) -> int:
+    refuse_system_folder(settings)
     if role is not Role.LISTENER:  # the listener needs no model
         check_demonstration(settings)
-    settings.node.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    installation_id(settings.node.data_dir)
+    _prepare_data_folder(settings.node.data_dir)
     if role is Role.ALL and settings.database.upgrade_at_start:
         _upgrade_or_go_on(settings)
     log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
@@ -100,6 +101,21 @@ def _supervise(settings: Settings, base: Sequence[str], role: Role, stop: thread
     ).run(stop)
     log.info("node stopped")
     return status
+
+
+def _prepare_data_folder(folder: Path) -> None:
+    """Make the data folder and the installation's identifier in it, if they are missing.
+
+    Raises:
+        SettingsError: it cannot be written, or the identifier is damaged.
+    """
+    try:
+        installation_id(folder)
+    except OSError as error:
+        raise SettingsError(f"node.data_dir: {folder} cannot be used: {error.strerror}") from error
+    except ValueError as error:
+        told = f"{folder / INSTALLATION_ID} does not hold an identifier: put it back from the backup"
+        raise SettingsError(f"node.data_dir: {told}") from error
 
 
 def _upgrade_or_go_on(settings: Settings) -> None:

@@ -25,6 +25,7 @@ from scp_node.ledger import (
     Verification,
     check_revision,
     create_ledger_engine,
+    is_begun,
     is_up_to_date,
     upgrade,
 )
@@ -100,7 +101,7 @@ def _is_ready(engine: Engine, data_dir: Path) -> bool:
 def _is_marked(marker: Path, name: str) -> bool:
     try:
         return marker.read_text(encoding="utf-8").strip() == name
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
@@ -129,6 +130,26 @@ def open_ledger(settings: Settings) -> Ledger:
     engine = create_ledger_engine(settings.database_url)
     check_revision(engine)
     return Ledger(engine, policy_of(settings))
+
+
+def has_ledger(settings: Settings) -> bool:
+    """Return whether the database of these settings holds a ledger; creates nothing.
+
+    Raises:
+        LedgerGoneError: there was one, by what the data folder remembers, and it is gone.
+        LedgerError: the database cannot be used.
+    """
+    engine = create_ledger_engine(settings.database_url)
+    try:
+        if is_begun(engine):
+            return True
+        name = _name(engine.url)
+    finally:
+        engine.dispose()
+    marker = settings.node.data_dir / MARKER
+    if _is_marked(marker, name):
+        raise LedgerGoneError(f"database: {name} is gone: put it back, or remove {marker} to begin an empty one")
+    return False
 
 
 def upgrade_database(settings: Settings, *, patience: float = LOCK_SECONDS) -> None:

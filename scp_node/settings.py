@@ -1,7 +1,7 @@
 """Every setting of the node, in one typed tree.
 
 The values come from a TOML file, then from environment variables `SCP_NODE_<SECTION>__<KEY>`; the environment wins.
-Nothing else in the node reads the environment or a settings file.
+Nothing else in the node reads the environment or a settings file. `load_settings` makes the paths of a file absolute.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import ipaddress
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pneumonia_model.shipped import SHIPPED_BUNDLE
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENVIRONMENT_PREFIX: Final = "SCP_NODE_"
@@ -30,8 +31,12 @@ class SettingsError(ValueError):
     """A setting is unknown, wrong or unreadable; the message names the key and what is allowed."""
 
 
-def _ae_title(value: str) -> str:
-    # PS3.5 Table 6.2-1: AE is 1 to 16 characters of the default repertoire, no backslash, no control character
+def ae_title(value: str) -> str:
+    """Return an AE title without the spaces around it.
+
+    Raises:
+        ValueError: it is not one by PS3.5 Table 6.2-1.
+    """
     if not 1 <= len(value.strip()) <= 16 or "\\" in value or not value.isascii() or not value.isprintable():
         raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
     return value.strip()
@@ -45,7 +50,23 @@ def _network(value: str) -> str:
     return value
 
 
-AeTitle = Annotated[str, AfterValidator(_ae_title)]
+def _path(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("a path holds no NUL character")
+    return value
+
+
+def _named(value: object) -> object:
+    if value == "":
+        raise ValueError("name a folder")
+    return value
+
+
+def _shipped_if_empty(value: object) -> object:
+    return SHIPPED_BUNDLE if value == "" else value
+
+
+AeTitle = Annotated[str, AfterValidator(ae_title)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -60,7 +81,10 @@ class NodeSettings(Section):
     """Who this node is."""
 
     ae_title: AeTitle = Field("PNEUMONIA", description="Our AE title: what the PACS calls.")
-    data_dir: Path = Field(Path("var"), description="Folder for received images, the database and our identity.")
+    data_dir: Annotated[Path, BeforeValidator(_named), AfterValidator(_path)] = Field(
+        Path("var"),
+        description="Folder for received images, the database and our identity. Relative: to this file's folder.",
+    )
     manufacturer: str = Field(
         "scp-node open-source project", max_length=64, description="Manufacturer (0008,0070) of our reports."
     )
@@ -92,7 +116,7 @@ class ListenSettings(Section):
 class PeerSettings(Section):
     """Who may send to us."""
 
-    ae_title: Annotated[str, AfterValidator(lambda v: v if v == "*" else _ae_title(v))] = Field(
+    ae_title: Annotated[str, AfterValidator(lambda v: v if v == "*" else ae_title(v))] = Field(
         "*", description='Calling AE title, exact case; "*" is any.'
     )
     address: Annotated[str, AfterValidator(_network)] = Field(description="IP address or network (CIDR) of the sender.")
@@ -167,7 +191,8 @@ class DatabaseSettings(Section):
 
     url: str = Field(
         "",
-        description="SQLAlchemy URL, such as postgresql+psycopg://user@host/scp_node. Empty: SQLite in data_dir.",
+        description="SQLAlchemy URL, such as postgresql+psycopg://user@host/scp_node. Empty: SQLite in data_dir. "
+        "A relative sqlite:/// path: to this file's folder.",
     )
     upgrade_at_start: bool = Field(default=True, description="Bring the schema up to date when `serve` starts.")
 
@@ -190,8 +215,10 @@ class WorkSettings(Section):
 class InferenceSettings(Section):
     """The model and where it runs."""
 
-    bundle: Path = Field(
-        Path("model/bundles/pneumonia-resnet18-0.2.0"), description="Folder of the model bundle to serve."
+    bundle: Annotated[Path, BeforeValidator(_shipped_if_empty), AfterValidator(_path)] = Field(
+        SHIPPED_BUNDLE,
+        description="Folder of the model bundle to serve. Relative: to this file's folder. Empty: the one that comes "
+        "with this program.",
     )
     operating_point: str = Field(
         "", description="Name of one of the bundle's operating points (`scp-node model show`). Empty: its default."

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pneumonia_model.shipped import SHIPPED_BUNDLE
 from pydantic import ValidationError
 
 from scp_node.settings import (
@@ -15,6 +18,7 @@ from scp_node.settings import (
     DEFAULT_FILE,
     ENVIRONMENT_PREFIX,
     DestinationSettings,
+    NodeSettings,
     PeerSettings,
     Section,
     Settings,
@@ -27,14 +31,25 @@ RENAMED: Final = {
 }
 
 
+# Folders that belong to the operating system: in one of them the node would change the rights of /var/spool.
+_SYSTEM_FOLDERS: Final = frozenset(
+    ("/", "/bin", "/boot", "/dev", "/etc", "/home", "/lib", "/lib64", "/opt", "/proc", "/run", "/sbin", "/sys", "/tmp")  # noqa: S108
+) | {"/usr", "/var"}
+_RELATIVE_SQLITE: Final = re.compile(r"(?P<scheme>sqlite(?:\+\w+)?:///)(?!/|:memory:|file:)(?P<path>[^?].*)", re.DOTALL)
+
+
 def load_settings(file: Path | None = None) -> Settings:
     """Return the settings from `file`, else from $SCP_NODE_CONFIG, else from ./scp_node.toml, else the defaults.
+
+    With a file, its relative paths and the default data folder are below the folder of that file, wherever the program
+    is started. Relative paths of the environment, and the default data folder without a file, are below the working
+    folder.
 
     Raises:
         SettingsError: the file cannot be read, or a key or value is not allowed.
     """
-    path = file or _file_from_environment()
-    values = _read(path) if path else {}
+    path = file or named_file() or (DEFAULT_FILE if _exists(DEFAULT_FILE) else None)
+    values = _below(_read(path), path.absolute().parent) if path else {}
     _refuse_unknown_variables()
     try:
         return Settings(**values)
@@ -44,19 +59,59 @@ def load_settings(file: Path | None = None) -> Settings:
         raise SettingsError(f"environment: {error}") from None
 
 
-def _file_from_environment() -> Path | None:
-    if named := os.environ.get(CONFIG_VARIABLE):
-        return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+def named_file() -> Path | None:
+    """Return the settings file that the environment names; None if it names none."""
+    named = os.environ.get(CONFIG_VARIABLE)
+    return Path(named) if named else None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # the working folder may not be looked into: nothing of it is meant
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply") from None
+
+
+def _below(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of a settings file with the paths among them below its folder."""
+    sections = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    node = sections.setdefault("node", {})
+    if isinstance(node, dict):
+        node.setdefault("data_dir", str(NodeSettings().data_dir))
+    for name, key in (("node", "data_dir"), ("inference", "bundle")):
+        section = sections.get(name)
+        if isinstance(section, dict) and isinstance(value := section.get(key), str) and value:
+            section[key] = str(folder / value)
+    database = sections.get("database")
+    url = database.get("url") if isinstance(database, dict) else None
+    if isinstance(url, str) and (relative := _RELATIVE_SQLITE.fullmatch(url)):
+        sections["database"]["url"] = f"{relative['scheme']}{folder / relative['path']}"
+    return sections
+
+
+def refuse_system_folder(settings: Settings) -> None:
+    """Refuse a data folder that belongs to the operating system, such as /var: what `var` means in `/`.
+
+    Raises:
+        SettingsError: it is one of them.
+    """
+    if (real := os.path.realpath(settings.node.data_dir)) in _SYSTEM_FOLDERS:
+        raise SettingsError(
+            f"node.data_dir: {real} belongs to the system; name a folder for the node alone, such as /var/lib/scp-node"
+        )
 
 
 def _refuse_unknown_variables() -> None:
@@ -129,5 +184,7 @@ def commented_toml() -> str:
 
 
 def _toml(value: Any) -> str:
+    if value == SHIPPED_BUNDLE:  # on every machine elsewhere
+        return '""'
     # JSON's strings, numbers, booleans and flat lists are TOML's
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,13 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pneumonia_model.bundle import load_bundle
+from pneumonia_model.shipped import SHIPPED_BUNDLE
+
+from scp_node.demo.phantom import phantom_image
+from tests.conftest import Send
+from tests.servers import free_port
+from tests.waiting import wait_until
 
 PACKAGES: Final = {  # import name -> folder
     "scp_node": "scp_node",
@@ -63,12 +71,18 @@ def source(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[PurePosixPath]:
-    """The files inside the wheel, built without a network."""
+def wheel_file(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built without a network."""
     output = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(output), cwd=source)
     [file] = output.iterdir()
-    with ZipFile(file) as archive:
+    return file
+
+
+@pytest.fixture(scope="module")
+def wheel(wheel_file: Path) -> list[PurePosixPath]:
+    """The files inside the wheel."""
+    with ZipFile(wheel_file) as archive:
         return [PurePosixPath(name) for name in archive.namelist()]
 
 
@@ -109,6 +123,61 @@ def test_the_wheel_has_every_source_file_of_the_package(package: str, wheel: lis
 def test_the_wheel_says_that_it_is_typed_and_has_the_licence(wheel: list[PurePosixPath]) -> None:
     assert {PurePosixPath(package, "py.typed") for package in PACKAGES} <= set(wheel)
     assert any(file.name == "LICENSE" for file in wheel)
+
+
+def test_the_wheel_has_the_shipped_bundle_byte_for_byte(wheel_file: Path) -> None:
+    folder = PurePosixPath("pneumonia_model", "bundle")
+    with ZipFile(wheel_file) as archive:
+        packed = {
+            PurePosixPath(name).name: archive.read(name)
+            for name in archive.namelist()
+            if PurePosixPath(name).parent == folder
+        }
+    assert packed == {file.name: file.read_bytes() for file in SHIPPED_BUNDLE.iterdir()}
+    assert "weights.safetensors" in packed
+
+
+@pytest.fixture(scope="module")
+def unpacked(wheel_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an installation puts into site-packages."""
+    folder = tmp_path_factory.mktemp("site-packages")
+    with ZipFile(wheel_file) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+@pytest.mark.needs("storescu")
+def test_what_the_wheel_installs_serves_from_any_folder(unpacked: Path, tmp_path: Path, storescu: Send) -> None:
+    port = free_port()
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(unpacked),
+        "SCP_NODE_NODE__DATA_DIR": str(tmp_path / "data"),
+        "SCP_NODE_LISTEN__PORT": str(port),
+        "SCP_NODE_LISTEN__LOW_WATER_MIB": "0",
+        "SCP_NODE_STUDY__QUIET_SECONDS": "0",
+    }
+    command = (sys.executable, "-m", "scp_node")
+    film = tmp_path / "film.dcm"
+    image = phantom_image(1, opacity=True)
+    image.save_as(film, enforce_file_format=True)
+    with (tmp_path / "log").open("wb") as log:
+        node = subprocess.Popen([*command, "serve"], cwd="/", env=environment, stderr=log)
+    try:
+        wait_until(lambda: "listening" in (tmp_path / "log").read_text(), 60, what="the node listens")
+        assert storescu(film, port=port).returncode == 0
+        report = (*command, "report", image.StudyInstanceUID)
+        wait_until(lambda: subprocess.run(report, cwd="/", env=environment, check=False).returncode == 0, 60)
+        audit = (*command, "audit", "--format", "json")
+        row = subprocess.run(audit, cwd="/", env=environment, check=True, capture_output=True).stdout
+    finally:
+        node.terminate()
+        node.wait(40)
+    audited = json.loads(row)
+    assert (audited["state"], audited["bundle_digest"]) == ("analysed", load_bundle(SHIPPED_BUNDLE).digest)
+    where = "from scp_node import settings; print(settings.__file__, settings.SHIPPED_BUNDLE)"
+    found = run(sys.executable, "-c", where, cwd=Path("/"), PYTHONPATH=str(unpacked)).split()
+    assert found == [f"{unpacked}/scp_node/settings.py", f"{unpacked}/pneumonia_model/bundle"]
 
 
 # Who imports whom

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,13 +18,15 @@ from rich.text import Text
 from scp_node import __version__
 from scp_node.app import ALLOW_DIFFERENT, Role
 from scp_node.app import serve as serve_node
+from scp_node.cli.arguments import address, first_instant, instant_after, refuse_empty, title
 from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
 from scp_node.cli.resolve import resolve
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
+from scp_node.runtime.supervisor import SUPERVISED
 from scp_node.settings import DEFAULT_FILE
-from scp_node.settings_file import commented_toml, load_settings
+from scp_node.settings_file import commented_toml, load_settings, named_file
 
 cli = typer.Typer(
     name="scp-node",
@@ -53,12 +55,17 @@ class Format(StrEnum):
 
 def main() -> None:
     """Run the command line; a known problem ends it with one line and exit status 2."""
-    from scp_node.cli.problems import KNOWN_PROBLEMS  # noqa: PLC0415
+    from scp_node.cli.problems import ENVIRONMENT_PROBLEMS, KNOWN_PROBLEMS, in_one_line  # noqa: PLC0415
 
+    for stream in (sys.stdout, sys.stderr):  # the name of a file may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    ends = KNOWN_PROBLEMS if SUPERVISED in sys.argv else (*KNOWN_PROBLEMS, *ENVIRONMENT_PROBLEMS)
     try:
+        refuse_empty(sys.argv[1:])
         cli()
-    except KNOWN_PROBLEMS as error:
-        print(f"scp-node: {error}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
+    except ends as error:
+        print(f"scp-node: {in_one_line(error)}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
         raise SystemExit(2) from None
 
 
@@ -88,22 +95,30 @@ def serve(
 
 @cli.command()
 def init(
-    file: Annotated[Path | None, typer.Argument(help="File to write. Default: ./scp_node.toml.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="File to write. Default: $SCP_NODE_CONFIG, then ./scp_node.toml.")
+    ] = None,
     config: ConfigOption = None,
     *,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
 ) -> None:
-    """Write a commented settings file: to FILE, else to --config."""
-    path = file or config or DEFAULT_FILE
+    """Write a commented settings file: to FILE, else to --config, else to $SCP_NODE_CONFIG."""
+    path = file or config or named_file() or DEFAULT_FILE
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already; --force overwrites it")
     path.write_text(commented_toml(), encoding="utf-8")
-    out.print(f"{path} written: every setting with its default", highlight=False)
+    out.print(f"{path} written: every setting with its default", highlight=False, markup=False)
 
 
 @cli.command()
 def doctor(config: ConfigOption = None) -> None:
-    """Check settings, folder, database, model and destinations, and say what to do about each problem."""
+    """Check settings, folder, database, model and destinations, and say what to do about each problem.
+
+    Exits with 0 when nothing keeps the node from working, 1 when there is a problem, and 2 when the settings cannot be
+    read. Creates nothing: what the first `serve` will make is missing without a problem.
+    """
     from scp_node.cli.doctor import examine  # noqa: PLC0415
 
     examinations = examine(load_settings(config))
@@ -128,10 +143,21 @@ def health(config: ConfigOption = None) -> None:
 def audit(
     context: typer.Context,
     config: ConfigOption = None,
-    since: Annotated[str | None, typer.Option(help="Received at or after this ISO 8601 instant.")] = None,
-    until: Annotated[str | None, typer.Option(help="Received before this ISO 8601 instant.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Received on or after this date or time, ISO 8601; local without a zone.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Received up to and including this day or second, ISO 8601.")
+    ] = None,
     study: Annotated[str | None, typer.Option(help="Study Instance UID.")] = None,
-    accession: Annotated[str | None, typer.Option(help="Accession Number.")] = None,
+    accession: Annotated[str | None, typer.Option(help='Accession Number; "*" and "?" are wildcards.')] = None,
+    patient: Annotated[str | None, typer.Option(help='Patient ID; "*" and "?" are wildcards.')] = None,
+    instance: Annotated[
+        str | None,
+        typer.Option(
+            "--instance", "--sop-instance-uid", help="SOP Instance UID of an image, a report, or what went with one."
+        ),
+    ] = None,
     state: Annotated[str | None, typer.Option(help=f"One of {', '.join(STATES)}.", show_default=False)] = None,
     format_: Annotated[Format, typer.Option("--format", help="How to print.")] = Format.TABLE,
 ) -> None:
@@ -144,31 +170,25 @@ def audit(
     if state is not None and state not in STATES:
         raise UsageError(f"--state: one of {', '.join(STATES)}")
     query = AuditQuery(
-        since=_instant("--since", since),
-        until=_instant("--until", until),
+        since=first_instant("--since", since),
+        until=instant_after("--until", until),
         study_uid=study,
         accession=accession,
+        patient_id=patient,
+        sop_instance_uid=instance,
         state=None if state is None else STATES[state],
     )
     with closing(open_ledger(settings_of(config))) as ledger:
         print_audit(ledger.audit.instances(query), format_.value, out)
 
 
-def _instant(option: str, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(value)
-    except ValueError:
-        raise UsageError(f"{option}: give an ISO 8601 date or time, such as 2026-03-01T08:00+01:00") from None
-    return (instant if instant.tzinfo else instant.astimezone()).astimezone(UTC)
-
-
 @cli.command()
 def report(
     study_uid: Annotated[str, typer.Argument(help="Study Instance UID.")],
     config: ConfigOption = None,
-    version: Annotated[int | None, typer.Option(help="Which version; default: the newest.")] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="Which version; default: the newest.")
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the DICOM file here instead of showing it.")] = None,
     save_all: Annotated[
         Path | None,
@@ -186,11 +206,11 @@ def report(
         save_all.mkdir(parents=True, exist_ok=True)
         for kind, name, content in [("report", uid, file), *companions]:
             (save_all / f"{kind}-{name}.dcm").write_bytes(content)
-            out.print(f"{kind} ({name}) written to {save_all}", highlight=False)
+            out.print(f"{kind} ({name}) written to {save_all}", highlight=False, markup=False)
         return
     if save:
         save.write_bytes(file)
-        out.print(f"version {number} ({uid}) written to {save}")
+        out.print(f"version {number} ({uid}) written to {save}", highlight=False, markup=False)
         return
     from scp_node.report.text import as_text  # noqa: PLC0415
 
@@ -205,12 +225,22 @@ def send(
     called: Annotated[str | None, typer.Option(help="Its AE title. Default: this node's own.")] = None,
     calling: Annotated[str, typer.Option(help="Our AE title.")] = "SCP-NODE-SEND",
 ) -> None:
-    """Send DICOM files by C-STORE: a test sender."""
-    from scp_node.cli.tables import send_with_progress  # noqa: PLC0415
+    """Send DICOM files by C-STORE: a test sender. Exits with 1 when a file was not taken, and says why."""
+    from scp_node.cli.contact import Call  # noqa: PLC0415
+    from scp_node.cli.sending import send_with_progress  # noqa: PLC0415
 
     settings = settings_of(config)
-    target = to or f"{settings.listen.host}:{settings.listen.port}"
-    raise SystemExit(send_with_progress(files, target, called or settings.node.ae_title, calling, out))
+    host, port = (settings.listen.host, settings.listen.port) if to is None else address("--to", to)
+    call = Call(
+        host=host,
+        port=port,
+        called=settings.node.ae_title if called is None else title("--called", called),
+        calling=title("--calling", calling),
+        called_set_by="--called",
+        calling_set_by="--calling",
+        address_set_by="--to",
+    )
+    raise SystemExit(send_with_progress(files, call, out))
 
 
 @cli.command()
@@ -231,10 +261,14 @@ def requeue(
     if dead == (selector is not None) or (discard and selector is None):
         raise UsageError("requeue: give an ID, or --dead for everything that was given up")
     with closing(open_ledger(settings_of(config))) as ledger:
+        if selector is not None and not ledger.audit.knows(selector):
+            raise UsageError(f"requeue: {selector} is not known: not a work id, and no image, study or report has it")
         upkeep = ledger.upkeep
         number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
         gone = 0 if discard or selector is None else upkeep.without_original(selector)
     left_out = f"; {gone} left out, their originals are no longer kept" if gone else ""
+    if not (number or gone):
+        left_out = ": nothing of it was given up" if selector else ": nothing was given up"
     out.print(f"{number} {'discarded' if discard else 'put back'}{left_out}")
 
 
@@ -244,7 +278,7 @@ def reanalyse(
         str | None, typer.Argument(metavar="[STUDY]", help="Study Instance UID.", show_default=False)
     ] = None,
     config: ConfigOption = None,
-    since: Annotated[str | None, typer.Option(help="Images received at or after this ISO 8601 instant.")] = None,
+    since: Annotated[str | None, typer.Option(help="Images received on or after this date or time, ISO 8601.")] = None,
     model: Annotated[
         str | None, typer.Option(help="Images that this bundle, NAME-VERSION or its digest, spoke of last.")
     ] = None,
@@ -259,10 +293,14 @@ def reanalyse(
     """
     if study_uid is since is model is None:
         raise UsageError("reanalyse: give a STUDY, --since or --model; together they must all hold")
-    received_since = _instant("--since", since)
+    received_since = first_instant("--since", since)
     settings = settings_of(config)
     files = stored_files(settings)
     with closing(open_ledger(settings)) as ledger:
+        if study_uid is not None and not ledger.audit.knows(study_uid):
+            raise UsageError(f"reanalyse: no image of study {study_uid} was received")
+        if model is not None and not ledger.audit.knows_model(model):
+            raise UsageError(f"reanalyse: no result is by {model}; give NAME-VERSION or the digest, sha256:...")
         ended = ledger.reanalysis.ended(study_uid=study_uid, since=received_since, model=model)
         images = [image for image in ended if image.kept and files.holds(image.spool_path)]
         chosen = f"{len(images)} images of {len({image.study_uid for image in images})} studies"

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.opening import backup_database, copy_database, open_ledger, upgrade_database
+from scp_node.settings_file import refuse_system_folder
 
 audit_cli = typer.Typer(help="What was received, what the model said of it, and where the report went.")
 db_cli = typer.Typer(help="The database.", no_args_is_help=True)
@@ -56,7 +57,10 @@ def _end(problems: Sequence[str]) -> None:
 @db_cli.command("upgrade")
 def db_upgrade(config: ConfigOption = None) -> None:
     """Bring the schema up to date."""
-    upgrade_database(settings_of(config))
+    settings = settings_of(config)
+    if settings.database.url == "":  # it lies in the data folder
+        refuse_system_folder(settings)
+    upgrade_database(settings)
     out.print("database is up to date")
 
 
@@ -105,5 +109,9 @@ def db_backup(
     Then copy the folder `spool` and the file `installation-id` of data_dir: in this order each row has its image.
     """
     verification = backup_database(settings_of(config), file, overwrite=force)
-    out.print(f"{file} written\nevents {verification.events}\nhead   {verification.head or 'none'}", highlight=False)
+    out.print(
+        f"{file} written\nevents {verification.events}\nhead   {verification.head or 'none'}",
+        highlight=False,
+        markup=False,
+    )
     _end(verification.problems)

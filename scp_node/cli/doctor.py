@@ -1,24 +1,29 @@
-"""Looks for problems that would keep a node from working, and says what to do about them."""
+"""Looks for problems that would keep a node from working, and says what to do about them. It creates nothing."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from pneumonia_model.bundle import BundleError
 from pneumonia_model.prediction import BackendError
 
 from scp_node.app import check_demonstration
-from scp_node.delivery.echo import answers_echo, echo
+from scp_node.cli.contact import Call, held_by_another, is_this_node, why, why_not_listening
+from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
+from scp_node.delivery.echo import echo_destination, echo_ourselves
 from scp_node.inference.served_model import ServedModel
 from scp_node.ledger import Ledger, LedgerError
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
-from scp_node.opening import open_ledger, open_spool
+from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
 from scp_node.settings import DestinationSettings, Settings, SettingsError
+from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
 
 
@@ -32,7 +37,7 @@ class Examination:
 
 
 def examine(settings: Settings) -> list[Examination]:
-    """Return what was found of each part that a node needs."""
+    """Return what was found of each part that a node needs; what `serve` will make is missing without a problem."""
     return list(_examinations(settings))
 
 
@@ -47,30 +52,66 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
         yield Examination(
             name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])"
         )
+    yield from _for_a_person(settings)
     for destination in settings.destinations:
         yield _destination(settings, destination)
         yield _deliveries(settings, destination.name)
+
+
+def _for_a_person(settings: Settings) -> Iterator[Examination]:
+    """Yield what nobody but a person can decide; nothing where there is no ledger that can be read."""
+    try:
+        if not has_ledger(settings):
+            return
+        with closing(open_ledger(settings)) as ledger:
+            undeliverable, conflicts = ledger.upkeep.undeliverable(), ledger.resolution.unresolved()
+    except (LedgerError, OSError):
+        return  # the examination of the database says so
+    if undeliverable:
+        yield Examination(
+            name="undeliverable",
+            good=not settings.destinations,
+            message=f"{undeliverable} reports that no destination gets (see `scp-node audit --state undeliverable`); "
+            "name one in [[destinations]] and routing.reply_to, then `scp-node requeue --dead`",
+        )
+    if conflicts:
+        yield Examination(
+            name="conflicts",
+            good=False,
+            message=f"{conflicts} images have the SOP Instance UID of another one and are not read "
+            "(see `scp-node audit --state conflict`, `scp-node resolve`)",
+        )
 
 
 def _try(name: str, look: Callable[[], str]) -> Examination:
     try:
         return Examination(name=name, good=True, message=look())
     except (SettingsError, LedgerError, SpoolError, BundleError, BackendError, OSError, ValueError) as error:
-        return Examination(name=name, good=False, message=str(error))
+        return Examination(name=name, good=False, message=str(error).removeprefix(f"{name}: "))
 
 
 def _data_folder(settings: Settings) -> str:
-    spool = open_spool(settings)
-    free = shutil.disk_usage(settings.node.data_dir).free // 2**20
-    if not spool.has_space():
-        raise SpoolError(
-            f"{settings.node.data_dir}: {free} MiB free, stores are refused below listen.low_water_mib = "
-            f"{settings.listen.low_water_mib}"
-        )
-    return f"{settings.node.data_dir.resolve()}, {free} MiB free"
+    refuse_system_folder(settings)
+    folder = Path(os.path.realpath(settings.node.data_dir))
+    nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        raise SpoolError(f"{folder}: {nearest} is not a folder; set node.data_dir")
+    spool = folder / SPOOL_FOLDER
+    for place in (nearest, spool) if os.path.lexists(spool) else (nearest,):
+        if not place.is_dir() or not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+            raise SpoolError(f"{place}: user {os.geteuid()} may not write there; change that, or set node.data_dir")
+    free = shutil.disk_usage(nearest).free // 2**20
+    if free < settings.listen.low_water_mib:
+        low = settings.listen.low_water_mib
+        raise SpoolError(f"{folder}: {free} MiB free, stores are refused below listen.low_water_mib = {low}")
+    return f"{folder}, {free} MiB free" + ("" if nearest == folder else "; not there yet, `scp-node serve` makes it")
 
 
 def _database(settings: Settings) -> str:
+    if not has_ledger(settings):
+        if not settings.database.upgrade_at_start:
+            raise LedgerError("no ledger yet: run `scp-node db upgrade` (database.upgrade_at_start = false)")
+        return "no ledger yet, `scp-node serve` makes it"
     with closing(open_ledger(settings)) as ledger:
         dead = sum(states.get("dead", 0) for states in ledger.upkeep.counts().values())
         number = ledger.audit.unregistrable()
@@ -84,6 +125,8 @@ def _retention(settings: Settings) -> str:
     days = settings.retention.days
     if not days:
         return "originals are kept for good (retention.days = 0)"
+    if not has_ledger(settings):
+        return f"originals are removed after {days:g} days; no image has come yet"
     with closing(open_ledger(settings)) as ledger:
         held = ledger.retention.held_back(timedelta(days=days))
     reasons = {"analysis": held.analysis, "report": held.report, "delivery": held.delivery}
@@ -104,27 +147,79 @@ def _demonstration(settings: Settings) -> str:
 
 def _listener(settings: Settings) -> Examination:
     where = f"{settings.node.ae_title} at {settings.listen.host}:{settings.listen.port}"
-    if answers_echo(settings):
+    if settings.listen.port == 0:
+        return Examination(name="listener", good=True, message=f"{where}: each start takes a free port; not asked")
+    answer = echo_ourselves(settings)
+    if answer.good:
         return Examination(name="listener", good=True, message=f"{where} answers C-ECHO")
-    return Examination(name="listener", good=True, message=f"{where} does not answer: the node is not running")
+    match answer.error:
+        case UnreachableError():
+            told = why_not_listening(settings)
+        case LateError() as error:
+            told = f"the port is open, but {error}: the node hangs, or {held_by_another(settings)}"
+        case RejectedError() as error:
+            told = _own_rejection(error, settings)
+        case _:  # it answers, and not as this node would
+            told = held_by_another(settings)
+    message = f"{where}: {told}" if told else f"{where} does not answer: the node is not running, its port is free"
+    return Examination(name="listener", good=told is None, message=message)
+
+
+def _own_rejection(error: RejectedError, settings: Settings) -> str:
+    """Return what it means that our own port rejects a C-ECHO from our own AE title."""
+    match error.source, error.diagnostic:
+        case 3, 1:
+            return (
+                "the node runs and accepts nothing (2/3/1): less space is free than listen.low_water_mib, or it is "
+                "stopping"
+            )
+        case 3, 2:
+            return "the node runs, and all associations that listen.max_associations allows are in use (2/3/2)"
+        case 1, 3:
+            own = f'ae_title = "{settings.node.ae_title}"'
+            return (
+                f"it rejects a C-ECHO by our own AE title (1/1/3): list {own} and the address of this host in "
+                f"[[peers]]; or {held_by_another(settings)}"
+            )
+        case 1, 7:
+            return f"a DICOM program with another AE title answers there (1/1/7): {held_by_another(settings)}"
+    return f"it is rejected there ({error}): {held_by_another(settings)}"
 
 
 def _destination(settings: Settings, destination: DestinationSettings) -> Examination:
-    good = echo(settings, destination)
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
-    message = (
-        f"{where} answers C-ECHO"
-        if good
-        else (
-            f"{where} does not answer C-ECHO: is it running, is the port open, and does it know our AE title "
-            f"{settings.node.ae_title}?"
-        )
+    name, setting = f"destination {destination.name}", f"in [[destinations]] {destination.name}"
+    call = Call(
+        host=destination.host,
+        port=destination.port,
+        called=destination.ae_title,
+        calling=settings.node.ae_title,
+        called_set_by=f"ae_title {setting}",
+        calling_set_by="node.ae_title",
+        address_set_by=f"host and port {setting}",
+        reachable_at=settings.listen.port if destination.commitment else None,
     )
-    return Examination(name=f"destination {destination.name}", good=good, message=message)
+    if is_this_node(settings, destination):
+        told = f"is the port of this node itself: give address and port of the PACS (host and port {setting})"
+        return Examination(name=name, good=False, message=f"{call.where} {told}")
+    answer = echo_destination(settings, destination)
+    if answer.error:
+        return Examination(name=name, good=False, message=f"{call.where}: {why(answer.error, call)}")
+    if answer.status != 0:
+        told = f"answers C-ECHO with status 0x{answer.status or 0:04X}: see its log"
+        return Examination(name=name, good=False, message=f"{call.where} {told}")
+    if not answer.takes_reports:
+        told = (
+            "answers C-ECHO, but accepts none of the SOP classes of report.sop_classes: have it accept Structured "
+            "Reports, or name the right destination"
+        )
+        return Examination(name=name, good=False, message=f"{call.where} {told}")
+    return Examination(name=name, good=True, message=f"{call.where} answers C-ECHO and accepts reports")
 
 
 def _deliveries(settings: Settings, name: str) -> Examination:
     try:
+        if not has_ledger(settings):
+            return Examination(name=f"deliveries to {name}", good=True, message="none yet")
         with closing(open_ledger(settings)) as ledger:
             return examine_deliveries(ledger, name)
     except LedgerError as error:

@@ -6,6 +6,7 @@ from typing import Final
 
 from pneumonia_model.bundle import BundleError
 from pneumonia_model.prediction import BackendError
+from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.cli.console import UsageError
 from scp_node.ledger import LedgerError
@@ -13,4 +14,17 @@ from scp_node.listener import ListenError
 from scp_node.settings import SettingsError
 from scp_node.spool import SpoolError
 
+# Of the machine, such as a missing folder. In a role they end its process, and the supervisor starts it again.
+ENVIRONMENT_PROBLEMS: Final = (OSError, SQLAlchemyError, UnicodeEncodeError)
 KNOWN_PROBLEMS: Final = (UsageError, SettingsError, LedgerError, SpoolError, ListenError, BundleError, BackendError)
+
+
+def in_one_line(error: Exception) -> str:
+    """Return what an error says, without SQL, and with the name of the file where it is about one."""
+    if isinstance(error, SQLAlchemyError):
+        return f"database: {str(error).splitlines()[0]}"
+    if isinstance(error, UnicodeEncodeError):
+        return "an argument is not text in the encoding of this terminal"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)

@@ -4,7 +4,7 @@ from scp_node.delivery.commitment import Asked, AskResult, CommitmentScu
 from scp_node.delivery.disposition import Disposition, classify, pause_before, remark
 from scp_node.delivery.query import FindResult, QueryScu, Wanted
 from scp_node.delivery.scu import SendResult, StorageScu
-from scp_node.delivery.send_files import send_files
+from scp_node.delivery.send_files import Unsent, send_files
 
 __all__ = [
     "AskResult",
@@ -15,6 +15,7 @@ __all__ = [
     "QueryScu",
     "SendResult",
     "StorageScu",
+    "Unsent",
     "Wanted",
     "classify",
     "pause_before",

@@ -32,6 +32,7 @@ from scp_node.delivery.connection import (
     AssociationError,
     Connection,
     ConnectionLostError,
+    RejectedError,
     decoded,
     decoding,
 )
@@ -253,11 +254,12 @@ def _request_pdu(calling_ae: str, called_ae: str, contexts: list[PresentationCon
     return A_ASSOCIATE_RQ(request).encode()
 
 
-def _rejection(pdu: bytes) -> AssociationError:
+def _rejection(pdu: bytes) -> RejectedError:
     rejection = decoded(A_ASSOCIATE_RJ, pdu)
     result, source, diagnostic = rejection.result, rejection.source, rejection.reason_diagnostic
     try:
         reason = rejection.reason_str
     except ValueError:
         reason = "unknown reason"
-    return AssociationError(f"association rejected {result}/{source}/{diagnostic}: {reason}")
+    message = f"association rejected {result}/{source}/{diagnostic}: {reason}"
+    return RejectedError(message, result=result or 0, source=source or 0, diagnostic=diagnostic or 0)

@@ -16,6 +16,7 @@ from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP, PDU
 from scp_node.dicom.foreign import foreign_bytes
 
 # PDU types, PS3.8 section 9.3
+ASSOCIATE_RQ: Final = 1
 ASSOCIATE_AC: Final = 2
 ASSOCIATE_RJ: Final = 3
 P_DATA: Final = 4
@@ -23,6 +24,13 @@ RELEASE_RQ: Final = 5
 RELEASE_RP: Final = 6
 ABORT: Final = 7
 LARGEST_PDU: Final = 1 << 20  # bytes; no DICOM peer sends more
+_FIRST_BYTES: Final = {  # of what else may listen on a port
+    b"HTTP": "HTTP",
+    b"SSH-": "SSH",
+    b"220 ": "FTP or SMTP",
+    b"220-": "FTP or SMTP",
+    b"\x15\x03": "TLS",  # an alert
+}
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 _Pdu = TypeVar("_Pdu", bound=PDU)
@@ -35,8 +43,39 @@ class AssociationError(Exception):
     """The association could not be opened, or is over; the message holds no text of the peer."""
 
 
+class UnreachableError(AssociationError):
+    """There is no connection; `reason` is what the system said of it."""
+
+    def __init__(self, message: str, reason: OSError | ValueError) -> None:
+        """Keep the reason beside the message."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class RejectedError(AssociationError):
+    """The peer rejected the association; the numbers are those of PS3.8 Table 9-21."""
+
+    def __init__(self, message: str, *, result: int, source: int, diagnostic: int) -> None:
+        """Keep the numbers beside the message."""
+        super().__init__(message)
+        self.result, self.source, self.diagnostic = result, source, diagnostic
+
+
+class LateError(AssociationError):
+    """The peer is connected, and does not read or does not answer in time."""
+
+
 class ConnectionLostError(AssociationError):
     """The peer closed, aborted or released the association."""
+
+
+class ForeignProtocolError(ConnectionLostError):
+    """The peer speaks, but not the upper layer protocol; `protocol` is its name where it is known, or empty."""
+
+    def __init__(self, message: str, protocol: str = "") -> None:
+        """Keep the name of the protocol beside the message."""
+        super().__init__(message)
+        self.protocol = protocol
 
 
 class Connection:
@@ -61,7 +100,9 @@ class Connection:
         try:
             return cls(_connected(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), deadline))
         except OSError as error:
-            raise AssociationError(f"no connection: {_reason(error)}") from error
+            raise UnreachableError(f"no connection: {_reason(error)}", error) from error
+        except ValueError as error:  # a part of the name is empty or has more than 63 characters, or holds NUL
+            raise UnreachableError("no connection: host name is malformed", error) from error
 
     def send(self, pdu: bytes, deadline: float) -> None:
         """Send one PDU.
@@ -74,7 +115,7 @@ class Connection:
             self._socket.sendall(pdu)  # the time-out is for all of it
         except TimeoutError as error:
             self._is_late = True
-            raise AssociationError("peer does not read in time") from error
+            raise LateError("peer does not read in time") from error
         except OSError as error:
             raise ConnectionLostError(f"connection lost: {_reason(error)}") from error
 
@@ -87,7 +128,9 @@ class Connection:
         header = self._read(6, deadline)
         kind, length = struct.unpack(">BxL", header)
         if length > LARGEST_PDU:
-            raise ConnectionLostError("PDU is longer than allowed")
+            raise ForeignProtocolError("PDU is longer than allowed", _protocol(header))
+        if not ASSOCIATE_RQ <= kind <= ABORT:
+            raise ForeignProtocolError("PDU of an unknown type", _protocol(header))
         pdu = header + self._read(length, deadline)
         if kind == ABORT:
             raise ConnectionLostError("peer aborted the association")
@@ -130,7 +173,7 @@ class Connection:
                 data += part
         except TimeoutError as error:
             self._is_late = True
-            raise AssociationError("peer does not answer in time") from error
+            raise LateError("peer does not answer in time") from error
         except OSError as error:
             raise ConnectionLostError(f"connection lost: {_reason(error)}") from error
         return bytes(data)
@@ -159,7 +202,7 @@ def decoded(kind: type[_Pdu], pdu: bytes) -> _Pdu:
 
 
 def _malformed(error: Exception) -> ConnectionLostError:
-    return ConnectionLostError(f"malformed PDU: {type(error).__name__}")
+    return ForeignProtocolError(f"malformed PDU: {type(error).__name__}")
 
 
 def _connected(addresses: Sequence[_AddressInfo], deadline: float) -> socket.socket:
@@ -176,6 +219,11 @@ def _connected(addresses: Sequence[_AddressInfo], deadline: float) -> socket.soc
         else:
             return connection
     raise refusal
+
+
+def _protocol(header: bytes) -> str:
+    """Return the name of the protocol whose first bytes these are, or an empty string."""
+    return next((name for first, name in _FIRST_BYTES.items() if header.startswith(first)), "")
 
 
 def _seconds_left(deadline: float) -> float:

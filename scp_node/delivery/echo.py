@@ -1,32 +1,69 @@
-"""C-ECHO to ourselves and to destinations."""
+"""C-ECHO to ourselves and to destinations, with the reason where there is no answer."""
 
 from __future__ import annotations
 
-from scp_node.delivery import StorageScu
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from scp_node.delivery.association import VERIFICATION, RequestedAssociation
+from scp_node.delivery.connection import AssociationError
+from scp_node.dicom.syntaxes import NATIVE
 from scp_node.settings import DestinationSettings, Settings
+
+_EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where we listen, and where we ask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EchoAnswer:
+    """What came of a C-ECHO."""
+
+    error: AssociationError | None = None  # why there was no response
+    status: int | None = None  # of the response; 0 is Success
+    takes_reports: bool = False  # whether a context for a Structured Report was accepted
+
+    @property
+    def good(self) -> bool:
+        """Return whether the answer is Success."""
+        return self.status == 0
 
 
 def answers_echo(settings: Settings) -> bool:
     """Return whether the running node answers a C-ECHO."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.listen.host, settings.listen.host)  # noqa: S104 - a test
-    ourselves = DestinationSettings(name="self", ae_title=settings.node.ae_title, host=host, port=settings.listen.port)
-    return echo(settings, ourselves)
+    return echo_ourselves(settings).good
 
 
-def echo(settings: Settings, destination: DestinationSettings) -> bool:
-    """Return whether the destination answers a C-ECHO from us."""
-    scu = StorageScu(
-        destination,
-        calling_ae=settings.node.ae_title,
-        sop_classes=settings.report.sop_classes,
-        settings=settings.delivery,
-        recast=_never,
-    )
+def echo_ourselves(settings: Settings) -> EchoAnswer:
+    """Return what comes of a C-ECHO to the port that the node listens on."""
+    host = _EVERY_ADDRESS.get(settings.listen.host, settings.listen.host)
+    return echo(settings, ae_title=settings.node.ae_title, host=host, port=settings.listen.port)
+
+
+def echo_destination(settings: Settings, destination: DestinationSettings) -> EchoAnswer:
+    """Return what comes of a C-ECHO from us to a destination."""
+    return echo(settings, ae_title=destination.ae_title, host=destination.host, port=destination.port)
+
+
+def echo(settings: Settings, *, ae_title: str, host: str, port: int) -> EchoAnswer:
+    """Return what comes of a C-ECHO that also offers our reports, within `delivery.send_seconds`."""
+    deadline = time.monotonic() + settings.delivery.send_seconds
+    classes = settings.report.sop_classes
     try:
-        return scu.echo()
-    finally:
-        scu.close()
-
-
-def _never(file: bytes, sop_class_uid: str) -> bytes:
-    raise AssertionError(f"nothing is sent here: {len(file)} bytes as {sop_class_uid}")
+        association = RequestedAssociation.request(
+            host,
+            port,
+            calling_ae=settings.node.ae_title,
+            called_ae=ae_title,
+            contexts=[(uid, list(NATIVE)) for uid in (*classes, VERIFICATION)],
+            seconds=min(settings.delivery.connect_seconds, settings.delivery.send_seconds),
+        )
+    except AssociationError as error:
+        return EchoAnswer(error=error)
+    takes_reports = any(association.context_for(uid) for uid in classes)
+    try:
+        status = association.echo(seconds=max(0.0, deadline - time.monotonic()))
+    except AssociationError as error:
+        association.abort()
+        return EchoAnswer(error=error, takes_reports=takes_reports)
+    association.release()
+    return EchoAnswer(status=status, takes_reports=takes_reports)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from scp_node.cli.tables import dicom_files
+from scp_node.cli.sending import dicom_files
 from scp_node.delivery import send_files
 from scp_node.delivery.echo import answers_echo
 from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs

@@ -7,7 +7,7 @@ from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
-from scp_node.ledger.database.revision import check_revision, is_up_to_date, upgrade
+from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
 from scp_node.ledger.intake import Duplicate, Registration
@@ -59,6 +59,7 @@ __all__ = [
     "blames_values",
     "check_revision",
     "create_ledger_engine",
+    "is_begun",
     "is_up_to_date",
     "takes_all",
     "upgrade",

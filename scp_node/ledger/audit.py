@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, exists, false, func, or_, select, union
 
 from scp_node.domain import Completion, Reason, Verdict
 from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
@@ -30,6 +31,8 @@ from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
 
 PAGE: Final = 500  # rows, unless told otherwise
+_WILDCARD: Final = re.compile(r"[*?]")
+_LAST_CHARACTER: Final = "\U0010ffff"  # of Unicode; no text holds it
 _STATES_OF_OUTCOMES: Final = {
     "finding": ImageState.ANALYSED,
     Completion.NOT_ATTEMPTED.value: ImageState.NOT_ANALYSED,
@@ -44,13 +47,20 @@ _REASONS: Final[Mapping[Use, str | None]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditQuery:
-    """Selects images; every condition that is set must hold."""
+    """Selects images; every condition that is set must hold.
+
+    In `accession` and `patient_id` "*" stands for any characters and "?" for one (PS3.4 section C.2.2.2.4). Accession
+    numbers are in an index: SQLite reads only those that begin as `accession` does up to its first wildcard, PostgreSQL
+    too where its database has the collation C; elsewhere it reads every one. Patient IDs are in no index: such a query
+    reads every image that the other conditions leave.
+    """
 
     since: datetime | None = None  # received at or after
     until: datetime | None = None  # received before
     study_uid: str | None = None
     accession: str | None = None
-    sop_instance_uid: str | None = None
+    patient_id: str | None = None
+    sop_instance_uid: str | None = None  # of the image, of a report of it, or of what went with a report
     state: ImageState | DeliveryState | None = None  # of the image, or of any of its deliveries
 
 
@@ -68,18 +78,20 @@ class Audit:
             page = self.page(query, after=after)
             yield from page.rows
             after = page.next_key
-        if query.state in {None, ImageState.REJECTED} and query.accession is None:
-            yield from self._rejected(query)
-        if query.state in {None, ImageState.FAILED} and query.accession is None:
-            yield from self._unregistrable(query)
+        if query.accession is None and query.patient_id is None:  # of what is not registered neither is known
+            if query.state in {None, ImageState.REJECTED}:
+                yield from self._rejected(query)
+            if query.state in {None, ImageState.FAILED}:
+                yield from self._unregistrable(query)
 
     def page(self, query: AuditQuery, *, after: int = 0, most: int = PAGE) -> AuditPage:
         """Return up to `most` registered images behind the key `after`, in the order of arrival.
 
         A page costs the same wherever it lies.
         """
-        chosen = select(instance.c.id).where(instance.c.id > after, *_conditions(query))
         with self._transactions.reading() as (connection, _now):
+            conditions = _conditions(query, connection.dialect.name)
+            chosen = select(instance.c.id).where(instance.c.id > after, *conditions)
             ids = connection.scalars(chosen.order_by(instance.c.id).limit(most)).all()
             rows = _described(connection, ids)
         return AuditPage(rows=tuple(rows), next_key=ids[-1] if len(ids) == most else None)
@@ -88,6 +100,24 @@ class Audit:
         """Return how many received files could not be registered."""
         with self._transactions.reading() as (connection, _now):
             return count_unregistrable(connection)
+
+    def knows(self, name: str) -> bool:
+        """Return whether `name` is a work id, or the UID of an image, a study, a report or what went with one."""
+        uids = (
+            select(instance.c.id).where(instance.c.sop_instance_uid == name),
+            select(instance.c.id).where(instance.c.study_uid == name),
+            select(report.c.id).where(or_(report.c.sop_instance_uid == name, report.c.study_uid == name)),
+            select(companion.c.id).where(companion.c.sop_instance_uid == name),
+            select(work.c.id).where(work.c.id == int(name) if name.isdecimal() and len(name) < 18 else false()),
+        )
+        with self._transactions.reading() as (connection, _now):
+            return any(connection.execute(found.limit(1)).first() for found in uids)
+
+    def knows_model(self, name: str) -> bool:
+        """Return whether a result is by this bundle, given as "name-version" or as its digest."""
+        found = select(result.c.id).where(or_(result.c.bundle == name, result.c.bundle_digest == name)).limit(1)
+        with self._transactions.reading() as (connection, _now):
+            return connection.execute(found).first() is not None
 
     def events(self, study_uid: str) -> list[AuditEvent]:
         """Return the trail of one study, oldest first."""
@@ -142,19 +172,62 @@ class Audit:
             )
 
 
-def _conditions(query: AuditQuery) -> list[ColumnElement[bool]]:
+def _conditions(query: AuditQuery, dialect: str) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if query.since:
         conditions.append(instance.c.received_at >= query.since)
     if query.until:
         conditions.append(instance.c.received_at < query.until)
-    exact = {name: getattr(query, name) for name in ("study_uid", "accession", "sop_instance_uid")}
-    conditions += [instance.c[name] == value for name, value in exact.items() if value is not None]
+    if query.study_uid is not None:
+        conditions.append(instance.c.study_uid == query.study_uid)
+    if query.sop_instance_uid is not None:
+        conditions.append(instance.c.id.in_(_about(query.sop_instance_uid)))
+    if query.accession is not None:
+        conditions += _with_accession(query.accession, dialect)
+    if query.patient_id is not None:
+        conditions += _matches(instance.c.patient_id, query.patient_id, dialect)
     if isinstance(query.state, ImageState):
         conditions.append(_is_in(query.state))
     elif query.state is not None:
         conditions.append(exists().where(delivery.c.report_id == _newest_report(), delivery.c.state == query.state))
     return conditions
+
+
+def _about(uid: str) -> ColumnElement[Any]:
+    """Return the ids of the images that have this SOP Instance UID, or whose report or companion has it."""
+    reports = union(
+        select(report.c.id).where(report.c.sop_instance_uid == uid),
+        select(companion.c.report_id).where(companion.c.sop_instance_uid == uid),
+    ).scalar_subquery()
+    image = instance.alias()
+    own = select(image.c.id).where(image.c.sop_instance_uid == uid)
+    reported = select(result.c.instance_id).join(report_result, report_result.c.result_id == result.c.id)
+    return union(own, reported.where(report_result.c.report_id.in_(reports))).scalar_subquery()
+
+
+def _with_accession(value: str, dialect: str) -> list[ColumnElement[bool]]:
+    if not _WILDCARD.search(value):
+        return [instance.c.accession == value]
+    image = instance.alias()  # in a query of its own the index is used; beside the order by id it would not be
+    conditions = _matches(image.c.accession, value, dialect)
+    return [instance.c.id.in_(select(image.c.id).where(*conditions))] if conditions else []
+
+
+def _matches(column: ColumnElement[Any], value: str, dialect: str) -> list[ColumnElement[bool]]:
+    """Return the SQL conditions that a column has a value, in which "*" and "?" may stand; none where any value has."""
+    if not value.strip("*"):
+        return [] if value else [column == value]
+    head = _WILDCARD.split(value, maxsplit=1)[0]
+    if head == value:
+        return [column == value]
+    if dialect == "postgresql":
+        literal = re.sub(r"[\\%_]", r"\\\g<0>", value)
+        return [column.like(literal.replace("*", "%").replace("?", "_"), escape="\\")]
+    conditions: list[ColumnElement[bool]] = [
+        column.bool_op("GLOB")(value.replace("[", "[[]"))
+    ]  # LIKE would not tell a from A
+    # Text is in the order of its code points: what begins with `head` lies between it and what follows all of that.
+    return [*conditions, column >= head, column < head + _LAST_CHARACTER] if head else conditions
 
 
 def _is_in(state: ImageState) -> ColumnElement[bool]:

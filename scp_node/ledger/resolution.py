@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, func, select, update
 
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
@@ -59,6 +59,12 @@ class Resolution:
             )
             for number, row in enumerate(rows, start=1)
         ]
+
+    def unresolved(self) -> int:
+        """Return the number of images that wait for a person's decision."""
+        counted = select(func.count()).select_from(instance).where(instance.c.use == Use.CONFLICT)
+        with self._transactions.reading() as (connection, _now):
+            return connection.execute(counted).scalar_one()
 
     def choose(self, sop_instance_uid: str, number: int, *, by: str) -> None:
         """Have image `number` read in place of the others, which are set aside; `by` is who decided.

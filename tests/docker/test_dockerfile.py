@@ -74,7 +74,7 @@ def test_the_image_sets_only_settings_that_exist(
 def test_the_image_holds_the_bundle_and_version_of_this_release(dockerfile: Dockerfile, repository: Path) -> None:
     project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     assert dockerfile.arguments["VERSION"] == project["version"]
-    assert dockerfile.arguments["BUNDLE"] == str(Settings().inference.bundle)
+    assert repository / dockerfile.arguments["BUNDLE"] == Settings().inference.bundle
 
 
 def test_base_images_have_a_version(dockerfile: Dockerfile) -> None:

@@ -7,13 +7,79 @@ from pathlib import Path
 
 import pytest
 
-from scp_node.settings import Settings, SettingsError
-from scp_node.settings_file import RENAMED, commented_toml, load_settings
+from scp_node.settings import NodeSettings, Settings, SettingsError
+from scp_node.settings_file import RENAMED, commented_toml, load_settings, refuse_system_folder
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Path:
     return tmp_path / "scp_node.toml"
+
+
+# Where paths lie: the same node, wherever it is started
+
+
+def test_the_paths_of_a_file_are_below_its_folder_wherever_the_program_runs(
+    write: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write.write_text(
+        '[node]\ndata_dir = "data"\n[inference]\nbundle = "bundles/mine"\n'
+        '[database]\nurl = "sqlite+pysqlite:///data/it is.sqlite3?timeout=9"'
+    )
+    for place, name in (("/", write), (tmp_path, Path("scp_node.toml")), (tmp_path.parent, write)):
+        monkeypatch.chdir(place)
+        settings = load_settings(name)
+        assert settings.node.data_dir == tmp_path / "data"
+        assert settings.inference.bundle == tmp_path / "bundles" / "mine"
+        assert settings.database_url == f"sqlite+pysqlite:///{tmp_path}/data/it is.sqlite3?timeout=9"
+
+
+def test_the_default_data_folder_is_beside_the_file(write: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write.write_text("[listen]\nport = 1\n")
+    monkeypatch.chdir("/")
+    assert load_settings(write).node.data_dir == write.parent / "var"
+    monkeypatch.setenv("SCP_NODE_CONFIG", str(write))
+    assert load_settings().database_url == f"sqlite:///{write.parent}/var/ledger.sqlite3"
+
+
+def test_paths_of_the_environment_and_without_a_file_are_below_the_working_folder(
+    write: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().node.data_dir == Path("var")
+    write.write_text('[node]\ndata_dir = "of the file"')
+    monkeypatch.setenv("SCP_NODE_NODE__DATA_DIR", "of the environment")
+    assert load_settings(write).node.data_dir == Path("of the environment")
+
+
+@pytest.mark.parametrize("url", ["sqlite:////srv/x.sqlite3", "sqlite://", "postgresql+psycopg://u@h/d", ""])
+def test_a_url_without_a_relative_path_stays_as_it_is(write: Path, url: str) -> None:
+    write.write_text(f'[database]\nurl = "{url}"')
+    assert load_settings(write).database.url == url
+
+
+def test_without_a_setting_the_bundle_is_the_shipped_one(
+    write: Path, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write.write_text('[inference]\nbundle = ""')
+    monkeypatch.chdir("/")
+    bundle = load_settings().inference.bundle
+    assert bundle == load_settings(write).inference.bundle
+    assert bundle.is_relative_to(repository / "model" / "bundles")
+    assert (bundle / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("folder", ["/", "/usr", "/etc/../usr/"])
+def test_a_folder_of_the_system_is_refused_as_data_folder(folder: str) -> None:
+    with pytest.raises(SettingsError, match=r"node\.data_dir: /(usr)? ?belongs to the system; name a folder"):
+        refuse_system_folder(Settings(node=NodeSettings(data_dir=Path(folder))))
+    refuse_system_folder(Settings(node=NodeSettings(data_dir=Path(folder, "scp-node"))))
+
+
+def test_the_default_data_folder_is_refused_where_it_is_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    with pytest.raises(SettingsError, match=r"node\.data_dir: /var belongs to the system"):
+        refuse_system_folder(load_settings())
 
 
 def test_the_defaults_listen_on_loopback_only_and_send_nowhere() -> None:
@@ -37,6 +103,11 @@ def test_the_defaults_listen_on_loopback_only_and_send_nowhere() -> None:
         ('[routing]\nreply_to = ["pacs"]', r"routing\.reply_to: no \[\[destinations\]\] entry is named pacs"),
         ('[listen]\nhost = "0.0.0.0"', r"listen\.host: .*list who may send in \[\[peers\]\]"),
         ("port =", "is not TOML"),
+        ("a = " + "[" * 5000, "is nested too deeply"),
+        ('[node]\ndata_dir = ""', r"node\.data_dir: name a folder"),
+        ('[node]\ndata_dir = "a\\u0000b"', r"node\.data_dir: a path holds no NUL character"),
+        ("node = 3", r"node: Input should be a valid dictionary"),
+        ('database = "x"', r"database: Input should be a valid dictionary"),
         ("[inference]\nlease_seconds = 5", r"inference\.lease_seconds: is called work\.lease_seconds now"),
         ("[inference]\nmax_attempts = 5", r"inference\.max_attempts: is called work\.max_attempts now"),
         ('[inference]\nbackend = "tensorflow"', r"inference\.backend: .*'auto', 'onnxruntime' or 'torch'"),
@@ -89,8 +160,15 @@ def test_lists_come_as_json_in_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read"):
+    with pytest.raises(SettingsError, match=r"absent\.toml: cannot be read: No such file or directory"):
         load_settings(tmp_path / "absent.toml")
+    with pytest.raises(SettingsError, match="cannot be read: Is a directory"):
+        load_settings(tmp_path)
+
+
+def test_a_file_of_an_editor_that_writes_a_byte_order_mark_is_read(write: Path) -> None:
+    write.write_bytes(b"\xef\xbb\xbf[listen]\nport = 7\n")
+    assert load_settings(write).listen.port == 7
 
 
 def test_a_password_in_a_database_url_is_not_printed(write: Path) -> None:
@@ -108,5 +186,5 @@ def test_the_listed_defaults_are_the_real_ones_once_uncommented(write: Path) -> 
     blocks = [block for block in commented_toml().split("\n\n") if "# [[" not in block]
     lines = "\n".join(blocks).splitlines()
     write.write_text("\n".join(line.removeprefix("# ") for line in lines if " = " in line or line.startswith("[")))
-    assert load_settings(write) == Settings()
+    assert load_settings(write) == Settings(node=NodeSettings(data_dir=write.parent / "var"))  # beside the file
     assert set(tomllib.loads(write.read_text())) == set(Settings.model_fields) - {"peers", "destinations"}

@@ -71,6 +71,9 @@ def create_ledger_engine(url: str, *, patience: float = LOCK_SECONDS) -> Engine:
             return _postgresql_engine(parsed, patience)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise LedgerError(f"database.url: {error}") from None
+    except ValueError:  # its message may quote the password
+        told = "the port is not a number; in user and password, write : / @ % as %3A %2F %40 %25"
+        raise LedgerError(f"database.url: {told}") from None
     raise LedgerError(f"database.url: {backend} is not supported; use sqlite or postgresql+psycopg")
 
 
@@ -107,10 +110,8 @@ def _postgresql_engine(url: URL, patience: float) -> Engine:
 
 def _sqlite_engine(url: URL, patience: float) -> Engine:
     file = sqlite_file(url)
-    if file:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if (kind := _file_system(file.parent)) in _NETWORK_FILE_SYSTEMS:
-            raise LedgerError(f"database.url: SQLite cannot lock safely on {kind}; use a local disk or PostgreSQL")
+    if file and (kind := _file_system(file.parent)) in _NETWORK_FILE_SYSTEMS:
+        raise LedgerError(f"database.url: SQLite cannot lock safely on {kind}; use a local disk or PostgreSQL")
     engine = create_engine(url, connect_args={"timeout": patience}, hide_parameters=True)
     milliseconds = round(patience * 1000)
 

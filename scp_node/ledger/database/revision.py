@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ def upgrade(engine: Engine, *, begin: bool = True) -> None:
         raise LedgerGoneError(f"database: {file} is gone")
     try:
         if file and begin:
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             file.touch(mode=0o600)  # an empty file is an empty database
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":
@@ -65,6 +67,19 @@ def is_up_to_date(engine: Engine) -> bool:
         LedgerError: the file or the URL does not name a database.
     """
     return _current(engine) == _newest()
+
+
+def is_begun(engine: Engine) -> bool:
+    """Return whether the database holds a ledger of any revision; a missing SQLite file does not, and stays missing.
+
+    Raises:
+        LedgerUnreachableError: the database cannot be used now.
+        LedgerError: the file or the URL does not name a database.
+    """
+    file = sqlite_file(engine.url)
+    if file and _is_missing(file):
+        return False
+    return _current(engine) is not None
 
 
 def _current(engine: Engine) -> str | None:
@@ -103,10 +118,25 @@ def _migrate(connection: Connection, current: str | None) -> None:
 
 
 def _explained(error: Exception, file: Path | None) -> LedgerError:
-    if file and not file.exists():
+    if file and isinstance(error, FileExistsError | NotADirectoryError):
+        return LedgerUnreachableError(f"database: {file} cannot be made: {file.parent} is not a folder")
+    if isinstance(error, OSError):
+        return LedgerUnreachableError(f"database: {file} cannot be made: {error.strerror}")
+    if file and _is_missing(file):
         return LedgerUnreachableError(f"database: {file} is not there: `scp-node db upgrade` makes it")
+    if file and not os.access(file, os.R_OK | os.W_OK):
+        return LedgerUnreachableError(f"database: {file}: user {os.geteuid()} may not read and write it")
+    where = f"{file}: " if file else ""
     original = getattr(error, "orig", None)
     no_database = getattr(original, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB
     if no_database or isinstance(error, ProgrammingError):  # PostgreSQL: the URL has an unknown option
-        return LedgerError(f"database: {first_line(error)}")
-    return LedgerUnreachableError(f"database: {first_line(error)}")
+        return LedgerError(f"database: {where}{first_line(error)}")
+    return LedgerUnreachableError(f"database: {where}{first_line(error)}")
+
+
+def _is_missing(file: Path) -> bool:
+    """Return whether the file is not there; one in a folder that may not be looked into counts as there."""
+    try:
+        return not file.exists()
+    except OSError:
+        return False

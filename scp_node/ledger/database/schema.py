@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
@@ -74,6 +74,9 @@ Uid = String(64)  # PS3.5 Table 6.2-1
 Digest = String(71)  # "sha256:" and 64 hexadecimal digits
 
 
+_IN_CONFLICT: Final = text("\"use\" = 'conflict'")
+
+
 def _id() -> Column[Any]:
     return Column("id", Id, primary_key=True, autoincrement=True)
 
@@ -118,6 +121,12 @@ instance = Table(
     UniqueConstraint("sop_instance_uid", "sha256"),
     Index(None, "study_uid"),
     Index(None, "study_patient_id"),
+    Index(
+        "ix_instance_conflict",
+        "id",
+        sqlite_where=text("\"use\" = 'conflict'"),
+        postgresql_where=text("\"use\" = 'conflict'"),
+    ),
     Index(None, "accession"),
     Index(None, "received_at"),
     Index(

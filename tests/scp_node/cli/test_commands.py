@@ -45,10 +45,11 @@ def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path
         (["report", "1.2.3"], "scp-node db upgrade"),
         (["send", "absent.dcm", "--to", "127.0.0.1:1"], "absent.dcm: no such file or folder"),
         (["send", ".", "--to", "nowhere"], "--to: give HOST:PORT"),
-        (["model", "show"], "manifest.json"),
+        (["model", "show", "--config", "elsewhere.toml"], "nowhere/manifest.json: cannot be read"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_status_2(tmp_path: Path, arguments: list[str], told: str) -> None:
+    (tmp_path / "elsewhere.toml").write_text('[inference]\nbundle = "nowhere"\n')
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert told in done.stderr

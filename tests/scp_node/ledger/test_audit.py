@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 from rich.console import Console
+from sqlalchemy import event
 
 from scp_node.cli.tables import print_audit
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.ledger import AuditQuery, AuditRow, DeliveryState, ImageState
-from tests.scp_node.ledger_node import Node
+from tests.scp_node.ledger_node import MODEL, Node, ledger_engine
 
 AT: Final = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 
@@ -108,6 +111,13 @@ def test_a_page_that_ends_with_the_last_image_is_followed_by_an_empty_one(node: 
     assert node.ledger.audit.page(AuditQuery(), after=page.next_key, most=2).rows == ()
 
 
+def test_csv_has_its_header_without_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    print_audit([], "csv", Console())
+    [header] = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert header == [each.name for each in fields(AuditRow)]
+    assert header[:4] == ["sop_instance_uid", "study_uid", "series_uid", "accession"]
+
+
 def test_the_printed_forms_hold_the_same_values(mixed: Node, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ask(mixed, None)
     print_audit(rows, "json", Console())
@@ -119,3 +129,85 @@ def test_the_printed_forms_hold_the_same_values(mixed: Node, capsys: pytest.Capt
     assert documents[0]["deliveries"] == json.loads(cells[0]["deliveries"])
     assert documents[0]["received_at"] == mixed.ledger.audit.page(AuditQuery()).rows[0].document()["received_at"]
     assert documents[-1]["received_at"] == AT.isoformat()
+
+
+def found(node: Node, **query: str) -> list[str]:
+    """Return the last part of the SOP Instance UID of each image that is found."""
+    rows = node.ledger.audit.instances(AuditQuery(**query))  # type: ignore[arg-type]
+    return [str(row.sop_instance_uid).rpartition(".")[2] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ("A12", ["1"]),
+        ("A12*", ["1", "2", "3"]),
+        ("A12?", ["2"]),
+        ("A*5", ["3", "6"]),
+        ("*5", ["3", "6"]),
+        ("?12", ["1", "4"]),
+        ("a12*", ["4"]),
+        ("A1%*", []),
+        ("A_%*", ["5"]),
+        ("[A]*", ["7"]),
+        ("A*\\*", ["8"]),
+        ("*", ["1", "2", "3", "4", "5", "6", "7", "8", "9"]),
+        ("Ä1*", ["9"]),
+    ],
+)
+@pytest.mark.parametrize("column", ["accession", "patient_id"])
+def test_wildcards_stand_for_any_characters_and_for_one(node: Node, column: str, wanted: str, names: list[str]) -> None:
+    values = ("A12", "A123", "A1235", "a12", "A_%1", "A95", "[A]1", "A\\1", "Ä1\U0001f600")
+    for number, value in enumerate(values, start=1):
+        node.receive(str(number), **{column: value})
+    assert found(node, **{column: wanted}) == names
+
+
+def test_a_patient_and_an_accession_must_both_hold_and_find_nothing_that_is_not_registered(mixed: Node) -> None:
+    mixed.receive("other", accession="A2", patient_id="P2", study="1.2.6")
+    assert found(mixed, patient_id="P2", accession="A*") == ["other"]
+    assert found(mixed, patient_id="P1", accession="A2") == []
+    assert "9" in found(mixed), "an image that was rejected"
+    assert "9" not in found(mixed, patient_id="*1")
+
+
+def test_an_image_is_found_by_its_uid_and_by_those_of_its_report(mixed: Node) -> None:
+    [row] = mixed.ledger.audit.instances(AuditQuery(study_uid="1.2.1"))
+    assert found(mixed, sop_instance_uid="1.2.3.1.2.1") == ["1"]
+    assert row.report_uid
+    assert found(mixed, sop_instance_uid=row.report_uid) == ["1"]
+    assert found(mixed, sop_instance_uid="1.2.9") == ["9"]
+    assert found(mixed, sop_instance_uid="1.2.404") == []
+
+
+def test_what_is_known_is_told_from_what_is_not(mixed: Node) -> None:
+    audit = mixed.ledger.audit
+    [row] = audit.instances(AuditQuery(study_uid="1.2.1"))
+    for name in (row.sop_instance_uid, row.study_uid, row.report_uid, "1"):
+        assert audit.knows(str(name)), name
+    for name in ("1.2.404", "404", "", "P1", "9" * 30):
+        assert not audit.knows(name), name
+    assert audit.knows_model(MODEL.digest)
+    assert audit.knows_model("test-model-1.0")
+    assert not audit.knows_model("test-model")
+
+
+def test_an_accession_that_begins_as_asked_is_looked_up_in_the_index(tmp_path: Path) -> None:
+    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
+        node = Node(engine)
+        for number in range(3_000):
+            node.receive(str(number), accession=f"A{number:05}", header=bytes(100))
+        with engine.connect() as connection:
+            connection.exec_driver_sql("ANALYZE")
+        plans: list[str] = []
+
+        @event.listens_for(engine, "before_cursor_execute")
+        def _explain(connection: Any, _cursor: object, statement: str, parameters: Any, *_more: object) -> None:
+            if "GLOB" in statement and not statement.startswith("EXPLAIN"):
+                rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans.extend(row[-1] for row in rows)
+
+        assert found(node, accession="A0123*") == [str(number) for number in range(1230, 1240)]
+        assert any("USING COVERING INDEX ix_instance_accession (accession>? AND accession<?)" in plan for plan in plans)
+        assert not [plan for plan in plans if plan.startswith("SCAN")]
+        assert not [plan for plan in plans if "rowid>?" in plan]

@@ -54,6 +54,15 @@ def upgrade() -> None:
         " WHERE p.study_uid = instance.study_uid AND p.patient_id = instance.patient_id)"
     )
     op.execute("UPDATE instance SET \"use\" = 'conflict' WHERE conflict")
+    in_conflict = sa.text("\"use\" = 'conflict'")
+    op.create_index(
+        "ix_instance_conflict",
+        "instance",
+        ["id"],
+        unique=False,
+        sqlite_where=in_conflict,
+        postgresql_where=in_conflict,
+    )
     # a study had one report for all of its patients, in the name of the first one
     op.execute(
         "UPDATE report SET study_patient_id = (SELECT i.study_patient_id FROM instance i"
