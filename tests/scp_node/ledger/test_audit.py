@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from scp_node.cli.tables import print_audit
-from scp_node.domain import NotAnalysed, Reason
+from scp_node.domain import NotAnalysed, Priority, Reason
 from scp_node.ledger import AuditQuery, AuditRow, DeliveryState, ImageState
 from tests.scp_node.ledger_node import Node
 
@@ -111,3 +111,19 @@ def test_the_printed_forms_hold_the_same_values(mixed: Node, capsys: pytest.Capt
     assert documents[0]["deliveries"] == json.loads(cells[0]["deliveries"])
     assert documents[0]["received_at"] == mixed.ledger.audit.page(AuditQuery()).rows[0].document()["received_at"]
     assert documents[-1]["received_at"] == AT.isoformat()
+
+
+def test_the_table_shows_the_remark_of_a_destination_and_not_why_another_has_not_taken_it(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.receive("1", priority=Priority.STAT)
+    node.analyse()
+    node.report("pacs", "archive")
+    for name, status, remark in (("pacs", 0xB000, "warning 0xB000: data elements were coerced"), ("archive", 0, "")):
+        task = node.ledger.deliveries.claim(name, owner="s")
+        assert task
+        node.ledger.deliveries.delivered(task, status=status, sop_class_uid="1.2", remark=remark)
+    print_audit(ask(node, None), "table", Console(width=400))
+    printed = capsys.readouterr().out
+    assert "pacs report: delivered 0xB000 (warning 0xB000: data elements were coerced)" in printed
+    assert "archive report: delivered 0x0000 " in printed
