@@ -24,7 +24,7 @@ _ITEM_END: Final = 0xFFFE_E00D
 _SEQUENCE_END: Final = 0xFFFE_E0DD
 _SHORT_VR: Final = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG_VR: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-_NO_VR: Final = bytes(2)
+_NO_VR: Final = frozenset((bytes(2), b"  ", b"??", b"--"))  # what senders write for a VR that they do not know
 _FRAGMENTED_VR: Final = frozenset((b"OB", b"OW"))  # PS3.5 A.4
 _SHORT_HEADER: Final = struct.Struct("<HH2sH")
 _LONG_HEADER: Final = struct.Struct("<HH2s2xL")
@@ -66,9 +66,9 @@ def _dictionary_vr(tag: int) -> bytes:
 class Walker:
     """One pass over the bytes of a dataset in a little-endian transfer syntax.
 
-    A lenient walker reads two oddities of senders, and is strict otherwise. A VR of two NULs in Explicit VR stands for
-    one of the dictionary or for an unknown one. An element of a group below 0008 is in the encoding that its own bytes
-    show: a command set is always in Implicit VR, file meta information in Explicit VR.
+    A lenient walker reads two oddities of senders, and is strict otherwise. A VR of two NULs, spaces, question marks or
+    hyphens in Explicit VR stands for that of the dictionary, or for an unknown one. An element of a group below 0008 is
+    in the encoding that its own bytes show: command sets are in Implicit VR, file meta information in Explicit VR.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Walker:
         self._maximum_depth = maximum_depth
         self._lenient = lenient
         self._left = MAXIMUM_ELEMENTS
-        self.missing_vrs: list[tuple[int, bytes]] = []  # offset of each VR of two NULs, and the VR to read there
+        self.missing_vrs: list[tuple[int, bytes]] = []  # offset of each VR that is none, and the VR to read there
 
     def elements(self, offset: int = 0) -> Iterator[Element]:
         """Yield the elements of the top level in order; nested elements are checked and skipped.
@@ -115,7 +115,7 @@ class Walker:
         tag = (group << 16) | number
         if vr in _SHORT_VR or group == 0xFFFE:
             return Element(tag, vr, offset, offset + 8, length, 0)
-        if self._lenient and vr == _NO_VR:
+        if self._lenient and vr in _NO_VR:
             return self._without_vr(tag, offset, limit)
         if not (vr.isalpha() and vr.isupper()):
             raise DamagedError("element without a value representation")
@@ -126,7 +126,7 @@ class Walker:
         return Element(tag, vr, offset, offset + 12, length, 0)
 
     def _without_vr(self, tag: int, offset: int, limit: int) -> Element:
-        """Return an element whose VR is two NULs: its length has 16 bits, or 32 where only then something follows."""
+        """Return an element whose VR is none: its length has 16 bits, or 32 where only then something follows."""
         known = _dictionary_vr(tag)
         length = _SHORT_HEADER.unpack_from(self._data, offset)[3]
         element = Element(tag, known if known in _SHORT_VR else b"LT", offset, offset + 8, length, 0)
@@ -146,7 +146,7 @@ class Walker:
             return offset == limit
         group, number, vr, _ = _SHORT_HEADER.unpack_from(self._data, offset)
         is_behind = (group << 16) | number > after
-        return is_behind and (group == 0xFFFE or vr == _NO_VR or vr in _SHORT_VR or vr in _LONG_VR)
+        return is_behind and (group == 0xFFFE or vr in _NO_VR or vr in _SHORT_VR or vr in _LONG_VR)
 
     def _end(self, element: Element, limit: int) -> int:
         if _is_sequence(element):

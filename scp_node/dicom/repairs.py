@@ -1,7 +1,7 @@
 """What libraries would misread of a received dataset, and the same dataset without it.
 
 The bytes that a peer sent are kept. pydicom takes file meta information at the beginning of a dataset for that of the
-file, and reads a VR of two NULs as Implicit VR: so whoever reads a dataset with it reads the repaired one.
+file, and reads a VR of two NULs as if it were Implicit VR: so whoever reads a dataset with it reads the repaired one.
 """
 
 from __future__ import annotations

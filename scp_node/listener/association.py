@@ -119,11 +119,11 @@ class NodeServer(AssociationServer):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection, address
 
-    def verify_request(self, request: object, client_address: object) -> bool:  # noqa: ARG002 - as in the base class
+    def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:  # noqa: ARG002 - as in the base class
         """Return whether there are threads left for another connection."""
         if len(self.active_associations) < self.ae.maximum_associations:
             return True
-        log.warning("connection refused reason='too many connections'")
+        log.warning("connection refused peer=%s reason='too many connections'", plain_address(client_address[0]))
         return False
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
@@ -225,6 +225,8 @@ class NodeAssociation(Association):
             log.info("association ended, idle for long %s", self.dul.who())
         elif self.admitted and (ending := self.dul.ending):
             log.info("association ended without release %s how=%s", self.dul.who(), ending.name.lower())
+        elif self.admitted and self.node_server.closing and not self.is_released:
+            log.info("association aborted %s reason='stopping'", self.dul.who())
 
     def _run_or_abort(self) -> None:
         with ExitStack() as stack:

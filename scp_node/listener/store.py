@@ -10,6 +10,7 @@ from typing import Final
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import Inspected, Origin, inspect, is_uid
+from scp_node.dicom.repairs import NONE
 from scp_node.domain import Clock, Priority, ReceivedInstance, RejectedInstance
 from scp_node.listener.contexts import STORAGE_CLASSES
 from scp_node.listener.faults import attempt
@@ -117,6 +118,8 @@ class StoreService:
             inspected = inspect(request.dataset, request.transfer_syntax)
         except DamagedError as error:
             raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, str(error)) from error
+        if inspected.repairs != NONE:
+            _log_repairs(inspected, len(request.dataset))
         if inspected.sop_class_uid != request.sop_class_uid:
             raise _Refusal(StoreStatus.DATASET_DOES_NOT_MATCH, "SOP Class UID differs between command and dataset")
         if inspected.sop_instance_uid != request.sop_instance_uid:
@@ -162,6 +165,17 @@ class StoreService:
             rejected.sop_instance_uid,
         )
         return StoreAnswer(status=status, comment=reason[:64])
+
+
+def _log_repairs(inspected: Inspected, size: int) -> None:
+    repairs = inspected.repairs
+    log.info(
+        "dataset kept as it came, read without its oddities sop_instance_uid=%s foreign=%d without_vr=%d behind_end=%d",
+        inspected.sop_instance_uid,
+        len(repairs.left_out),
+        len(repairs.vrs),
+        size - (size if repairs.end is None else repairs.end),
+    )
 
 
 def _check_command(request: StoreRequest) -> None:

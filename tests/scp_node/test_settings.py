@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from scp_node.settings import NodeSettings, Settings, SettingsError
+from scp_node.report import ObjectKind
+from scp_node.settings import EVERY_OBJECT, NodeSettings, Settings, SettingsError
 from scp_node.settings_file import RENAMED, commented_toml, load_settings, refuse_system_folder
+
+DESTINATION: Final = '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\n'
 
 
 @pytest.fixture
@@ -100,6 +104,11 @@ def test_the_defaults_listen_on_loopback_only_and_send_nowhere() -> None:
         ('[node]\nae_title = "A TITLE THAT IS TOO LONG"', r"node\.ae_title: an AE title has 1 to 16"),
         ('[[peers]]\naddress = "radiology"', r"peers\.0\.address: give an IP address or a network"),
         ('[[destinations]]\nname = "a b"\nae_title = "P"\nhost = "h"', r"destinations\.0\.name: .*pattern"),
+        (DESTINATION + 'accepts = ["overlay"]', r'accepts: "report" is missing; every destination gets the report'),
+        (DESTINATION + "accepts = []", r'accepts: "report" is missing'),
+        (DESTINATION + 'accepts = ["report", "key-object"]', r'accepts: "key-object" needs "overlay"'),
+        (DESTINATION + 'accepts = ["report", "picture"]', r"destinations\.0\.accepts\.1: .*'overlay'.*'picture'"),
+        ('[[peers]]\naddress = "10.0.0.1"\nends_by_closing = "x"', r"peers\.0\.ends_by_closing: .*boolean"),
         ('[routing]\nreply_to = ["pacs"]', r"routing\.reply_to: no \[\[destinations\]\] entry is named pacs"),
         ('[listen]\nhost = "0.0.0.0"', r"listen\.host: .*list who may send in \[\[peers\]\]"),
         ("port =", "is not TOML"),
@@ -117,6 +126,18 @@ def test_a_mistake_is_named_with_what_is_allowed(write: Path, text: str, told: s
     write.write_text(text)
     with pytest.raises(SettingsError, match=told):
         load_settings(write)
+
+
+def test_a_destination_gets_every_kind_of_object_unless_it_says_otherwise(write: Path) -> None:
+    write.write_text(DESTINATION)
+    assert load_settings(write).destinations[0].accepts == list(EVERY_OBJECT) == [kind.word for kind in ObjectKind]
+    write.write_text(DESTINATION + 'accepts = ["report", "text"]')
+    assert load_settings(write).destinations[0].accepts == ["report", "text"]
+
+
+def test_a_peer_interrupts_its_transfer_by_closing_unless_it_is_set_as_one_that_closes(write: Path) -> None:
+    write.write_text('[[peers]]\naddress = "10.0.0.1"\n[[peers]]\naddress = "10.0.0.2"\nends_by_closing = true')
+    assert [peer.ends_by_closing for peer in load_settings(write).peers] == [False, True]
 
 
 def test_a_renamed_setting_in_the_environment_is_named_with_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:

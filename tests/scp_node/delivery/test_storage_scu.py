@@ -96,6 +96,8 @@ def test_a_report_is_delivered_byte_for_byte(scp: Scp, open_scu: OpenScu) -> Non
     [
         (0xB000, Disposition.DELIVERED),
         (0xB007, Disposition.DELIVERED),
+        (0xB123, Disposition.DELIVERED),
+        (0x0107, Disposition.DELIVERED),
         (0xA700, Disposition.BUSY),
         (0xC000, Disposition.PERMANENT),
         (0x0124, Disposition.PERMANENT),
@@ -108,6 +110,8 @@ def test_the_status_of_the_destination_is_returned(
     result = open_scu(scp.port).send(report())
     assert (result.status, result.disposition) == (status, disposition)
     assert result.sop_class_uid == COMPREHENSIVE_3D_SR
+    said = "warning" if disposition is Disposition.DELIVERED else "status"
+    assert result.detail.startswith(f"{said} 0x{status:04X}")
 
 
 @pytest.mark.parametrize("status", [0x0122, 0xA900, 0xA9FF])

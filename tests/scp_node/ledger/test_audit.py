@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import event
 
 from scp_node.cli.tables import print_audit
-from scp_node.domain import NotAnalysed, Reason
+from scp_node.domain import NotAnalysed, Priority, Reason
 from scp_node.ledger import AuditQuery, AuditRow, DeliveryState, ImageState
 from tests.scp_node.ledger_node import MODEL, Node, ledger_engine
 
@@ -42,7 +42,7 @@ def mixed(node: Node) -> Node:
     node.receive("copy", study="1.2.3", sop_instance_uid="1.2.3.failed")
     [copy] = node.ledger.analyses.claim(owner="w", limit=9)
     assert not node.ledger.analyses.compared(copy, same=True)
-    for name in ("first", "other"):
+    for name in ("first", "second"):
         node.receive(name, study="1.2.6", sop_instance_uid="1.2.3.chosen")
         node.analyse()
     node.ledger.resolution.choose("1.2.3.chosen", 2, by="somebody")
@@ -211,3 +211,19 @@ def test_an_accession_that_begins_as_asked_is_looked_up_in_the_index(tmp_path: P
         assert any("USING COVERING INDEX ix_instance_accession (accession>? AND accession<?)" in plan for plan in plans)
         assert not [plan for plan in plans if plan.startswith("SCAN")]
         assert not [plan for plan in plans if "rowid>?" in plan]
+
+
+def test_the_table_shows_the_remark_of_a_destination_and_not_why_another_has_not_taken_it(
+    node: Node, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.receive("1", priority=Priority.STAT)
+    node.analyse()
+    node.report("pacs", "archive")
+    for name, status, remark in (("pacs", 0xB000, "warning 0xB000: data elements were coerced"), ("archive", 0, "")):
+        task = node.ledger.deliveries.claim(name, owner="s")
+        assert task
+        node.ledger.deliveries.delivered(task, status=status, sop_class_uid="1.2", remark=remark)
+    print_audit(ask(node, None), "table", Console(width=400))
+    printed = capsys.readouterr().out
+    assert "pacs report: delivered 0xB000 (warning 0xB000: data elements were coerced)" in printed
+    assert "archive report: delivered 0x0000 " in printed

@@ -17,7 +17,7 @@ SR: Final = "1.2.840.10008.5.1.4.1.1.88.34"
 MISSING: Final = 0x0112
 
 
-def delivered(node: Node, *studies: str, again: bool = False) -> None:
+def delivered(node: Node, *studies: str, again: bool = False, remark: str = "") -> None:
     """Send a report of each study, so that its destination is to be asked."""
     for study in studies:
         if not again:
@@ -26,7 +26,7 @@ def delivered(node: Node, *studies: str, again: bool = False) -> None:
             assert node.report("pacs") is not None
         task = node.ledger.deliveries.claim("pacs", owner="s")
         assert task is not None
-        assert node.ledger.deliveries.delivered(task, status=0, sop_class_uid=SR, check_after=AFTER)
+        assert node.ledger.deliveries.delivered(task, status=0, sop_class_uid=SR, remark=remark, check_after=AFTER)
 
 
 def due(node: Node) -> list[CommitmentTask]:
@@ -72,6 +72,13 @@ def test_a_report_is_delivered_until_its_destination_commits_itself_to_it(node: 
     assert sent["committed_at"] == node.clock().isoformat()
     assert kinds(node) == ["delivered", "commitment-requested", "committed"]
     assert work(node) == [("commit:pacs", "done"), ("deliver:pacs", "done")]
+
+
+def test_the_remark_of_a_delivery_outlives_the_promise_to_keep_it(node: Node) -> None:
+    delivered(node, "1.2.3", remark="warning 0xB000")
+    node.ledger.commitments.answered(answer(requested(node)), {"pacs"})
+    [sent] = node.audit()[0]["deliveries"]
+    assert (sent["state"], sent["detail"]) == ("committed", "warning 0xB000")
 
 
 def test_what_an_event_tells_of_a_commitment_names_destination_report_digest_and_transaction(node: Node) -> None:

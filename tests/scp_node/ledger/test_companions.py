@@ -9,7 +9,9 @@ from typing import Final
 from sqlalchemy import text
 
 from scp_node.domain import BuiltObject, NotAnalysed, Reason
-from scp_node.ledger import DeliveryTask, StudySnapshot, create_ledger_engine
+from scp_node.ledger import DeliveryTask, StudySnapshot, Takes, create_ledger_engine, takes_all
+from scp_node.roles.routing import taken
+from scp_node.settings import EVERY_OBJECT, DestinationSettings, Settings
 from tests.scp_node.ledger_node import MODEL, Node, built_report, migrate
 
 OVERLAY: Final = BuiltObject(
@@ -21,7 +23,12 @@ OVERLAY: Final = BuiltObject(
 )
 
 
-def reported_with_overlay(node: Node, *destinations: str) -> None:
+TEXT: Final = replace(OVERLAY, kind="text", sop_instance_uid="2.25.78", file=b"text")
+
+
+def reported_with_overlay(
+    node: Node, *destinations: str, takes: Takes = takes_all, companions: tuple[BuiltObject, ...] = (OVERLAY,)
+) -> None:
     node.receive("1")
     node.analyse()
     node.clock.advance(seconds=11)
@@ -30,8 +37,8 @@ def reported_with_overlay(node: Node, *destinations: str) -> None:
     assert task
     snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
-    built = replace(built_report(task.study_uid, snapshot), companions=(OVERLAY,))
-    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations)
+    built = replace(built_report(task.study_uid, snapshot), companions=companions)
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, takes=takes)
 
 
 def claimed(node: Node, destination: str) -> DeliveryTask:
@@ -47,6 +54,38 @@ def test_a_picture_follows_its_report_to_every_destination(node: Node) -> None:
         assert report.file != picture.file == OVERLAY.file
         assert picture.sop_instance_uid == OVERLAY.sop_instance_uid != report.sop_instance_uid
         assert node.ledger.deliveries.claim(destination, owner="s") is None
+
+
+def sent_kinds(node: Node, destination: str) -> list[str]:
+    kinds = []
+    while task := node.ledger.deliveries.claim(destination, owner="s"):
+        kinds.append(task.kind)
+    return kinds
+
+
+def test_each_destination_gets_the_report_and_of_the_rest_what_it_accepts(node: Node) -> None:
+    accepts = {"pacs": list(EVERY_OBJECT), "archive": ["report", "text"], "ward": ["report"]}
+    entries = [
+        {"name": name, "ae_title": name, "host": "127.0.0.1", "accepts": kinds} for name, kinds in accepts.items()
+    ]
+    takes = taken(Settings(destinations=[DestinationSettings.model_validate(entry) for entry in entries]))
+    reported_with_overlay(node, *accepts, takes=takes, companions=(OVERLAY, TEXT))
+    assert sent_kinds(node, "pacs") == ["report", "overlay", "text"]
+    assert sent_kinds(node, "archive") == ["report", "text"]
+    assert sent_kinds(node, "ward") == ["report"]
+    told = node.ledger.audit.events("1.2.3")[-1]
+    assert told.kind == "reported"
+    assert told.detail["left_out"] == {"archive": ["overlay"], "ward": ["overlay", "text"]}
+    assert {(sent["destination"], sent["kind"]) for sent in node.audit()[0]["deliveries"]} == {
+        *(("pacs", kind) for kind in ("report", "overlay", "text")),
+        *(("archive", kind) for kind in ("report", "text")),
+        ("ward", "report"),
+    }
+
+
+def test_where_nothing_is_left_out_the_event_names_nothing(node: Node) -> None:
+    reported_with_overlay(node, "pacs")
+    assert "left_out" not in node.ledger.audit.events("1.2.3")[-1].detail
 
 
 def test_no_report_waits_for_a_picture(node: Node) -> None:

@@ -112,6 +112,7 @@ def oddities(data: bytes) -> dict[str, bytes]:
         "DICOMDIR element in front": b"\x04\x00\x30\x11CS\x02\x00A " + data,
         "VR of two NULs": without_vr(name),
         "VRs of two NULs in a row": without_vr(data.index(b"\x10\x00\x20\x00LO"), without_vr(name)),
+        "VR of two question marks": without_vr(name).replace(b"\x10\x00\x10\x00\0\0", b"\x10\x00\x10\x00??"),
         "VR of two NULs, no value": data[:study] + unknown + bytes(4) + data[study:],
         "VR of two NULs, unknown, 16 bits": data[:study] + unknown + b"\0\0\x02\0\xff\x00" + data[study:],
         "VR of two NULs, unknown, 32 bits": data[:study] + unknown + b"\0\0\0\0\x02\0\0\0\xff\x00" + data[study:],

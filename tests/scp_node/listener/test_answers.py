@@ -190,6 +190,15 @@ def test_an_oddity_that_loses_nothing_is_stored_as_it_came(running: Running, wha
         assert file.read_bytes().endswith(b"dicom://127.0.0.1 " + data)
 
 
+def test_an_oddity_is_in_the_log(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with running.peer() as peer:
+        assert peer.store(radiograph()).status == 0x0000
+        assert "oddities" not in caplog.text
+        assert peer.store(datasets.oddities(radiograph())["all of it"]).status == 0x0000
+    assert "oddities sop_instance_uid=1.2.3 foreign=3 without_vr=1 behind_end=512" in caplog.text
+
+
 @pytest.mark.parametrize("what", datasets.implicit_oddities(radiograph(implicit=True)))
 def test_an_oddity_in_implicit_vr_is_stored_as_it_came(running: Running, what: str) -> None:
     data = datasets.implicit_oddities(radiograph(implicit=True))[what]

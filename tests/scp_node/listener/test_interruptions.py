@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
@@ -80,8 +81,8 @@ def test_an_association_that_is_not_released_has_left_its_studies_in_doubt(
     assert ended.began_at < ended.at
 
 
-CLOSER = {"ae_title": "CT1", "address": "127.0.0.1", "ends_by_closing": True}
-OTHER = {"ae_title": "*", "address": "127.0.0.0/8"}
+CLOSER: Final = {"ae_title": "CT1", "address": "127.0.0.1", "ends_by_closing": True}
+OTHER: Final = {"ae_title": "*", "address": "127.0.0.0/8"}
 
 
 def closer(running: Running) -> Peer:

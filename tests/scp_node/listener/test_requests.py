@@ -186,6 +186,17 @@ def test_an_idle_association_ends_with_a_line_in_the_log(
     wait_until(lambda: "association ended, idle for long calling_ae=MODALITY1 peer=127.0.0.1" in caplog.text)
 
 
+def test_a_node_that_stops_says_whose_association_it_ends(
+    start_listener: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    running = start_listener()
+    with running.peer() as peer:
+        running.listener.stop(1)
+        assert peer.receive()[0] == ABORT
+    wait_until(lambda: "association aborted calling_ae=MODALITY1 peer=127.0.0.1 reason='stopping'" in caplog.text)
+
+
 def test_a_connection_without_a_request_is_in_the_log_once_its_time_is_over(
     start_listener: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
