@@ -277,6 +277,13 @@ def test_a_table_of_something_else_is_refused_by_name(keyword: str, spoil: Calla
     assert refused(film(keyword, item)) == (keyword,)
 
 
+@both
+def test_half_as_many_words_as_entries_may_be_packed_and_are_refused_whatever_the_film_needs(keyword: str) -> None:
+    dark = STORED // 4
+    for octets in (packed(RAMP >> 4), words(RAMP[:2048])):
+        assert refused(film(keyword, images.stored_table(octets, count=4096, bits=12), dark)) == (keyword,)
+
+
 def test_padding_needs_no_entry() -> None:
     stored = STORED.copy()
     stored[:, :20] = 65535
