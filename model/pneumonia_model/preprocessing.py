@@ -150,13 +150,12 @@ def _display_table(
     padding = _padding(image, values, signed=layout.signed)
     film = occurring & ~padding if (occurring & ~padding).any() else occurring
     modality = _modality(image, layout, values, film)
-    window = _first_window(image)
-    voi = None
+    voi, window = None, None
     if image.get("VOILUTSequence"):
         inputs = np.rint(np.clip(modality.values, -_FARTHEST, _FARTHEST)).astype(np.int64)
         voi = _lut(image, "VOILUTSequence", layout, inputs, film)
         shown = voi.values / voi.white
-    elif window is not None:
+    elif (window := _first_window(image)) is not None:
         shown = _windowed(image, modality.values, *window)
     elif modality.white:
         shown = modality.values / modality.white
@@ -167,18 +166,19 @@ def _display_table(
     if layout.photometric == "MONOCHROME1" or text(image, "PresentationLUTShape") == "INVERSE":
         shown = 1 - shown
     shown[padding] = 0
-    steps = [modality] if voi is None else [modality, voi]
-    windowed = ("WindowCenter", "WindowWidth") if voi is None and window is not None else ()
+    windowed = () if window is None else ("WindowCenter", "WindowWidth")
     commas = has_comma(image, *windowed, *(() if modality.white else ("RescaleSlope", "RescaleIntercept")))
+    mended = modality.mended if voi is None and window is None else modality.mended - {Mended.TABLE}
     shaped_by = (
-        *(name for step in steps for name in step.shaped_by),
+        *modality.shaped_by,
+        *(voi.shaped_by if voi else ()),
         *windowed,
         *(("PixelPaddingValue",) if (padding & occurring).any() else ()),
     )
     return _Table(
         greys=np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8),
         shaped_by=shaped_by if np.ptp(values[film]) else (),
-        mended=frozenset().union(*(step.mended for step in steps), {Mended.NUMBERS} if commas else ()),
+        mended=mended | (voi.mended if voi else set()) | ({Mended.NUMBERS} if commas else set()),
     )
 
 

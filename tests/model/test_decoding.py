@@ -221,6 +221,14 @@ def test_filled_up_words_of_either_byte_order_and_equal_channels_are_read() -> N
         assert np.array_equal(to_display(image), PICTURE)
 
 
+def test_uncompressed_colours_that_two_pixels_share_are_read() -> None:
+    shared = np.full((PICTURE.shape[0], PICTURE.shape[1] // 2, 4), 128, dtype=np.uint8)
+    shared[..., 0], shared[..., 1] = PICTURE[:, ::2], PICTURE[:, 1::2]
+    image = images.radiograph(np.dstack([PICTURE] * 3), PhotometricInterpretation="YBR_FULL_422")
+    image.PixelData = shared.tobytes()
+    assert np.array_equal(to_display(image), PICTURE)
+
+
 WHOLE_WORDS: Final[dict[str, Callable[..., Dataset]]] = {
     "native": images.radiograph,
     "rle": images.rle_words,

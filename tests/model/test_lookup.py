@@ -277,6 +277,13 @@ def test_a_table_of_something_else_is_refused_by_name(keyword: str, spoil: Calla
     assert refused(film(keyword, item)) == (keyword,)
 
 
+@both
+def test_half_as_many_words_as_entries_may_be_packed_and_are_refused_whatever_the_film_needs(keyword: str) -> None:
+    dark = STORED // 4
+    for octets in (packed(RAMP >> 4), words(RAMP[:2048])):
+        assert refused(film(keyword, images.stored_table(octets, count=4096, bits=12), dark)) == (keyword,)
+
+
 def test_padding_needs_no_entry() -> None:
     stored = STORED.copy()
     stored[:, :20] = 65535
@@ -288,4 +295,15 @@ def test_padding_needs_no_entry() -> None:
 def test_a_window_after_a_modality_lut_is_in_units_of_its_entries() -> None:
     image = film("ModalityLUTSequence", images.lookup_table(RAMP, first=0, bits=16))
     image.WindowCenter, image.WindowWidth = 2047.5, 4096
-    assert np.abs(to_display(image).astype(int) - PICTURE).max() <= 1
+    assert shown(image, within=1).mended == frozenset()  # nothing is scaled by the table's largest entry
+
+
+def test_a_voi_lut_after_a_modality_lut_takes_its_entries() -> None:
+    image = film("ModalityLUTSequence", images.lookup_table(RAMP * 2, first=0, bits=16))
+    image.VOILUTSequence = [images.lookup_table(np.arange(8192) // 2, first=0, bits=12)]
+    assert shown(image).mended == frozenset()
+
+
+def test_a_window_beside_a_voi_lut_is_not_looked_at() -> None:
+    image = film("VOILUTSequence", images.lookup_table(RAMP, first=0, bits=12))
+    shown(images.stored_as(image, "WindowCenter", b"4,096 "))

@@ -340,6 +340,20 @@ def test_padding_has_the_sign_of_the_stored_values(vr: str | None, octets: bytes
     assert (to_display(image)[:, :20] == 0).all()
 
 
+@pytest.mark.parametrize(("vr", "octets"), [("SS", b"\x60\xea"), ("US", b"\x60\xea"), (None, b"\x60\xea")])
+def test_padding_of_unsigned_values_has_no_sign(vr: str | None, octets: bytes) -> None:
+    stored = twelve_bits(PICTURE)
+    stored[:, :20] = 60000
+    image = images.stored_as(images.radiograph(stored, bits=16), "PixelPaddingValue", octets, vr)
+    assert (to_display(image)[:, :20] == 0).all()
+    assert np.array_equal(to_display(image)[:, 20:], PICTURE[:, 20:])
+
+
+def test_a_padding_range_may_end_at_0() -> None:
+    shown = to_display(images.radiograph(PICTURE, PixelPaddingValue=90, PixelPaddingRangeLimit=0))
+    assert np.array_equal(shown, np.where(PICTURE <= 90, 0, PICTURE))
+
+
 def test_a_padding_range_without_an_end_is_one_value() -> None:
     image = images.radiograph(PICTURE, PixelPaddingValue=200)
     assert np.array_equal(to_display(image), to_display(images.stored_as(image, "PixelPaddingRangeLimit", b"", "US")))
