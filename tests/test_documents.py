@@ -19,7 +19,7 @@ from pydicom.datadict import dictionary_description
 from scp_node.cli.commands import cli
 from scp_node.dicom import implementation, syntaxes
 from scp_node.dicom.commitment_messages import EventStatus
-from scp_node.domain import BuiltObject, Region
+from scp_node.domain import BuiltObject, Reason, Region
 from scp_node.ledger import DeliveryState, ImageState
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
@@ -71,6 +71,12 @@ def test_the_transfer_syntaxes_are_those_that_are_accepted_in_their_order(statem
 
 def test_every_status_is_explained(statement: str) -> None:
     assert [int(row[0], 16) for row in table(statement, "Status |")] == sorted(StoreStatus)
+
+
+def test_the_reasons_of_the_header_have_the_sentences_of_the_report(statement: str) -> None:
+    stated = {reason.strip("`"): sentence for reason, sentence, _ in table(statement, "Reason | Sentence")}
+    assert len(stated) == 6
+    assert stated == {reason: Reason(reason).sentence for reason in stated}
 
 
 def test_every_status_of_a_commitment_report_is_explained(statement: str) -> None:
