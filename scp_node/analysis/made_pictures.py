@@ -23,14 +23,14 @@ _ONE_TISSUE: Final = (
     *(r"\w*TISSUES?\w*", r"WEICHTEIL\w*", "TISSUS MOUS", "PARTIES MOLLES", "PARTES BLANDAS", "TESSUTI MOLLI"),
 )
 _CERTAIN: Final = (
-    *(r"TOMOS\w*", "TOPOGRAM", "SCANOGRAM", "SCOUT", r"LOCALI[SZ]ER", r"STITCH\w+", r"\w*SUPPRESS\w*"),
+    *(r"TOMOS\w*", "TOPOGRAM", "SCANOGRAM", "SCOUT", r"LOCALI[SZ]ER", r"STITCH\w*", r"\w*SUPPRESS\w*"),
     *("HEAT ?MAP", "(?:SALIENCY|ACTIVATION|ATTENTION|PROBABILITY) MAP", "SCREEN ?(?:SHOT|SAVE|CAPTURE)"),
 )
 # Words that are certain in a title only: a comment may say "bone lesion" or "known CAD".
 _SURE_IN_TITLES: Final = (
     *("TOMO", r"TOMOGRA\w+", "DTS", "VOLUMERAD", "SLICES?", r"SYNTHE[SZT]\w*", "COMPOSED", "COMPOSITE", "MONTAGE"),
-    *("MOSAIC", "PASTED", "PASTING", "CAD", "(?<!TORACE )AI", "ENHANCED", "ENHANCEMENT", "COMPANION", "SALIENCY"),
-    *("OVERLAY", "RESULTS?", "SNAPSHOT", "SECONDARY CAPTURE", "LOW ENERGY"),
+    *("MOSAIC", "PASTED?", "PASTING", "CAD", "(?<!TORACE )AI", "ENHANCED", "ENHANCEMENT", "COMPANION", "SALIENCY"),
+    *("OVERLAY", "RESULTS?", "SNAPSHOT", "SECONDARY CAPTURE"),
 )
 _SURE_IN_IMAGE_TYPE: Final = ("SOFT", "CAPTURE", "MPR", "MIP")
 # "Edge enhanced", "noise suppression" and "without bone suppression" tell of no other picture than the film.

@@ -16,8 +16,11 @@ from typing import Final
 
 _INITIAL_DOT: Final = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "l.l."
 _INITIALS: Final = re.compile(r"(?<![^\W\d_])([AP])\s?[./_-]\s?([AP])(?![^\W\d_])")  # "P.A.", "a. p.", "A/P", "P_A"
-_PROJECTION: Final = re.compile(  # "postero-anterior", "POSTERO_ANTERIOR", "anterior to posterior"
-    r"(?<![^\W\d_])(ANTERO|ANTERIOR|POSTERO|POSTERIOR)[\W_]*(?:TO)?[\W_]*(?:ANTERI|POSTERI)(?:OR|EUR)E?(?![^\W\d_])"
+_ANTERIOR: Final = r"ANT(?:ERO|ERIORE?|ERIEUR)?"
+_POSTERIOR: Final = r"POST(?:ERO|ERIORE?|ERIEUR)?"
+_PROJECTION: Final = re.compile(  # "postero-anterior", "POSTERO_ANTERIOR", "anterior to posterior", "ANT POST"
+    rf"(?<![^\W\d_])(?:(?P<ap>{_ANTERIOR}[\W_]*(?:TO[\W_]*)?{_POSTERIOR})|{_POSTERIOR}[\W_]*(?:TO[\W_]*)?{_ANTERIOR})"
+    r"(?![^\W\d_])"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
 _LONGEST_JOINED: Final = 40  # letters of a word that may be several without a space
@@ -41,7 +44,7 @@ def _fold(text: str) -> str:
     initials = _INITIALS.sub(r"\1\2", text.upper())
     decomposed = unicodedata.normalize("NFKD", _INITIAL_DOT.sub("", initials))
     plain = "".join(character for character in decomposed if not unicodedata.combining(character)).upper()
-    return _PROJECTION.sub(lambda match: f" {match[1][0]}{'P' if match[1][0] == 'A' else 'A'} ", plain)
+    return _PROJECTION.sub(lambda match: " AP " if match["ap"] else " PA ", plain)
 
 
 def words(text: str) -> list[str]:

@@ -188,7 +188,15 @@ class TestBodyPart:
 _FRONTAL: Final = [
     *("PA", "AP", "ap", "AP SUPINE", "AP_PORTABLE", "PORTABLE", "PA1", "AP_2", "CHESTPA", "PA_CHEST", "CHEST_PA"),
     *("P.A.", "p. a.", "P/A", "A-P", "P_A", "POSTERO_ANTERIOR", "ANTERO_POSTERIOR", "PosteroAnterior"),
-    *("Anterior-Posterior", "posterior to anterior", "posteroanteriore", "TORAX PA", "THORAX_PA"),
+    *(
+        "Anterior-Posterior",
+        "posterior to anterior",
+        "posteroanteriore",
+        "ANT-POST",
+        "POSTERO-ANTERIEUR",
+        "TORAX PA",
+        "THORAX_PA",
+    ),
 ]
 
 
