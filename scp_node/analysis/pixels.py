@@ -29,7 +29,7 @@ LARGEST_ONE_GREY: Final = 0.35  # films up to 0.18; half a film painted over, 0.
 LARGEST_FLAT_ROWS: Final = 0.10  # films up to 0.03; a tenth of a film painted over, 0.10
 LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 0.50
 LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
-LEAST_POLARITY: Final = -0.10  # films from 0.06, one that is upside down -0.09; the negative of nearly each film below
+LEAST_POLARITY: Final = -0.10  # films from 0.06, an upside-down one -0.09; negatives of films: 99.93 % lower
 
 INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
 PICTURE_SIDE: Final = 1024  # pixels of an overlay on the screen of a viewer

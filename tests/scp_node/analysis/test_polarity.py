@@ -19,7 +19,11 @@ from scp_node.demo.phantom import phantom_pixels
 from tests.scp_node.analysis.films import picture
 
 STEP: Final = 20  # one film in this many is read
-NEGATIVES: Final = {"037e120a-24fa-4f9c-8813-111136e3c288", "7f86ef64-225c-44ba-a1ab-e4ec82945ff0"}  # of the RSNA data
+NEGATIVES: Final = {  # of the RSNA data, stored so
+    "037e120a-24fa-4f9c-8813-111136e3c288",
+    "74ef566d-21ce-4b66-b134-a713ca915762",
+    "7f86ef64-225c-44ba-a1ab-e4ec82945ff0",
+}
 
 
 def inputs(display: NDArray[np.generic]) -> NDArray[np.float32]:
