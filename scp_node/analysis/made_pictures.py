@@ -33,11 +33,9 @@ _SURE_IN_TITLES: Final = (
     *("OVERLAY", "RESULTS?", "SNAPSHOT", "SECONDARY CAPTURE"),
 )
 _SURE_IN_IMAGE_TYPE: Final = ("SOFT", "CAPTURE", "MPR", "MIP")
-# "Edge enhanced", "noise suppression" and "without bone suppression" tell of no other picture than the film.
-_HARMLESS: Final = (
-    *("NO", "NOT", "NON", "WITHOUT", "W O", "OHNE", "SANS", "SIN", "SENZA", "SEM"),
-    *("EDGE", "CONTRAST", "DETAIL", "NOISE", "SCATTER", "GRID", "GRIDLINE", "BACKGROUND", "OFFSET", "DARK"),
-)
+# "Without bone suppression", "edge enhanced" and "noise suppression" tell of no other picture than the film.
+_NEGATIONS: Final = ("NO", "NOT", "NON", "WITHOUT", "W O", "OHNE", "SANS", "SIN", "SENZA", "SEM")
+_PROCESSED: Final = ("EDGE", "CONTRAST", "DETAIL", "NOISE", "SCATTER", "GRID", "GRIDLINE", "BACKGROUND", "OFFSET")
 
 
 def _pattern(*terms: str) -> re.Pattern[str]:
@@ -48,9 +46,12 @@ _SUBTRACTED: Final = _pattern(*_SUBTRACTION)
 _FREE_TEXT: Final = _pattern(*_CERTAIN)
 _PROCESSING: Final = _pattern(*_CERTAIN, *_ONE_TISSUE)
 _TITLE: Final = _pattern(*_CERTAIN, *_ONE_TISSUE, *_SURE_IN_TITLES)
-_IMAGE_TYPE: Final = _pattern(*_CERTAIN, *_ONE_TISSUE, *_SURE_IN_TITLES, *_SURE_IN_IMAGE_TYPE)
+_IMAGE_TYPE: Final = _pattern(*_CERTAIN, *_ONE_TISSUE, *_SUBTRACTION, *_SURE_IN_TITLES, *_SURE_IN_IMAGE_TYPE)
 _ANY_TERM: Final = "|".join((*_SUBTRACTION, *_ONE_TISSUE, *_CERTAIN, *_SURE_IN_TITLES))
-_HARMLESS_USE: Final = re.compile(rf"\b(?:{'|'.join(_HARMLESS)})(?: (?:{_ANY_TERM})\b)+")
+_HARMLESS: Final = re.compile(
+    rf"\b(?:(?:{'|'.join(_NEGATIONS)})(?: (?:{_ANY_TERM})\b)+"
+    rf"|(?:{'|'.join(_PROCESSED)}) (?:ENHANCED|ENHANCEMENT|SUPPRESS\w*|SUBTRA\w*))"
+)
 
 _TEXTS: Final = (
     ("SeriesDescription", _TITLE),
@@ -117,7 +118,7 @@ def _texts(header: Dataset, image_type: Sequence[str]) -> Iterator[_Text]:
         *((keyword, text, telling) for keyword, telling in _CODED_TEXTS for text in meanings(header, keyword)),
     ]
     for source, text, telling in given:
-        said = _HARMLESS_USE.sub("", " ".join(words(text)))
+        said = _HARMLESS.sub("", " ".join(words(text)))
         # "Knee bone" is left to the rule about the body part, "rib suppression" is not
         is_about_another_part = described_body_part(text) is Statement.OUTSIDE and not _FREE_TEXT.search(said)
         if said and not is_about_another_part:

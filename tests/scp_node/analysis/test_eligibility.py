@@ -416,6 +416,8 @@ class TestPlainFilm:
             "Chest PA, bone suppressed",
             "Rib suppression",
             "Chest PA enhanced",
+            "Chest PA, edge enhanced, bone",
+            "Chest without grid, bone",
             "Screen capture",
         ],
     )
@@ -465,6 +467,8 @@ class TestPlainFilm:
         assert assess(ProtocolName=protocol, ImageType=["ORIGINAL", "PRIMARY", ""]) == ()
         assert reason(ProtocolName=protocol, ImageType=["DERIVED", "PRIMARY", ""]) is Reason.NOT_A_PLAIN_FILM
         assert reason(ProtocolName=protocol, SeriesDescription="Chest PA bone standard") is Reason.NOT_A_PLAIN_FILM
+        image_type = ["DERIVED", "PRIMARY", "", "SUBTRACTION"]
+        assert reason(ImageType=image_type, SeriesDescription="Chest standard") is Reason.NOT_A_PLAIN_FILM
 
     def test_a_secondary_image_is_a_film_only_if_it_is_a_secondary_capture_with_a_frontal_view(self) -> None:
         secondary = {"ImageType": ["DERIVED", "SECONDARY"], "ConversionType": "WSD"}
