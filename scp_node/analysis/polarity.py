@@ -3,9 +3,10 @@
 The attributes that say which end of the values is bright may be wrong: MONOCHROME1 declared for MONOCHROME2, a
 Presentation LUT Shape of INVERSE too much, a negative slope. The network then reads air as an opacity.
 
-The mean film and the limit in `pixels` come from one half of the patients of 9,764 films (RSNA, NIH, Kermany, Hannover,
-published cases). One of the 4,851 films of the other half was refused, a true negative; of the negatives made of them
-99.90 % were refused. A turned film has a number near 0 (median 0.01 to 0.08), so that it may pass.
+The mean film comes from one half of the patients of 9,764 pictures (RSNA, NIH, Kermany, Hannover, published cases),
+without Kermany's children; the limit in `pixels` was set in view of both halves. Of the 4,851 of the other half one
+is refused, which is stored as a negative, and of the negatives made of them 99.90 % are. A turned film has a number
+near 0 (median 0.01 to 0.08), so that it may pass.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# The left half of the mean of 2,730 chest films of adults in 8 x 8 fields; the right half is its mirror image.
+# The left half of the mean of 2,730 chest films in 8 x 8 fields, in hundredths; the right half is its mirror image.
 _LEFT_HALF: Final = (
     (-26, -23, -16, 1),
     (-4, -1, -9, -3),
