@@ -61,7 +61,10 @@ class Reason(StrEnum):
     SPECIES = "species"
     BODY_PART = "body-part"
     VIEW = "view"
+    TURNED = "turned"
+    NOT_A_PLAIN_FILM = "not-a-plain-film"
     PATIENT_AGE = "patient-age"
+    AGE_CONTRADICTORY = "age-contradictory"
     FOR_PROCESSING = "for-processing"
     NOT_AN_IMAGE = "not-an-image"
     MULTI_FRAME = "multi-frame"
@@ -117,7 +120,12 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.SPECIES: "patient is not human",
     Reason.BODY_PART: "body part is not the chest",
     Reason.VIEW: "view is outside the intended use (frontal views only)",
+    Reason.TURNED: "image is turned: it lies on its side or head down",
+    Reason.NOT_A_PLAIN_FILM: (
+        "image is not a plain film (subtraction, slice, localizer, composition, capture, or result of another program)"
+    ),
     Reason.PATIENT_AGE: "patient is younger than the intended use",
+    Reason.AGE_CONTRADICTORY: "statements of the patient's age contradict each other: adult by one, child by another",
     Reason.FOR_PROCESSING: "image is for processing, not for presentation",
     Reason.NOT_AN_IMAGE: "object has no pixel data",
     Reason.MULTI_FRAME: "image has more than one frame, or is of a multi-frame class",
@@ -142,9 +150,11 @@ class Note(StrEnum):
     """A remark on an analysed image, shown in the report beside the result."""
 
     VIEW_MISSING = "view-missing"
+    MIRRORED = "mirrored"
     BODY_PART_MISSING = "body-part-missing"
     AGE_MISSING = "age-missing"
     AGE_IMPLAUSIBLE = "age-implausible"
+    AGE_CONTRADICTORY = "age-contradictory"
     COLOUR_CONVERTED = "colour-converted"
     BURNED_IN_ANNOTATION = "burned-in-annotation"
     NO_FRAMES = "no-frames"
@@ -160,9 +170,11 @@ class Note(StrEnum):
 
 _NOTES: Final[Mapping[Note, str]] = {
     Note.VIEW_MISSING: "View position is not stated: analysed as frontal.",
+    Note.MIRRORED: "Patient Orientation says that the image is mirrored: analysed as it is.",
     Note.BODY_PART_MISSING: "Body part is not stated: analysed as chest.",
     Note.AGE_MISSING: "Patient age is not stated: analysed as adult.",
     Note.AGE_IMPLAUSIBLE: "Patient age is not plausible: analysed as adult.",
+    Note.AGE_CONTRADICTORY: "Patient age and birth date contradict each other: analysed as adult.",
     Note.COLOUR_CONVERTED: "Image is stored in colour with equal channels: converted to grayscale.",
     Note.BURNED_IN_ANNOTATION: "Image may hold burned-in annotation.",
     Note.NO_FRAMES: "Number of Frames is 0: read as one frame.",

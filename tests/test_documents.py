@@ -74,6 +74,12 @@ def test_every_status_is_explained(statement: str) -> None:
     assert [int(row[0], 16) for row in table(statement, "Status |")] == sorted(StoreStatus)
 
 
+def test_the_reasons_of_the_header_have_the_sentences_of_the_report(statement: str) -> None:
+    stated = {reason.strip("`"): sentence for reason, sentence, _ in table(statement, "Reason | Sentence")}
+    assert len(stated) == 6
+    assert stated == {reason: Reason(reason).sentence for reason in stated}
+
+
 def test_every_status_of_a_commitment_report_is_explained(statement: str) -> None:
     assert [int(row[0], 16) for row in table(statement, "Status of an N-EVENT-REPORT")] == sorted(EventStatus)
 

@@ -19,7 +19,9 @@ from scp_node.dicom.foreign import foreign_bytes
 
 _SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
 _LONGEST_TEXT: Final = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
-_DATE: Final = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # PS3.5 Table 6.2-1 DA, and the form of ACR-NEMA
+_MOST_VALUES: Final = 16  # values looked at
+_DATE: Final = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")  # PS3.5 Table 6.2-1 DA, ACR-NEMA, ISO 8601
+_LENGTH_OF_DA: Final = 8  # characters of a DT (PS3.5 Table 6.2-1) that are its date
 
 
 class UnreadableAttributeError(ValueError):
@@ -52,6 +54,22 @@ def code(header: Dataset, keyword: str) -> str:
         return _joined(header.get(keyword)).upper()
 
 
+def values(header: Dataset, keyword: str) -> list[str]:
+    """Return the values in capitals, an empty one as ""; [] if the attribute is missing or all its values are empty.
+
+    A backslash inside a value separates two values, since some writers store it under a VR without multiplicity.
+
+    Raises:
+        UnreadableAttributeError: the value cannot be decoded.
+    """
+    with foreign_bytes(as_=UnreadableAttributeError(keyword)):
+        texts = [_joined(value).upper() for value in _several(header.get(keyword))[:_MOST_VALUES]]
+    stated = [part.strip(" \0") for text in texts for part in text.split("\\")]
+    while stated and not stated[-1]:
+        stated.pop()
+    return stated
+
+
 def description(header: Dataset, keyword: str) -> str:
     """Return free text; "" if it is missing or cannot be decoded, since no decision depends on it alone."""
     try:
@@ -77,7 +95,8 @@ def integer(header: Dataset, keyword: str) -> int | None:
 
 def day(header: Dataset, keyword: str) -> date | None:
     """Return a date; None if it is missing or invalid, as PatientBirthDate often is."""
-    match = _DATE.fullmatch(description(header, keyword))
+    text = description(header, keyword)
+    match = _DATE.fullmatch(text[:_LENGTH_OF_DA] if keyword.endswith("DateTime") else text)
     try:
         return date(*map(int, match.groups())) if match else None
     except ValueError:
@@ -95,6 +114,19 @@ def items(header: Dataset, keyword: str) -> list[Dataset]:
         return [item for item in value if isinstance(item, Dataset)] if isinstance(value, Sequence) else []
 
 
+def readable_items(header: Dataset, keyword: str) -> list[Dataset]:
+    """Return the items of a sequence that holds descriptions; [] if it is missing or cannot be decoded."""
+    try:
+        return items(header, keyword)
+    except UnreadableAttributeError:
+        return []
+
+
+def meanings(header: Dataset, keyword: str) -> list[str]:
+    """Return the Code Meaning of each item of a sequence that holds descriptions, "" where it is missing."""
+    return [description(item, "CodeMeaning") for item in readable_items(header, keyword)]
+
+
 def named(keyword: str, value: str) -> str:
     """Return "keyword value" for a report or a log, or only the keyword if the value might be patient data."""
     return f"{keyword} {value}" if _SAFE_CODE.fullmatch(value) else keyword
@@ -103,5 +135,8 @@ def named(keyword: str, value: str) -> str:
 def _joined(value: object) -> str:
     if value is None:
         return ""
-    values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
-    return " ".join(str(one).strip(" \0") for one in values if one is not None).strip()[:_LONGEST_TEXT]
+    return " ".join(str(one).strip(" \0") for one in _several(value) if one is not None).strip()[:_LONGEST_TEXT]
+
+
+def _several(value: object) -> list[object]:
+    return list(value) if isinstance(value, (MultiValue, list, tuple)) else [value]

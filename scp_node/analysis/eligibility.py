@@ -7,15 +7,27 @@ series say nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from pneumonia_model.decoding import UnreadablePixels, one_frame, pixel_form
 from pydicom.dataset import Dataset
 
-from scp_node.analysis.attributes import UnreadableAttributeError, code, description, integer, items, named
-from scp_node.analysis.patient_age import OLDEST_PLAUSIBLE_AGE, stated_ages
+from scp_node.analysis.attributes import (
+    UnreadableAttributeError,
+    code,
+    description,
+    integer,
+    items,
+    meanings,
+    named,
+    readable_items,
+    values,
+)
+from scp_node.analysis.made_pictures import made_picture
+from scp_node.analysis.orientation import Orientation, stated_orientation
+from scp_node.analysis.patient_age import ages_by_birth_date, is_plausible, stated_age
 from scp_node.analysis.refusals import refusal
 from scp_node.analysis.vocabulary import Statement, coded_body_part, coded_view, described_body_part, described_view
 from scp_node.domain import NotAnalysed, Note, Reason
@@ -38,8 +50,15 @@ _FRONTAL_CODES: Final = frozenset({"399348003", "272479007", "399033003", "R-102
 _HUMAN_CODES: Final = frozenset({"337915000", "L-85003"})  # PS3.16 CID 7454
 _HUMAN: Final = frozenset({"HUMAN", "HOMO SAPIENS"})
 
-# These are closer to the image than StudyDescription, which covers several images.
+# These are closer to the image than the texts of its study, which cover several images.
 _SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+_SERIES_CODES: Final = ("SeriesDescriptionCodeSequence", "PerformedProtocolCodeSequence")
+_STUDY_TEXTS: Final = ("StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription")
+_STUDY_CODES: Final = ("ProcedureCodeSequence", "RequestedProcedureCodeSequence")
+_REQUEST_TEXTS: Final = ("ScheduledProcedureStepDescription", "RequestedProcedureDescription")
+_REQUEST_CODES: Final = ("ScheduledProtocolCodeSequence", "RequestedProcedureCodeSequence")
+
+_MOST_APART: Final = 2  # years between two ages that may both be right: a birth date may be the year's first day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,55 +161,102 @@ def _species(question: _Question) -> _Answer:
     return NotAnalysed(reason=Reason.SPECIES, detail=animal[0]) if animal else None
 
 
+def _made_picture(question: _Question) -> _Answer:
+    header = question.header
+    if _first_outside(_coded_parts(header)):
+        return None  # the body part is the truer reason
+    views = [*_coded_views(header), *_stated(_series_texts(header), described_view)]
+    source = made_picture(header, states_a_frontal_view=_any_inside(views))
+    return NotAnalysed(reason=Reason.NOT_A_PLAIN_FILM, detail=source) if source else None
+
+
 def _body_part(question: _Question) -> _Answer:
     header = question.header
-    stated = code(header, "BodyPartExamined")
-    coded = [
-        (named("BodyPartExamined", stated), coded_body_part(stated)),
-        *_coded_items(header, "AnatomicRegionSequence", _CHEST_CODES, coded_body_part),
-    ]
-    described = [(keyword, described_body_part(description(header, keyword))) for keyword in _SERIES_TEXTS]
+    stated = [*_coded_parts(header), *_stated(_series_texts(header), described_body_part)]
     # CHEST may be a room's default for every film, so the description of the series may still contradict it.
-    if outside := _first_outside([*coded, *described]):
+    if outside := _first_outside(stated):
         return NotAnalysed(reason=Reason.BODY_PART, detail=outside)
-    if _any_inside([*coded, *described]):
+    if _any_inside(stated):
         return None
-    study = described_body_part(description(header, "StudyDescription"))
-    if study is Statement.OUTSIDE:
-        return NotAnalysed(reason=Reason.BODY_PART, detail="StudyDescription")
-    return None if study is Statement.INSIDE else Note.BODY_PART_MISSING
+    of_study = _stated(_study_texts(header), described_body_part)
+    if outside := _first_outside(of_study):
+        return NotAnalysed(reason=Reason.BODY_PART, detail=outside)
+    return None if _any_inside(of_study) else Note.BODY_PART_MISSING
 
 
 def _view(question: _Question) -> _Answer:
     header = question.header
-    stated = code(header, "ViewPosition")
-    coded = [
-        (named("ViewPosition", stated), coded_view(stated)),
-        *_coded_items(header, "ViewCodeSequence", _FRONTAL_CODES, coded_view),
-        ("PatientOrientation", _oriented_view(code(header, "PatientOrientation"))),
-    ]
-    if outside := _first_outside(coded):
+    of_part = ("BodyPartExamined", described_view(code(header, "BodyPartExamined")))  # "CHEST LAT"
+    coded = _coded_views(header)
+    if outside := _first_outside([*coded, of_part]):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
     if _any_inside(coded):
         return None  # descriptions do not count: a series often holds both views under that of its first image
-    described = [(keyword, described_view(description(header, keyword))) for keyword in _SERIES_TEXTS]
-    if outside := _first_outside(described):
+    described = _stated(_series_texts(header), described_view)
+    comment = ("ImageComments", described_view(description(header, "ImageComments")))  # proves no frontal view
+    if outside := _first_outside([*described, comment]):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
-    if _any_inside(described):
+    if _any_inside([*described, of_part]):
         return None
     # "CHEST LAT" rules out all images of a study; "CHEST PA" does not say that this image is the frontal one.
-    if described_view(description(header, "StudyDescription")) is Statement.OUTSIDE:
-        return NotAnalysed(reason=Reason.VIEW, detail="StudyDescription")
+    if outside := _first_outside(_stated(_study_texts(header), described_view)):
+        return NotAnalysed(reason=Reason.VIEW, detail=outside)
     return Note.VIEW_MISSING
 
 
+def _orientation(question: _Question) -> _Answer:
+    directions = values(question.header, "PatientOrientation")
+    match stated_orientation(directions):
+        case Orientation.TURNED:
+            detail = f"PatientOrientation {'/'.join(directions)}"  # only letters of directions: never patient data
+            return NotAnalysed(reason=Reason.TURNED, detail=detail)
+        case Orientation.UNCLEAR:
+            return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientOrientation")
+        case Orientation.MIRRORED:
+            return Note.MIRRORED
+        case _:
+            return None
+
+
 def _age(question: _Question) -> _Answer:
-    stated = list(stated_ages(question.header))
-    for keyword, age in stated:
-        if 0 <= age <= OLDEST_PLAUSIBLE_AGE:
-            too_young = age < question.rules.minimum_age
-            return NotAnalysed(reason=Reason.PATIENT_AGE, detail=keyword) if too_young else None
-    return Note.AGE_IMPLAUSIBLE if stated else Note.AGE_MISSING
+    """Decide by Patient's Age and Patient's Birth Date; a child by either of them gets no score.
+
+    Where the two are further apart than a rounded birth date explains, one is wrong. If neither says a child, that is
+    a note. If one does, nobody can tell which is right, and the image gets no score. There are two exceptions: an age
+    that no patient can have, and an age of zero, which consoles send where they know none. Then the other one decides.
+    """
+    minimum = question.rules.minimum_age
+    by_birth = ages_by_birth_date(question.header)
+    try:
+        stated = stated_age(question.header)
+    except UnreadableAttributeError:
+        if not any(map(is_plausible, by_birth)):
+            raise
+        stated = None
+    if stated is None or not is_plausible(stated):
+        return _age_by_birth(by_birth, minimum, is_stated=stated is not None)
+    plausible = [*filter(is_plausible, by_birth)]
+    born = plausible[0] if plausible else stated  # by the most direct date
+    is_confirmed = any(abs(age - stated) <= _MOST_APART for age in plausible)
+    is_default = stated == 0 and min(plausible, default=0) >= minimum
+    if min(stated, born) >= minimum or is_default:
+        return Note.AGE_CONTRADICTORY if by_birth and not is_confirmed else None
+    if max(stated, born) >= minimum and not is_confirmed:
+        return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientAge, PatientBirthDate")
+    return NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge" if stated < minimum else "PatientBirthDate")
+
+
+def _age_by_birth(by_birth: Sequence[float], minimum: int, *, is_stated: bool) -> _Answer:
+    """Decide by the birth date alone, which gives an age on each date of the film."""
+    plausible = [age for age in by_birth if is_plausible(age)]
+    if not plausible:
+        return Note.AGE_IMPLAUSIBLE if by_birth or is_stated else Note.AGE_MISSING
+    if plausible[0] < minimum:
+        return NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientBirthDate")
+    youngest = min(plausible)
+    if youngest < minimum and plausible[0] - youngest > _MOST_APART:  # the picture was made again long after the film
+        return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientBirthDate")
+    return Note.AGE_CONTRADICTORY if is_stated else None
 
 
 def _colour(question: _Question) -> _Answer:
@@ -222,13 +288,42 @@ _RULES: Final[tuple[_Rule, ...]] = (
     _presentation_intent,
     _frames,
     _species,
+    _made_picture,
     _body_part,
     _view,
+    _orientation,
     _age,
     _colour,
     _size,
     _burned_in,
 )
+
+
+_Text = tuple[str, str]  # keyword, value
+
+
+def _coded_parts(header: Dataset) -> list[tuple[str, Statement]]:
+    stated = code(header, "BodyPartExamined")
+    return [
+        (named("BodyPartExamined", stated), coded_body_part(stated)),
+        *_coded_items(header, "AnatomicRegionSequence", _CHEST_CODES, coded_body_part),
+    ]
+
+
+def _coded_views(header: Dataset) -> list[tuple[str, Statement]]:
+    stated = code(header, "ViewPosition")
+    is_lateral = stated_orientation(values(header, "PatientOrientation")) is Orientation.LATERAL
+    modifiers = [
+        ("ViewModifierCodeSequence", meaning)
+        for item in items(header, "ViewCodeSequence")
+        for meaning in meanings(item, "ViewModifierCodeSequence")
+    ]
+    return [
+        (named("ViewPosition", stated), coded_view(stated)),
+        *_coded_items(header, "ViewCodeSequence", _FRONTAL_CODES, coded_view),
+        *_stated(modifiers, described_view),
+        ("PatientOrientation", Statement.OUTSIDE if is_lateral else Statement.SILENT),
+    ]
 
 
 def _coded_items(
@@ -241,11 +336,28 @@ def _coded_items(
     return statements
 
 
-def _oriented_view(orientation: str) -> Statement:
-    # PS3.3 C.7.6.1.1.1: rows of a frontal film run left-right. If rows or columns run front to back, the film was taken
-    # from the side. "L\F" proves nothing: consoles send it with every film.
-    front_to_back = any(direction[0] in "AP" for direction in orientation.split())
-    return Statement.OUTSIDE if front_to_back else Statement.SILENT
+def _series_texts(header: Dataset) -> list[_Text]:
+    return _texts(header, _SERIES_TEXTS, _SERIES_CODES)
+
+
+def _study_texts(header: Dataset) -> list[_Text]:
+    """Return the texts that speak of a study or a procedure step: they cover several images."""
+    requests = readable_items(header, "RequestAttributesSequence")
+    return [
+        *_texts(header, _STUDY_TEXTS, _STUDY_CODES),
+        *(text for request in requests for text in _texts(request, _REQUEST_TEXTS, _REQUEST_CODES)),
+    ]
+
+
+def _texts(header: Dataset, keywords: Iterable[str], sequences: Iterable[str]) -> list[_Text]:
+    return [
+        *((keyword, description(header, keyword)) for keyword in keywords),
+        *((keyword, meaning) for keyword in sequences for meaning in meanings(header, keyword)),
+    ]
+
+
+def _stated(texts: Iterable[_Text], say: Callable[[str], Statement]) -> list[tuple[str, Statement]]:
+    return [(keyword, say(text)) for keyword, text in texts]
 
 
 def _first_outside(statements: Iterable[tuple[str, Statement]]) -> str | None:

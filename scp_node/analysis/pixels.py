@@ -25,6 +25,7 @@ from pneumonia_model.preprocessing import (
 )
 from pydicom.dataset import Dataset
 
+from scp_node.analysis.polarity import polarity
 from scp_node.analysis.refusals import NOTES, refusal, refused
 from scp_node.domain import NotAnalysed, Note, Reason
 
@@ -35,6 +36,7 @@ LARGEST_ONE_GREY: Final = 0.35  # films up to 0.18; half a film painted over, 0.
 LARGEST_FLAT_ROWS: Final = 0.10  # films up to 0.03; a tenth of a film painted over, 0.10
 LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 0.50
 LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
+LEAST_POLARITY: Final = -0.10  # films from 0.06, an upside-down one -0.09; negatives of films: 99.93 % lower
 
 INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
 PICTURE_SIDE: Final = 1024  # pixels of an overlay on the screen of a viewer
@@ -110,8 +112,9 @@ def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[st
         blank_end: share of rows that consist of one grey each, at the lower end of the picture
         smoothness: correlation of neighbours in the inputs
         sharpness: root mean square difference of neighbours in the inputs
+        polarity: correlation with the mean chest film; that of its negative has the other sign
 
-    All but `smoothness` are in [0, 1].
+    `smoothness` and `polarity` are in [-1, 1], all others in [0, 1].
     """
     shares = _histogram(display)
     low, high = np.flatnonzero(shares)[[0, -1]]
@@ -126,6 +129,7 @@ def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[st
         **_blank_rows(display, low, high),
         "smoothness": _smoothness(inputs),
         "sharpness": _sharpness(inputs),
+        "polarity": polarity(inputs),
     }
     return {name: float(value) for name, value in stats.items()}
 
@@ -140,6 +144,7 @@ def implausible(stats: Mapping[str, float]) -> str:
         "flat_rows": stats["flat_rows"] > LARGEST_FLAT_ROWS,
         "blank_end": stats["blank_end"] > LARGEST_BLANK_END,
         "smoothness": stats["smoothness"] < LEAST_SMOOTHNESS,
+        "polarity": stats["polarity"] < LEAST_POLARITY,
     }
     return ", ".join(f"{name} {stats[name]:.2f}" for name, failed in checks.items() if failed)
 

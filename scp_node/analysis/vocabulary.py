@@ -11,10 +11,24 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Final
 
-_INITIAL_DOT: Final = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "a.p."
+_INITIAL_DOT: Final = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "l.l."
+_INITIALS: Final = re.compile(r"(?<![^\W\d_])([AP])\s?[./_-]\s?([AP])(?![^\W\d_])")  # "P.A.", "a. p.", "A/P", "P_A"
+_ANTERIOR: Final = r"ANT(?:ERO|ERIORE?|ERIEUR)?"
+_POSTERIOR: Final = r"POST(?:ERO|ERIORE?|ERIEUR)?"
+_PROJECTION: Final = re.compile(  # "postero-anterior", "POSTERO_ANTERIOR", "anterior to posterior", "ANT POST"
+    rf"(?<![^\W\d_])(?:(?P<ap>{_ANTERIOR}[\W_]*(?:TO[\W_]*)?{_POSTERIOR})|{_POSTERIOR}[\W_]*(?:TO[\W_]*)?{_ANTERIOR})"
+    r"(?![^\W\d_])"
+)
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_LONGEST_JOINED: Final = 40  # letters of a word that may be several without a space
+# "2 VIEWS", "CHEST_2V", "two views", "Thorax in 2 Ebenen"
+_SEVERAL_VIEWS: Final = re.compile(
+    r"(?<!\d)(?:[2-9]|(?<![^\W\d_])(?:TWO|THREE|BOTH|ZWEI|DEUX|DOS|DUE|TWEE))\+?[\s_-]*"
+    r"(?:V|VW|VWS|VIEW|VIEWS|EBENEN|PROJECTIONS|PROYECCIONES|PROIEZIONI|INCIDENCES)(?![^\W\d_])"
+)
 
 
 class Statement(Enum):
@@ -27,8 +41,15 @@ class Statement(Enum):
 
 def _fold(text: str) -> str:
     # "Tórax a.p." -> "TORAX AP."
-    decomposed = unicodedata.normalize("NFKD", _INITIAL_DOT.sub("", text).upper())
-    return "".join(character for character in decomposed if not unicodedata.combining(character)).upper()
+    initials = _INITIALS.sub(r"\1\2", text.upper())
+    decomposed = unicodedata.normalize("NFKD", _INITIAL_DOT.sub("", initials))
+    plain = "".join(character for character in decomposed if not unicodedata.combining(character)).upper()
+    return _PROJECTION.sub(lambda match: " AP " if match["ap"] else " PA ", plain)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in capitals and without accents; "CHEST_PA1" and "CHESTPA" are CHEST and PA."""
+    return [part for word in _WORD.findall(_fold(text)) for part in _parts(word)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +62,27 @@ class Terms:
     def among(self, text: str) -> bool:
         """Return whether `text` contains one of the terms."""
         folded = _fold(text)
-        return not self.words.isdisjoint(_WORD.findall(folded)) or any(stem in folded for stem in self.stems)
+        return not self.words.isdisjoint(words(text)) or any(stem in folded for stem in self.stems)
 
     def cover(self, text: str) -> bool:
         """Return whether `text` contains only these words, or is empty."""
         folded = _fold(text).strip()
-        return not folded or self.words.issuperset(_WORD.findall(folded) or [folded])
+        return not folded or self.words.issuperset(words(text) or [folded])
 
 
 def _terms(*lines: str, stems: str = "") -> Terms:
-    words = frozenset(word for line in lines for word in _fold(line).split())
-    return Terms(words, tuple(_fold(stems).split()))
+    return Terms(frozenset(word for line in lines for word in _fold(line).split()), tuple(_fold(stems).split()))
 
 
-# Values without a meaning: defaults of consoles and anonymisers, and postures.
+# Values without a meaning: defaults of consoles and anonymisers.
 _PLACEHOLDERS: Final = _terms("ANY BLANK DEFAULT N A NA NONE OTHER STANDARD UNDEFINED UNKNOWN UNSPECIFIED VIEW")
-_NO_VIEW: Final = _terms(*_PLACEHOLDERS.words, "CHEST THORAX ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
 
 # "THORACIC" and "TORÁCICA" are missing on purpose, since they also name the spine.
 _CHEST: Final = _terms(
-    "CHEST CHESTAP CHESTPA CXR PCXR LUNG LUNGS",  # CHEST: PS3.16 Annex L
-    "THORAX THX LUNGE LUNGEN BRUSTKORB LONGEN",
-    "TORAX PULMON PULMONES PULMAO PULMOES TORACE POLMONE POLMONI POITRINE POUMON POUMONS",
-    "LUNGOR KEUHKOT RINTAKEHA PIERSIOWA PIERSIOWEJ PLUCA HRUDNIK PLICE MELLKAS TORAKS AKCIGER",
+    "CHEST CXR PCXR LUNG LUNGS",  # CHEST: PS3.16 Annex L
+    "THORAX THX LUNGE LUNGEN BRUST BRUSTKORB LONGEN BORSTKAS",
+    "TORAX PECHO PEITO PETTO PULMON PULMONES PULMAO PULMOES TORACE POLMONE POLMONI POITRINE POUMON POUMONS",
+    "LUNGOR BRÖSTKORG BRYSTKASSE KEUHKOT RINTAKEHA PIERSIOWA PIERSIOWEJ PLUCA HRUDNIK PLICE MELLKAS TORAKS AKCIGER",
     stems="ГРУДН ЛЕГКИ ОГК ФЛЮОРОГ ΘΩΡΑΚ 胸部 胸片 흉부 صدر",
 )
 _ANOTHER_PART: Final = _terms(
@@ -71,22 +90,20 @@ _ANOTHER_PART: Final = _terms(
     "SPINE CSPINE TSPINE LSPINE CERVICAL LUMBAR SACRUM COCCYX PELVIS HIP HIPS RIB RIBS RIBCAGE STERNUM CLAVICLE",
     "SCAPULA SHOULDER SHOULDERS HUMERUS ELBOW FOREARM WRIST HAND HANDS FINGER FINGERS THUMB EXTREMITY",
     "FEMUR KNEE KNEES PATELLA TIBIA FIBULA ANKLE FOOT FEET CALCANEUS TOE TOES LEG LEGS",
-    "SCHÄDEL SCHAEDEL WIRBELSÄULE HWS BWS LWS BECKEN HÜFTE RIPPEN SCHULTER OBERARM ELLENBOGEN UNTERARM HANDGELENK",
-    "DAUMEN OBERSCHENKEL KNIE UNTERSCHENKEL SPRUNGGELENK FUSS ZEHEN BUIK BEKKEN HEUP SCHOUDER ELLEBOOG ENKEL VOET",
+    "SCHÄDEL SCHAEDEL WIRBELSÄULE BRUSTWIRBELSÄULE HWS BWS LWS BECKEN HÜFTE RIPPEN SCHULTER OBERARM ELLENBOGEN",
+    "UNTERARM HANDGELENK DAUMEN OBERSCHENKEL KNIE UNTERSCHENKEL SPRUNGGELENK FUSS ZEHEN",
+    "BUIK BEKKEN HEUP SCHOUDER ELLEBOOG ENKEL VOET",
     "CRÁNEO COLUMNA CADERA COSTILLAS HOMBRO CODO MUÑECA MANO RODILLA TOBILLO PELVE COLUNA QUADRIL OMBRO JOELHO",
     "CRANIO COLONNA BACINO ANCA COSTE SPALLA GOMITO POLSO GINOCCHIO CAVIGLIA PIEDE ADDOME",
     "CRÂNE RACHIS BASSIN HANCHE CÔTES ÉPAULE COUDE POIGNET GENOU CHEVILLE PIED BÄCKEN HÖFT ARMBÅGE FOTLED",
     stems="ЧЕРЕП ПОЗВОН ЛОКОТ КОЛЕН ЖИВОТ 腹部 頭部 腰椎 骨盤 骨盆 膝",
 )
 
-_FRONTAL: Final = _terms(
-    "AP PA ANTEROPOSTERIOR POSTEROANTERIOR FRONTAL FACE FRENTE",
-    stems="ANTERO-POSTERIOR POSTERO-ANTERIOR ПРЯМАЯ 正面 正位",
-)
+_FRONTAL: Final = _terms("AP PA FRONTAL FRONTALE FACE FRENTE", stems="ПРЯМАЯ 正面 正位")
 # frontal, unless a view is named as well
 _BEDSIDE: Final = _terms("PORTABLE PORT BEDSIDE MOBILE BETTLUNGE LIEGEND LETTO")
 _LATERAL: Final = _terms(
-    "LATERAL LATERALE LATERALES LAT LATERO LATEROLATERAL LL RL LLAT RLAT LATL LATR",
+    "LATERAL LATERALE LATERALES LATERAAL LAT LATERO LATEROLATERAL LL RL LLAT RLAT LATL LATR",
     "SEITLICH SEITL PROFIL PERFIL DWARS BOCZNE BOCZNY",
     stems="БОКОВ 側面 侧位 側位 측면",
 )
@@ -94,6 +111,37 @@ _SPECIAL: Final = _terms(  # the network has not learnt these, not even from the
     "OBLIQUE OBLIQUES OBL OBLICUA OBLIQUA OBLIQUO SCHRÄG SCHRAEG LAO RAO LPO RPO LLO RLO",
     "DECUB DECUBITUS LLD RLD SEITENLAGE LORDOTIC APICAL TANGENTIAL AXIAL",
 )
+_POSTURES: Final = _terms("ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
+_NO_VIEW: Final = _terms(*_PLACEHOLDERS.words, *_CHEST.words, *_POSTURES.words)
+
+# Words that rooms join to a name of the chest without a space, as in "CHESTLAT" and "PACHEST".
+_JOINED: Final = frozenset(
+    word for terms in (_CHEST, _ANOTHER_PART, _FRONTAL, _BEDSIDE, _LATERAL, _SPECIAL, _POSTURES) for word in terms.words
+)
+
+
+@lru_cache(maxsize=4096)  # peers choose the words
+def _parts(word: str) -> tuple[str, ...]:
+    """Return the known words that make up a word, one of them of the chest; else the word itself."""
+    if word in _JOINED or len(word) > _LONGEST_JOINED:
+        return (word,)
+    parts = _split(word)
+    return parts if not _CHEST.words.isdisjoint(parts) else (word,)
+
+
+def _split(word: str) -> tuple[str, ...]:
+    """Return known words that together are `word`, the fewest first found; () if there are none."""
+    if word in _JOINED:
+        return (word,)
+    for end in range(len(word) - 2, 1, -1):
+        if word[:end] in _JOINED and (rest := _split(word[end:])):
+            return (word[:end], *rest)
+    return ()
+
+
+def says_nothing(text: str) -> bool:
+    """Return whether a coded value is empty or a placeholder, such as "UNKNOWN"."""
+    return _PLACEHOLDERS.cover(text)
 
 
 def coded_body_part(text: str) -> Statement:
@@ -121,9 +169,11 @@ def coded_view(text: str) -> Statement:
 
 
 def described_view(text: str) -> Statement:
-    """Return the statement of free text: SILENT if it names no view, or a frontal and a lateral view."""
+    """Return the statement of free text: SILENT if it names no view, several, or a frontal and a lateral view."""
     if _SPECIAL.among(text):
         return Statement.OUTSIDE
+    if _SEVERAL_VIEWS.search(_fold(text)):
+        return Statement.SILENT
     frontal, lateral = _FRONTAL.among(text), _LATERAL.among(text)
     if frontal and lateral:
         return Statement.SILENT

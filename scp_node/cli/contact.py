@@ -30,9 +30,6 @@ _STATUSES: Final = {  # PS3.7 section C.5, PS3.4 Table B.2-1
     0x0211: "C-STORE is not supported there",
     0x0212: "mistyped argument",
     0x0213: "resource limitation: a later try may succeed",
-    0xB000: "stored, with elements changed",
-    0xB006: "stored, with elements left out",
-    0xB007: "stored, though the dataset does not match its SOP class",
     0xFE00: "cancelled",
 }
 _STATUS_CLASSES: Final = {

@@ -136,7 +136,10 @@ def _uid(file: Path) -> str:
     [
         (12, {"ViewPosition": "LL"}, "view"),
         (13, {"BodyPartExamined": "HAND"}, "body-part"),
-        (14, {"PatientAge": "007Y"}, "patient-age"),
+        (14, {"PatientAge": "007Y", "PatientBirthDate": "20180601"}, "patient-age"),
+        (23, {"PatientAge": "007Y"}, "age-contradictory"),
+        (21, {"PatientOrientation": ["F", "R"]}, "turned"),
+        (22, {"SeriesDescription": "Chest PA bone"}, "not-a-plain-film"),
     ],
 )
 def test_an_image_outside_the_intended_use_is_reported_as_not_analysed_without_a_score(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from pathlib import Path
 from typing import Any, Final
@@ -129,6 +130,30 @@ class TestImplausiblePictures:
         bordered = np.zeros((640, 800))
         bordered[64:576, 144:656] = picture()
         assert reason(film(bordered)) is None
+
+
+class TestPolarity:
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"PhotometricInterpretation": "MONOCHROME1"},
+            {"PresentationLUTShape": "INVERSE"},
+            {"RescaleSlope": -1, "RescaleIntercept": 255, "WindowCenter": 128, "WindowWidth": 256},
+            {"PixelData": (255 - picture()).astype(np.uint8).tobytes()},
+        ],
+    )
+    def test_a_film_that_its_header_turns_into_a_negative_is_not_plausible(self, attributes: dict[str, Any]) -> None:
+        outcome = analyse(radiograph(**attributes), RULES)
+        assert isinstance(outcome, NotAnalysed)
+        assert outcome.reason is Reason.IMPLAUSIBLE_PIXELS
+        assert re.fullmatch(r"polarity -0\.\d\d", outcome.detail)
+
+    def test_a_negative_that_its_header_turns_into_a_film_is_plausible(self) -> None:
+        negative = (255 - picture()).astype(np.uint8).tobytes()
+        for attributes in ({"PhotometricInterpretation": "MONOCHROME1"}, {"PresentationLUTShape": "INVERSE"}):
+            turned = prepared(radiograph(PixelData=negative, **attributes))
+            assert np.array_equal(turned.inputs, prepared(radiograph()).inputs)
+            assert turned.input_stats["polarity"] > 0.5
 
 
 class TestFiles:

@@ -35,10 +35,15 @@ def notes(**attributes: Any) -> tuple[Note, ...]:
     return outcome
 
 
-def coded(value: str, meaning: str) -> Sequence:
+def sequence(**attributes: Any) -> Sequence:
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "SCT", meaning
+    for keyword, value in attributes.items():
+        setattr(item, keyword, value)
     return Sequence([item])
+
+
+def coded(value: str, meaning: str) -> Sequence:
+    return sequence(CodeValue=value, CodingSchemeDesignator="SCT", CodeMeaning=meaning)
 
 
 def test_an_adults_frontal_chest_film_is_within_the_intended_use_without_a_note() -> None:
@@ -107,7 +112,26 @@ class TestKindOfObject:
 
 
 class TestBodyPart:
-    @pytest.mark.parametrize("part", ["CHEST", "Thorax", "LUNG", "TORAX", "CHEST_AP", "Chest PA", "胸部"])
+    @pytest.mark.parametrize(
+        "part",
+        [
+            "CHEST",
+            "Thorax",
+            "LUNG",
+            "TORAX",
+            "CHEST_AP",
+            "Chest PA",
+            "CHESTPA",
+            "PA_CHEST",
+            "PACHEST",
+            "THORAX1",
+            "PECHO",
+            "BRUST",
+            "Rx torace",
+            "Poumons",
+            "胸部",
+        ],
+    )
     def test_the_chest_is_known_in_the_spellings_of_consoles(self, part: str) -> None:
         assert assess(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") == ()
 
@@ -155,12 +179,45 @@ class TestBodyPart:
     def test_a_study_of_several_parts_does_not_contradict_a_film_of_the_chest(self) -> None:
         assert assess(StudyDescription="Trauma: pelvis and knee") == ()
 
+    def test_a_request_tells_the_part_where_image_and_series_do_not(self) -> None:
+        request = sequence(RequestedProcedureDescription="Rx rodilla")
+        assert reason(BodyPartExamined=MISSING, RequestAttributesSequence=request) is Reason.BODY_PART
+        assert notes(BodyPartExamined=MISSING, PerformedProcedureStepDescription="XR Chest") == ()
+        assert assess(RequestAttributesSequence=request) == ()  # it may cover films of several parts
+
     def test_a_description_that_names_two_parts_says_nothing(self) -> None:
         assert notes(BodyPartExamined=MISSING, SeriesDescription="Chest and abdomen") == (Note.BODY_PART_MISSING,)
 
 
+_FRONTAL: Final = [
+    *("PA", "AP", "ap", "AP SUPINE", "AP_PORTABLE", "PORTABLE", "PA1", "AP_2", "CHESTPA", "PA_CHEST", "CHEST_PA"),
+    *("P.A.", "p. a.", "P/A", "A-P", "P_A", "POSTERO_ANTERIOR", "ANTERO_POSTERIOR", "PosteroAnterior"),
+    *(
+        "Anterior-Posterior",
+        "posterior to anterior",
+        "posteroanteriore",
+        "ANT-POST",
+        "POSTERO-ANTERIEUR",
+        "TORAX PA",
+        "THORAX_PA",
+    ),
+]
+
+
+_VIEW_OF_PART: Final = NotAnalysed(reason=Reason.VIEW, detail="BodyPartExamined")
+_DESCRIPTIONS: Final = [
+    "SeriesDescription",
+    "ProtocolName",
+    "AcquisitionDeviceProcessingDescription",
+    "ImageComments",
+    "StudyDescription",
+    "PerformedProcedureStepDescription",
+    "RequestedProcedureDescription",
+]
+
+
 class TestView:
-    @pytest.mark.parametrize("view", ["PA", "AP", "ap", "AP SUPINE", "AP_PORTABLE", "PORTABLE", "P.A."])
+    @pytest.mark.parametrize("view", _FRONTAL)
     def test_a_frontal_view_is_analysed(self, view: str) -> None:
         assert assess(ViewPosition=view) == ()
 
@@ -181,6 +238,9 @@ class TestView:
             "PA OBLIQUE",
             "LORDOTIC",
             "PA LAT",
+            "CHESTLAT",
+            "CHEST_LL",
+            "LEFT_ANTERIOR_OBLIQUE",
             "XYZ",
             "?",
         ],
@@ -200,9 +260,48 @@ class TestView:
         assert notes(ViewPosition=MISSING, SeriesDescription=text) == ()
 
     @pytest.mark.parametrize("text", ["Chest LAT", "Thorax profil", "Thorax seitl.", "portable lateral", "Chest obl."])
-    @pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName", "StudyDescription"])
+    @pytest.mark.parametrize("keyword", _DESCRIPTIONS)
     def test_a_description_of_another_view_is_not_analysed(self, keyword: str, text: str) -> None:
         assert reason(ViewPosition=MISSING, **{keyword: text}) is Reason.VIEW
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"PerformedProtocolCodeSequence": coded("1", "Chest lateral")},
+            {"SeriesDescriptionCodeSequence": coded("1", "Chest lateral")},
+            {"ProcedureCodeSequence": coded("1", "Chest lateral")},
+            {"RequestAttributesSequence": sequence(ScheduledProcedureStepDescription="CXR lat")},
+            {"RequestAttributesSequence": sequence(RequestedProcedureDescription="Thorax seitl.")},
+            {"RequestAttributesSequence": sequence(ScheduledProtocolCodeSequence=coded("1", "Chest lateral"))},
+        ],
+    )
+    def test_a_code_or_a_request_for_another_view_is_not_analysed(self, attributes: dict[str, Any]) -> None:
+        assert reason(ViewPosition=MISSING, **attributes) is Reason.VIEW
+        assert assess(ViewPosition="PA", **attributes) == ()
+
+    @pytest.mark.parametrize("part", ["CHEST LAT", "CHEST_LAT", "CHESTLAT", "Thorax seitlich", "CHEST OBLIQUE"])
+    def test_a_body_part_that_names_another_view_is_not_analysed(self, part: str) -> None:
+        assert assess(ViewPosition=MISSING, BodyPartExamined=part) == _VIEW_OF_PART
+        assert assess(ViewPosition="PA", BodyPartExamined=part) == _VIEW_OF_PART
+
+    def test_a_body_part_tells_a_frontal_view_unless_a_description_contradicts(self) -> None:
+        assert notes(ViewPosition=MISSING, BodyPartExamined="CHEST_PA") == ()
+        assert reason(ViewPosition=MISSING, BodyPartExamined="CHEST_PA", SeriesDescription="LAT") is Reason.VIEW
+
+    @pytest.mark.parametrize("keyword", [*_DESCRIPTIONS, "BodyPartExamined"])
+    @pytest.mark.parametrize(
+        "text", ["Chest PA and lateral", "CHEST 2 VIEWS", "Chest 2V PA", "Chest two views, lat", "Thorax in 2 Ebenen"]
+    )
+    def test_a_text_for_several_views_says_nothing_of_one_image(self, keyword: str, text: str) -> None:
+        assert notes(ViewPosition=MISSING, **{keyword: text}) == (Note.VIEW_MISSING,)
+
+    def test_a_comment_proves_no_frontal_view(self) -> None:
+        assert notes(ViewPosition=MISSING, ImageComments="as on the PA") == (Note.VIEW_MISSING,)
+
+    def test_a_modifier_of_the_coded_view_counts(self) -> None:
+        view = coded("399348003", "antero-posterior")
+        view[0].ViewModifierCodeSequence = coded("399356001", "oblique")
+        assert reason(ViewCodeSequence=view) is Reason.VIEW
 
     def test_the_name_of_a_study_does_not_prove_the_view_of_one_of_its_images(self) -> None:
         assert notes(ViewPosition=MISSING, StudyDescription="CHEST PA") == (Note.VIEW_MISSING,)
@@ -225,12 +324,183 @@ class TestView:
         assert notes(ViewPosition=MISSING, PatientOrientation=["L", "F"]) == (Note.VIEW_MISSING,)
 
 
+class TestOrientation:
+    @pytest.mark.parametrize(
+        ("directions", "detail"),
+        [
+            (["F", "R"], "F/R"),
+            (["F", "L"], "F/L"),
+            (["H", "L"], "H/L"),
+            (["L", "H"], "L/H"),
+            (["R", "H"], "R/H"),
+            (["fa", "r"], "FA/R"),
+            (["LP", "HA"], "LP/HA"),
+            ("F", "F"),
+            ("H/L", "H/L"),
+            (["", "H"], "/H"),
+            (["", "L"], "/L"),
+        ],
+    )
+    def test_a_film_on_its_side_or_head_down_is_not_analysed(self, directions: list[str] | str, detail: str) -> None:
+        expected = NotAnalysed(reason=Reason.TURNED, detail=f"PatientOrientation {detail}")
+        assert assess(PatientOrientation=directions) == expected
+
+    @pytest.mark.parametrize(
+        "directions",
+        [
+            ["L", "F"],
+            ["l", "f"],
+            ["LP", "F"],
+            ["L", "FP"],
+            ["LF", "FR"],
+            "L",
+            "R",
+            "LF",
+            ["", "F"],
+            "",
+            "L F",
+            "N/A",
+            "UNKNOWN",
+        ],
+    )
+    def test_an_upright_or_unstated_film_is_analysed_without_a_note(self, directions: list[str] | str) -> None:
+        assert assess(PatientOrientation=directions) == ()
+
+    @pytest.mark.parametrize("directions", [["R", "F"], ["RA", "FP"], ["r", "f"]])
+    def test_a_mirrored_film_is_analysed_with_a_note(self, directions: list[str]) -> None:
+        assert assess(PatientOrientation=directions) == (Note.MIRRORED,)
+
+    @pytest.mark.parametrize("directions", [["A", "F"], ["P", "F"], ["PL", "F"], ["L", "PF"], ["H", "A"], "A"])
+    def test_a_film_from_the_side_has_another_view_however_it_lies(self, directions: list[str] | str) -> None:
+        assert reason(PatientOrientation=directions) is Reason.VIEW
+
+    @pytest.mark.parametrize(
+        "directions", [["L", "F", "H"], ["L", "R"], ["L", "L"], ["LR", "F"], ["X", "Y"], ["LEFT", "FOOT"], "PORTRAIT"]
+    )
+    def test_directions_that_no_film_has_cannot_be_read(self, directions: list[str] | str) -> None:
+        expected = NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientOrientation")
+        assert assess(PatientOrientation=directions) == expected
+
+
+class TestPlainFilm:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "BONE",
+            "SOFT_TISSUE",
+            "ES_SOFT",
+            "SOFTTISSUE",
+            "SUBTRACTION",
+            "TOMOSYNTHESIS",
+            "LOCALIZER",
+            "STITCHED",
+            "CAD",
+        ],
+    )
+    def test_image_type_tells_what_is_not_a_plain_film(self, value: str) -> None:
+        expected = NotAnalysed(reason=Reason.NOT_A_PLAIN_FILM, detail=f"ImageType {value}")
+        assert assess(ImageType=["DERIVED", "PRIMARY", "", value]) == expected
+        assert assess(ImageType=["ORIGINAL", "PRIMARY", value]) == expected
+
+    @pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName"])
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Chest PA bone",
+            "Chest PA soft tissue",
+            "Thorax p.a. Weichteilbild",
+            "Chest PA subtracted",
+            "Chest tomosynthesis",
+            "TOMO slice 12",
+            "Scout",
+            "Chest stitched",
+            "Chest composite",
+            "Chest CAD",
+            "AI heat map",
+            "Chest PA, bone suppressed",
+            "Rib suppression",
+            "Chest PA enhanced",
+            "Chest PA, edge enhanced, bone",
+            "Chest without grid, bone",
+            "Screen capture",
+        ],
+    )
+    def test_a_title_tells_what_is_not_a_plain_film(self, keyword: str, text: str) -> None:
+        expected = NotAnalysed(reason=Reason.NOT_A_PLAIN_FILM, detail=keyword)
+        assert assess(**{keyword: text}) == expected
+        assert assess(BodyPartExamined=MISSING, ViewPosition=MISSING, **{keyword: text}) == expected
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"DerivationDescription": "Dual energy, bone suppression"},
+            {"DerivationCodeSequence": coded("1", "Bone suppression")},
+            {"ImageComments": "Rib suppression by program X"},
+            {"AcquisitionDeviceProcessingDescription": "CHEST SOFT TISSUE"},
+            {"PerformedProtocolCodeSequence": coded("1", "Chest tomosynthesis")},
+            {"ConversionType": "SYN"},
+            {"ConversionType": "SD"},
+        ],
+    )
+    def test_other_attributes_tell_it_as_well(self, attributes: dict[str, Any]) -> None:
+        assert reason(**attributes) is Reason.NOT_A_PLAIN_FILM
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"ImageType": ["DERIVED", "PRIMARY"]},
+            {"ImageType": ["ORIGINAL", "PRIMARY", "POST_PROCESSED", "RT"]},
+            {"ImageType": ["DERIVED", "PRIMARY", "CSA RESAMPLED"]},
+            {"ImageType": ["ORIGINAL", "SECONDARY"]},
+            {"SeriesDescription": "Chest PA, edge enhanced"},
+            {"SeriesDescription": "Chest PA without bone suppression"},
+            {"SeriesDescription": "Bone survey: chest AP"},
+            {"DerivationDescription": "Noise suppression, edge enhancement, lossy compression"},
+            {"AcquisitionDeviceProcessingDescription": "Enhanced visualization processing"},
+            {"ImageComments": "Bone lesion? Known CAD. Soft tissue swelling."},
+            {"StudyDescription": "Chest dual energy subtraction"},
+            {"ConversionType": "DF"},
+        ],
+    )
+    def test_a_film_that_was_processed_or_described_is_a_plain_film(self, attributes: dict[str, Any]) -> None:
+        assert assess(**attributes) == ()
+
+    def test_the_standard_image_of_a_dual_energy_exposure_is_analysed(self) -> None:
+        protocol = "Chest PA dual energy subtraction"
+        assert assess(ProtocolName=protocol, SeriesDescription="Chest PA standard") == ()
+        assert assess(ProtocolName=protocol, ImageType=["ORIGINAL", "PRIMARY", ""]) == ()
+        assert reason(ProtocolName=protocol, ImageType=["DERIVED", "PRIMARY", ""]) is Reason.NOT_A_PLAIN_FILM
+        assert reason(ProtocolName=protocol, SeriesDescription="Chest PA bone standard") is Reason.NOT_A_PLAIN_FILM
+        image_type = ["DERIVED", "PRIMARY", "", "SUBTRACTION"]
+        assert reason(ImageType=image_type, SeriesDescription="Chest standard") is Reason.NOT_A_PLAIN_FILM
+
+    def test_a_secondary_image_is_a_film_only_if_it_is_a_secondary_capture_with_a_frontal_view(self) -> None:
+        secondary = {"ImageType": ["DERIVED", "SECONDARY"], "ConversionType": "WSD"}
+        capture = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7", **secondary}
+        assert assess(**secondary) == NotAnalysed(reason=Reason.NOT_A_PLAIN_FILM, detail="ImageType SECONDARY")
+        assert assess(Modality="CR", **capture) == ()
+        assert assess(Modality="CR", ViewPosition=MISSING, SeriesDescription="view: PA", **capture) == ()
+        assert reason(Modality="CR", ViewPosition=MISSING, **capture) is Reason.NOT_A_PLAIN_FILM
+
+    def test_the_body_part_is_the_truer_reason(self) -> None:
+        assert reason(BodyPartExamined="HAND", SeriesDescription="Bone age") is Reason.BODY_PART
+        assert reason(BodyPartExamined="SPINE", ImageType=["DERIVED", "PRIMARY", "STITCHED"]) is Reason.BODY_PART
+        assert reason(BodyPartExamined=MISSING, SeriesDescription="Knee bone") is Reason.BODY_PART
+
+
+_CHILDREN: Final = [
+    *("017Y", "017", "17", "6", "215M", "900W", "030D", "000Y", "0005Y", "4.5", "017 Y", "5y", "5 years", "10 months"),
+    *("3 WKS", "5 ans", "5 Jahre"),
+]
+_ADULTS: Final = ["018Y", "18", "032", "110Y", "216M", "064y", "64 Y", "064 Y", "64 years", "64 yrs.", "0064Y", "64,5"]
+
+
 class TestPatientAge:
-    @pytest.mark.parametrize("age", ["017Y", "017", "17", "6", "215M", "900W", "030D", "000Y"])
+    @pytest.mark.parametrize("age", _CHILDREN)
     def test_a_child_is_not_analysed(self, age: str) -> None:
         assert assess(PatientAge=age) == NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge")
 
-    @pytest.mark.parametrize("age", ["018Y", "18", "032", "110Y", "216M", "064y", "64 Y"])
+    @pytest.mark.parametrize("age", _ADULTS)
     def test_an_adult_is_analysed(self, age: str) -> None:
         assert assess(PatientAge=age) == ()
 
@@ -244,7 +514,7 @@ class TestPatientAge:
     def test_a_missing_age_is_analysed_with_a_note(self, age: str | None) -> None:
         assert notes(PatientAge=age) == (Note.AGE_MISSING,)
 
-    @pytest.mark.parametrize("age", ["148Y", "413"])
+    @pytest.mark.parametrize("age", ["148Y", "413", "-05Y", "1960"])
     def test_an_implausible_age_is_analysed_with_a_note(self, age: str) -> None:
         assert notes(PatientAge=age) == (Note.AGE_IMPLAUSIBLE,)
 
@@ -253,6 +523,84 @@ class TestPatientAge:
 
     def test_a_birth_date_after_the_study_is_implausible(self) -> None:
         assert notes(PatientAge=MISSING, PatientBirthDate="20250101") == (Note.AGE_IMPLAUSIBLE,)
+
+    @pytest.mark.parametrize("age", ["005J", "5 months 3 days", "12/1960", "2²Y"])
+    def test_an_age_that_cannot_be_understood_is_not_taken_for_an_adults(self, age: str) -> None:
+        unreadable = NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientAge")
+        assert assess(PatientAge=age, SpecificCharacterSet="ISO_IR 192") == unreadable
+        assert assess(PatientAge=age, PatientBirthDate="19600101", SpecificCharacterSet="ISO_IR 192") == ()
+        assert reason(PatientAge=age, PatientBirthDate="20200101", SpecificCharacterSet="ISO_IR 192") is (
+            Reason.PATIENT_AGE
+        )
+
+    @pytest.mark.parametrize(
+        ("age", "born"), [("064Y", "19590601"), ("064Y", "19600101"), ("064Y", "19620101"), ("768M", "19600101")]
+    )
+    def test_an_age_and_a_birth_date_that_agree_need_no_note(self, age: str, born: str) -> None:
+        assert assess(PatientAge=age, PatientBirthDate=born, StudyDate="20240102") == ()
+
+    @pytest.mark.parametrize(
+        ("age", "born"),
+        [
+            ("045Y", "19600101"),
+            ("064Y", "19000101"),
+            ("064Y", "20250101"),
+            ("148Y", "19600101"),
+            ("-05Y", "19600101"),
+            ("000Y", "19600101"),
+            ("000D", "19600101"),
+            ("0", "19600101"),
+        ],
+    )
+    def test_a_contradiction_that_makes_no_child_is_a_note(self, age: str, born: str) -> None:
+        assert notes(PatientAge=age, PatientBirthDate=born, StudyDate="20240102") == (Note.AGE_CONTRADICTORY,)
+
+    @pytest.mark.parametrize(
+        ("age", "born"), [("005Y", "19600101"), ("064M", "19600101"), ("064Y", "20200101"), ("017Y", "20000101")]
+    )
+    def test_a_child_by_one_and_an_adult_by_the_other_gets_no_score(self, age: str, born: str) -> None:
+        expected = NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientAge, PatientBirthDate")
+        assert assess(PatientAge=age, PatientBirthDate=born, StudyDate="20240102") == expected
+
+    @pytest.mark.parametrize(
+        ("age", "born", "detail"),
+        [
+            ("018Y", "20060103", "PatientBirthDate"),  # 17 on the day of the film
+            ("017Y", "20060101", "PatientAge"),
+            ("010Y", "20200101", "PatientAge"),
+            ("000Y", "20231230", "PatientAge"),
+            ("000Y", "20130101", "PatientAge"),
+            ("005Y", "19000101", "PatientAge"),
+        ],
+    )
+    def test_a_child_by_either_is_a_child(self, age: str, born: str, detail: str) -> None:
+        expected = NotAnalysed(reason=Reason.PATIENT_AGE, detail=detail)
+        assert assess(PatientAge=age, PatientBirthDate=born, StudyDate="20240102") == expected
+
+    @pytest.mark.parametrize("direct", ["AcquisitionDate", "AcquisitionDateTime", "ContentDate", "SeriesDate"])
+    def test_the_most_direct_date_of_the_film_decides_to_the_day(self, direct: str) -> None:
+        time = "101500.000000+0100" if direct == "AcquisitionDateTime" else ""
+        before = {"StudyDate": "20240103", direct: "20240102" + time}
+        after = {"StudyDate": "20240102", direct: "20240103" + time}
+        assert reason(PatientAge=MISSING, PatientBirthDate="20060103", **before) is Reason.PATIENT_AGE
+        assert assess(PatientAge=MISSING, PatientBirthDate="20060103", **after) == ()
+
+    def test_a_date_before_the_birth_is_passed_over(self) -> None:
+        dates = {"StudyDate": "19010101", "AcquisitionDate": "20240102"}
+        assert assess(PatientAge=MISSING, PatientBirthDate="19600101", **dates) == ()
+        dates = {"StudyDate": "20240102", "AcquisitionDate": "19010101"}
+        assert reason(PatientAge=MISSING, PatientBirthDate="20200101", **dates) is Reason.PATIENT_AGE
+
+    def test_a_picture_made_again_years_after_a_childs_film_gets_no_score(self) -> None:
+        born = {"PatientBirthDate": "20000101", "ContentDate": "20240102", "StudyDate": "20100102"}
+        contradictory = NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientBirthDate")
+        assert assess(PatientAge=MISSING, **born) == contradictory
+        assert reason(PatientAge="010Y", **born) is Reason.PATIENT_AGE
+        assert reason(PatientAge="000Y", **born) is not None
+
+    def test_an_age_that_one_of_the_dates_confirms_is_not_contradicted(self) -> None:
+        dates = {"PatientBirthDate": "19600101", "ContentDate": "20240102", "StudyDate": "20050102"}
+        assert assess(PatientAge="045Y", **dates) == ()
 
     def test_the_youngest_age_analysed_is_a_setting(self) -> None:
         assert assess_header(radiograph(PatientAge="006Y"), AnalysisSettings(minimum_age=0)) == ()
@@ -324,10 +672,17 @@ def test_a_value_that_might_be_patient_data_is_not_repeated(keyword: str, value:
 _KEYWORDS: Final = [
     "AcquisitionDate",
     "AcquisitionDeviceProcessingDescription",
+    "AcquisitionDateTime",
     "AnatomicRegionSequence",
     "BodyPartExamined",
     "BurnedInAnnotation",
     "Columns",
+    "ContentDate",
+    "ConversionType",
+    "DerivationCodeSequence",
+    "DerivationDescription",
+    "ImageComments",
+    "ImageType",
     "Manufacturer",
     "ManufacturerModelName",
     "Modality",
@@ -339,9 +694,14 @@ _KEYWORDS: Final = [
     "PatientSexNeutered",
     "PatientSpeciesCodeSequence",
     "PatientSpeciesDescription",
+    "PerformedProcedureStepDescription",
+    "PerformedProtocolCodeSequence",
     "PhotometricInterpretation",
     "PresentationIntentType",
+    "ProcedureCodeSequence",
     "ProtocolName",
+    "RequestAttributesSequence",
+    "RequestedProcedureDescription",
     "Rows",
     "SOPClassUID",
     "SamplesPerPixel",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from scp_node.cli.tables import send_with_progress
+from scp_node.cli.contact import Call
+from scp_node.cli.sending import send_with_progress
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, Scp
 from tests.scp_node.delivery.test_send_files import CR, write_file
 
@@ -19,9 +20,16 @@ def sent(folder: Path, *statuses: int) -> tuple[int, list[str]]:
     printed = StringIO()
     with Scp(sop_classes=(CR,), syntaxes=(EXPLICIT, IMPLICIT)).serving() as scp:
         scp.statuses = list(statuses)
-        status = send_with_progress(
-            [folder], f"127.0.0.1:{scp.port}", "PACS", "TESTER", Console(file=printed, width=400)
+        call = Call(
+            host="127.0.0.1",
+            port=scp.port,
+            called="PACS",
+            calling="TESTER",
+            called_set_by="--called",
+            calling_set_by="--calling",
+            address_set_by="--to",
         )
+        status = send_with_progress([folder], call, Console(file=printed, width=400))
     lines = [line.rstrip() for line in printed.getvalue().splitlines() if "sending" not in line]
     return status, [line.replace(f"{folder}/", "") for line in lines if line]
 
@@ -36,5 +44,5 @@ def test_a_warning_is_a_file_that_was_sent_with_a_remark(tmp_path: Path) -> None
 def test_a_failure_is_a_file_that_was_not_sent(tmp_path: Path) -> None:
     status, [refusal, total] = sent(tmp_path, 0xA700, 0x0000)
     assert status == 1
-    assert refusal == "0.dcm: status 0xA700"
+    assert refusal == "0.dcm: status 0xA700: out of resources, such as disk space: a later try may succeed"
     assert total.startswith("1 of 2 sent to PACS")
