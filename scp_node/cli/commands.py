@@ -195,26 +195,37 @@ def report(
         typer.Option("--save-all", help="Write it and all that went with it to this folder."),
     ] = None,
 ) -> None:
-    """Show or save the Structured Report of a study, byte for byte as it was sent."""
+    """Show or save the Structured Report of a study, byte for byte as it was sent.
+
+    Where the study names several patients, that is the newest report of each.
+    """
     with closing(open_ledger(settings_of(config))) as ledger:
-        found = ledger.reports.file(study_uid, version)
-        if found is None:
+        found = ledger.reports.files(study_uid, version)
+        if not found:
             raise UsageError(f"no report of study {study_uid}" + (f", version {version}" if version else ""))
-        number, uid, file = found
-        companions = ledger.reports.companions(uid) if save_all else []
+        all_files = [
+            each
+            for _, uid, file in found
+            for each in (("report", uid, file), *(ledger.reports.companions(uid) if save_all else ()))
+        ]
     if save_all:
         save_all.mkdir(parents=True, exist_ok=True)
-        for kind, name, content in [("report", uid, file), *companions]:
+        for kind, name, content in all_files:
             (save_all / f"{kind}-{name}.dcm").write_bytes(content)
             out.print(f"{kind} ({name}) written to {save_all}", highlight=False, markup=False)
         return
     if save:
+        if len(found) > 1:
+            versions = ", ".join(str(number) for number, _, _ in found)
+            raise UsageError(f"the study names several patients: choose one report with --version ({versions})")
+        [(number, uid, file)] = found
         save.write_bytes(file)
         out.print(f"version {number} ({uid}) written to {save}", highlight=False, markup=False)
         return
     from scp_node.report.text import as_text  # noqa: PLC0415
 
-    out.print(f"Version {number}, SOP Instance UID {uid}\n{as_text(file)}", highlight=False, markup=False)
+    for number, uid, file in found:
+        out.print(f"Version {number}, SOP Instance UID {uid}\n{as_text(file)}", highlight=False, markup=False)
 
 
 @cli.command()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity
 from scp_node.ledger import queue
@@ -173,16 +173,18 @@ class Reports:
         detail = {**of_report_file(connection, report_id), "destinations": list(destinations)}
         record_event(connection, now, "routed-again", study_uid=task.study_uid, detail=detail)
 
-    def file(self, study_uid: str, version: int | None = None) -> tuple[int, str, bytes] | None:
-        """Return version, SOP Instance UID and Part 10 bytes of a report: the newest, unless `version` is given."""
-        wanted = select(report.c.version, report.c.sop_instance_uid, report.c.file).where(
-            report.c.study_uid == study_uid
-        )
-        if version is not None:
-            wanted = wanted.where(report.c.version == version)
+    def files(self, study_uid: str, version: int | None = None) -> list[tuple[int, str, bytes]]:
+        """Return version, SOP Instance UID and Part 10 bytes of the reports of a study.
+
+        They are the newest of each patient that the study names, or the one with this `version`.
+        """
+        columns = select(report.c.version, report.c.sop_instance_uid, report.c.file)
+        of_study = report.c.study_uid == study_uid
+        newest = select(func.max(report.c.version)).where(of_study).group_by(report.c.study_patient_id)
+        chosen = report.c.version.in_(newest) if version is None else report.c.version == version
         with self._transactions.reading() as (connection, _now):
-            row = connection.execute(wanted.order_by(report.c.version.desc()).limit(1)).first()
-        return (row.version, row.sop_instance_uid, row.file) if row else None
+            rows = connection.execute(columns.where(of_study, chosen).order_by(report.c.version)).all()
+        return [(row.version, row.sop_instance_uid, row.file) for row in rows]
 
     def companions(self, report_uid: str) -> list[tuple[str, str, bytes]]:
         """Return kind, SOP Instance UID and Part 10 bytes of each companion of a report."""

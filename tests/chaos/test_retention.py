@@ -97,7 +97,7 @@ def test_a_purge_that_is_killed_at_every_step_leaves_no_dangling_row_and_ends(ch
     site.open_pacs()
     assert site.node.send(*done) == [0x0000] * len(done)
     told = {row["sop_instance_uid"]: row for row in site.node.run_until_idle(len(done), PATIENCE + 2 * len(done))}
-    report = site.node.ledger.reports.file(done[0].StudyInstanceUID)
+    report = site.node.ledger.reports.files(done[0].StudyInstanceUID)
     site.close_pacs()
     assert site.node.send(*waiting) == [0x0000] * len(waiting)
     undelivered = "SELECT id FROM delivery WHERE state = 'waiting'"
@@ -129,7 +129,7 @@ def test_a_purge_that_is_killed_at_every_step_leaves_no_dangling_row_and_ends(ch
     for row in after:
         before = told.get(row["sop_instance_uid"], row)
         assert {**before, "purged_at": row["purged_at"]} == row, "results and reports stay as they were"
-    assert site.node.ledger.reports.file(done[0].StudyInstanceUID) == report
+    assert site.node.ledger.reports.files(done[0].StudyInstanceUID) == report
     figures = "; ".join(f"killed with {step}: {_told(states)}, {files} files" for step, states, files in seen)
     chaos.figure(
         f"{len(done) + len(waiting)} originals, {figures}; restarted: all {len(purged)} purged once, 0 dangling"

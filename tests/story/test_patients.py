@@ -86,6 +86,10 @@ def test_two_patients_under_one_study_uid_get_two_reports(site: Site) -> None:
         assert (report.PatientName, report.CompletionFlag) == (film.PatientName, "PARTIAL")
         assert films_of(report) == {film.SOPInstanceUID}
         assert "STUDY NAMES SEVERAL PATIENTS" in words(report)
+    told = site.command("report", study)
+    assert all(str(report.SOPInstanceUID) in told for report in newest.values())
+    saved = site.node.folder / "one.dcm"
+    assert "choose one report with --version" in site.command("report", study, "--save", str(saved), status=2)
     assert "several-patients" in [event.kind for event in site.node.ledger.audit.events(study)]
     assert "study names several patients" in site.node.log
 
