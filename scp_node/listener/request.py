@@ -7,7 +7,7 @@ Here the titles and the version are read, so that the node accepts or rejects by
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 ASSOCIATE_RQ: Final = 0x01  # PDU type
@@ -15,9 +15,14 @@ ASSOCIATE_RQ: Final = 0x01  # PDU type
 _FIXED: Final = struct.Struct(">BxLHH16s16s32s")  # type, length, version, reserved, called, calling, reserved
 _ITEM: Final = struct.Struct(">BxH")
 _VERSION_1: Final = 0x0001
-_ITEMS: Final = frozenset({0x10, 0x20, 0x50})  # application context, presentation context, user information
+_APPLICATION_CONTEXT: Final = 0x10
+_PRESENTATION_CONTEXT: Final = 0x20
+_TRANSFER_SYNTAX: Final = 0x40
 _USER_INFORMATION: Final = 0x50
-_USER_ITEMS: Final = frozenset(range(0x51, 0x59))  # PS3.7 sections D.3.3.1 to D.3.3.7
+# Maximum length, implementation class, roles. The node makes no use of the others of PS3.7 section D.3.3, and gives no
+# answer to them: then none is agreed upon.
+_USER_ITEMS: Final = frozenset({0x51, 0x52, 0x54})
+_NO_SYNTAX: Final = b"1.2"  # in a context that proposes none: nobody supports it, so the context is rejected alone
 _SOME_TITLE: Final = "UNKNOWN"  # in place of one that is none
 
 
@@ -35,7 +40,7 @@ def read_request(pdu: bytes) -> tuple[bytes, Stated | None]:
         return pdu, None
     kind, _, version, reserved, called, calling, unused = _FIXED.unpack_from(pdu)
     stated = Stated(version, _title(called), _title(calling))
-    items = _known_items(pdu[_FIXED.size :], _ITEMS)
+    items = b"".join(_mended(kind, item) for kind, item in _items(pdu[_FIXED.size :]))
     fixed = _FIXED.pack(
         kind,
         _FIXED.size - 6 + len(items),
@@ -62,16 +67,25 @@ def _field(title: str) -> bytes:
     return (title if is_ae_title(title) else _SOME_TITLE).encode("ascii").ljust(16)
 
 
-def _known_items(data: bytes, known: Collection[int]) -> bytes:
-    """Return the items, without those of an unknown type; bytes that are no complete item stay as they are."""
-    kept = []
-    for kind, item in _items(data):
-        if kind == _USER_INFORMATION and known is _ITEMS:
-            content = _known_items(item[_ITEM.size :], _USER_ITEMS)
-            kept.append(_ITEM.pack(kind, len(content)) + content)
-        elif kind is None or kind in known:
-            kept.append(item)
-    return b"".join(kept)
+def _mended(kind: int | None, item: bytes) -> bytes:
+    """Return an item as pynetdicom reads it: nothing of an unknown type, and as it is where it is not complete."""
+    content = item[_ITEM.size :]
+    if kind == _PRESENTATION_CONTEXT:
+        return _encoded(kind, content[:4] + _context_items(content[4:]))
+    if kind == _USER_INFORMATION:
+        return _encoded(kind, b"".join(part for each, part in _items(content) if each is None or each in _USER_ITEMS))
+    return item if kind in {None, _APPLICATION_CONTEXT} else b""
+
+
+def _context_items(content: bytes) -> bytes:
+    """Return abstract and transfer syntaxes; there is one transfer syntax at least."""
+    kept = [(kind, part) for kind, part in _items(content) if kind != _TRANSFER_SYNTAX or len(part) > _ITEM.size]
+    proposes = any(kind == _TRANSFER_SYNTAX for kind, _ in kept)
+    return b"".join(part for _, part in kept) + (b"" if proposes else _encoded(_TRANSFER_SYNTAX, _NO_SYNTAX))
+
+
+def _encoded(kind: int, content: bytes) -> bytes:
+    return _ITEM.pack(kind, len(content)) + content
 
 
 def _items(data: bytes) -> Iterator[tuple[int | None, bytes]]:

@@ -255,10 +255,10 @@ class NodeDUL(DULServiceProvider):
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
         data = bytes(bytestream)
-        if data[0] == ASSOCIATE_RQ and self.stated is None:
-            data, self.stated = read_request(data)
         try:
             with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+                if data[0] == ASSOCIATE_RQ and self.stated is None:
+                    data, self.stated = read_request(data)
                 return super()._decode_pdu(bytearray(data))
         except DamagedError as error:
             self._defect = f"PDU cannot be decoded: {error}"

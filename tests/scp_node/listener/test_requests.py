@@ -20,8 +20,12 @@ from tests.scp_node.listener.peer import (
     ASSOCIATE_RJ,
     ASSOCIATE_RQ,
     CLOSED,
+    DX,
+    EXPLICIT,
+    IMPLICIT,
     P_DATA,
     RELEASE_RP,
+    VERIFICATION,
     Peer,
     associate_request,
     encoded_item,
@@ -115,14 +119,49 @@ def test_items_that_the_node_does_not_know_are_skipped(running: Running) -> None
 
 
 @pytest.mark.parametrize(
+    "item",
+    [
+        encoded_item(0x55, b"NAME\0"),
+        encoded_item(0x55, b"A NAME OF MORE THAN 16"),
+        encoded_item(0x55, b"N\xc4ME"),
+        encoded_item(0x53, b"\0\x08\0\x08"),
+        encoded_item(0x58, b"\x09\1\0\1a\0\0"),
+        encoded_item(0x58, b"\1"),
+        encoded_item(0x56, b"\0\x051.2.3"),
+    ],
+    ids=["NUL", "long name", "not ASCII", "asynchronous", "identity", "short identity", "extended"],
+)
+def test_what_a_requestor_negotiates_in_vain_and_how_it_calls_its_software_stop_nothing(
+    running: Running, item: bytes
+) -> None:
+    with Peer(running.address) as peer:
+        assert peer.associate(user_items=item)[0] == ASSOCIATE_AC
+        assert peer.store(radiograph()).status == 0x0000
+
+
+@pytest.mark.parametrize("syntaxes", [[], [""]], ids=["none", "empty"])
+def test_a_context_without_a_transfer_syntax_is_rejected_alone(running: Running, syntaxes: list[str]) -> None:
+    with Peer(running.address) as peer:
+        assert peer.associate([(DX, syntaxes), (DX, [EXPLICIT]), (VERIFICATION, [IMPLICIT, ""])])[0] == ASSOCIATE_AC
+        assert peer.results == {1: 4, 3: 0, 5: 0}
+        assert peer.store(radiograph(), context=3).status == 0x0000
+        assert peer.echo().status == 0x0000
+
+
+@pytest.mark.parametrize(
     ("kind", "payload", "reason"),
     [
         (ASSOCIATE_RQ, b"\0\1\0\0", "PDU cannot be decoded"),
         (ASSOCIATE_RQ, associate_request([], calling="A", called="PNEUMONIA") + b"\x10\0\xff", "PDU cannot be decoded"),
+        (
+            ASSOCIATE_RQ,
+            associate_request([], calling="A", called="PNEUMONIA") + encoded_item(0x20, bytes(4) + b"\x30" * 65_531),
+            "PDU cannot be decoded",
+        ),
         (P_DATA, b"", "unexpected PDU"),
         (0x47, b"", "unknown type of PDU"),
     ],
-    ids=["short", "cut item", "data", "HTTP"],
+    ids=["short", "cut item", "huge context", "data", "HTTP"],
 )
 def test_a_request_that_cannot_be_read_is_aborted_with_a_line_in_the_log(
     running: Running, caplog: pytest.LogCaptureFixture, kind: int, payload: bytes, reason: str
