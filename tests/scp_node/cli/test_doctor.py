@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -239,10 +240,14 @@ def test_a_ledger_that_was_there_and_is_gone_is_a_problem(tmp_path: Path) -> Non
 def test_a_file_where_the_data_folder_should_be_and_a_full_disk_are_problems(tmp_path: Path) -> None:
     full = settings_in(tmp_path, listen={"port": unused_port(), "low_water_mib": 10**9})
     assert "stores are refused below listen.low_water_mib" in doctor(full)["data folder"].message
-    (tmp_path / "var").write_text("")
-    found = doctor(settings_in(tmp_path))["data folder"]
-    assert found.message == f"{tmp_path}/var: {tmp_path}/var is not a folder; set node.data_dir"
-    assert not found.good
+    (tmp_path / "var").mkdir()
+    for place in (tmp_path / "var" / "spool", tmp_path / "var"):
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.write_text("")
+        found = doctor(settings_in(tmp_path))["data folder"]
+        assert found.message == f"{place} is not a folder; remove it, or set node.data_dir"
+        assert not found.good
 
 
 # What waits for a destination

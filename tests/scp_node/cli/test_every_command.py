@@ -247,6 +247,21 @@ def test_reading_commands_make_no_folder(say: Say, place: Path) -> None:
         assert not (place / "var").exists(), command
 
 
+def test_the_data_folder_is_never_the_system_s(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCP_NODE_NODE__DATA_DIR", "/proc")  # where nothing could be written anyway
+    for command in ("serve", "serve --role listener", "db upgrade"):
+        status, error = say(command.split())
+        assert (status, "node.data_dir: /proc belongs to the system; name a folder" in error) == (2, True)
+    assert say(["doctor"])[0] == 1
+
+
+def test_an_identifier_that_is_damaged_is_named(say: Say, place: Path) -> None:
+    (place / "var").mkdir()
+    (place / "var" / "installation-id").write_text("not an identifier")
+    status, error = say(["serve", "--role", "listener"])
+    assert (status, "var/installation-id does not hold an identifier" in error) == (2, True)
+
+
 def test_init_writes_where_the_environment_says(say: Say, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCP_NODE_CONFIG", str(place / "folder" / "site.toml"))
     assert say(["init"])[0] == 0
