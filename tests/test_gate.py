@@ -126,7 +126,7 @@ def test_the_wheel_says_that_it_is_typed_and_has_the_licence(wheel: list[PurePos
 
 
 def test_the_wheel_has_the_shipped_bundle_byte_for_byte(wheel_file: Path) -> None:
-    folder = PurePosixPath("pneumonia_model", "bundle")
+    folder = PurePosixPath("pneumonia_model", "shipped_bundle")
     with ZipFile(wheel_file) as archive:
         packed = {
             PurePosixPath(name).name: archive.read(name)
@@ -177,7 +177,7 @@ def test_what_the_wheel_installs_serves_from_any_folder(unpacked: Path, tmp_path
     assert (audited["state"], audited["bundle_digest"]) == ("analysed", load_bundle(SHIPPED_BUNDLE).digest)
     where = "from scp_node import settings; print(settings.__file__, settings.SHIPPED_BUNDLE)"
     found = run(sys.executable, "-c", where, cwd=Path("/"), PYTHONPATH=str(unpacked)).split()
-    assert found == [f"{unpacked}/scp_node/settings.py", f"{unpacked}/pneumonia_model/bundle"]
+    assert found == [f"{unpacked}/scp_node/settings.py", f"{unpacked}/pneumonia_model/shipped_bundle"]
 
 
 # Who imports whom

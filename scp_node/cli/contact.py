@@ -67,9 +67,7 @@ def why(error: AssociationError, call: Call) -> str:
         case ForeignProtocolError():
             return _foreign(error.protocol, call)
         case LateError():
-            return (
-                f"the port is open, but nothing answers in time ({error}): does the program there hang, or is it DICOM?"
-            )
+            return f"the port is open, but {error}: does the program there hang, or is it not DICOM?"
         case ConnectionLostError():
             return (
                 f"it ended the connection without an answer ({error}): it may not know this host's address "

@@ -94,11 +94,11 @@ def _data_folder(settings: Settings) -> str:
     refuse_system_folder(settings)
     folder = Path(os.path.realpath(settings.node.data_dir))
     nearest = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    if not nearest.is_dir():
-        raise SpoolError(f"{folder}: {nearest} is not a folder; set node.data_dir")
     spool = folder / SPOOL_FOLDER
     for place in (nearest, spool) if os.path.lexists(spool) else (nearest,):
-        if not place.is_dir() or not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        if not place.is_dir():
+            raise SpoolError(f"{place} is not a folder; remove it, or set node.data_dir")
+        if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
             raise SpoolError(f"{place}: user {os.geteuid()} may not write there; change that, or set node.data_dir")
     free = shutil.disk_usage(nearest).free // 2**20
     if free < settings.listen.low_water_mib:

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import typer.main
 
 from scp_node.cli.commands import cli
+from scp_node.opening import open_ledger, upgrade_database
+from scp_node.settings import NodeSettings, Settings
 from scp_node.settings_file import load_settings
 from tests.node import BUNDLE
+from tests.scp_node.ledger_node import Node
 from tests.servers import free_port
 
 
-def run(*arguments: str | Path, cwd: Path, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, cwd: Path, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "scp_node", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, env=variables)
 
 
 def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path: Path) -> None:
@@ -88,6 +94,59 @@ def test_the_schema_is_made_by_its_command_and_then_the_audit_is_empty(tmp_path:
     assert run("audit", "--format", "json", cwd=tmp_path).stdout == ""
     missing = run("report", "1.2.3", cwd=tmp_path)
     assert (missing.returncode, missing.stderr) == (2, "scp-node: no report of study 1.2.3\n")
+
+
+@pytest.fixture
+def berlin(tmp_path: Path) -> Path:
+    """A folder with a ledger: three images, received at three times of a day and of the day after, in local time."""
+    upgrade_database(load_settings_in(tmp_path))
+    with closing(open_ledger(load_settings_in(tmp_path))) as ledger:
+        images = Node(ledger.intake._transactions.engine)
+        for name, at in (("1", "2026-11-29T22:59:59"), ("2", "2026-11-29T23:00:00.4"), ("3", "2026-11-30T22:59:59.9")):
+            images.receive(name, received_at=datetime.fromisoformat(f"{at}+00:00"), patient_id=f"P{name}")
+        images.receive("4", received_at=datetime.fromisoformat("2026-11-30T23:00:00+00:00"), accession="B1")
+    return tmp_path
+
+
+def load_settings_in(folder: Path) -> Settings:
+    return Settings(node=NodeSettings(data_dir=folder / "var"))
+
+
+def audited(folder: Path, *arguments: str) -> list[str]:
+    """Return the last part of the SOP Instance UIDs that are printed where the clocks show Berlin's time."""
+    done = run("audit", "--format", "json", *arguments, cwd=folder, TZ="Europe/Berlin")
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line)["sop_instance_uid"].rpartition(".")[2] for line in done.stdout.splitlines()]
+
+
+def test_the_audit_is_in_local_time_and_takes_that_time_back(berlin: Path) -> None:
+    table = run("audit", cwd=berlin, TZ="Europe/Berlin").stdout
+    for shown in ("2026-11-29T23:59:59+01:00", "2026-11-30T00:00:00+01:00", "2026-11-30T23:59:59+01:00"):
+        assert shown in table
+    assert audited(berlin, "--since", "2026-11-30T00:00:00+01:00", "--until", "2026-11-30T00:00:00+01:00") == ["2"]
+    assert audited(berlin, "--since", "2026-11-30 23:59:59+01:00") == ["3", "4"]
+    document = json.loads(run("audit", "--format", "json", cwd=berlin, TZ="Europe/Berlin").stdout.splitlines()[1])
+    assert document["received_at"] == "2026-11-29T23:00:00.400000+00:00"
+    assert audited(berlin, "--since", document["received_at"], "--until", document["received_at"]) == ["2"]
+
+
+def test_a_day_is_a_whole_day_of_local_time(berlin: Path) -> None:
+    assert audited(berlin, "--since", "2026-11-30", "--until", "2026-11-30") == ["2", "3"]
+    assert audited(berlin, "--until", "20261129") == ["1"]
+    assert audited(berlin, "--until", "2026-11-30T00:00:00") == ["1", "2"]
+    assert audited(berlin, "--since", "2026-12-01") == ["4"]
+
+
+def test_the_audit_finds_by_patient_accession_and_uid(berlin: Path) -> None:
+    assert audited(berlin, "--patient", "P?", "--accession", "A*") == ["1", "2", "3"]
+    assert audited(berlin, "--patient", "P2") == ["2"]
+    assert audited(berlin, "--accession", "*1", "--patient", "P1") == ["1", "4"]
+    assert audited(berlin, "--instance", "1.2.3.3") == ["3"]
+
+
+def test_work_that_was_not_given_up_is_known_and_not_put_back(berlin: Path) -> None:
+    done = run("requeue", "1.2.3.1", cwd=berlin)
+    assert (done.returncode, done.stdout) == (0, "0 put back: nothing of it was given up\n")
 
 
 def test_a_command_waits_neither_for_the_dicom_library_nor_for_the_migrations(tmp_path: Path) -> None:

@@ -1,14 +1,256 @@
-"""What `scp-node doctor` says of a destination that is down, or refused something."""
+"""What `scp-node doctor` says of a peer that does not answer, of our port, and of a folder without a node."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
-from scp_node.cli.doctor import Examination, examine_deliveries
+import pytest
+
+from scp_node.cli.doctor import Examination, examine, examine_deliveries
+from scp_node.opening import upgrade_database
+from scp_node.settings import Settings
+from tests.node import destination
+from tests.scp_node.delivery.scp import Scp, answering
+from tests.scp_node.delivery.test_send_files import CR
 from tests.scp_node.ledger_node import Node
+from tests.servers import StoreScp
+from tests.servers import free_port as unused_port
 
 NAME: Final = "deliveries to pacs"
+ANY: Final = "0.0.0.0"  # noqa: S104 - doctor only asks; nothing listens there
+
+
+def settings_in(folder: Path, **changes: Any) -> Settings:
+    """Return settings without a bundle, which takes its time."""
+    base: dict[str, Any] = {
+        "node": {"data_dir": folder / "var"},
+        "listen": {"port": unused_port(), "low_water_mib": 0},
+        "inference": {"bundle": folder / "no bundle"},
+        "delivery": {"connect_seconds": 0.5, "send_seconds": 1},
+    }
+    return Settings.model_validate(base | changes)
+
+
+def doctor(settings: Settings) -> Mapping[str, Examination]:
+    """Return what is found, by name."""
+    return {each.name: each for each in examine(settings)}
+
+
+def told_of(tmp_path: Path, port: int, **changes: Any) -> Examination:
+    return doctor(settings_in(tmp_path, destinations=[destination(port, **changes)]))["destination pacs"]
+
+
+def rejecting(result: int, source: int, diagnostic: int) -> Callable[[], contextlib.AbstractContextManager[int]]:
+    return lambda: answering(answer=bytes((3, 0, 0, 0, 0, 4, 0, result, source, diagnostic)))
+
+
+def saying(answer: bytes | None) -> Callable[[], contextlib.AbstractContextManager[int]]:
+    return lambda: answering(answer=answer)
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[int]:
+    """A port that is open and never answers, as that of a program that hangs."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[int]:
+    yield unused_port()
+
+
+@pytest.mark.parametrize(
+    ("peer", "told"),
+    [
+        (
+            rejecting(1, 1, 7),
+            (
+                "it rejected the association (1/1/7): it does not know the called AE title PACS: give its own AE "
+                "title, in its exact case (ae_title in [[destinations]] pacs)"
+            ),
+        ),
+        (
+            rejecting(1, 1, 3),
+            (
+                "it rejected the association (1/1/3): it does not know our calling AE title PNEUMONIA: enter AE title "
+                "PNEUMONIA, address 127.0.0.1 there, or call it by an AE title that it knows (node.ae_title)"
+            ),
+        ),
+        (rejecting(1, 1, 1), "(1/1/1): it gives no reason; most often it does not know who calls: enter AE title"),
+        (rejecting(1, 1, 2), "(1/1/2): it does not support the DICOM application context"),
+        (rejecting(1, 2, 1), "(1/2/1): it gives no reason: see its log"),
+        (rejecting(1, 2, 2), "(1/2/2): it does not support this version of the upper layer protocol"),
+        (rejecting(2, 3, 1), "(2/3/1): it is busy or short of space: try later"),
+        (rejecting(2, 3, 2), "(2/3/2): it has as many associations as it allows"),
+        (rejecting(2, 9, 9), "(2/9/9): for a reason that the standard does not list"),
+        (nobody, "connection refused: nothing listens on port"),
+        (silent, "the port is open, but peer does not answer in time"),
+        (saying(None), "it ended the connection without an answer (peer closed the connection): it may not know this"),
+        (saying(bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0))), "(peer aborted the association)"),
+        (saying(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "it speaks HTTP, not DICOM: name the port of its Storage SCP"),
+        (saying(b"SSH-2.0-OpenSSH_9.2\r\n"), "it speaks SSH, not DICOM"),
+        (saying(b"220 mail ready\r\n"), "it speaks FTP or SMTP, not DICOM"),
+        (saying(b"\x15\x03\x01\0\x02\x02\x46"), "it speaks TLS, and we do not: name its port without TLS"),
+        (saying(b"\x4a\0\0\0\x0a8.0.36"), "what answers does not speak DICOM"),
+        (saying(b"\x02\0\0\0\0\x49" + bytes(68) + b"\x21\0\0\x09\1"), "what answers does not speak DICOM"),
+    ],
+)
+def test_a_destination_that_does_not_answer_is_told_with_its_reason_and_what_to_change(
+    tmp_path: Path, peer: Callable[[], contextlib.AbstractContextManager[int]], told: str
+) -> None:
+    with peer() as port:
+        found = told_of(tmp_path, port)
+    assert not found.good
+    assert found.message.startswith(f"PACS at 127.0.0.1:{port}: ")
+    assert told in found.message
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b", "x" * 70, "a\0b"])
+def test_a_host_name_that_cannot_be_resolved_is_told(tmp_path: Path, host: str) -> None:
+    found = told_of(tmp_path, 104, host=host)
+    assert not found.good
+    assert f"host name {host} cannot be resolved: correct it (host and port in [[destinations]] pacs)" in found.message
+
+
+def test_the_entry_that_the_pacs_needs_has_our_port_where_it_is_to_answer_us(tmp_path: Path) -> None:
+    with rejecting(1, 1, 3)() as port:
+        settings = settings_in(tmp_path, destinations=[destination(port, commitment=True)])
+        told = doctor(settings)["destination pacs"].message
+    assert f"enter AE title PNEUMONIA, address 127.0.0.1, port {settings.listen.port} there" in told
+
+
+def test_a_destination_that_takes_reports_is_good_and_one_that_takes_none_is_not(tmp_path: Path) -> None:
+    with Scp().serving() as pacs:
+        assert told_of(tmp_path, pacs.port).message.endswith("answers C-ECHO and accepts reports")
+    with Scp(sop_classes=(CR,)).serving() as pacs:
+        found = told_of(tmp_path, pacs.port)
+    assert not found.good
+    assert "answers C-ECHO, but accepts none of the SOP classes of report.sop_classes" in found.message
+
+
+@pytest.mark.needs("storescp")
+def test_a_storescp_is_a_good_destination(tmp_path: Path, storescp: StoreScp) -> None:
+    assert told_of(tmp_path, storescp.port, ae_title=storescp.ae_title).good
+
+
+@pytest.mark.parametrize(("listen", "host"), [("127.0.0.1", "localhost"), (ANY, "127.0.0.1"), (ANY, "127.0.0.9")])
+def test_a_destination_that_is_this_node_is_told(tmp_path: Path, listen: str, host: str) -> None:
+    port = unused_port()
+    peers = [{"ae_title": "CR1", "address": "10.0.0.0/8"}]
+    changes = {"listen": {"port": port, "host": listen, "low_water_mib": 0}, "peers": peers}
+    settings = settings_in(tmp_path, destinations=[destination(port, host=host)], **changes)
+    found = doctor(settings)["destination pacs"]
+    assert (found.good, "is the port of this node itself" in found.message) == (False, True)
+
+
+def test_another_port_of_this_machine_is_not_this_node(tmp_path: Path) -> None:
+    assert "this node itself" not in told_of(tmp_path, unused_port()).message
+
+
+# Our own port
+
+
+def test_a_free_port_is_good(tmp_path: Path) -> None:
+    found = doctor(settings_in(tmp_path))["listener"]
+    assert (found.good, found.message.endswith("the node is not running, its port is free")) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("peer", "told"),
+    [
+        (saying(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "another program holds port"),
+        (saying(None), "another program holds port"),
+        (silent, "the port is open, but peer does not answer in time: the node hangs, or another program holds port"),
+        (rejecting(1, 1, 7), "a DICOM program with another AE title answers there (1/1/7): another program holds port"),
+        (rejecting(1, 1, 3), "it rejects a C-ECHO by our own AE title (1/1/3): list ae_title"),
+        (rejecting(2, 3, 1), "the node runs and accepts nothing (2/3/1)"),
+        (rejecting(2, 3, 2), "all associations that listen.max_associations allows are in use"),
+    ],
+)
+def test_a_port_that_another_program_holds_is_a_problem(
+    tmp_path: Path, peer: Callable[[], contextlib.AbstractContextManager[int]], told: str
+) -> None:
+    with peer() as port:
+        found = doctor(settings_in(tmp_path, listen={"port": port, "low_water_mib": 0}))["listener"]
+    assert not found.good
+    assert told in found.message
+
+
+def test_a_port_that_is_taken_and_not_listened_on_is_a_problem(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        found = doctor(settings_in(tmp_path, listen={"port": port, "low_water_mib": 0}))["listener"]
+    assert not found.good
+    assert f"another program holds port {port} (`ss -ltnp 'sport = :{port}'` names it)" in found.message
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("192.0.2.1", "is not an address of this machine"), ("no-such-host.invalid", "cannot be resolved")],
+)
+def test_an_address_that_cannot_be_listened_on_is_a_problem(tmp_path: Path, host: str, told: str) -> None:
+    listen = {"port": unused_port(), "host": host, "low_water_mib": 0}
+    peers = [{"ae_title": "CR1", "address": "10.0.0.0/8"}]
+    found = doctor(settings_in(tmp_path, listen=listen, peers=peers))["listener"]
+    assert (found.good, told in found.message) == (False, True), found.message
+
+
+# Before the first start, and after a loss
+
+
+def test_before_the_first_start_nothing_is_wrong_and_nothing_is_made(tmp_path: Path) -> None:
+    found = doctor(settings_in(tmp_path, retention={"days": 3}, destinations=[destination(unused_port())]))
+    assert found["data folder"].message.endswith("not there yet, `scp-node serve` makes it")
+    assert found["database"].message == "no ledger yet, `scp-node serve` makes it"
+    assert found["retention"].message.endswith("no image has come yet")
+    assert found["deliveries to pacs"].message == "none yet"
+    assert [name for name, each in found.items() if not each.good] == ["model", "demonstration", "destination pacs"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_schema_that_only_a_person_makes_is_asked_for(tmp_path: Path) -> None:
+    found = doctor(settings_in(tmp_path, database={"upgrade_at_start": False}))["database"]
+    assert found == Examination(
+        name="database",
+        good=False,
+        message="no ledger yet: run `scp-node db upgrade` (database.upgrade_at_start = false)",
+    )
+
+
+def test_a_ledger_that_was_there_and_is_gone_is_a_problem(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path)
+    upgrade_database(settings)
+    assert doctor(settings)["database"].message == "schema is up to date, 0 given up"
+    (tmp_path / "var" / "ledger.sqlite3").unlink()
+    found = doctor(settings)["database"]
+    assert (found.good, "ledger.sqlite3 is gone: put it back, or remove" in found.message) == (False, True)
+    assert not (tmp_path / "var" / "ledger.sqlite3").exists()
+
+
+def test_a_file_where_the_data_folder_should_be_and_a_full_disk_are_problems(tmp_path: Path) -> None:
+    full = settings_in(tmp_path, listen={"port": unused_port(), "low_water_mib": 10**9})
+    assert "stores are refused below listen.low_water_mib" in doctor(full)["data folder"].message
+    (tmp_path / "var").mkdir()
+    for place in (tmp_path / "var" / "spool", tmp_path / "var"):
+        if place.is_dir():
+            shutil.rmtree(place)
+        place.write_text("")
+        found = doctor(settings_in(tmp_path))["data folder"]
+        assert found.message == f"{place} is not a folder; remove it, or set node.data_dir"
+        assert not found.good
+
+
+# What waits for a destination
 
 
 def _waiting(node: Node) -> None:

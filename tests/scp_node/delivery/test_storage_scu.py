@@ -258,6 +258,7 @@ def test_echo_returns_whether_the_destination_answers(scp: Scp, open_scu: OpenSc
         (b"\x05\0\0\0\0\x04\0\0\0\0", "peer released the association"),
         (b"\x04\0\0\0\0\x04\0\0\0\0", "unexpected PDU"),
         (b"\x03\0\0\0\0\x04\0\x02\x09\x09", "association rejected 2/9/9: unknown reason"),
+        (b"\x4a\0\0\0\x0a\x38.0.36", "PDU of an unknown type"),
     ],
 )
 def test_an_association_that_does_not_come_about_is_a_value(
@@ -269,6 +270,23 @@ def test_an_association_that_does_not_come_about_is_a_value(
         assert not scu.echo()
     assert (result.disposition, result.status, result.sop_class_uid) == (Disposition.UNREACHABLE, None, "")
     assert result.detail.startswith(detail)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70])
+def test_a_host_name_that_is_none_is_a_value(host: str) -> None:
+    scu = StorageScu(
+        DestinationSettings(name="pacs", ae_title="PACS", host=host, port=104),
+        calling_ae="PNEUMONIA",
+        sop_classes=SR_CLASSES,
+        settings=DeliverySettings(),
+        recast=recast,
+    )
+    result = scu.send(report())
+    assert (result.disposition, result.detail) == (
+        Disposition.UNREACHABLE,
+        "no connection: host name is malformed",
+    )
+    assert not scu.echo()
 
 
 def test_a_destination_that_is_not_there_is_a_value(open_scu: OpenScu, free_port: int) -> None:

@@ -14,7 +14,15 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 
-from scp_node.ledger import LedgerError, LedgerGoneError, check_revision, create_ledger_engine, upgrade
+from scp_node.ledger import (
+    LedgerError,
+    LedgerGoneError,
+    LedgerUnreachableError,
+    check_revision,
+    create_ledger_engine,
+    is_begun,
+    upgrade,
+)
 from scp_node.ledger.database import engine as engine_module
 from scp_node.ledger.database import migrations
 from scp_node.ledger.database.schema import metadata, result
@@ -70,6 +78,42 @@ def test_a_file_that_is_gone_is_not_made_anew_and_one_that_took_its_place_is_not
     with pytest.raises(LedgerGoneError, match="is empty"):
         upgrade(engine, begin=False)
     engine.dispose()
+
+
+def test_to_look_for_a_database_makes_no_folder_and_to_upgrade_it_does(tmp_path: Path) -> None:
+    engine = create_ledger_engine(f"sqlite:///{tmp_path}/new/ledger.sqlite3")
+    assert not is_begun(engine)
+    with pytest.raises(LedgerError, match="is not there"):
+        check_revision(engine)
+    assert list(tmp_path.iterdir()) == []
+    upgrade(engine)
+    assert is_begun(engine)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    engine.dispose()
+
+
+def test_an_empty_file_is_no_ledger_yet(engine: Engine, tmp_path: Path) -> None:
+    assert is_begun(engine)
+    (tmp_path / "empty.sqlite3").touch()
+    empty = create_ledger_engine(f"sqlite:///{tmp_path / 'empty.sqlite3'}")
+    assert not is_begun(empty)
+    empty.dispose()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    engine = create_ledger_engine(f"sqlite:///{tmp_path}/file/ledger.sqlite3")
+    with pytest.raises(LedgerUnreachableError, match=r"ledger\.sqlite3 cannot be made: .*/file is not a folder"):
+        upgrade(engine)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://user:sec/ret@host:1/x", "postgresql+psycopg://user@host:secret/x"]
+)
+def test_a_password_that_is_taken_for_a_port_is_not_printed(url: str) -> None:
+    with pytest.raises(LedgerError) as raised:
+        upgrade(create_ledger_engine(url))
+    assert "ret" not in str(raised.value).replace("server", "")
 
 
 @pytest.mark.parametrize("url", ["mysql://localhost/x", "no url at all", "postgresql+nodriver://localhost/x"])
