@@ -157,7 +157,7 @@ class Analyses:
         the PACS did to it.
         """
         with self._transactions.writing() as (connection, now):
-            same = same or bool(_made_here(connection, [task.sop_instance_uid]))
+            same = same or bool(made_here(connection, [task.sop_instance_uid]))
             if not queue.complete(connection, task.claim, at=now):
                 return False
             if same:
@@ -195,12 +195,12 @@ class Analyses:
 
 def _mark_own_objects(connection: Connection, analysed: Sequence[Analysed]) -> list[Analysed]:
     """Return the outcomes, with `Reason.OWN_OBJECT` for an image whose UID is that of a companion in this ledger."""
-    made = _made_here(connection, [item.task.sop_instance_uid for item in analysed])
+    made = made_here(connection, [item.task.sop_instance_uid for item in analysed])
     own = NotAnalysed(reason=Reason.OWN_OBJECT, detail="SOPInstanceUID")
     return [replace(item, outcome=own) if item.task.sop_instance_uid in made else item for item in analysed]
 
 
-def _made_here(connection: Connection, uids: Sequence[str]) -> set[str]:
+def made_here(connection: Connection, uids: Sequence[str]) -> set[str]:
     """Return those of `uids` that are companions of this ledger's reports."""
     return set(connection.scalars(select(companion.c.sop_instance_uid).where(companion.c.sop_instance_uid.in_(uids))))
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text, update
 
 from scp_node.domain import ReceivedInstance
 from scp_node.ledger import queue
-from scp_node.ledger.analyses import open_report
+from scp_node.ledger.analyses import made_here, open_report
 from scp_node.ledger.database.schema import Use, instance, study_patient
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT
 from scp_node.ledger.trail.events import record_event
@@ -157,7 +157,8 @@ class Intake:
     def _study_patient(self, connection: Connection, item: ReceivedInstance, now: datetime) -> tuple[int, bool]:
         """Return the row of the patient in the study, and whether it is new beside that of another patient.
 
-        Then the reports of the others have to say that the study names several.
+        Then the reports of the others have to say that the study names several. An object that this node made and a
+        PACS routed back names nobody: the PACS may have given the patient another ID since.
         """
         of_study = select(study_patient.c.id, study_patient.c.patient_key)
         known = {
@@ -166,6 +167,8 @@ class Intake:
         }
         if item.patient_key in known:
             return known[item.patient_key], False
+        if known and made_here(connection, [item.sop_instance_uid]):
+            return min(known.values()), False
         row_id = insert_row(
             connection,
             study_patient,

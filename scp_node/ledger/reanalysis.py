@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select, update
 
 from scp_node.domain import Reason
 from scp_node.ledger import queue
-from scp_node.ledger.database.schema import instance, result, work
+from scp_node.ledger.database.schema import Use, instance, result, work
 from scp_node.ledger.queue import AFTER_ALL_ELSE, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, in_queue
 from scp_node.ledger.retention import hold_originals
@@ -54,6 +54,7 @@ class Reanalysis:
             result.c.id.in_(newest),
             func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT,
             work.c.state.in_(_ENDED),
+            instance.c.use == Use.READ,
         ]
         if study_uid is not None:
             conditions.append(instance.c.study_uid == study_uid)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 from sqlalchemy import text
 
-from scp_node.domain import BuiltReport, Finding, NotAnalysed, Reason
+from scp_node.domain import BuiltObject, BuiltReport, Finding, NotAnalysed, Reason
 from scp_node.ledger import Analysed, AnalysisTask, LedgerError, StudySnapshot
 from scp_node.ledger.database.schema import Use
 from tests.scp_node.ledger.test_studies import interrupt
 from tests.scp_node.ledger_node import MODEL, Node, built_report
 
 STUDY: Final = "1.2.3"
+PICTURE: Final = BuiltObject(
+    kind="overlay",
+    sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
+    sop_instance_uid="2.25.9",
+    series_instance_uid="2.25.8",
+    file=b"picture",
+)
 OTHER: Final = {"patient_id": "P2", "patient_key": "key of P2"}
 
 
@@ -69,6 +77,17 @@ def test_the_third_image_of_a_known_patient_is_no_news(node: Node) -> None:
     assert node.ledger.intake.register([node.instance("3", **OTHER)]).several_patients == ()
     node.analyse()
     assert sorted(map(names, reports(node))) == [["1.2.3.1"], ["1.2.3.2", "1.2.3.3"]]
+
+
+def test_our_own_picture_that_comes_back_under_another_id_names_no_patient(node: Node) -> None:
+    node.receive("1")
+    node.analyse()
+    node.clock.advance(seconds=node.policy.quiet.total_seconds())
+    node.report("pacs", build=lambda study, snapshot: replace(built_report(study, snapshot), companions=(PICTURE,)))
+    routed = node.instance("picture", sop_instance_uid=PICTURE.sop_instance_uid, **OTHER)
+    assert node.ledger.intake.register([routed]).several_patients == ()
+    node.analyse(NotAnalysed(reason=Reason.MODALITY))
+    assert reports(node) == []
 
 
 def test_an_interruption_concerns_the_reports_of_all_patients(node: Node) -> None:
@@ -231,6 +250,7 @@ def test_to_choose_the_first_confirms_it(node: Node) -> None:
     reports(node)
     choose(node, 1)
     assert node.analyse() == 0
+    assert [image.spool_path for image in node.ledger.reanalysis.ended()] == ["1.dcm"]
     [confirmed] = reports(node)
     assert [use for _, use in confirmed.unread] == [Use.SET_ASIDE]
 
