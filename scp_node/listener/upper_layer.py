@@ -254,12 +254,12 @@ class NodeDUL(DULServiceProvider):
         log.warning("association aborted %s reason=%r", self.who(), reason)
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
-        data = bytes(bytestream)
         try:
             with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
-                if data[0] == ASSOCIATE_RQ and self.stated is None:
-                    data, self.stated = read_request(data)
-                return super()._decode_pdu(bytearray(data))
+                if bytestream[0] == ASSOCIATE_RQ and self.stated is None:
+                    mended, self.stated = read_request(bytes(bytestream))
+                    bytestream = bytearray(mended)
+                return super()._decode_pdu(bytestream)
         except DamagedError as error:
             self._defect = f"PDU cannot be decoded: {error}"
             raise

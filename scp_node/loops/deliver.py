@@ -174,9 +174,11 @@ class Sender:
             Disposition.PERMANENT: self._settings.permanent_attempts,
             Disposition.UNANSWERED: self._settings.unanswered_attempts,
         }
-        if blame is not Blame.DESTINATION and task.claim.attempt >= limits.get(result.disposition, math.inf):
-            # one that answers nobody at present has not refused this object for good
-            return result.disposition is Disposition.PERMANENT or self._took_since(task.tried_at or task.opened_at)
+        is_spent = blame is not Blame.DESTINATION and task.claim.attempt >= limits.get(result.disposition, math.inf)
+        # a destination that answers nobody at present has not refused this object for good
+        may_be_down = result.disposition is Disposition.UNANSWERED
+        if is_spent and (not may_be_down or self._took_since(task.tried_at or task.opened_at)):
+            return True
         return self._ledger.deliveries.waited(task) > self._longest()
 
     def _took_since(self, instant: datetime) -> bool:

@@ -390,8 +390,9 @@ def test_pictures_that_are_refused_in_a_quiet_hour_slow_no_report_after_it(node:
     assert of_kind(node, "report") == ["delivered"] * 2
 
 
-def test_refused_pictures_end_by_themselves(node: Node) -> None:
-    worker = sender(node, Scu(refuses=lambda file: BUSY if is_picture(file) else None))
+@pytest.mark.parametrize("answer", [BUSY, SILENT])
+def test_refused_pictures_end_by_themselves(node: Node, answer: SendResult) -> None:
+    worker = sender(node, Scu(refuses=lambda file: answer if is_picture(file) else None))
     reported_with_pictures(node, "1.1")
     for _ in range(9 * 4):
         while worker.step():
