@@ -308,7 +308,7 @@ def reanalyse(
     settings = settings_of(config)
     files = stored_files(settings)
     with closing(open_ledger(settings)) as ledger:
-        if study_uid is not None and not ledger.audit.knows(study_uid):
+        if study_uid is not None and not ledger.audit.knows_study(study_uid):
             raise UsageError(f"reanalyse: no image of study {study_uid} was received")
         if model is not None and not ledger.audit.knows_model(model):
             raise UsageError(f"reanalyse: no result is by {model}; give NAME-VERSION or the digest, sha256:...")

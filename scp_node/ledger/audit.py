@@ -113,6 +113,12 @@ class Audit:
         with self._transactions.reading() as (connection, _now):
             return any(connection.execute(found.limit(1)).first() for found in uids)
 
+    def knows_study(self, study_uid: str) -> bool:
+        """Return whether an image of this study is registered."""
+        found = select(instance.c.id).where(instance.c.study_uid == study_uid).limit(1)
+        with self._transactions.reading() as (connection, _now):
+            return connection.execute(found).first() is not None
+
     def knows_model(self, name: str) -> bool:
         """Return whether a result is by this bundle, given as "name-version" or as its digest."""
         found = select(result.c.id).where(or_(result.c.bundle == name, result.c.bundle_digest == name)).limit(1)

@@ -144,6 +144,15 @@ def test_the_audit_finds_by_patient_accession_and_uid(berlin: Path) -> None:
     assert audited(berlin, "--instance", "1.2.3.3") == ["3"]
 
 
+def test_a_study_is_analysed_again_by_its_own_uid_only(berlin: Path) -> None:
+    assert run("reanalyse", "1.2.3", "--dry-run", cwd=berlin).returncode == 0
+    done = run("reanalyse", "1.2.3.1", "--dry-run", cwd=berlin)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "scp-node: reanalyse: no image of study 1.2.3.1 was received\n",
+    )
+
+
 def test_work_that_was_not_given_up_is_known_and_not_put_back(berlin: Path) -> None:
     done = run("requeue", "1.2.3.1", cwd=berlin)
     assert (done.returncode, done.stdout) == (0, "0 put back: nothing of it was given up\n")

@@ -64,6 +64,20 @@ def silent() -> Iterator[int]:
 
 
 @contextlib.contextmanager
+def unanswered() -> Iterator[int]:
+    """A port whose queue of connections is full: a further one is not answered, as behind a firewall."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.socket())
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(server.getsockname())
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
 def nobody() -> Iterator[int]:
     yield unused_port()
 
@@ -93,6 +107,10 @@ def nobody() -> Iterator[int]:
         (rejecting(2, 3, 2), "(2/3/2): it has as many associations as it allows"),
         (rejecting(2, 9, 9), "(2/9/9): for a reason that the standard does not list"),
         (nobody, "connection refused: nothing listens on port"),
+        (
+            unanswered,
+            "connection timed out: is the host up, the address right (host and port in [[destinations]] pacs)",
+        ),
         (silent, "the port is open, but peer does not answer in time"),
         (saying(None), "it ended the connection without an answer (peer closed the connection): it may not know this"),
         (saying(bytes((7, 0, 0, 0, 0, 4, 0, 0, 0, 0))), "(peer aborted the association)"),

@@ -187,6 +187,8 @@ def test_what_is_known_is_told_from_what_is_not(mixed: Node) -> None:
         assert audit.knows(str(name)), name
     for name in ("1.2.404", "404", "", "P1", "9" * 30):
         assert not audit.knows(name), name
+    assert audit.knows_study("1.2.1")
+    assert not audit.knows_study(str(row.sop_instance_uid))
     assert audit.knows_model(MODEL.digest)
     assert audit.knows_model("test-model-1.0")
     assert not audit.knows_model("test-model")
