@@ -15,8 +15,8 @@ from tests.node import Node
 # What ends otherwise than the collection's column says, and why.
 ARGUED: Final = {
     "rows_bomb.dcm": {"rejected"},  # the size that it claims is not there
-    "ts_jpeg_lossless_sv1.dcm": {"conflict"},  # has the UID of bits12_mono2 in the collection
-    "pydicom__chrFrenMulti.dcm": {"conflict"},  # has the UID of pydicom__chrFren
+    "ts_jpeg_lossless_sv1.dcm": {"duplicate"},  # bits12_mono2 under its UID, in another encoding
+    "pydicom__chrFrenMulti.dcm": {"duplicate"},  # pydicom__chrFren under its UID, in another character set
     "ts_big_endian_12bit.dcm": {"not offered"},  # retired syntax; the case itself allows a refusal
 }
 EXPECTED: Final = {

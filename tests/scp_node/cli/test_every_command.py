@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that m
     "report": [["1.2.3"]],
     "send": [["film.dcm", "--to", "127.0.0.1:1"]],
     "requeue": [["1.2.3"], ["--dead"], ["1.2.3", "--discard"]],
+    "resolve": [["1.2.3"], ["1.2.3", "--use", "1"]],
     "reanalyse": [["1.2.3"], ["--since", "2026-11-30"], ["--model", "absent-1.0"]],
     "model show": [[]],
     "model verify": [[]],
@@ -67,6 +68,8 @@ NONSENSE: Final = [  # with what the line says
     ("send film.dcm --called A-TITLE-THAT-IS-TOO-LONG", "--called: an AE title has 1 to 16"),
     ("send film.dcm --calling back\\slash", "--calling: an AE title has 1 to 16"),
     ("requeue", "requeue: give an ID, or --dead"),
+    ("resolve 1.2.404", "no image has the SOP Instance UID 1.2.404"),
+    ("resolve not-a-uid --use 1", "no image has the SOP Instance UID not-a-uid"),
     ("requeue 1.2.404", "1.2.404 is not known"),
     ("requeue 404", "404 is not known"),
     ("requeue 1.2.404 --discard", "1.2.404 is not known"),
@@ -229,7 +232,7 @@ def test_an_empty_argument_is_refused_by_every_command(command: str, say: Say, p
 
 def test_an_argument_that_is_not_text_is_refused(say: Say, place: Path) -> None:
     upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
-    for command in ("report", "requeue", "reanalyse"):
+    for command in ("report", "requeue", "reanalyse", "resolve"):
         status, error = say([command, os.fsdecode(b"\xff")])
         assert (status, error.count("\n")) == (2, 1), error
 
@@ -242,7 +245,17 @@ def test_a_file_with_any_name_can_be_written(say: Say, place: Path) -> None:
 
 
 def test_reading_commands_make_no_folder(say: Say, place: Path) -> None:
-    for command in ("doctor", "health", "audit", "audit verify", "report", "requeue", "reanalyse", "db backup"):
+    for command in (
+        "doctor",
+        "health",
+        "audit",
+        "audit verify",
+        "report",
+        "requeue",
+        "reanalyse",
+        "resolve",
+        "db backup",
+    ):
         say([*command.split(), *COMMANDS[command][0]])
         assert not (place / "var").exists(), command
 

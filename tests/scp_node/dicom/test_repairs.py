@@ -76,8 +76,8 @@ def test_a_film_without_samples_per_pixel_is_analysed_as_the_grayscale_film_that
     [
         (encoded(radiograph(Rows=MISSING)), Reason.UNREADABLE_HEADER, "Rows missing"),
         (encoded(radiograph(Columns=MISSING)), Reason.UNREADABLE_HEADER, "Columns missing"),
-        (without_bits_allocated(FILM), Reason.UNREADABLE_PIXELS, "bit depth missing or not supported"),
-        (encoded(radiograph(PhotometricInterpretation=MISSING)), Reason.COLOUR, "colour image"),
+        (without_bits_allocated(FILM), Reason.UNREADABLE_HEADER, "BitsAllocated"),
+        (encoded(radiograph(PhotometricInterpretation=MISSING)), Reason.UNREADABLE_HEADER, "PhotometricInterpretation"),
     ],
     ids=["rows", "columns", "bits allocated", "photometric interpretation"],
 )
