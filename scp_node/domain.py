@@ -333,6 +333,7 @@ class ReportedImage:
     header: bytes  # see ReceivedInstance.header
     transfer_syntax: str
     outcome: Outcome
+    sha256: str = ""  # see ReceivedInstance; tells films with one SOP Instance UID apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

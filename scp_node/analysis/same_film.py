@@ -12,8 +12,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import UnreadableAttributeError, code, undisturbed_reading
+from scp_node.analysis.eligibility import Equipment, assess_header
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
+from scp_node.settings import AnalysisSettings
 
 # What a report takes from a film: whose it is, and what decides whether and how it is read. Another value of any of
 # them could change the report.
@@ -21,8 +23,6 @@ _COMPARED: Final = (
     "SOPClassUID",
     "StudyInstanceUID",
     "SeriesInstanceUID",
-    "PatientID",
-    "IssuerOfPatientID",
     "PatientName",
     "PatientBirthDate",
     "PatientSex",
@@ -46,15 +46,18 @@ _COMPARED: Final = (
     "BitsAllocated",
     "BitsStored",
     "PixelRepresentation",
+    "PixelSpacing",
+    "ImagerPixelSpacing",
 )
+_EXACTLY: Final = ("PatientID", "IssuerOfPatientID")  # in their case
 
 
-def same_film(path: Path, other: Path) -> bool:
+def same_film(path: Path, other: Path, rules: AnalysisSettings, own: Equipment | None = None) -> bool:
     """Return whether two files hold the same picture of the same patient; False where that cannot be told.
 
-    The picture is compared as stored values and as a viewer shows it, so that a file with another window is another
-    film. Other attributes, such as those that an archive adds, may differ. Pixels that cannot be decoded are the same
-    if their bytes are.
+    Whose it is and whether it is within the intended use is compared, too. The picture is compared as stored values and
+    as a viewer shows it, so that a file with another window is another film. Other attributes, such as those that an
+    archive adds, may differ. Pixels that cannot be decoded are the same if their bytes are.
 
     Raises:
         MemoryError: the process may not use the memory that the images need.
@@ -63,13 +66,16 @@ def same_film(path: Path, other: Path) -> bool:
         try:
             with foreign_bytes(as_=DamagedError("not comparable"), passing=MemoryError):
                 one, two = dcmread(path), dcmread(other)
-                return _identity(one) == _identity(two) and _same_picture(one, two)
+                if _identity(one) != _identity(two) or assess_header(one, rules, own) != assess_header(two, rules, own):
+                    return False
+                return _same_picture(one, two)
         except (OSError, DamagedError, UnreadableAttributeError):
             return False
 
 
 def _identity(image: Dataset) -> list[str]:
-    return [code(image, keyword) for keyword in _COMPARED]
+    exactly = [str(image.get(keyword) or "").strip(" \0") for keyword in _EXACTLY]
+    return [*exactly, *(code(image, keyword) for keyword in _COMPARED)]
 
 
 def _same_picture(one: Dataset, two: Dataset) -> bool:

@@ -199,6 +199,8 @@ def report(
 
     Where the study names several patients, that is the newest report of each.
     """
+    if save and save_all:
+        raise UsageError("report: give --save or --save-all, not both")
     with closing(open_ledger(settings_of(config))) as ledger:
         found = ledger.reports.files(study_uid, version)
         if not found:

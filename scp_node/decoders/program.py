@@ -53,7 +53,7 @@ def main(analyse: Analyse = analyse_file) -> None:
 
 def _answer(question: Question, setup: Setup, analyse: Analyse) -> Answer:
     if question.other is not None:
-        return Compared(same=same_film(question.path, question.other))
+        return Compared(same=same_film(question.path, question.other, setup.rules, setup.own))
     return picture_file(question.path) if question.picture else analyse(question.path, setup.rules, setup.own)
 
 

@@ -7,14 +7,17 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from typing import Final
 
 from pydicom.charset import python_encoding
+from pydicom.filereader import read_dataset
 
 from scp_node.dicom.encoding import FIRST_GROUP, PIXEL_DATA, UNDEFINED_LENGTH, DamagedError, Element, Walker
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.dicom.repairs import NONE, Repairs, end_of_data
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.domain import Priority, ReceivedInstance
@@ -30,6 +33,7 @@ _ACCESSION_NUMBER: Final = 0x0008_0050
 _PATIENT_NAME: Final = 0x0010_0010
 _PATIENT_ID: Final = 0x0010_0020
 _ISSUER_OF_PATIENT_ID: Final = 0x0010_0021
+_ISSUER_QUALIFIERS: Final = 0x0010_0024  # Issuer of Patient ID Qualifiers Sequence
 _BIRTH_DATE: Final = 0x0010_0030
 _STUDY_INSTANCE_UID: Final = 0x0020_000D
 _SERIES_INSTANCE_UID: Final = 0x0020_000E
@@ -49,6 +53,7 @@ _WANTED: Final = frozenset(
         _PATIENT_NAME,
         _PATIENT_ID,
         _ISSUER_OF_PATIENT_ID,
+        _ISSUER_QUALIFIERS,
         _BIRTH_DATE,
         _STUDY_INSTANCE_UID,
         _SERIES_INSTANCE_UID,
@@ -139,7 +144,7 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
         issuer=values.text(_ISSUER_OF_PATIENT_ID),
         patient_key=patient_key(
             patient_id=values.text(_PATIENT_ID, limit=None),
-            issuer=values.text(_ISSUER_OF_PATIENT_ID, limit=None),
+            issuer=_issuer(dataset, values, is_implicit=transfer_syntax == IMPLICIT_VR_LITTLE_ENDIAN),
             name=values.text(_PATIENT_NAME, limit=None),
             birth_date=values.text(_BIRTH_DATE),
         ),
@@ -147,6 +152,24 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
         header_length=pixels.start if pixels else end,
         repairs=repairs if repairs.change(dataset) else NONE,
     )
+
+
+def _issuer(dataset: memoryview, values: _Values, *, is_implicit: bool) -> str:
+    issuer = values.text(_ISSUER_OF_PATIENT_ID, limit=None)
+    if (element := values.element(_ISSUER_QUALIFIERS)) is None:
+        return issuer
+    try:
+        with foreign_bytes(as_=DamagedError("sequence cannot be decoded")):
+            parsed = read_dataset(BytesIO(dataset[element.start : element.end]), is_implicit, is_little_endian=True)
+            named = [str(item.get("UniversalEntityID") or "") for item in parsed[_ISSUER_QUALIFIERS].value]
+    except DamagedError:
+        return issuer
+    return qualified_issuer(issuer, named)
+
+
+def qualified_issuer(issuer: str, universal_ids: Sequence[str]) -> str:
+    """Return who gave out a Patient ID: its issuer, and the universal identifiers of that (PS3.3 Table 10-18)."""
+    return "\\".join([issuer, *(each.strip() for each in universal_ids if each.strip())])
 
 
 def patient_key(*, patient_id: str, issuer: str, name: str, birth_date: str) -> str:
@@ -160,8 +183,12 @@ def patient_key(*, patient_id: str, issuer: str, name: str, birth_date: str) -> 
 
 
 def folded_name(name: str) -> str:
-    """Return the alphabetic part of a name without what nobody would take for a difference (PS3.5 Section 6.2.1)."""
-    components = [component.strip() for component in name.partition("=")[0].upper().split("^")]
+    """Return a name without what nobody would take for a difference (PS3.5 Section 6.2.1).
+
+    It is the alphabetic part, or the first other one where that is empty.
+    """
+    parts = (part.strip(" ^") for part in name.upper().split("="))
+    components = [component.strip() for component in next(filter(None, parts), "").split("^")]
     return "^".join(components).rstrip("^")
 
 
@@ -238,6 +265,10 @@ class _Values:
         length = element.length if limit is None else min(element.length, limit)
         return bytes(self._dataset[element.value : element.value + length])
 
+    def element(self, tag: int) -> Element | None:
+        """Return where an element stands; None where it is absent."""
+        return self._elements.get(tag)
+
     def uid(self, tag: int, name: str) -> str:
         value = (self.raw(tag) or b"").rstrip(b"\0 ").decode("ascii", "replace")
         if not value:
@@ -248,7 +279,11 @@ class _Values:
 
     def text(self, tag: int, limit: int | None = _TEXT_LIMIT) -> str:
         """Return an identifier to search by; the header keeps its exact value."""
-        text = (self.raw(tag, limit) or b"").decode(self._codec(), "replace")
+        raw = self.raw(tag, limit) or b""
+        try:
+            text = raw.decode(self._codec())
+        except UnicodeDecodeError:  # wrongly declared: what differs must go on differing
+            text = raw.decode("latin_1")
         return "".join(character for character in text if character.isprintable()).strip()
 
     def number(self, tag: int) -> int | None:

@@ -206,9 +206,10 @@ def made_here(connection: Connection, uids: Sequence[str]) -> set[str]:
 
 
 def _rival_path() -> ScalarSelect[Any]:
-    """Return the path of the image that is read for the same SOP Instance UID, while it is kept."""
+    """Return the path of the image of the same patient that is read for the same UID, while it is kept."""
     rival = instance.alias()
     same = (rival.c.sop_instance_uid == instance.c.sop_instance_uid) & (rival.c.use == Use.READ)
+    same &= rival.c.study_patient_id == instance.c.study_patient_id  # another patient's is another film, unseen
     kept = select(rival.c.spool_path).where(same, rival.c.id != instance.c.id, rival.c.purging_at.is_(None))
     return kept.limit(1).correlate(instance).scalar_subquery()
 

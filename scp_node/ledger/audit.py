@@ -278,7 +278,8 @@ def _described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
     described = []
     for row in _rows(connection, images.where(instance.c.id.in_(ids)).order_by(instance.c.id)):
         audited = _received(row, analysing=row.id in leased)
-        if found := results.get(row.id):
+        found = results.get(row.id)
+        if found and row.use == Use.READ:
             audited = _with_result(audited, found)
             if sent := reports.get(found.id):
                 audited = _with_report(audited, sent, deliveries.get(sent.id, []))
@@ -346,11 +347,10 @@ def _received(row: Row[Any], *, analysing: bool) -> AuditRow:
 
 
 def _with_result(audited: AuditRow, row: Row[Any]) -> AuditRow:
-    is_read = audited.state in {ImageState.RECEIVED, ImageState.ANALYSING}
     return replace(
         audited,
-        state=_STATES_OF_OUTCOMES[row.outcome] if is_read else audited.state,
-        reason=row.reason if is_read else audited.reason,
+        state=_STATES_OF_OUTCOMES[row.outcome],
+        reason=row.reason,
         detail=row.detail,
         notes=tuple(row.notes),
         probability=row.probability,

@@ -81,7 +81,7 @@ class Resolution:
             chosen = rows[number - 1]
             others = [row for row in rows if row is not chosen and row.use != Use.DUPLICATE]
             if chosen.use == Use.DUPLICATE:
-                raise LedgerError(f"image {number} is the one that is read, in another encoding")
+                raise LedgerError(f"image {number} is another one of these in another encoding: choose that one")
             if not others:
                 raise LedgerError(f"{sop_instance_uid} has one image: there is nothing to choose")
             if chosen.use != Use.READ and chosen.purging_at is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, exists, func, select
 
 from scp_node.domain import (
     Finding,
@@ -22,7 +22,7 @@ from scp_node.domain import (
 )
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result
-from scp_node.ledger.database.schema import Use, instance, report, result, study_patient, work
+from scp_node.ledger.database.schema import Use, instance, report, result, work
 from scp_node.ledger.dispatch import is_undeliverable
 from scp_node.ledger.queue import OPEN_STATES, Claim
 from scp_node.ledger.queue_kinds import ANALYSE, in_queue
@@ -84,7 +84,7 @@ def take_snapshot(
 
     A report is about one model: images that only another model analysed go back into the queue first.
     """
-    if _analysis_open(connection, task.study_patient_id, model, now):
+    if _analysis_open(connection, task.study_uid, model, now):
         return StudyPending()
     rows = reported_rows(connection, task, model)
     if not rows:
@@ -121,17 +121,17 @@ def unchanged(
         and is_interrupted(connection, task.study_uid) == snapshot.incomplete
         and _patients(connection, task.study_uid) == snapshot.patients
         and _next_version(connection, task.study_uid) == snapshot.version
-        and not _analysis_open(connection, task.study_patient_id, model, now)
+        and not _analysis_open(connection, task.study_uid, model, now)
     )
     return rows if same else None
 
 
-def _analysis_open(connection: Connection, study_patient_id: int, model: ModelIdentity, now: datetime) -> bool:
-    """Return whether images of the patient wait for this model; wake the images that it has never seen.
+def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity, now: datetime) -> bool:
+    """Return whether images of the study wait for this model; wake the images that it has never seen.
 
     An unseen image whose original was removed gets the outcome that it cannot be analysed.
     """
-    in_study = select(instance.c.id).where(instance.c.study_patient_id == study_patient_id)
+    in_study = select(instance.c.id).where(instance.c.study_uid == study_uid)
     seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)
     unseen = in_study.where(instance.c.use == Use.READ, instance.c.id.not_in(seen))
     kept = hold_originals(connection, instance.c.id.in_(unseen))
@@ -152,8 +152,11 @@ def _without_original(connection: Connection, instance_id: int) -> NotAnalysed:
 
 
 def _patients(connection: Connection, study_uid: str) -> int:
-    of_study = select(func.count()).select_from(study_patient).where(study_patient.c.study_uid == study_uid)
-    return connection.execute(of_study).scalar_one()
+    """Return the number of patients that the study names; an object that this node made names none."""
+    is_own = exists().where(result.c.instance_id == instance.c.id, result.c.reason == Reason.OWN_OBJECT)
+    named = select(func.count(instance.c.study_patient_id.distinct()))
+    of_study = instance.c.study_uid == study_uid
+    return connection.execute(named.where(of_study, instance.c.use != Use.DUPLICATE, ~is_own)).scalar_one()
 
 
 def _next_version(connection: Connection, study_uid: str) -> int:
@@ -170,7 +173,10 @@ def _unread(rows: Sequence[Any]) -> tuple[tuple[int, Use], ...]:
 
 
 def reported_rows(connection: Connection, task: ReportTask, model: ModelIdentity) -> Sequence[Any]:
-    """Return the images of the patient in order of arrival, those that are read with their newest result."""
+    """Return the images of the patient, those that are read with their newest result.
+
+    These come first, each in order of arrival: what a report says of the patient is taken from a film that is read.
+    """
     of_patient = instance.c.study_patient_id == task.study_patient_id
     newest = (
         select(func.max(result.c.id))
@@ -206,7 +212,9 @@ def reported_rows(connection: Connection, task: ReportTask, model: ModelIdentity
     is_read = (instance.c.use == Use.READ) & result.c.id.is_not(None)
     is_film = is_read & (func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT)
     named = instance.c.use.in_(tuple(_UNREAD))
-    return connection.execute(statement.where(is_film | named).order_by(instance.c.id)).all()
+    return connection.execute(
+        statement.where(is_film | named).order_by(instance.c.use != Use.READ, instance.c.id)
+    ).all()
 
 
 def _reported_image(row: Row[Any]) -> ReportedImage:
@@ -215,6 +223,7 @@ def _reported_image(row: Row[Any]) -> ReportedImage:
         header=row.header,
         transfer_syntax=row.transfer_syntax,
         outcome=_outcome(row),
+        sha256=row.sha256,
     )
 
 

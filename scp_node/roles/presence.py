@@ -26,7 +26,7 @@ _DECIDING: Final = {
     "routing": None,
     "study": None,
 }
-_OF_DESTINATIONS: Final = {"name", "ae_title", "commitment", "find", "accepts"}
+_OF_DESTINATIONS: Final = {"name", "ae_title", "host", "port", "commitment", "find", "accepts"}
 
 
 def deciding(settings: Settings, model: str = "") -> dict[str, str]:

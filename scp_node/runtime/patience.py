@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from scp_node.ledger import LedgerUnreachableError, blames_values
 from scp_node.ledger.database.errors import first_line
@@ -61,7 +61,7 @@ class Patience:
             try:
                 done = action()
             except self._waited_for as error:
-                if blames_values(error):
+                if blames_values(error) or isinstance(error, IntegrityError):  # not an outage: it would come for ever
                     raise
                 self._tell(error, is_first=pause == SHORTEST_PAUSE)
                 if self._stop.wait(pause):

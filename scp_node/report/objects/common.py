@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -74,9 +75,10 @@ def study_key(version: ReportVersion, source: SourceImage) -> list[str]:
     return [content_digest(version, source), str(version.number)]
 
 
-def image_key(version: ReportVersion, image: ReportedImage, *shown: str) -> list[str]:
+def image_key(version: ReportVersion, image: ReportedImage, source: SourceImage, *shown: str) -> list[str]:
     """Return the key of an object that speaks of one image; `shown` is what it says beside the result."""
-    statement = digest([*result_key(image), *shown])
+    # study and patient are in it: another film of theirs may have the same SOP Instance UID
+    statement = digest([source.study_instance_uid, key_of_patient(source), *result_key(image), *shown])
     return [image.sop_instance_uid, version.model.digest, statement, str(version.number)]
 
 
@@ -85,7 +87,11 @@ def content_digest(version: ReportVersion, source: SourceImage) -> str:
     # The result is part of it: with the sources alone, the retry of a failed analysis would get the failed report's
     # UID, and the archive would keep the first of the two without a word.
     model = version.model
-    results = sorted([image.sop_instance_uid, *result_key(image)] for image in version.images)
+    several = {uid for uid, number in Counter(image.sop_instance_uid for image in version.images).items() if number > 1}
+    results = sorted(
+        [image.sop_instance_uid, *result_key(image), *([image.sha256] if image.sop_instance_uid in several else [])]
+        for image in version.images
+    )
     operation = [model.digest, model.status, model.calibration, repr(model.threshold)]  # the detector is in the digest
     if model.grey_zone:
         operation.append(f"grey zone {model.grey_zone!r}")

@@ -56,7 +56,7 @@ def build_overlay(
         raise ValueError("only an analysed film with its activation map has an overlay")
     source = read_source(image)
     # a viewer may show nothing of the report but its pictures: they say what the report says of missing images
-    key = [*image_key(version, image), *version.remarks]
+    key = [*image_key(version, image, source), *version.remarks]
     picture = envelope(ObjectKind.OVERLAY, version, source, key)
     put(picture, "InstanceNumber", version.number * _INSTANCES_A_VERSION + number)
     picture.update(_image(source, _pixels(version, finding, display)))

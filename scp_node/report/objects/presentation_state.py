@@ -45,7 +45,7 @@ def build_presentation_state(
     outlines = _outlines(source, image.outcome, attention=attention)
     if not outlines:
         return None
-    key = image_key(version, image, *map(repr, outlines))
+    key = image_key(version, image, source, *map(repr, outlines))
     state = envelope(ObjectKind.PRESENTATION_STATE, version, source, key)
     state.update(_identification(state))
     state.update(_display(source))

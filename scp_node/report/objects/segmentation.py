@@ -43,7 +43,7 @@ def build_segmentation(version: ReportVersion, *, image: ReportedImage) -> Built
     rows, columns = (source.attributes.unsigned_short(keyword) for keyword in ("Rows", "Columns"))
     if not (regions and rows and columns):
         return None
-    instance = envelope(ObjectKind.SEGMENTATION, version, source, image_key(version, image))
+    instance = envelope(ObjectKind.SEGMENTATION, version, source, image_key(version, image, source))
     instance.update(_image([_mask(source, region, rows, columns) for region in regions]))
     instance["PixelData"].VR = "OB"
     instance.update(_frames(source, len(regions), derived_uid("dimensions", str(instance.SOPInstanceUID))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scp_node.dicom.inspection import folded_name, patient_key
+from scp_node.dicom.inspection import folded_name, patient_key, qualified_issuer
 from scp_node.report.source.source import SourceImage
 from scp_node.report.version import Remark, ReportVersion
 
@@ -17,10 +17,10 @@ def remarks(version: ReportVersion, sources: Sequence[SourceImage]) -> tuple[Rem
 
 def key_of_patient(source: SourceImage) -> str:
     """Return the key of the patient that an image names; see `patient_key`."""
-    text = source.attributes.text
+    text, qualifiers = source.attributes.text, source.attributes.items("IssuerOfPatientIDQualifiersSequence")
     return patient_key(
         patient_id=text("PatientID"),
-        issuer=text("IssuerOfPatientID"),
+        issuer=qualified_issuer(text("IssuerOfPatientID"), [item.text("UniversalEntityID") for item in qualifiers]),
         name=text("PatientName"),
         birth_date=text("PatientBirthDate"),
     )

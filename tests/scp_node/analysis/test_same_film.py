@@ -9,8 +9,14 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless, RLELossless
 
-from scp_node.analysis.same_film import same_film
+from scp_node.analysis import same_film as module
 from scp_node.demo.phantom import phantom_image
+from scp_node.settings import AnalysisSettings
+
+
+def same_film(path: Path, other: Path) -> bool:
+    return module.same_film(path, other, AnalysisSettings())
+
 
 ENCODINGS: Final = [ImplicitVRLittleEndian, RLELossless, JPEGLSLossless]
 
@@ -63,7 +69,11 @@ def test_what_an_archive_adds_makes_no_other_film(film: Path, added: dict[str, A
         {"AccessionNumber": "B2"},
         {"StudyInstanceUID": "1.2.3.4"},
         {"SeriesInstanceUID": "1.2.3.4"},
+        {"PatientID": "phantom-001"},
         {"ViewPosition": "LL"},
+        {"DerivationDescription": "subtraction image"},
+        {"PatientSpeciesDescription": "Canine"},
+        {"ImagerPixelSpacing": [0.1, 0.1]},
         {"WindowCenter": 100, "WindowWidth": 200},
         {"PhotometricInterpretation": "MONOCHROME1"},
     ],

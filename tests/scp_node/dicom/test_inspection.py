@@ -148,5 +148,32 @@ def test_without_an_id_name_and_birth_date_make_the_patient() -> None:
     assert len({nobody, key(patient_id="", name="Dow^Jane"), key(patient_id="", birth_date="")}) == 3
 
 
+def test_a_name_in_another_script_alone_is_a_name() -> None:
+    assert key(patient_id="", name="=山田^太郎") != key(patient_id="", name="=鈴木^花子")
+
+
+def test_ids_that_are_wrongly_declared_go_on_differing() -> None:
+    data = radiograph(SpecificCharacterSet="ISO_IR 192", PatientID="Q#ZZ")
+    one, two = (
+        inspect(memoryview(data.replace(b"Q#ZZ", b"Q" + byte + b"ZZ")), EXPLICIT) for byte in (b"\xe4", b"\xf6")
+    )
+    assert one.patient_key != two.patient_key
+    assert (one.patient_id, two.patient_id) == ("QäZZ", "QöZZ")
+
+
+def test_the_universal_identifier_of_the_issuer_tells_patients_apart() -> None:
+    keys = []
+    for uid in ("1.2.3", "1.2.4"):
+        item = Dataset()
+        item.UniversalEntityID, item.UniversalEntityIDType = uid, "ISO"
+        film = radiograph_dataset(IssuerOfPatientIDQualifiersSequence=[item])
+        [same] = {
+            inspect(memoryview(encoded(film, implicit=implicit)), syntax).patient_key
+            for implicit, syntax in ((False, EXPLICIT), (True, IMPLICIT))
+        }
+        keys.append(same)
+    assert len(set(keys)) == 2
+
+
 def test_a_name_is_never_taken_for_an_id() -> None:
     assert key(patient_id="", name="P1", birth_date="") != key(patient_id="P1", name="", birth_date="")

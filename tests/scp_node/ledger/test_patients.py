@@ -90,6 +90,24 @@ def test_our_own_picture_that_comes_back_under_another_id_names_no_patient(node:
     assert reports(node) == []
 
 
+def test_a_picture_of_ours_that_comes_back_as_another_object_names_no_patient(node: Node) -> None:
+    node.receive("1")
+    node.analyse()
+    node.receive("picture", **OTHER)
+    node.analyse(NotAnalysed(reason=Reason.OWN_OBJECT))
+    assert [snapshot.patients for snapshot in reports(node)] == [1]
+
+
+def test_a_report_waits_for_the_films_of_all_patients(node: Node) -> None:
+    node.receive("1")
+    node.analyse()
+    node.receive("2", **OTHER)
+    assert reports(node) == []
+    node.clock.advance(seconds=1)
+    node.analyse()
+    assert len(reports(node)) == 2
+
+
 def test_an_interruption_concerns_the_reports_of_all_patients(node: Node) -> None:
     node.receive("1")
     node.receive("2", **OTHER)
@@ -204,7 +222,7 @@ def test_a_person_chooses_the_other_image_and_the_report_is_made_anew(node: Node
     choose(node, 2)
     assert node.analyse() == 1
     [again] = reports(node)
-    set_aside, finding = (image.outcome for image in again.images)
+    finding, set_aside = (image.outcome for image in again.images)
     assert set_aside == NotAnalysed(reason=Reason.SET_ASIDE)
     assert isinstance(finding, Finding)
     assert again.previous is not None
@@ -239,8 +257,37 @@ def test_a_person_may_choose_again_and_what_was_read_before_is_not_read_twice(no
     choose(node, 1)
     node.analyse()
     [back] = reports(node)
-    assert [image.outcome for image in back.images][1] == NotAnalysed(reason=Reason.SET_ASIDE)
-    assert isinstance(back.images[0].outcome, Finding)
+    assert [type(image.outcome) for image in back.images] == [Finding, NotAnalysed]
+    assert back.images[0].sha256 == f"{1:0>64}"
+
+
+def test_what_a_report_says_of_the_patient_is_taken_from_a_film_that_is_read(node: Node) -> None:
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    node.receive("3")
+    node.analyse()
+    choose(node, 2)
+    node.analyse()
+    [snapshot] = reports(node)
+    assert [image.sha256 for image in snapshot.images] == [f"{2:0>64}", f"{3:0>64}", f"{1:0>64}"]
+    assert snapshot.spool_paths == ("2.dcm", "3.dcm", "1.dcm")
+
+
+def test_the_same_picture_of_another_patient_is_a_conflict_unseen(node: Node) -> None:
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1", **OTHER)
+    _, other = node.ledger.analyses.claim(owner="w", limit=2)
+    assert (other.in_conflict, other.rival_path) == (True, None)
+
+
+def test_a_film_that_is_set_aside_shows_no_finding_in_the_audit(node: Node) -> None:
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    node.analyse()
+    reports(node)
+    choose(node, 2)
+    row = node.audit()[0]
+    assert (row["state"], row["reason"], row["verdict"], row["probability"]) == ("set-aside", "set-aside", None, None)
 
 
 def test_to_choose_the_first_confirms_it(node: Node) -> None:

@@ -9,10 +9,11 @@ from typing import Any, Final
 import pytest
 from pydicom import Dataset, dcmread
 
+from scp_node.domain import NotAnalysed, Reason
 from scp_node.report.content.wording import REMARKS, SHORT_REMARKS
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.version import Remark
-from tests.scp_node.report.reports import NEGATIVE, SEEN, every_object, radiograph, report, words
+from tests.scp_node.report.reports import NEGATIVE, SEEN, built, every_object, radiograph, report, words
 
 SECOND: Final = "1.2.826.0.1.3680043.8.498.2"
 
@@ -49,6 +50,23 @@ def test_each_patient_of_a_study_has_series_of_its_own() -> None:
     ]
     series = [{dataset.SeriesInstanceUID for dataset in objects(**who).values()} for who in keys]
     assert len(set.union(*series)) == sum(map(len, series))
+
+
+def test_two_films_with_one_sop_instance_uid_make_two_objects_of_each_kind() -> None:
+    others: list[dict[str, Any]] = [{}, {"PatientID": "ANOTHER"}, {"StudyInstanceUID": SECOND}]
+    made = [
+        {kind: dcmread(BytesIO(file)).SOPInstanceUID for kind, file in every_object(radiograph(SEEN, **who)).items()}
+        for who in others
+    ]
+    for kind in (ObjectKind.OVERLAY, ObjectKind.PRESENTATION_STATE, ObjectKind.SEGMENTATION):
+        assert len({uids[kind] for uids in made}) == 3, kind
+
+
+def test_which_of_two_films_with_one_uid_is_read_makes_another_report() -> None:
+    read = replace(radiograph(NEGATIVE), sha256="1")
+    other = replace(radiograph(NotAnalysed(reason=Reason.SET_ASIDE)), sha256="2")
+    first, back = built(read, other), built(replace(read, sha256="2"), replace(other, sha256="1"))
+    assert first.content_digest != back.content_digest
 
 
 @pytest.mark.parametrize(
