@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +22,7 @@ from scp_node.loops.report import Reporter
 from scp_node.report import UnreportableHeader
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
+from scp_node.runtime.patience import Patience, Patiently, at_once
 from scp_node.runtime.polling import UnfitProcessError
 from tests.scp_node.ledger_node import LEASE, MODEL, Node, built_report
 from tests.scp_node.spooled import FilesByName
@@ -368,7 +370,7 @@ def test_a_map_is_computed_for_the_images_that_will_have_a_picture_and_kept_with
     assert node.rows("SELECT count(*) FROM result WHERE attention IS NOT NULL") == [(2,)]
 
 
-def reporter(node: Node, build: BuiltReport | Exception | None = None) -> Reporter:
+def reporter(node: Node, build: BuiltReport | Exception | None = None, *, patiently: Patiently = at_once) -> Reporter:
     def make(snapshot: StudySnapshot) -> BuiltReport:
         if isinstance(build, Exception):
             raise build
@@ -376,7 +378,13 @@ def reporter(node: Node, build: BuiltReport | Exception | None = None) -> Report
 
     leases = LeaseKeeper(node.ledger, LEASE)
     return Reporter(
-        ledger=node.ledger, leases=leases, model=MODEL, build=make, destinations=lambda _: ["pacs"], owner="r"
+        ledger=node.ledger,
+        leases=leases,
+        model=MODEL,
+        build=make,
+        destinations=lambda _: ["pacs"],
+        owner="r",
+        patiently=patiently,
     )
 
 
@@ -403,6 +411,33 @@ def test_a_bug_in_the_builder_is_tried_three_times_and_then_left_to_a_person(nod
         node.ledger.upkeep.sweep(MODEL)
     assert not worker.step()
     assert node.ledger.upkeep.counts()["report"] == {"dead": 1}
+
+
+def test_a_report_that_the_database_refuses_is_left_to_a_person_and_holds_up_no_other(node: Node) -> None:
+    ready_study(node)
+    same = BuiltReport(
+        study_uid="1.2.3",
+        sop_class_uid="1.2",
+        sop_instance_uid="2.25.1",
+        series_instance_uid="2.25.2",
+        content_digest="the same for all",
+        file=b"report",
+    )
+    patiently = Patience(threading.Event(), name="report")
+    worker = reporter(node, same, patiently=patiently)
+    assert worker.step()
+    node.receive("2", study="1.2.4")
+    node.analyse()
+    for _ in range(4):
+        node.clock.advance(seconds=20)
+        node.ledger.upkeep.sweep(MODEL)
+        worker.step()
+    assert node.ledger.upkeep.counts()["report"] == {"done": 1, "dead": 1}
+    node.receive("3", study="1.2.5")
+    node.analyse()
+    node.clock.advance(seconds=20)
+    assert reporter(node, replace(same, study_uid="1.2.5", sop_instance_uid="2.25.3"), patiently=patiently).step()
+    assert node.ledger.upkeep.counts()["report"] == {"done": 2, "dead": 1}
 
 
 def test_a_study_that_says_nothing_new_gets_no_second_report(node: Node) -> None:
