@@ -27,9 +27,17 @@ from scp_node.analysis.attributes import (
 )
 from scp_node.analysis.made_pictures import made_picture
 from scp_node.analysis.orientation import Orientation, stated_orientation
-from scp_node.analysis.patient_age import ages_by_birth_date, is_plausible, stated_age
+from scp_node.analysis.patient_age import MOST_APART, StatedAge, ages_by_birth_date, is_plausible, stated_age
 from scp_node.analysis.refusals import refusal
-from scp_node.analysis.vocabulary import Statement, coded_body_part, coded_view, described_body_part, described_view
+from scp_node.analysis.vocabulary import (
+    Statement,
+    coded_body_part,
+    coded_view,
+    described_body_part,
+    described_view,
+    is_childs_age,
+    names_a_child,
+)
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -57,8 +65,6 @@ _STUDY_TEXTS: Final = ("StudyDescription", "PerformedProcedureStepDescription", 
 _STUDY_CODES: Final = ("ProcedureCodeSequence", "RequestedProcedureCodeSequence")
 _REQUEST_TEXTS: Final = ("ScheduledProcedureStepDescription", "RequestedProcedureDescription")
 _REQUEST_CODES: Final = ("ScheduledProtocolCodeSequence", "RequestedProcedureCodeSequence")
-
-_MOST_APART: Final = 2  # years between two ages that may both be right: a birth date may be the year's first day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,44 +225,77 @@ def _orientation(question: _Question) -> _Answer:
 
 
 def _age(question: _Question) -> _Answer:
-    """Decide by Patient's Age and Patient's Birth Date; a child by either of them gets no score.
+    """Decide by Patient's Age and by Patient's Birth Date on each date of the film; a child by either gets no score.
 
-    Where the two are further apart than a rounded birth date explains, one is wrong. If neither says a child, that is
-    a note. If one does, nobody can tell which is right, and the image gets no score. There are two exceptions: an age
-    that no patient can have, and an age of zero, which consoles send where they know none. Then the other one decides.
+    Where two ages are further apart than a rounded birth date explains, one is wrong. If none says a child, that is a
+    note. If one says a child and another an adult, nobody can tell which is right, and the image gets no score. There
+    are two exceptions: an age that no patient can have, and an age of zero, which consoles send where they know none.
+    Then the others decide. A title that says a child counts only where there is no age.
     """
-    minimum = question.rules.minimum_age
-    by_birth = ages_by_birth_date(question.header)
+    header, minimum = question.header, question.rules.minimum_age
+    unreadable = None
     try:
-        stated = stated_age(question.header)
-    except UnreadableAttributeError:
-        if not any(map(is_plausible, by_birth)):
-            raise
-        stated = None
-    if stated is None or not is_plausible(stated):
-        return _age_by_birth(by_birth, minimum, is_stated=stated is not None)
-    plausible = [*filter(is_plausible, by_birth)]
-    born = plausible[0] if plausible else stated  # by the most direct date
-    is_confirmed = any(abs(age - stated) <= _MOST_APART for age in plausible)
-    is_default = stated == 0 and min(plausible, default=0) >= minimum
-    if min(stated, born) >= minimum or is_default:
-        return Note.AGE_CONTRADICTORY if by_birth and not is_confirmed else None
-    if max(stated, born) >= minimum and not is_confirmed:
-        return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientAge, PatientBirthDate")
-    return NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge" if stated < minimum else "PatientBirthDate")
+        stated = stated_age(header)
+    except UnreadableAttributeError as error:
+        stated, unreadable = None, error
+    if stated and is_plausible(stated.years):
+        return _age_by_both(stated, ages_by_birth_date(header, stated), minimum)
+    by_birth = ages_by_birth_date(header)
+    born = [*filter(is_plausible, by_birth)]
+    is_child = is_childs_age(description(header, "PatientAge"))
+    if minimum and is_child:
+        return (
+            _contradictory("PatientAge, PatientBirthDate") if max(born, default=0) >= minimum else _child("PatientAge")
+        )
+    if not born and minimum and (title := _title_of_a_child(header)):
+        return _child(title)
+    if not born and not is_child and unreadable:
+        raise unreadable
+    return _age_by_birth(by_birth, minimum, is_stated=stated is not None)
+
+
+def _age_by_both(stated: StatedAge, by_birth: Sequence[float], minimum: int) -> _Answer:
+    born = [*filter(is_plausible, by_birth)]
+    is_default = stated.years == 0 and min(born, default=0) >= minimum
+    if not is_default:
+        if _is_contradiction([stated.years, *born], minimum):
+            return _contradictory("PatientAge, PatientBirthDate")
+        if min([stated.years, *born[:1]]) < minimum:  # of the dates the most direct one
+            return _child("PatientAge" if stated.years < minimum else "PatientBirthDate")
+    is_confirmed = any(map(stated.agrees_with, born))
+    return Note.AGE_CONTRADICTORY if by_birth and not is_confirmed else None
 
 
 def _age_by_birth(by_birth: Sequence[float], minimum: int, *, is_stated: bool) -> _Answer:
     """Decide by the birth date alone, which gives an age on each date of the film."""
-    plausible = [age for age in by_birth if is_plausible(age)]
+    plausible = [*filter(is_plausible, by_birth)]
     if not plausible:
         return Note.AGE_IMPLAUSIBLE if by_birth or is_stated else Note.AGE_MISSING
+    if _is_contradiction(plausible, minimum):  # a date is wrong, or the picture was made again long after the film
+        return _contradictory("PatientBirthDate")
     if plausible[0] < minimum:
-        return NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientBirthDate")
-    youngest = min(plausible)
-    if youngest < minimum and plausible[0] - youngest > _MOST_APART:  # the picture was made again long after the film
-        return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientBirthDate")
+        return _child("PatientBirthDate")
     return Note.AGE_CONTRADICTORY if is_stated else None
+
+
+def _is_contradiction(ages: Sequence[float], minimum: int) -> bool:
+    """Return whether one age is a child's, another is an adult's, and not both can be right."""
+    return min(ages) < minimum <= max(ages) and max(ages) - min(ages) > MOST_APART
+
+
+def _contradictory(detail: str) -> NotAnalysed:
+    return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail=detail)
+
+
+def _child(detail: str) -> NotAnalysed:
+    return NotAnalysed(reason=Reason.PATIENT_AGE, detail=detail)
+
+
+def _title_of_a_child(header: Dataset) -> str | None:
+    """Return the attribute whose text says that the patient is a child; None if there is none."""
+    texts = [("BodyPartExamined", description(header, "BodyPartExamined"))]
+    texts += [*_series_texts(header), *_study_texts(header)]
+    return next((keyword for keyword, text in texts if names_a_child(text)), None)
 
 
 def _colour(question: _Question) -> _Answer:

@@ -58,11 +58,14 @@ class Terms:
 
     words: frozenset[str]
     stems: tuple[str, ...] = ()
+    pattern: re.Pattern[str] | None = None  # for a word that means this only beside others
 
     def among(self, text: str) -> bool:
         """Return whether `text` contains one of the terms."""
         folded = _fold(text)
-        return not self.words.isdisjoint(words(text)) or any(stem in folded for stem in self.stems)
+        if not self.words.isdisjoint(words(text)) or any(stem in folded for stem in self.stems):
+            return True
+        return self.pattern is not None and self.pattern.search(folded) is not None
 
     def cover(self, text: str) -> bool:
         """Return whether `text` contains only these words, or is empty."""
@@ -70,8 +73,12 @@ class Terms:
         return not folded or self.words.issuperset(words(text) or [folded])
 
 
-def _terms(*lines: str, stems: str = "") -> Terms:
-    return Terms(frozenset(word for line in lines for word in _fold(line).split()), tuple(_fold(stems).split()))
+def _terms(*lines: str, stems: str = "", pattern: str | None = None) -> Terms:
+    return Terms(
+        words=frozenset(word for line in lines for word in _fold(line).split()),
+        stems=tuple(_fold(stems).split()),
+        pattern=re.compile(pattern) if pattern else None,
+    )
 
 
 # Values without a meaning: defaults of consoles and anonymisers.
@@ -83,7 +90,14 @@ _CHEST: Final = _terms(
     "THORAX THX LUNGE LUNGEN BRUST BRUSTKORB LONGEN BORSTKAS",
     "TORAX PECHO PEITO PETTO PULMON PULMONES PULMAO PULMOES TORACE POLMONE POLMONI POITRINE POUMON POUMONS",
     "LUNGOR BRÖSTKORG BRYSTKASSE KEUHKOT RINTAKEHA PIERSIOWA PIERSIOWEJ PLUCA HRUDNIK PLICE MELLKAS TORAKS AKCIGER",
-    stems="ГРУДН ЛЕГКИ ОГК ФЛЮОРОГ ΘΩΡΑΚ 胸部 胸片 흉부 صدر",
+    "LUNGER BRYST PULMO GÖĞÜS TÜDŐ NGỰC ГРУДЬ",
+    stems="ГРУДН ЛЕГКИ ОГК ФЛЮОРОГ ΘΩΡΑΚ 胸部 胸片 흉부 가슴 חזה صدر",
+    pattern=r"胸(?![椎骨腰壁鎖锁肋])",
+)
+# A part of the chest, or a thing, that a coded value names beside the chest; in free text most of them mean more.
+_BESIDE_CHEST: Final = _terms(
+    "WALL BRUSTWAND THORAXWAND BORSTWAND PARED PAROI PARETE BONY KNÖCHERN KNÖCHERNER KNÖCHERNE OSEO OSEA OSSEO OSSEUX",
+    "COSTAL COSTALE WS MAMA SEIN SEINS PHANTOM",
 )
 _ANOTHER_PART: Final = _terms(
     "ABDOMEN ABD KUB BREAST SKULL HEAD BRAIN SINUS SINUSES MANDIBLE NECK ORBIT ORBITS TEETH DENTAL",
@@ -96,7 +110,8 @@ _ANOTHER_PART: Final = _terms(
     "CRÁNEO COLUMNA CADERA COSTILLAS HOMBRO CODO MUÑECA MANO RODILLA TOBILLO PELVE COLUNA QUADRIL OMBRO JOELHO",
     "CRANIO COLONNA BACINO ANCA COSTE SPALLA GOMITO POLSO GINOCCHIO CAVIGLIA PIEDE ADDOME",
     "CRÂNE RACHIS BASSIN HANCHE CÔTES ÉPAULE COUDE POIGNET GENOU CHEVILLE PIED BÄCKEN HÖFT ARMBÅGE FOTLED",
-    stems="ЧЕРЕП ПОЗВОН ЛОКОТ КОЛЕН ЖИВОТ 腹部 頭部 腰椎 骨盤 骨盆 膝",
+    "ABDO COSTAS MAMMO MAMMA MAMMELLA MAMMOGRAPHY MAMMOGRAFIA MAMOGRAFIA MAMMOGRAPHIE",
+    stems="ЧЕРЕП ПОЗВОН ЛОКОТ КОЛЕН ЖИВОТ 腹部 頭部 腰椎 胸椎 胸骨 頸椎 颈椎 骨盤 骨盆 膝",
 )
 
 _FRONTAL: Final = _terms("AP PA FRONTAL FRONTALE FACE FRENTE", stems="ПРЯМАЯ 正面 正位")
@@ -115,8 +130,11 @@ _POSTURES: Final = _terms("ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
 _NO_VIEW: Final = _terms(*_PLACEHOLDERS.words, *_CHEST.words, *_POSTURES.words)
 
 # Words that rooms join to a name of the chest without a space, as in "CHESTLAT" and "PACHEST".
+_AFFIXES: Final = _terms("RX XR XRAY RTG ROENTGEN RONTGEN AUFNAHME AUFNAHMEN ORGANE ÜBERSICHT KINDER")
 _JOINED: Final = frozenset(
-    word for terms in (_CHEST, _ANOTHER_PART, _FRONTAL, _BEDSIDE, _LATERAL, _SPECIAL, _POSTURES) for word in terms.words
+    word
+    for terms in (_CHEST, _ANOTHER_PART, _BESIDE_CHEST, _FRONTAL, _BEDSIDE, _LATERAL, _SPECIAL, _POSTURES, _AFFIXES)
+    for word in terms.words
 )
 
 
@@ -139,6 +157,29 @@ def _split(word: str) -> tuple[str, ...]:
     return ()
 
 
+# Stems begin a word. German "Kind" and French "enfant" mean a child, and English "kind" is in no title of a film.
+_CHILD: Final = re.compile(
+    r"(?<![^\W\d_])(?:"
+    r"P(?:E|AE|A)DIATR|(?:PEDS?|PAEDS?|NICU|PICU|KIND|ENFANTS?|NIN[OA]S?)(?![^\W\d_])|NEONAT|NEWBORN|INFANT|BABY|BABIES"
+    r"|CHILD|TODDLER|KINDER|SA?E?UGLING|NEUGEBOREN|FRUE?HGEBOREN|NOUVEAU[ -]NE|NOURRISSON|RECIEN[ -]NACID"
+    r"|RECEM[ -]NASCID|LACTANTE|CRIANCA|BAMBIN[OAI]|LATTANTE|PASGEBOREN|ZUIGELING|DZIECK|DZIECI|ДЕТСК|РЕБЕН|НОВОРОЖД)"
+    r"|小児|小儿|儿童|兒童|新生児|新生儿|乳児|婴儿|嬰兒"
+)
+_ADULT: Final = re.compile(r"(?<![^\W\d_])(?:ADULT|ERWACHSEN|VOLWASSEN)")
+_NEWBORN: Final = re.compile(r"(?<![^\W\d_])N\.?B(?![^\W\d_])")  # in Patient's Age
+
+
+def names_a_child(text: str) -> bool:
+    """Return whether a title says that its patient is a child, and not an adult as well."""
+    folded = _fold(text)
+    return bool(_CHILD.search(folded)) and not _ADULT.search(folded)
+
+
+def is_childs_age(text: str) -> bool:
+    """Return whether a value of Patient's Age says a child by a word, as "NEWBORN" and "NB" do."""
+    return names_a_child(text) or bool(_NEWBORN.search(_fold(text)))
+
+
 def says_nothing(text: str) -> bool:
     """Return whether a coded value is empty or a placeholder, such as "UNKNOWN"."""
     return _PLACEHOLDERS.cover(text)
@@ -146,9 +187,15 @@ def says_nothing(text: str) -> bool:
 
 def coded_body_part(text: str) -> Statement:
     """Return the statement of a coded value: INSIDE only if it names the chest and nothing else."""
-    if _PLACEHOLDERS.cover(text):
+    if _PLACEHOLDERS.cover(text) or _only_names_a_child(text):
         return Statement.SILENT
-    return Statement.INSIDE if _CHEST.among(text) and not _ANOTHER_PART.among(text) else Statement.OUTSIDE
+    another = _ANOTHER_PART.among(text) or _BESIDE_CHEST.among(text)
+    return Statement.INSIDE if _CHEST.among(text) and not another else Statement.OUTSIDE
+
+
+def _only_names_a_child(text: str) -> bool:
+    named = words(text)
+    return bool(named) and all(map(_CHILD.match, named))
 
 
 def described_body_part(text: str) -> Statement:
