@@ -37,6 +37,8 @@ from scp_node.analysis.vocabulary import (
     described_view,
     is_childs_age,
     names_a_child,
+    names_an_animals_chest,
+    names_no_animal,
 )
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
@@ -56,10 +58,10 @@ _MULTI_FRAME_SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7."  # PS3.4 Ta
 _CHEST_CODES: Final = frozenset({"816094009", "51185008", "39607008", "T-D3000", "T-28000"})
 _FRONTAL_CODES: Final = frozenset({"399348003", "272479007", "399033003", "R-10206", "R-40888", "R-10202"})
 _HUMAN_CODES: Final = frozenset({"337915000", "L-85003"})  # PS3.16 CID 7454
-_HUMAN: Final = frozenset({"HUMAN", "HOMO SAPIENS"})
 
 # These are closer to the image than the texts of its study, which cover several images.
-_SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+_SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription", "ViewName")
+_COMMENTS: Final = ("ImageComments", "AcquisitionComments")
 _SERIES_CODES: Final = ("SeriesDescriptionCodeSequence", "PerformedProtocolCodeSequence")
 _STUDY_TEXTS: Final = ("StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription")
 _STUDY_CODES: Final = ("ProcedureCodeSequence", "RequestedProcedureCodeSequence")
@@ -144,7 +146,7 @@ def _sop_class(question: _Question) -> _Answer:
 
 
 def _presentation_intent(question: _Question) -> _Answer:
-    if code(question.header, "PresentationIntentType") != "FOR PROCESSING":
+    if code(question.header, "PresentationIntentType").replace("_", " ") != "FOR PROCESSING":
         return None
     return NotAnalysed(reason=Reason.FOR_PROCESSING, detail="PresentationIntentType")
 
@@ -159,12 +161,18 @@ def _frames(question: _Question) -> _Answer:
 
 def _species(question: _Question) -> _Answer:
     header = question.header
-    animal = [keyword for keyword in ("PatientBreedDescription", "PatientSexNeutered") if code(header, keyword)]
-    if code(header, "PatientSpeciesDescription") not in {"", *_HUMAN}:
-        animal.append("PatientSpeciesDescription")
-    if any(code(item, "CodeValue") not in _HUMAN_CODES for item in items(header, "PatientSpeciesCodeSequence")):
+    named_in = ("PatientBreedDescription", "PatientSexNeutered", "PatientSpeciesDescription")
+    animal = [keyword for keyword in named_in if not names_no_animal(code(header, keyword))]
+    if not all(map(_is_human, items(header, "PatientSpeciesCodeSequence"))):
         animal.append("PatientSpeciesCodeSequence")
+    titles = [("BodyPartExamined", code(header, "BodyPartExamined")), *_series_texts(header)]
+    animal += [keyword for keyword, text in titles if names_an_animals_chest(text)]
     return NotAnalysed(reason=Reason.SPECIES, detail=animal[0]) if animal else None
+
+
+def _is_human(species: Dataset) -> bool:
+    value = code(species, "CodeValue")
+    return value in _HUMAN_CODES or (names_no_animal(value) and names_no_animal(code(species, "CodeMeaning")))
 
 
 def _made_picture(question: _Question) -> _Answer:
@@ -199,8 +207,8 @@ def _view(question: _Question) -> _Answer:
     if _any_inside(coded):
         return None  # descriptions do not count: a series often holds both views under that of its first image
     described = _stated(_series_texts(header), described_view)
-    comment = ("ImageComments", described_view(description(header, "ImageComments")))  # proves no frontal view
-    if outside := _first_outside([*described, comment]):
+    comments = _stated(_texts(header, _COMMENTS, ()), described_view)  # they prove no frontal view
+    if outside := _first_outside([*described, *comments]):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
     if _any_inside([*described, of_part]):
         return None
@@ -342,9 +350,11 @@ _Text = tuple[str, str]  # keyword, value
 
 
 def _coded_parts(header: Dataset) -> list[tuple[str, Statement]]:
-    stated = code(header, "BodyPartExamined")
+    stated, view = code(header, "BodyPartExamined"), code(header, "ViewPosition")
+    is_another = described_body_part(view) is Statement.OUTSIDE  # "AP KNEE"; a view of the chest proves no body part
     return [
         (named("BodyPartExamined", stated), coded_body_part(stated)),
+        (named("ViewPosition", view), Statement.OUTSIDE if is_another else Statement.SILENT),
         *_coded_items(header, "AnatomicRegionSequence", _CHEST_CODES, coded_body_part),
     ]
 
@@ -352,6 +362,8 @@ def _coded_parts(header: Dataset) -> list[tuple[str, Statement]]:
 def _coded_views(header: Dataset) -> list[tuple[str, Statement]]:
     stated = code(header, "ViewPosition")
     is_lateral = stated_orientation(values(header, "PatientOrientation")) is Orientation.LATERAL
+    # PS3.3 C.7.6.1.1.2: the values from the third on say what the image is
+    other_types = [one for one in values(header, "ImageType")[2:] if described_view(one) is Statement.OUTSIDE]
     modifiers = [
         ("ViewModifierCodeSequence", meaning)
         for item in items(header, "ViewCodeSequence")
@@ -361,6 +373,7 @@ def _coded_views(header: Dataset) -> list[tuple[str, Statement]]:
         (named("ViewPosition", stated), coded_view(stated)),
         *_coded_items(header, "ViewCodeSequence", _FRONTAL_CODES, coded_view),
         *_stated(modifiers, described_view),
+        *((named("ImageType", value), Statement.OUTSIDE) for value in other_types),
         ("PatientOrientation", Statement.OUTSIDE if is_lateral else Statement.SILENT),
     ]
 

@@ -15,7 +15,9 @@ from functools import lru_cache
 from typing import Final
 
 _INITIAL_DOT: Final = re.compile(r"(?<=\b[^\W\d_])\.(?=[^\W\d_]\b)")  # the first dot of "l.l."
-_INITIALS: Final = re.compile(r"(?<![^\W\d_])([AP])\s?[./_-]\s?([AP])(?![^\W\d_])")  # "P.A.", "a. p.", "A/P", "P_A"
+# "P.A.", "a. p.", "A/P", "P_A", "P->A", "P.-A.", "A to P"
+_INITIALS: Final = re.compile(r"(?<![^\W\d_])([AP])(?:\s?[./_>-]{1,3}\s?| TO )([AP])(?![^\W\d_])")
+_SPACED_INITIALS: Final = re.compile(r"\s*([AP])\s+([AP])\s*", re.IGNORECASE)  # "P A", where nothing else is said
 _ANTERIOR: Final = r"ANT(?:ERO|ERIORE?|ERIEUR)?"
 _POSTERIOR: Final = r"POST(?:ERO|ERIORE?|ERIEUR)?"
 _PROJECTION: Final = re.compile(  # "postero-anterior", "POSTERO_ANTERIOR", "anterior to posterior", "ANT POST"
@@ -84,6 +86,10 @@ def _terms(*lines: str, stems: str = "", pattern: str | None = None) -> Terms:
 # Values without a meaning: defaults of consoles and anonymisers.
 _PLACEHOLDERS: Final = _terms("ANY BLANK DEFAULT N A NA NONE OTHER STANDARD UNDEFINED UNKNOWN UNSPECIFIED VIEW")
 
+_NOT_STATED: Final = _terms(*_PLACEHOLDERS.words, "NO NOT APPLICABLE SPECIFIED STATED KNOWN UNBEKANNT KEINE")
+_HUMAN: Final = _terms("HUMAN HUMANS BEING HOMO SAPIENS MENSCH PERSON HUMANO UMANO HUMAIN MENS MENSELIJK")
+_ANIMAL: Final = _terms("DOG CANINE HUND FELINE KATZE EQUINE VETERINARY", pattern=r"\bCAT\b(?!\W*SCAN)")
+
 # "THORACIC" and "TORÁCICA" are missing on purpose, since they also name the spine.
 _CHEST: Final = _terms(
     "CHEST CXR PCXR LUNG LUNGS",  # CHEST: PS3.16 Annex L
@@ -114,19 +120,38 @@ _ANOTHER_PART: Final = _terms(
     stems="ЧЕРЕП ПОЗВОН ЛОКОТ КОЛЕН ЖИВОТ 腹部 頭部 腰椎 胸椎 胸骨 頸椎 颈椎 骨盤 骨盆 膝",
 )
 
-_FRONTAL: Final = _terms("AP PA FRONTAL FRONTALE FACE FRENTE", stems="ПРЯМАЯ 正面 正位")
+_FRONTAL: Final = _terms(
+    "AP PA FRONTAL FRONTALE FRONT FACE FRENTE",
+    stems="ПРЯМАЯ 正面 正位 正側 正侧 前后位 後前位 前後位 后前位",
+)
 # frontal, unless a view is named as well
-_BEDSIDE: Final = _terms("PORTABLE PORT BEDSIDE MOBILE BETTLUNGE LIEGEND LETTO")
+_BEDSIDE: Final = _terms("PORTABLE PORT BEDSIDE MOBILE BETTLUNGE LIEGEND LETTO LETTI")
+# Words that mean the side view only beside others: Danish "side" is English as well, Swedish "sida" a disease in
+# French, Turkish "yan" a name; "2. Ebene" is the lateral of "2 Ebenen", 両側 are both sides, 側弯 is a scoliosis.
+_OTHER_LATERAL: Final = (
+    r"(?<![^\W\d_])(?:БОК|(?<!BEIDE )(?<!BEIDER )SEITEN(?!LAGE|VERGLEICH)|SIDE[\W_]?VIEW"
+    r"|[LR] ?- ?L(?![^\W\d_])|L ?/ ?L(?![^\W\d_])"
+    r"|(?:LUNGER|BRYST|THORAX|LUNGOR|BROSTKORG)[\W_]+(?:[AP]{2}[\W_]+(?:OG|OCH)[\W_]+)?SID[AE](?![^\W\d_]|[\W_]+(?:MARK|LEFT|RIGHT|[LR]\b))"
+    r"|(?:TORAKS|AKCIGER|GOGUS|PA|AP)[\W_]+(?:GRAFI\w*[\W_]+)?(?:VE[\W_]+)?YAN(?![^\W\d_])"
+    r"|YAN[\W_]+(?:GRAFI|TORAKS|AKCIGER|GOGUS))"
+    r"|^\W*(?:SIDE|SIDA|YAN)\W*$"
+    r"|(?<!\d)2\.? ?EBENE(?![^\W\d_])|ZWEITE EBENE"
+    r"|(?<![左右両兩两双患健片一外内対同反])[側侧](?![臥卧弯彎壁副])"
+)
 _LATERAL: Final = _terms(
     "LATERAL LATERALE LATERALES LATERAAL LAT LATERO LATEROLATERAL LL RL LLAT RLAT LATL LATR",
-    "SEITLICH SEITL PROFIL PERFIL DWARS BOCZNE BOCZNY",
-    stems="БОКОВ 側面 侧位 側位 측면",
+    "SEITLICH SEITL SEIT QUER LATERALAUFNAHME PROFILAUFNAHME PROFIL PROFILO PERFIL DWARS ZIJDELINGS ZIJDELINGSE",
+    "BOCZNE BOCZNY BOCZNA BOK BOČNÁ BOČNÍ BOČNÝ OLDALIRÁNYÚ SIDOBILD SIDEBILDE SIDEBILLEDE SIVUKUVA",
+    stems="БОКОВ ΠΛΑΓΙ جانبي 側面 侧面 侧位 側位 측면 OLDAL",
+    pattern=_OTHER_LATERAL,
 )
 _SPECIAL: Final = _terms(  # the network has not learnt these, not even from the front
     "OBLIQUE OBLIQUES OBL OBLICUA OBLIQUA OBLIQUO SCHRÄG SCHRAEG LAO RAO LPO RPO LLO RLO",
-    "DECUB DECUBITUS LLD RLD SEITENLAGE LORDOTIC APICAL TANGENTIAL AXIAL",
+    "DECUB DECUBITUS LLD RLD SEITENLAGE LORDOTIC LORD APICAL APICES TANGENTIAL AXIAL CROSSTABLE XTABLE XTL XTLAT",
+    stems="斜位 肺尖 側臥 侧卧",
+    pattern=r"(?<![^\W\d_])(?:CROSS|X)[\W_]TABLE(?![^\W\d_])",
 )
-_POSTURES: Final = _terms("ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT")
+_POSTURES: Final = _terms("ERECT PRONE SEATED SITTING STANDING SUPINE UPRIGHT STEHEND SITZEND")
 _NO_VIEW: Final = _terms(*_PLACEHOLDERS.words, *_CHEST.words, *_POSTURES.words)
 
 # Words that rooms join to a name of the chest without a space, as in "CHESTLAT" and "PACHEST".
@@ -185,6 +210,16 @@ def says_nothing(text: str) -> bool:
     return _PLACEHOLDERS.cover(text)
 
 
+def names_no_animal(text: str) -> bool:
+    """Return whether a species or a breed is empty, a placeholder, or human."""
+    return not words(text) or _NOT_STATED.cover(text) or _HUMAN.cover(text)
+
+
+def names_an_animals_chest(text: str) -> bool:
+    """Return whether a title names the chest of an animal; alone, "canine" is a tooth as well."""
+    return _CHEST.among(text) and _ANIMAL.among(text)
+
+
 def coded_body_part(text: str) -> Statement:
     """Return the statement of a coded value: INSIDE only if it names the chest and nothing else."""
     if _PLACEHOLDERS.cover(text) or _only_names_a_child(text):
@@ -208,6 +243,8 @@ def described_body_part(text: str) -> Statement:
 
 def coded_view(text: str) -> Statement:
     """Return the statement of a coded value: INSIDE only if it names a frontal view and no other."""
+    if match := _SPACED_INITIALS.fullmatch(text):
+        text = match[1] + match[2]
     if _NO_VIEW.cover(text):
         return Statement.SILENT
     if _LATERAL.among(text) or _SPECIAL.among(text):

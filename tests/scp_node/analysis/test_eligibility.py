@@ -72,6 +72,7 @@ class TestKindOfObject:
     def test_an_image_for_processing_is_not_analysed_by_class_or_by_intent(self) -> None:
         assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1.1") is Reason.FOR_PROCESSING
         assert reason(PresentationIntentType="FOR PROCESSING") is Reason.FOR_PROCESSING
+        assert reason(PresentationIntentType="FOR_PROCESSING") is Reason.FOR_PROCESSING
 
     def test_an_object_of_another_class_is_not_analysed_whatever_its_modality_says(self) -> None:
         assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.2") is Reason.MODALITY  # CT Image Storage
@@ -107,8 +108,29 @@ class TestKindOfObject:
     def test_an_animals_film_is_not_analysed(self, attributes: dict[str, Any]) -> None:
         assert reason(**attributes) is Reason.SPECIES
 
-    def test_a_patient_stated_to_be_human_is_analysed(self) -> None:
-        assert assess(PatientSpeciesDescription="Homo sapiens") == ()
+    @pytest.mark.parametrize(
+        "species", ["Homo sapiens", "HUMAN", "Mensch", "PERSON", "UNKNOWN", "N/A", "NONE", "not applicable", "-", ""]
+    )
+    @pytest.mark.parametrize("keyword", ["PatientSpeciesDescription", "PatientBreedDescription"])
+    def test_a_patient_stated_to_be_human_or_nothing_is_analysed(self, keyword: str, species: str) -> None:
+        assert assess(**{keyword: species}) == ()
+
+    @pytest.mark.parametrize("neutered", ["N", "NO", "UNKNOWN", "N/A", ""])
+    def test_a_placeholder_for_neutered_makes_no_animal(self, neutered: str) -> None:
+        assert assess(PatientSexNeutered=neutered) == ()
+
+    @pytest.mark.parametrize(("value", "meaning"), [("337915000", "X"), ("", "Human"), ("UNKNOWN", ""), ("", "")])
+    def test_a_species_code_without_an_animal_is_no_animal(self, value: str, meaning: str) -> None:
+        assert assess(PatientSpeciesCodeSequence=coded(value, meaning)) == ()
+
+    @pytest.mark.parametrize("text", ["CHEST DOG", "THORAX HUND", "Canine thorax", "Feline chest", "THORAX CAT"])
+    @pytest.mark.parametrize("keyword", ["BodyPartExamined", "SeriesDescription", "ProtocolName"])
+    def test_a_title_that_names_an_animals_chest_tells_the_species(self, keyword: str, text: str) -> None:
+        assert assess(**{keyword: text}) == NotAnalysed(reason=Reason.SPECIES, detail=keyword)
+
+    def test_a_tooth_and_a_scan_are_no_animal(self) -> None:
+        assert reason(BodyPartExamined="CANINE") is Reason.BODY_PART
+        assert assess(SeriesDescription="Chest, see CAT scan") == ()
 
 
 class TestBodyPart:
@@ -130,6 +152,8 @@ class TestBodyPart:
             "Rx torace",
             "Poumons",
             "胸部",
+            *("胸", "가슴", "ГРУДЬ", "חזה", "NGỰC", "GÖĞÜS", "TÜDŐ", "LUNGER", "BRYST", "PULMO", "胸正面"),
+            *("THORAXORGANE", "BRUSTORGANE", "THORAXAUFNAHME", "RXTORAX", "Lungenaufnahme", "CHESTXRAY"),
         ],
     )
     def test_the_chest_is_known_in_the_spellings_of_consoles(self, part: str) -> None:
@@ -139,7 +163,27 @@ class TestBodyPart:
     def test_a_stated_part_that_is_not_simply_the_chest_is_not_analysed(self, part: str) -> None:
         assert reason(BodyPartExamined=part) is Reason.BODY_PART
 
-    @pytest.mark.parametrize("part", [MISSING, "", "UNKNOWN", "DEFAULT"])
+    @pytest.mark.parametrize(
+        "part",
+        [
+            *("CHEST WALL", "CHESTWALL", "THORAXWAND", "MAMMO CHEST", "TORAX MAMA", "Torace mammella", "Thorax sein"),
+            *("BWS Thorax", "Knöcherner Thorax", "TORAX OSEO", "TORAX COSTAS", "CHEST ABDO", "CHEST PHANTOM"),
+            *("THORAX WS", "胸椎", "胸骨", "胸腰椎"),
+        ],
+    )
+    def test_a_chest_with_another_tissue_or_thing_is_not_analysed(self, part: str) -> None:
+        assert reason(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") is Reason.BODY_PART
+
+    @pytest.mark.parametrize("view", ["AP SPINE", "AP KNEE", "PA HAND", "LAT KNEE"])
+    def test_a_view_of_another_part_is_not_analysed_by_the_part(self, view: str) -> None:
+        assert assess(ViewPosition=view) == NotAnalysed(reason=Reason.BODY_PART, detail="ViewPosition")
+        assert reason(ViewPosition=view, BodyPartExamined=MISSING) is Reason.BODY_PART
+
+    @pytest.mark.parametrize("text", ["Chest wall pain", "Thorax soll a.p. sein", "Chest, rule out osseous lesion"])
+    def test_free_text_may_name_more_than_the_part(self, text: str) -> None:
+        assert notes(BodyPartExamined=MISSING, SeriesDescription=text) == ()
+
+    @pytest.mark.parametrize("part", [MISSING, "", "UNKNOWN", "DEFAULT", "PEDIATRIC", "NEWBORN"])
     def test_an_unstated_part_is_analysed_with_a_note(self, part: str | None) -> None:
         assert notes(BodyPartExamined=part) == (Note.BODY_PART_MISSING,)
 
@@ -201,10 +245,32 @@ _FRONTAL: Final = [
         "TORAX PA",
         "THORAX_PA",
     ),
+    *("A P", "P A", "a p", "A TO P", "P to A", "P->A", "P.-A.", "A . P", "FRONT", "后前位", "前后位", "後前位"),
 ]
 
 
 _VIEW_OF_PART: Final = NotAnalysed(reason=Reason.VIEW, detail="BodyPartExamined")
+_OTHER_VIEWS: Final = [
+    *("Thorax seit", "Thorax quer", "Thorax Seitenaufnahme", "Thorax Seitenbild", "Lateralaufnahme", "Profilaufnahme"),
+    *("Thorax 2. Ebene", "Thorax zweite Ebene", "Thorax zijdelings", "Klatka boczna", "Klatka bok", "Hrudník bočná"),
+    *("bočný", "boční", "Mellkas oldalirányú", "Mellkas oldal", "Toraks yan", "Akciğer grafisi yan", "Yan", "Sidobild"),
+    *("Lungor sida", "Keuhkot sivukuva", "Lunger side", "Thorax side", "Side", "Side view", "Θώρακας πλάγια"),
+    *("صدر جانبي", "Грудь, бок", "Боковая", "胸部側", "胸部侧", "胸部側面", "Chest L-L", "Chest L/L", "Chest R-L"),
+    *(
+        "Chest lord",
+        "Chest apices",
+        "Chest crosstable",
+        "Chest cross-table",
+        "Chest XTL",
+        "胸部斜位",
+        "肺尖",
+        "胸部側臥位",
+    ),
+]
+_NO_OTHER_VIEW: Final = [
+    *("Left side", "Chest side marker", "Thorax side: left", "Beide Seiten", "Thorax beide Seiten", "Torax, sida?"),
+    *("Dr. Yan", "Глубокий вдох", "両側", "右側", "胸部 側弯症", "Bokeh", "Thorax Seitenvergleich"),
+]
 _DESCRIPTIONS: Final = [
     "SeriesDescription",
     "ProtocolName",
@@ -219,7 +285,7 @@ _DESCRIPTIONS: Final = [
 class TestView:
     @pytest.mark.parametrize("view", _FRONTAL)
     def test_a_frontal_view_is_analysed(self, view: str) -> None:
-        assert assess(ViewPosition=view) == ()
+        assert assess(ViewPosition=view, SpecificCharacterSet="ISO_IR 192") == ()
 
     @pytest.mark.parametrize(
         "view",
@@ -251,7 +317,7 @@ class TestView:
     def test_the_view_is_named_in_the_detail(self) -> None:
         assert assess(ViewPosition="LL") == NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
 
-    @pytest.mark.parametrize("view", [MISSING, "", "UNKNOWN", "ERECT", "CHEST"])
+    @pytest.mark.parametrize("view", [MISSING, "", "UNKNOWN", "ERECT", "CHEST", "STEHEND", "Sitzend"])
     def test_an_unstated_view_is_analysed_with_a_note(self, view: str | None) -> None:
         assert notes(ViewPosition=view) == (Note.VIEW_MISSING,)
 
@@ -263,6 +329,33 @@ class TestView:
     @pytest.mark.parametrize("keyword", _DESCRIPTIONS)
     def test_a_description_of_another_view_is_not_analysed(self, keyword: str, text: str) -> None:
         assert reason(ViewPosition=MISSING, **{keyword: text}) is Reason.VIEW
+
+    @pytest.mark.parametrize("text", _OTHER_VIEWS)
+    def test_another_view_is_known_in_the_language_of_the_room(self, text: str) -> None:
+        described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
+        assert reason(ViewPosition=MISSING, **described) is Reason.VIEW
+        assert reason(ViewPosition=text, SpecificCharacterSet="ISO_IR 192") is Reason.VIEW
+
+    @pytest.mark.parametrize("text", _NO_OTHER_VIEW)
+    def test_words_that_look_like_another_view_say_none(self, text: str) -> None:
+        described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
+        assert notes(ViewPosition=MISSING, **described) == (Note.VIEW_MISSING,)
+
+    @pytest.mark.parametrize("part", ["TORAKS YAN", "Lunger side", "Thorax 2. Ebene", "Hrudník bočná", "胸部側面"])
+    def test_a_lateral_body_part_counts_beside_a_coded_frontal_view(self, part: str) -> None:
+        assert assess(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") == _VIEW_OF_PART
+
+    @pytest.mark.parametrize("text", ["胸部 正側位", "胸部 正侧位", "Thorax PA og side", "Toraks PA ve yan"])
+    def test_a_text_for_both_views_in_another_language_says_nothing(self, text: str) -> None:
+        described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
+        assert notes(ViewPosition=MISSING, **described) == (Note.VIEW_MISSING,)
+
+    def test_image_type_view_name_and_the_comments_on_the_acquisition_tell_a_lateral_view(self) -> None:
+        image_type = ["ORIGINAL", "PRIMARY", "LATERAL"]
+        assert assess(ImageType=image_type) == NotAnalysed(reason=Reason.VIEW, detail="ImageType LATERAL")
+        assert reason(ViewPosition=MISSING, ViewName="Chest lateral") is Reason.VIEW
+        assert reason(ViewPosition=MISSING, AcquisitionComments="lateral") is Reason.VIEW
+        assert notes(ViewPosition=MISSING, AcquisitionComments="PA") == (Note.VIEW_MISSING,)
 
     @pytest.mark.parametrize(
         "attributes",
@@ -337,6 +430,8 @@ class TestOrientation:
             (["LP", "HA"], "LP/HA"),
             ("F", "F"),
             ("H/L", "H/L"),
+            ("H|L", "H|L"),
+            (["HEAD", "LEFT"], "HEAD/LEFT"),
             (["", "H"], "/H"),
             (["", "L"], "/L"),
         ],
@@ -359,6 +454,10 @@ class TestOrientation:
             ["", "F"],
             "",
             "L F",
+            *("L-F", "L;F", "L|F", "L^F", "L - F"),
+            ["LEFT", "FEET"],
+            ["Left", "Foot"],
+            "LEFT/FEET",
             "N/A",
             "UNKNOWN",
         ],
@@ -375,7 +474,7 @@ class TestOrientation:
         assert reason(PatientOrientation=directions) is Reason.VIEW
 
     @pytest.mark.parametrize(
-        "directions", [["L", "F", "H"], ["L", "R"], ["L", "L"], ["LR", "F"], ["X", "Y"], ["LEFT", "FOOT"], "PORTRAIT"]
+        "directions", [["L", "F", "H"], ["L", "R"], ["L", "L"], ["LR", "F"], ["X", "Y"], ["LEFT", "DOWN"], "PORTRAIT"]
     )
     def test_directions_that_no_film_has_cannot_be_read(self, directions: list[str] | str) -> None:
         expected = NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientOrientation")
@@ -395,6 +494,7 @@ class TestPlainFilm:
             "LOCALIZER",
             "STITCHED",
             "CAD",
+            *("LOW_ENERGY", "HIGH_ENERGY", "SUB", "TSUB", "DIFF", "SOFTIMAGE", "SEGMENTED"),
         ],
     )
     def test_image_type_tells_what_is_not_a_plain_film(self, value: str) -> None:
@@ -423,6 +523,8 @@ class TestPlainFilm:
             "Chest PA, edge enhanced, bone",
             "Chest without grid, bone",
             "Screen capture",
+            *("Grad-CAM", "Lunit", "INSIGHT CXR", "qXR", "Annalise.ai", "KI-Ergebnis", "Rapport IA", "Mapa de calor"),
+            *("DE soft", "Screen dump", "Capture d'écran", "Schermata", "Bildschirmfoto", "Resultado de IA"),
         ],
     )
     def test_a_title_tells_what_is_not_a_plain_film(self, keyword: str, text: str) -> None:
@@ -458,6 +560,11 @@ class TestPlainFilm:
             {"DerivationDescription": "Noise suppression, edge enhancement, lossy compression"},
             {"AcquisitionDeviceProcessingDescription": "Enhanced visualization processing"},
             {"ImageComments": "Bone lesion? Known CAD. Soft tissue swelling."},
+            *({"SeriesDescription": f"Chest AP {text}"} for text in ("al letto", "ai letti", "AI LETTO")),
+            *({"SeriesDescription": f"Chest PA, {text}"} for text in ("CAD?", "bone disease", "bone lesions", "bone?")),
+            *({"SeriesDescription": f"Chest PA, {text}"} for text in ("soft-tissue mass", "tissue expander")),
+            {"SeriesDescription": "Chest PA, overlay off"},
+            {"SeriesDescription": "Thorax p.a., Weichteilschwellung"},
             {"StudyDescription": "Chest dual energy subtraction"},
             {"ConversionType": "DF"},
         ],
@@ -791,6 +898,7 @@ def test_a_value_that_might_be_patient_data_is_not_repeated(keyword: str, value:
 
 
 _KEYWORDS: Final = [
+    "AcquisitionComments",
     "AcquisitionDate",
     "AcquisitionDeviceProcessingDescription",
     "AcquisitionDateTime",
@@ -834,6 +942,7 @@ _KEYWORDS: Final = [
     "StudyDate",
     "StudyDescription",
     "ViewCodeSequence",
+    "ViewName",
     "ViewPosition",
 ]
 _VRS: Final = [
