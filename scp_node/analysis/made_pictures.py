@@ -37,7 +37,11 @@ _CLINICAL: Final = (
 _NOT_CLINICAL: Final = rf"(?! (?:{'|'.join(_CLINICAL)})\b)"
 _ONE_TISSUE: Final = (
     *(rf"(?:CHEST|THORAX|DE|ES)?BONES?{_NOT_CLINICAL}", r"BONE[A-Z]{2,}", r"KNOCHEN(?:BILD)?"),
-    *(rf"\w*TISSUES?\w*\b{_NOT_CLINICAL}", r"WEICHTEIL(?!SCHWELL|TUMOR|EMPHYSEM)\w*", "(?:DE|ES|DUAL ENERGY) SOFT"),
+    *(
+        rf"(?<!SCAR )(?<!CONNECTIVE )\w*TISSUES?\w*\b{_NOT_CLINICAL}",
+        r"WEICHTEIL(?!SCHWELL|TUMOR|EMPHYSEM)\w*",
+        "(?:DE|ES|DUAL ENERGY) SOFT",
+    ),
     *("TISSUS MOUS", "PARTIES MOLLES", "PARTES BLANDAS", "TESSUTI MOLLI"),
 )
 _CERTAIN: Final = (
@@ -48,7 +52,7 @@ _CERTAIN: Final = (
         "SCHERMATA",
         r"BILDSCHIRM\w*",
         r"KI ERGEBNIS\w*",
-        "(?:RAPPORT|RESULTAT|RESULTADO|INFORME|REFERTO) (?:DE L |DE |DI )?IA",
+        "(?:RAPPORT|RESULTAT|RESULTADO|INFORME|REFERTO) (?:DE L |DE |D |DI )?IA",
     ),
 )
 # Words that are certain in a title only: a comment may say "bone lesion" or "known CAD".
@@ -74,7 +78,7 @@ _SURE_IN_IMAGE_TYPE: Final = (
 # "Without bone suppression", "edge enhanced" and "noise suppression" tell of no other picture than the film.
 _NEGATIONS: Final = ("NO", "NOT", "NON", "WITHOUT", "W O", "OHNE", "SANS", "SIN", "SENZA", "SEM")
 _PROCESSED: Final = ("EDGE", "CONTRAST", "DETAIL", "NOISE", "SCATTER", "GRID", "GRIDLINE", "BACKGROUND", "OFFSET")
-_QUESTION: Final = re.compile(r"\b(?:CAD|BONES?)\s*\?")  # coronary artery disease, in capitals
+_QUESTION: Final = re.compile(r"\b(?:CAD|BONES?)\s*\?|(?:\?|\b[RH]/O)\s*CAD\b")  # coronary artery disease, in capitals
 
 
 def _pattern(*terms: str) -> re.Pattern[str]:

@@ -21,7 +21,7 @@ _UNITS: Final = (
     (52.18, ("W", "WK", "WKS", "WEEK", "WEEKS", "WOCHEN")),
     (12.0, ("M", "MO", "MOS", "MONTH", "MONTHS", "MONATE", "MOIS", "MESES", "MESI", "月", "个月", "ヶ月", "か月")),
     (1.0, ("", "Y", "YR", "YRS", "YO", "YEAR", "YEARS", "JAHR", "JAHRE", "JAAR", "ANS", "AÑOS", "ANOS", "ANNI")),
-    (1.0, ("LAT", "LET", "ЛЕТ", "ГОД", "ГОДА", "岁", "歳", "歲", "才", "세")),
+    (1.0, ("LAT", "LET", "YAŞ", "ЛЕТ", "ГОД", "ГОДА", "Г", "岁", "歳", "歲", "才", "세")),
 )
 _PER_YEAR: Final = {unit: number for number, units in _UNITS for unit in units}
 # PS3.5 Table 6.2-1 AS is "045Y"; RSNA's films omit the unit, others write "45", "45 y", "45 years old", "44Y11M" or,
@@ -29,7 +29,8 @@ _PER_YEAR: Final = {unit: number for number, units in _UNITS for unit in units}
 _ONE_AGE: Final = re.compile(r"(\d{1,5}(?:[.,]\d{1,2})?)\s*([^\W\d_]*)\.?")
 _YEARS_OLD: Final = re.compile(r"Y[./] ?O\b\.?")
 _AGE: Final = re.compile(
-    rf"(?P<sign>[+-]?)(?P<more>[>≥]?=?)\s*(?P<ages>{_ONE_AGE.pattern}(?:[\s,]*\d{{1,2}}\s*[^\W\d_]+\.?)*)"
+    r"(?:AGED?\W+)?(?P<sign>[+-]?)(?P<more>[>≥]=?|OVER )?\s*"
+    rf"(?P<ages>{_ONE_AGE.pattern}(?:[\s,]*\d{{1,2}}\s*[^\W\d_]+\.?)*)"
     r"(?:\s*OLD)?\s*(?P<or_more>\+?)"
 )
 
@@ -112,6 +113,7 @@ def ages_by_birth_date(header: Dataset, near: StatedAge | None = None) -> list[f
         return []
     dates = [taken for keyword in _TAKEN if (taken := _span(header, keyword))]
     dates = dates or [taken for keyword in _LAST_RESORTS if (taken := _span(header, keyword))]
+    dates.sort(key=lambda taken: taken.first != taken.last)  # a whole date tells more than a year
     ages = []
     for taken in dates:
         youngest, oldest = _years_between(born.last, taken.first), _years_between(born.first, taken.last)

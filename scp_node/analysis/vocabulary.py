@@ -98,12 +98,12 @@ _CHEST: Final = _terms(
     "LUNGOR BRÖSTKORG BRYSTKASSE KEUHKOT RINTAKEHA PIERSIOWA PIERSIOWEJ PLUCA HRUDNIK PLICE MELLKAS TORAKS AKCIGER",
     "LUNGER BRYST PULMO GÖĞÜS TÜDŐ NGỰC ГРУДЬ",
     stems="ГРУДН ЛЕГКИ ОГК ФЛЮОРОГ ΘΩΡΑΚ 胸部 胸片 흉부 가슴 חזה صدر",
-    pattern=r"胸(?![椎骨腰壁鎖锁肋])",
+    pattern=r"胸(?![椎骨腰腹壁鎖锁肋])",
 )
 # A part of the chest, or a thing, that a coded value names beside the chest; in free text most of them mean more.
 _BESIDE_CHEST: Final = _terms(
     "WALL BRUSTWAND THORAXWAND BORSTWAND PARED PAROI PARETE BONY KNÖCHERN KNÖCHERNER KNÖCHERNE OSEO OSEA OSSEO OSSEUX",
-    "COSTAL COSTALE WS MAMA SEIN SEINS PHANTOM",
+    "COSTAL COSTALE WS MAMA SEIN SEINS PHANTOM SKELET SKELETT SKELETON",
 )
 _ANOTHER_PART: Final = _terms(
     "ABDOMEN ABD KUB BREAST SKULL HEAD BRAIN SINUS SINUSES MANDIBLE NECK ORBIT ORBITS TEETH DENTAL",
@@ -132,17 +132,19 @@ _OTHER_LATERAL: Final = (
     r"(?<![^\W\d_])(?:БОК|(?<!BEIDE )(?<!BEIDER )SEITEN(?!LAGE|VERGLEICH)|SIDE[\W_]?VIEW"
     r"|[LR] ?- ?L(?![^\W\d_])|L ?/ ?L(?![^\W\d_])"
     r"|(?:LUNGER|BRYST|THORAX|LUNGOR|BROSTKORG)[\W_]+(?:[AP]{2}[\W_]+(?:OG|OCH)[\W_]+)?SID[AE](?![^\W\d_]|[\W_]+(?:MARK|LEFT|RIGHT|[LR]\b))"
+    r"|(?:OG|OCH)[\W_]+SID[AE](?![^\W\d_])"
     r"|(?:TORAKS|AKCIGER|GOGUS|PA|AP)[\W_]+(?:GRAFI\w*[\W_]+)?(?:VE[\W_]+)?YAN(?![^\W\d_])"
     r"|YAN[\W_]+(?:GRAFI|TORAKS|AKCIGER|GOGUS))"
     r"|^\W*(?:SIDE|SIDA|YAN)\W*$"
-    r"|(?<!\d)2\.? ?EBENE(?![^\W\d_])|ZWEITE EBENE"
-    r"|(?<![左右両兩两双患健片一外内対同反])[側侧](?![臥卧弯彎壁副])"
+    r"|(?<!\d)2\.? ?EBENE(?![^\W\d_])|(?:ZWEITE EBENE|EBENE (?:2|II))(?!\w)"
+    r"|(?:(?<=胸片)|(?<![左右両兩两双患健片一外内対同反]))[側侧](?![臥卧弯彎壁副])"
 )
 _LATERAL: Final = _terms(
     "LATERAL LATERALE LATERALES LATERAAL LAT LATERO LATEROLATERAL LL RL LLAT RLAT LATL LATR",
-    "SEITLICH SEITL SEIT QUER LATERALAUFNAHME PROFILAUFNAHME PROFIL PROFILO PERFIL DWARS ZIJDELINGS ZIJDELINGSE",
-    "BOCZNE BOCZNY BOCZNA BOK BOČNÁ BOČNÍ BOČNÝ OLDALIRÁNYÚ SIDOBILD SIDEBILDE SIDEBILLEDE SIVUKUVA",
-    stems="БОКОВ ΠΛΑΓΙ جانبي 側面 侧面 侧位 側位 측면 OLDAL",
+    "SEITLICH SEITL SEIT SEITBILD SEITAUFNAHME QUER LATERALAUFNAHME PROFILAUFNAHME",
+    "PROFIL PROFILO PERFIL DWARS ZIJDELINGS ZIJDELINGSE",
+    "BOCZNE BOCZNY BOCZNA BOK BOKU ZBOKU BOČNÁ BOČNÍ BOČNÝ BOČNO OLDALIRÁNYÚ SIDOBILD SIDEBILDE SIDEBILLEDE SIVUKUVA",
+    stems="БОКОВ БІЧН ΠΛΑΓΙ جانبي 側面 侧面 侧位 側位 측면 OLDAL",
     pattern=_OTHER_LATERAL,
 )
 _SPECIAL: Final = _terms(  # the network has not learnt these, not even from the front
@@ -185,13 +187,15 @@ def _split(word: str) -> tuple[str, ...]:
 # Stems begin a word. German "Kind" and French "enfant" mean a child, and English "kind" is in no title of a film.
 _CHILD: Final = re.compile(
     r"(?<![^\W\d_])(?:"
-    r"P(?:E|AE|A)DIATR|(?:PEDS?|PAEDS?|NICU|PICU|KIND|ENFANTS?|NIN[OA]S?)(?![^\W\d_])|NEONAT|NEWBORN|INFANT|BABY|BABIES"
+    r"P(?:E|AE|A)DIATR|(?:PEDS?|PAEDS?|NICU|PICU|KIND|ENFANTS?|NIN[OA]S?)(?![^\W\d_])|NEONAT|NEWBORN|INFANT|BABY|BABIES|BEBES?(?![^\W\d_])"
     r"|CHILD|TODDLER|KINDER|SA?E?UGLING|NEUGEBOREN|FRUE?HGEBOREN|NOUVEAU[ -]NE|NOURRISSON|RECIEN[ -]NACID"
     r"|RECEM[ -]NASCID|LACTANTE|CRIANCA|BAMBIN[OAI]|LATTANTE|PASGEBOREN|ZUIGELING|DZIECK|DZIECI|ДЕТСК|РЕБЕН|НОВОРОЖД)"
     r"|小児|小儿|儿童|兒童|新生児|新生儿|乳児|婴儿|嬰兒"
 )
 _ADULT: Final = re.compile(r"(?<![^\W\d_])(?:ADULT|ERWACHSEN|VOLWASSEN)")
-_NEWBORN: Final = re.compile(r"(?<![^\W\d_])N\.?B(?![^\W\d_])")  # in Patient's Age
+_CHILDS_AGE: Final = re.compile(
+    r"(?<![^\W\d_])(?:N\.?B|INF|KIDS?|BOY|GIRL|JUVENILE|MINOR)(?![^\W\d_])"
+)  # in Patient's Age
 
 
 def names_a_child(text: str) -> bool:
@@ -202,7 +206,7 @@ def names_a_child(text: str) -> bool:
 
 def is_childs_age(text: str) -> bool:
     """Return whether a value of Patient's Age says a child by a word, as "NEWBORN" and "NB" do."""
-    return names_a_child(text) or bool(_NEWBORN.search(_fold(text)))
+    return names_a_child(text) or bool(_CHILDS_AGE.search(_fold(text)))
 
 
 def says_nothing(text: str) -> bool:

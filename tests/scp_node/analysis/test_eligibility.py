@@ -168,7 +168,7 @@ class TestBodyPart:
         [
             *("CHEST WALL", "CHESTWALL", "THORAXWAND", "MAMMO CHEST", "TORAX MAMA", "Torace mammella", "Thorax sein"),
             *("BWS Thorax", "Knöcherner Thorax", "TORAX OSEO", "TORAX COSTAS", "CHEST ABDO", "CHEST PHANTOM"),
-            *("THORAX WS", "胸椎", "胸骨", "胸腰椎"),
+            *("THORAX WS", "胸椎", "胸骨", "胸腰椎", "胸腹", "Thorax Skelett"),
         ],
     )
     def test_a_chest_with_another_tissue_or_thing_is_not_analysed(self, part: str) -> None:
@@ -252,10 +252,31 @@ _FRONTAL: Final = [
 _VIEW_OF_PART: Final = NotAnalysed(reason=Reason.VIEW, detail="BodyPartExamined")
 _OTHER_VIEWS: Final = [
     *("Thorax seit", "Thorax quer", "Thorax Seitenaufnahme", "Thorax Seitenbild", "Lateralaufnahme", "Profilaufnahme"),
-    *("Thorax 2. Ebene", "Thorax zweite Ebene", "Thorax zijdelings", "Klatka boczna", "Klatka bok", "Hrudník bočná"),
+    *(
+        "Thorax 2. Ebene",
+        "Thorax zweite Ebene",
+        "Thorax Ebene 2",
+        "Thorax Seitaufnahme",
+        "Hrudník z boku",
+        "Thorax zijdelings",
+        "Klatka boczna",
+        "Klatka bok",
+        "Hrudník bočná",
+    ),
     *("bočný", "boční", "Mellkas oldalirányú", "Mellkas oldal", "Toraks yan", "Akciğer grafisi yan", "Yan", "Sidobild"),
     *("Lungor sida", "Keuhkot sivukuva", "Lunger side", "Thorax side", "Side", "Side view", "Θώρακας πλάγια"),
-    *("صدر جانبي", "Грудь, бок", "Боковая", "胸部側", "胸部侧", "胸部側面", "Chest L-L", "Chest L/L", "Chest R-L"),
+    *(
+        "صدر جانبي",
+        "Грудь, бок",
+        "Боковая",
+        "胸部側",
+        "胸部侧",
+        "胸部側面",
+        "胸片侧",
+        "Chest L-L",
+        "Chest L/L",
+        "Chest R-L",
+    ),
     *(
         "Chest lord",
         "Chest apices",
@@ -345,7 +366,9 @@ class TestView:
     def test_a_lateral_body_part_counts_beside_a_coded_frontal_view(self, part: str) -> None:
         assert assess(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") == _VIEW_OF_PART
 
-    @pytest.mark.parametrize("text", ["胸部 正側位", "胸部 正侧位", "Thorax PA og side", "Toraks PA ve yan"])
+    @pytest.mark.parametrize(
+        "text", ["胸部 正側位", "胸部 正侧位", "Thorax PA og side", "Toraks PA ve yan", "Thorax frontal og side"]
+    )
     def test_a_text_for_both_views_in_another_language_says_nothing(self, text: str) -> None:
         described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
         assert notes(ViewPosition=MISSING, **described) == (Note.VIEW_MISSING,)
@@ -523,7 +546,7 @@ class TestPlainFilm:
             "Chest PA, edge enhanced, bone",
             "Chest without grid, bone",
             "Screen capture",
-            *("Grad-CAM", "Lunit", "INSIGHT CXR", "qXR", "Annalise.ai", "KI-Ergebnis", "Rapport IA", "Mapa de calor"),
+            *("Grad-CAM", "Lunit", "INSIGHT CXR", "qXR", "Annalise.ai", "KI-Ergebnis", "Rapport d'IA", "Mapa de calor"),
             *("DE soft", "Screen dump", "Capture d'écran", "Schermata", "Bildschirmfoto", "Resultado de IA"),
         ],
     )
@@ -561,8 +584,14 @@ class TestPlainFilm:
             {"AcquisitionDeviceProcessingDescription": "Enhanced visualization processing"},
             {"ImageComments": "Bone lesion? Known CAD. Soft tissue swelling."},
             *({"SeriesDescription": f"Chest AP {text}"} for text in ("al letto", "ai letti", "AI LETTO")),
-            *({"SeriesDescription": f"Chest PA, {text}"} for text in ("CAD?", "bone disease", "bone lesions", "bone?")),
-            *({"SeriesDescription": f"Chest PA, {text}"} for text in ("soft-tissue mass", "tissue expander")),
+            *(
+                {"SeriesDescription": f"Chest PA, {text}"}
+                for text in ("CAD?", "?CAD", "h/o CAD", "bone disease", "bone?")
+            ),
+            *(
+                {"SeriesDescription": f"Chest PA, {text}"}
+                for text in ("soft-tissue mass", "tissue expander", "scar tissue")
+            ),
             {"SeriesDescription": "Chest PA, overlay off"},
             {"SeriesDescription": "Thorax p.a., Weichteilschwellung"},
             {"StudyDescription": "Chest dual energy subtraction"},
@@ -603,6 +632,7 @@ _CHILDREN: Final = [
 _ADULTS: Final = [
     *("018Y", "18", "032", "110Y", "216M", "064y", "64 Y", "064 Y", "64 years", "64 yrs.", "0064Y", "64,5"),
     *(">89Y", "> 89", "90+", "089Y+", "≥90Y", "18+", "45 years old", "45 y/o", "44Y11M", "44y 11m", "00045Y"),
+    *("Age: 45", "over 89", "45 yaş"),
     *("45 лет", "45岁", "45歳", "18Y0M"),
 ]
 
@@ -618,7 +648,8 @@ class TestPatientAge:
         assert assess(PatientAge=age, SpecificCharacterSet="ISO_IR 192") == ()
 
     @pytest.mark.parametrize(
-        "age", ["CHILD", "Newborn", "INFANT", "NB", "N.B.", "NEONATE", "PED", "Kind", "小児", "NB 3D"]
+        "age",
+        ["CHILD", "Newborn", "INFANT", "NB", "N.B.", "NEONATE", "PED", "Kind", "小児", "NB 3D", "Bébé", "Juvenile"],
     )
     def test_a_word_for_a_child_is_a_childs_age(self, age: str) -> None:
         as_written = {"PatientAge": age, "SpecificCharacterSet": "ISO_IR 192"}
@@ -665,6 +696,11 @@ class TestPatientAge:
         self, born: str, expected: Reason | None
     ) -> None:
         assert reason(PatientAge=MISSING, PatientBirthDate=born, StudyDate="20240102") is expected
+
+    def test_a_whole_date_of_the_film_tells_more_than_a_year(self) -> None:
+        dates = {"AcquisitionDate": "2024", "StudyDate": "20240102"}
+        assert assess(PatientAge=MISSING, PatientBirthDate="20060102", **dates) == ()
+        assert reason(PatientAge=MISSING, PatientBirthDate="20060103", **dates) is Reason.PATIENT_AGE
 
     def test_patients_age_decides_among_the_ages_that_a_partial_birth_date_leaves(self) -> None:
         assert assess(PatientAge="018Y", PatientBirthDate="2006", StudyDate="20240102") == ()
