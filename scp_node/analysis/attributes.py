@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from typing import Final
 
 from pydicom import config
@@ -20,8 +19,6 @@ from scp_node.dicom.foreign import foreign_bytes
 _SAFE_CODE: Final = re.compile(r"[A-Z][A-Z_]{0,15}")  # no digit, no space, no caret: neither a number nor a full name
 _LONGEST_TEXT: Final = 1_024  # characters looked at, as PS3.5 allows in ST; a peer may send megabytes
 _MOST_VALUES: Final = 16  # values looked at
-_DATE: Final = re.compile(r"(\d{4})[.\-/]?(\d{2})[.\-/]?(\d{2})")  # PS3.5 Table 6.2-1 DA, ACR-NEMA, ISO 8601
-_LENGTH_OF_DA: Final = 8  # characters of a DT (PS3.5 Table 6.2-1) that are its date
 
 
 class UnreadableAttributeError(ValueError):
@@ -91,16 +88,6 @@ def integer(header: Dataset, keyword: str) -> int | None:
         return int(text)
     except ValueError as error:
         raise UnreadableAttributeError(keyword) from error
-
-
-def day(header: Dataset, keyword: str) -> date | None:
-    """Return a date; None if it is missing or invalid, as PatientBirthDate often is."""
-    text = description(header, keyword)
-    match = _DATE.fullmatch(text[:_LENGTH_OF_DA] if keyword.endswith("DateTime") else text)
-    try:
-        return date(*map(int, match.groups())) if match else None
-    except ValueError:
-        return None
 
 
 def items(header: Dataset, keyword: str) -> list[Dataset]:

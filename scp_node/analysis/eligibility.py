@@ -27,9 +27,19 @@ from scp_node.analysis.attributes import (
 )
 from scp_node.analysis.made_pictures import made_picture
 from scp_node.analysis.orientation import Orientation, stated_orientation
-from scp_node.analysis.patient_age import ages_by_birth_date, is_plausible, stated_age
+from scp_node.analysis.patient_age import MOST_APART, StatedAge, ages_by_birth_date, is_plausible, stated_age
 from scp_node.analysis.refusals import refusal
-from scp_node.analysis.vocabulary import Statement, coded_body_part, coded_view, described_body_part, described_view
+from scp_node.analysis.vocabulary import (
+    Statement,
+    coded_body_part,
+    coded_view,
+    described_body_part,
+    described_view,
+    is_childs_age,
+    names_a_child,
+    names_an_animals_chest,
+    names_no_animal,
+)
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -48,17 +58,15 @@ _MULTI_FRAME_SECONDARY_CAPTURE: Final = "1.2.840.10008.5.1.4.1.1.7."  # PS3.4 Ta
 _CHEST_CODES: Final = frozenset({"816094009", "51185008", "39607008", "T-D3000", "T-28000"})
 _FRONTAL_CODES: Final = frozenset({"399348003", "272479007", "399033003", "R-10206", "R-40888", "R-10202"})
 _HUMAN_CODES: Final = frozenset({"337915000", "L-85003"})  # PS3.16 CID 7454
-_HUMAN: Final = frozenset({"HUMAN", "HOMO SAPIENS"})
 
 # These are closer to the image than the texts of its study, which cover several images.
-_SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription")
+_SERIES_TEXTS: Final = ("SeriesDescription", "ProtocolName", "AcquisitionDeviceProcessingDescription", "ViewName")
+_COMMENTS: Final = ("ImageComments", "AcquisitionComments")
 _SERIES_CODES: Final = ("SeriesDescriptionCodeSequence", "PerformedProtocolCodeSequence")
 _STUDY_TEXTS: Final = ("StudyDescription", "PerformedProcedureStepDescription", "RequestedProcedureDescription")
 _STUDY_CODES: Final = ("ProcedureCodeSequence", "RequestedProcedureCodeSequence")
 _REQUEST_TEXTS: Final = ("ScheduledProcedureStepDescription", "RequestedProcedureDescription")
 _REQUEST_CODES: Final = ("ScheduledProtocolCodeSequence", "RequestedProcedureCodeSequence")
-
-_MOST_APART: Final = 2  # years between two ages that may both be right: a birth date may be the year's first day
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +146,7 @@ def _sop_class(question: _Question) -> _Answer:
 
 
 def _presentation_intent(question: _Question) -> _Answer:
-    if code(question.header, "PresentationIntentType") != "FOR PROCESSING":
+    if code(question.header, "PresentationIntentType").replace("_", " ") != "FOR PROCESSING":
         return None
     return NotAnalysed(reason=Reason.FOR_PROCESSING, detail="PresentationIntentType")
 
@@ -153,12 +161,18 @@ def _frames(question: _Question) -> _Answer:
 
 def _species(question: _Question) -> _Answer:
     header = question.header
-    animal = [keyword for keyword in ("PatientBreedDescription", "PatientSexNeutered") if code(header, keyword)]
-    if code(header, "PatientSpeciesDescription") not in {"", *_HUMAN}:
-        animal.append("PatientSpeciesDescription")
-    if any(code(item, "CodeValue") not in _HUMAN_CODES for item in items(header, "PatientSpeciesCodeSequence")):
+    named_in = ("PatientBreedDescription", "PatientSexNeutered", "PatientSpeciesDescription")
+    animal = [keyword for keyword in named_in if not names_no_animal(code(header, keyword))]
+    if not all(map(_is_human, items(header, "PatientSpeciesCodeSequence"))):
         animal.append("PatientSpeciesCodeSequence")
+    titles = [("BodyPartExamined", code(header, "BodyPartExamined")), *_series_texts(header)]
+    animal += [keyword for keyword, text in titles if names_an_animals_chest(text)]
     return NotAnalysed(reason=Reason.SPECIES, detail=animal[0]) if animal else None
+
+
+def _is_human(species: Dataset) -> bool:
+    value = code(species, "CodeValue")
+    return value in _HUMAN_CODES or (names_no_animal(value) and names_no_animal(code(species, "CodeMeaning")))
 
 
 def _made_picture(question: _Question) -> _Answer:
@@ -193,8 +207,8 @@ def _view(question: _Question) -> _Answer:
     if _any_inside(coded):
         return None  # descriptions do not count: a series often holds both views under that of its first image
     described = _stated(_series_texts(header), described_view)
-    comment = ("ImageComments", described_view(description(header, "ImageComments")))  # proves no frontal view
-    if outside := _first_outside([*described, comment]):
+    comments = _stated(_texts(header, _COMMENTS, ()), described_view)  # they prove no frontal view
+    if outside := _first_outside([*described, *comments]):
         return NotAnalysed(reason=Reason.VIEW, detail=outside)
     if _any_inside([*described, of_part]):
         return None
@@ -219,44 +233,77 @@ def _orientation(question: _Question) -> _Answer:
 
 
 def _age(question: _Question) -> _Answer:
-    """Decide by Patient's Age and Patient's Birth Date; a child by either of them gets no score.
+    """Decide by Patient's Age and by Patient's Birth Date on each date of the film; a child by either gets no score.
 
-    Where the two are further apart than a rounded birth date explains, one is wrong. If neither says a child, that is
-    a note. If one does, nobody can tell which is right, and the image gets no score. There are two exceptions: an age
-    that no patient can have, and an age of zero, which consoles send where they know none. Then the other one decides.
+    Where two ages are further apart than a rounded birth date explains, one is wrong. If none says a child, that is a
+    note. If one says a child and another an adult, nobody can tell which is right, and the image gets no score. There
+    are two exceptions: an age that no patient can have, and an age of zero, which consoles send where they know none.
+    Then the others decide. A title that says a child counts only where there is no age.
     """
-    minimum = question.rules.minimum_age
-    by_birth = ages_by_birth_date(question.header)
+    header, minimum = question.header, question.rules.minimum_age
+    unreadable = None
     try:
-        stated = stated_age(question.header)
-    except UnreadableAttributeError:
-        if not any(map(is_plausible, by_birth)):
-            raise
-        stated = None
-    if stated is None or not is_plausible(stated):
-        return _age_by_birth(by_birth, minimum, is_stated=stated is not None)
-    plausible = [*filter(is_plausible, by_birth)]
-    born = plausible[0] if plausible else stated  # by the most direct date
-    is_confirmed = any(abs(age - stated) <= _MOST_APART for age in plausible)
-    is_default = stated == 0 and min(plausible, default=0) >= minimum
-    if min(stated, born) >= minimum or is_default:
-        return Note.AGE_CONTRADICTORY if by_birth and not is_confirmed else None
-    if max(stated, born) >= minimum and not is_confirmed:
-        return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientAge, PatientBirthDate")
-    return NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge" if stated < minimum else "PatientBirthDate")
+        stated = stated_age(header)
+    except UnreadableAttributeError as error:
+        stated, unreadable = None, error
+    if stated and is_plausible(stated.years):
+        return _age_by_both(stated, ages_by_birth_date(header, stated), minimum)
+    by_birth = ages_by_birth_date(header)
+    born = [*filter(is_plausible, by_birth)]
+    is_child = is_childs_age(description(header, "PatientAge"))
+    if minimum and is_child:
+        return (
+            _contradictory("PatientAge, PatientBirthDate") if max(born, default=0) >= minimum else _child("PatientAge")
+        )
+    if not born and minimum and (title := _title_of_a_child(header)):
+        return _child(title)
+    if not born and not is_child and unreadable:
+        raise unreadable
+    return _age_by_birth(by_birth, minimum, is_stated=stated is not None)
+
+
+def _age_by_both(stated: StatedAge, by_birth: Sequence[float], minimum: int) -> _Answer:
+    born = [*filter(is_plausible, by_birth)]
+    is_default = stated.years == 0 and min(born, default=0) >= minimum
+    if not is_default:
+        if _is_contradiction([stated.years, *born], minimum):
+            return _contradictory("PatientAge, PatientBirthDate")
+        if min([stated.years, *born[:1]]) < minimum:  # of the dates the most direct one
+            return _child("PatientAge" if stated.years < minimum else "PatientBirthDate")
+    is_confirmed = any(map(stated.agrees_with, born))
+    return Note.AGE_CONTRADICTORY if by_birth and not is_confirmed else None
 
 
 def _age_by_birth(by_birth: Sequence[float], minimum: int, *, is_stated: bool) -> _Answer:
     """Decide by the birth date alone, which gives an age on each date of the film."""
-    plausible = [age for age in by_birth if is_plausible(age)]
+    plausible = [*filter(is_plausible, by_birth)]
     if not plausible:
         return Note.AGE_IMPLAUSIBLE if by_birth or is_stated else Note.AGE_MISSING
+    if _is_contradiction(plausible, minimum):  # a date is wrong, or the picture was made again long after the film
+        return _contradictory("PatientBirthDate")
     if plausible[0] < minimum:
-        return NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientBirthDate")
-    youngest = min(plausible)
-    if youngest < minimum and plausible[0] - youngest > _MOST_APART:  # the picture was made again long after the film
-        return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientBirthDate")
+        return _child("PatientBirthDate")
     return Note.AGE_CONTRADICTORY if is_stated else None
+
+
+def _is_contradiction(ages: Sequence[float], minimum: int) -> bool:
+    """Return whether one age is a child's, another is an adult's, and not both can be right."""
+    return min(ages) < minimum <= max(ages) and max(ages) - min(ages) > MOST_APART
+
+
+def _contradictory(detail: str) -> NotAnalysed:
+    return NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail=detail)
+
+
+def _child(detail: str) -> NotAnalysed:
+    return NotAnalysed(reason=Reason.PATIENT_AGE, detail=detail)
+
+
+def _title_of_a_child(header: Dataset) -> str | None:
+    """Return the attribute whose text says that the patient is a child; None if there is none."""
+    texts = [("BodyPartExamined", description(header, "BodyPartExamined"))]
+    texts += [*_series_texts(header), *_study_texts(header)]
+    return next((keyword for keyword, text in texts if names_a_child(text)), None)
 
 
 def _colour(question: _Question) -> _Answer:
@@ -303,9 +350,11 @@ _Text = tuple[str, str]  # keyword, value
 
 
 def _coded_parts(header: Dataset) -> list[tuple[str, Statement]]:
-    stated = code(header, "BodyPartExamined")
+    stated, view = code(header, "BodyPartExamined"), code(header, "ViewPosition")
+    is_another = described_body_part(view) is Statement.OUTSIDE  # "AP KNEE"; a view of the chest proves no body part
     return [
         (named("BodyPartExamined", stated), coded_body_part(stated)),
+        (named("ViewPosition", view), Statement.OUTSIDE if is_another else Statement.SILENT),
         *_coded_items(header, "AnatomicRegionSequence", _CHEST_CODES, coded_body_part),
     ]
 
@@ -313,6 +362,8 @@ def _coded_parts(header: Dataset) -> list[tuple[str, Statement]]:
 def _coded_views(header: Dataset) -> list[tuple[str, Statement]]:
     stated = code(header, "ViewPosition")
     is_lateral = stated_orientation(values(header, "PatientOrientation")) is Orientation.LATERAL
+    # PS3.3 C.7.6.1.1.2: the values from the third on say what the image is
+    other_types = [one for one in values(header, "ImageType")[2:] if described_view(one) is Statement.OUTSIDE]
     modifiers = [
         ("ViewModifierCodeSequence", meaning)
         for item in items(header, "ViewCodeSequence")
@@ -322,6 +373,7 @@ def _coded_views(header: Dataset) -> list[tuple[str, Statement]]:
         (named("ViewPosition", stated), coded_view(stated)),
         *_coded_items(header, "ViewCodeSequence", _FRONTAL_CODES, coded_view),
         *_stated(modifiers, described_view),
+        *((named("ImageType", value), Statement.OUTSIDE) for value in other_types),
         ("PatientOrientation", Statement.OUTSIDE if is_lateral else Statement.SILENT),
     ]
 

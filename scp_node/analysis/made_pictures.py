@@ -18,24 +18,67 @@ from scp_node.analysis.vocabulary import Statement, described_body_part, words
 
 # Patterns of words and phrases in capitals. They are few on purpose, as in `vocabulary`.
 _SUBTRACTION: Final = (r"SUBTRA\w*", r"SOUSTRA\w*", r"SUSTRA\w*", r"SOTTRA\w*")
+# "Bone disease", "soft-tissue mass" and "tissue expander" are questions about the patient.
+_CLINICAL: Final = (
+    *("SURVEY", "SERIES", "AGE", "DISEASE", r"LESIONS?", r"MASS(?:ES)?", r"TUMOU?RS?", "CANCER", "PAIN", r"METS?"),
+    *(
+        r"METAST\w+",
+        r"FRACTURES?",
+        "MARROW",
+        "SCAN",
+        "DENSITY",
+        r"INFECTION\w*",
+        "SWELLING",
+        r"INJUR\w+",
+        r"EXPANDERS?",
+    ),
+    *("EMPHYSEMA", "SARCOMA", r"CALCIFICATIONS?", r"NODULES?", "ABSCESS", "BIOPSY", "TRAUMA", "FOREIGN"),
+)
+_NOT_CLINICAL: Final = rf"(?! (?:{'|'.join(_CLINICAL)})\b)"
 _ONE_TISSUE: Final = (
-    *(r"(?:CHEST|THORAX|DE|ES)?BONES?(?! SURVEY| SERIES| AGE)", r"BONE[A-Z]{2,}", r"KNOCHEN(?:BILD)?"),
-    *(r"\w*TISSUES?\w*", r"WEICHTEIL\w*", "TISSUS MOUS", "PARTIES MOLLES", "PARTES BLANDAS", "TESSUTI MOLLI"),
+    *(rf"(?:CHEST|THORAX|DE|ES)?BONES?{_NOT_CLINICAL}", r"BONE[A-Z]{2,}", r"KNOCHEN(?:BILD)?"),
+    *(
+        rf"(?<!SCAR )(?<!CONNECTIVE )\w*TISSUES?\w*\b{_NOT_CLINICAL}",
+        r"WEICHTEIL(?!SCHWELL|TUMOR|EMPHYSEM)\w*",
+        "(?:DE|ES|DUAL ENERGY) SOFT",
+    ),
+    *("TISSUS MOUS", "PARTIES MOLLES", "PARTES BLANDAS", "TESSUTI MOLLI"),
 )
 _CERTAIN: Final = (
     *(r"TOMOS\w*", "TOPOGRAM", "SCANOGRAM", "SCOUT", r"LOCALI[SZ]ER", r"STITCH\w*", r"\w*SUPPRESS\w*"),
-    *("HEAT ?MAP", "(?:SALIENCY|ACTIVATION|ATTENTION|PROBABILITY) MAP", "SCREEN ?(?:SHOT|SAVE|CAPTURE)"),
+    *("HEAT ?MAP", "(?:SALIENCY|ACTIVATION|ATTENTION|PROBABILITY) MAP", "SCREEN ?(?:SHOT|SAVE|CAPTURE|DUMP)"),
+    *("GRAD ?CAM", "MAPA DE CALOR", "MAPPA DI CALORE", "CARTE DE CHALEUR", "CAPTURE D ECRAN", "CAPTURA DE PANTALLA"),
+    *(
+        "SCHERMATA",
+        r"BILDSCHIRM\w*",
+        r"KI ERGEBNIS\w*",
+        "(?:RAPPORT|RESULTAT|RESULTADO|INFORME|REFERTO) (?:DE L |DE |D |DI )?IA",
+    ),
 )
 # Words that are certain in a title only: a comment may say "bone lesion" or "known CAD".
 _SURE_IN_TITLES: Final = (
     *("TOMO", r"TOMOGRA\w+", "DTS", "VOLUMERAD", "SLICES?", r"SYNTHE[SZT]\w*", "COMPOSED", "COMPOSITE", "MONTAGE"),
-    *("MOSAIC", "PASTED?", "PASTING", "CAD", "(?<!TORACE )AI", "ENHANCED", "ENHANCEMENT", "COMPANION", "SALIENCY"),
-    *("OVERLAY", "RESULTS?", "SNAPSHOT", "SECONDARY CAPTURE"),
+    *(
+        "MOSAIC",
+        "PASTED?",
+        "PASTING",
+        "CAD",
+        "(?<!TORACE )AI(?! LETT)",
+        "ENHANCED",
+        "ENHANCEMENT",
+        "COMPANION",
+        "SALIENCY",
+    ),
+    *("OVERLAY", "RESULTS?", "SNAPSHOT", "SECONDARY CAPTURE", "LUNIT", "INSIGHT CXR"),
+    *("QXR", r"ANNALISE\w*"),
 )
-_SURE_IN_IMAGE_TYPE: Final = ("SOFT", "CAPTURE", "MPR", "MIP")
+_SURE_IN_IMAGE_TYPE: Final = (
+    *("SOFT", "SOFT ?IMAGE", "CAPTURE", "MPR", "MIP", "LOW ENERGY", "HIGH ENERGY", "T?SUB", "DIFF", r"SEGMENT\w*"),
+)
 # "Without bone suppression", "edge enhanced" and "noise suppression" tell of no other picture than the film.
 _NEGATIONS: Final = ("NO", "NOT", "NON", "WITHOUT", "W O", "OHNE", "SANS", "SIN", "SENZA", "SEM")
 _PROCESSED: Final = ("EDGE", "CONTRAST", "DETAIL", "NOISE", "SCATTER", "GRID", "GRIDLINE", "BACKGROUND", "OFFSET")
+_QUESTION: Final = re.compile(r"\b(?:CAD|BONES?)\s*\?|(?:\?|\b[RH]/O)\s*CAD\b")  # coronary artery disease, in capitals
 
 
 def _pattern(*terms: str) -> re.Pattern[str]:
@@ -50,7 +93,7 @@ _IMAGE_TYPE: Final = _pattern(*_CERTAIN, *_ONE_TISSUE, *_SUBTRACTION, *_SURE_IN_
 _ANY_TERM: Final = "|".join((*_SUBTRACTION, *_ONE_TISSUE, *_CERTAIN, *_SURE_IN_TITLES))
 _HARMLESS: Final = re.compile(
     rf"\b(?:(?:{'|'.join(_NEGATIONS)})(?: (?:{_ANY_TERM})\b)+"
-    rf"|(?:{'|'.join(_PROCESSED)}) (?:ENHANCED|ENHANCEMENT|SUPPRESS\w*|SUBTRA\w*))"
+    rf"|(?:{'|'.join(_PROCESSED)}) (?:ENHANCED|ENHANCEMENT|SUPPRESS\w*|SUBTRA\w*)|OVERLAYS? OFF\b)"
 )
 
 _TEXTS: Final = (
@@ -118,7 +161,7 @@ def _texts(header: Dataset, image_type: Sequence[str]) -> Iterator[_Text]:
         *((keyword, text, telling) for keyword, telling in _CODED_TEXTS for text in meanings(header, keyword)),
     ]
     for source, text, telling in given:
-        said = _HARMLESS.sub("", " ".join(words(text)))
+        said = _HARMLESS.sub("", " ".join(words(_QUESTION.sub("", text))))
         # "Knee bone" is left to the rule about the body part, "rib suppression" is not
         is_about_another_part = described_body_part(text) is Statement.OUTSIDE and not _FREE_TEXT.search(said)
         if said and not is_about_another_part:

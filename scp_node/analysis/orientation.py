@@ -10,8 +10,9 @@ from typing import Final
 from scp_node.analysis.vocabulary import says_nothing
 
 _DIRECTION: Final = re.compile(r"[APRLHF]{1,3}")
-_SEPARATOR: Final = re.compile(r"[/, ]+")  # of writers who do not know that PS3.5 separates values by a backslash
+_SEPARATOR: Final = re.compile(r"[/, ;|^-]+")  # of writers who do not know that PS3.5 separates values by a backslash
 _AXES: Final = {"A": "depth", "P": "depth", "R": "width", "L": "width", "H": "height", "F": "height"}
+_LETTERS: Final = {"ANTERIOR": "A", "POSTERIOR": "P", "RIGHT": "R", "LEFT": "L", "HEAD": "H", "FOOT": "F", "FEET": "F"}
 
 
 class Orientation(Enum):
@@ -38,6 +39,7 @@ def stated_orientation(directions: Sequence[str]) -> Orientation:
     directions = ["" if says_nothing(value) and not _is_direction(value) else value for value in directions]
     if len(directions) == 1:
         directions = _SEPARATOR.split(directions[0])
+    directions = [_LETTERS.get(direction, direction) for direction in directions]
     if not any(directions):
         return Orientation.UNSTATED
     if len(directions) > 2 or not all(map(_is_direction, filter(None, directions))):

@@ -72,6 +72,7 @@ class TestKindOfObject:
     def test_an_image_for_processing_is_not_analysed_by_class_or_by_intent(self) -> None:
         assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1.1") is Reason.FOR_PROCESSING
         assert reason(PresentationIntentType="FOR PROCESSING") is Reason.FOR_PROCESSING
+        assert reason(PresentationIntentType="FOR_PROCESSING") is Reason.FOR_PROCESSING
 
     def test_an_object_of_another_class_is_not_analysed_whatever_its_modality_says(self) -> None:
         assert reason(SOPClassUID="1.2.840.10008.5.1.4.1.1.2") is Reason.MODALITY  # CT Image Storage
@@ -107,8 +108,29 @@ class TestKindOfObject:
     def test_an_animals_film_is_not_analysed(self, attributes: dict[str, Any]) -> None:
         assert reason(**attributes) is Reason.SPECIES
 
-    def test_a_patient_stated_to_be_human_is_analysed(self) -> None:
-        assert assess(PatientSpeciesDescription="Homo sapiens") == ()
+    @pytest.mark.parametrize(
+        "species", ["Homo sapiens", "HUMAN", "Mensch", "PERSON", "UNKNOWN", "N/A", "NONE", "not applicable", "-", ""]
+    )
+    @pytest.mark.parametrize("keyword", ["PatientSpeciesDescription", "PatientBreedDescription"])
+    def test_a_patient_stated_to_be_human_or_nothing_is_analysed(self, keyword: str, species: str) -> None:
+        assert assess(**{keyword: species}) == ()
+
+    @pytest.mark.parametrize("neutered", ["N", "NO", "UNKNOWN", "N/A", ""])
+    def test_a_placeholder_for_neutered_makes_no_animal(self, neutered: str) -> None:
+        assert assess(PatientSexNeutered=neutered) == ()
+
+    @pytest.mark.parametrize(("value", "meaning"), [("337915000", "X"), ("", "Human"), ("UNKNOWN", ""), ("", "")])
+    def test_a_species_code_without_an_animal_is_no_animal(self, value: str, meaning: str) -> None:
+        assert assess(PatientSpeciesCodeSequence=coded(value, meaning)) == ()
+
+    @pytest.mark.parametrize("text", ["CHEST DOG", "THORAX HUND", "Canine thorax", "Feline chest", "THORAX CAT"])
+    @pytest.mark.parametrize("keyword", ["BodyPartExamined", "SeriesDescription", "ProtocolName"])
+    def test_a_title_that_names_an_animals_chest_tells_the_species(self, keyword: str, text: str) -> None:
+        assert assess(**{keyword: text}) == NotAnalysed(reason=Reason.SPECIES, detail=keyword)
+
+    def test_a_tooth_and_a_scan_are_no_animal(self) -> None:
+        assert reason(BodyPartExamined="CANINE") is Reason.BODY_PART
+        assert assess(SeriesDescription="Chest, see CAT scan") == ()
 
 
 class TestBodyPart:
@@ -130,6 +152,8 @@ class TestBodyPart:
             "Rx torace",
             "Poumons",
             "胸部",
+            *("胸", "가슴", "ГРУДЬ", "חזה", "NGỰC", "GÖĞÜS", "TÜDŐ", "LUNGER", "BRYST", "PULMO", "胸正面"),
+            *("THORAXORGANE", "BRUSTORGANE", "THORAXAUFNAHME", "RXTORAX", "Lungenaufnahme", "CHESTXRAY"),
         ],
     )
     def test_the_chest_is_known_in_the_spellings_of_consoles(self, part: str) -> None:
@@ -139,7 +163,27 @@ class TestBodyPart:
     def test_a_stated_part_that_is_not_simply_the_chest_is_not_analysed(self, part: str) -> None:
         assert reason(BodyPartExamined=part) is Reason.BODY_PART
 
-    @pytest.mark.parametrize("part", [MISSING, "", "UNKNOWN", "DEFAULT"])
+    @pytest.mark.parametrize(
+        "part",
+        [
+            *("CHEST WALL", "CHESTWALL", "THORAXWAND", "MAMMO CHEST", "TORAX MAMA", "Torace mammella", "Thorax sein"),
+            *("BWS Thorax", "Knöcherner Thorax", "TORAX OSEO", "TORAX COSTAS", "CHEST ABDO", "CHEST PHANTOM"),
+            *("THORAX WS", "胸椎", "胸骨", "胸腰椎", "胸腹", "Thorax Skelett"),
+        ],
+    )
+    def test_a_chest_with_another_tissue_or_thing_is_not_analysed(self, part: str) -> None:
+        assert reason(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") is Reason.BODY_PART
+
+    @pytest.mark.parametrize("view", ["AP SPINE", "AP KNEE", "PA HAND", "LAT KNEE"])
+    def test_a_view_of_another_part_is_not_analysed_by_the_part(self, view: str) -> None:
+        assert assess(ViewPosition=view) == NotAnalysed(reason=Reason.BODY_PART, detail="ViewPosition")
+        assert reason(ViewPosition=view, BodyPartExamined=MISSING) is Reason.BODY_PART
+
+    @pytest.mark.parametrize("text", ["Chest wall pain", "Thorax soll a.p. sein", "Chest, rule out osseous lesion"])
+    def test_free_text_may_name_more_than_the_part(self, text: str) -> None:
+        assert notes(BodyPartExamined=MISSING, SeriesDescription=text) == ()
+
+    @pytest.mark.parametrize("part", [MISSING, "", "UNKNOWN", "DEFAULT", "PEDIATRIC", "NEWBORN"])
     def test_an_unstated_part_is_analysed_with_a_note(self, part: str | None) -> None:
         assert notes(BodyPartExamined=part) == (Note.BODY_PART_MISSING,)
 
@@ -201,10 +245,53 @@ _FRONTAL: Final = [
         "TORAX PA",
         "THORAX_PA",
     ),
+    *("A P", "P A", "a p", "A TO P", "P to A", "P->A", "P.-A.", "A . P", "FRONT", "后前位", "前后位", "後前位"),
 ]
 
 
 _VIEW_OF_PART: Final = NotAnalysed(reason=Reason.VIEW, detail="BodyPartExamined")
+_OTHER_VIEWS: Final = [
+    *("Thorax seit", "Thorax quer", "Thorax Seitenaufnahme", "Thorax Seitenbild", "Lateralaufnahme", "Profilaufnahme"),
+    *(
+        "Thorax 2. Ebene",
+        "Thorax zweite Ebene",
+        "Thorax Ebene 2",
+        "Thorax Seitaufnahme",
+        "Hrudník z boku",
+        "Thorax zijdelings",
+        "Klatka boczna",
+        "Klatka bok",
+        "Hrudník bočná",
+    ),
+    *("bočný", "boční", "Mellkas oldalirányú", "Mellkas oldal", "Toraks yan", "Akciğer grafisi yan", "Yan", "Sidobild"),
+    *("Lungor sida", "Keuhkot sivukuva", "Lunger side", "Thorax side", "Side", "Side view", "Θώρακας πλάγια"),
+    *(
+        "صدر جانبي",
+        "Грудь, бок",
+        "Боковая",
+        "胸部側",
+        "胸部侧",
+        "胸部側面",
+        "胸片侧",
+        "Chest L-L",
+        "Chest L/L",
+        "Chest R-L",
+    ),
+    *(
+        "Chest lord",
+        "Chest apices",
+        "Chest crosstable",
+        "Chest cross-table",
+        "Chest XTL",
+        "胸部斜位",
+        "肺尖",
+        "胸部側臥位",
+    ),
+]
+_NO_OTHER_VIEW: Final = [
+    *("Left side", "Chest side marker", "Thorax side: left", "Beide Seiten", "Thorax beide Seiten", "Torax, sida?"),
+    *("Dr. Yan", "Глубокий вдох", "両側", "右側", "胸部 側弯症", "Bokeh", "Thorax Seitenvergleich"),
+]
 _DESCRIPTIONS: Final = [
     "SeriesDescription",
     "ProtocolName",
@@ -219,7 +306,7 @@ _DESCRIPTIONS: Final = [
 class TestView:
     @pytest.mark.parametrize("view", _FRONTAL)
     def test_a_frontal_view_is_analysed(self, view: str) -> None:
-        assert assess(ViewPosition=view) == ()
+        assert assess(ViewPosition=view, SpecificCharacterSet="ISO_IR 192") == ()
 
     @pytest.mark.parametrize(
         "view",
@@ -251,7 +338,7 @@ class TestView:
     def test_the_view_is_named_in_the_detail(self) -> None:
         assert assess(ViewPosition="LL") == NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL")
 
-    @pytest.mark.parametrize("view", [MISSING, "", "UNKNOWN", "ERECT", "CHEST"])
+    @pytest.mark.parametrize("view", [MISSING, "", "UNKNOWN", "ERECT", "CHEST", "STEHEND", "Sitzend"])
     def test_an_unstated_view_is_analysed_with_a_note(self, view: str | None) -> None:
         assert notes(ViewPosition=view) == (Note.VIEW_MISSING,)
 
@@ -263,6 +350,35 @@ class TestView:
     @pytest.mark.parametrize("keyword", _DESCRIPTIONS)
     def test_a_description_of_another_view_is_not_analysed(self, keyword: str, text: str) -> None:
         assert reason(ViewPosition=MISSING, **{keyword: text}) is Reason.VIEW
+
+    @pytest.mark.parametrize("text", _OTHER_VIEWS)
+    def test_another_view_is_known_in_the_language_of_the_room(self, text: str) -> None:
+        described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
+        assert reason(ViewPosition=MISSING, **described) is Reason.VIEW
+        assert reason(ViewPosition=text, SpecificCharacterSet="ISO_IR 192") is Reason.VIEW
+
+    @pytest.mark.parametrize("text", _NO_OTHER_VIEW)
+    def test_words_that_look_like_another_view_say_none(self, text: str) -> None:
+        described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
+        assert notes(ViewPosition=MISSING, **described) == (Note.VIEW_MISSING,)
+
+    @pytest.mark.parametrize("part", ["TORAKS YAN", "Lunger side", "Thorax 2. Ebene", "Hrudník bočná", "胸部側面"])
+    def test_a_lateral_body_part_counts_beside_a_coded_frontal_view(self, part: str) -> None:
+        assert assess(BodyPartExamined=part, SpecificCharacterSet="ISO_IR 192") == _VIEW_OF_PART
+
+    @pytest.mark.parametrize(
+        "text", ["胸部 正側位", "胸部 正侧位", "Thorax PA og side", "Toraks PA ve yan", "Thorax frontal og side"]
+    )
+    def test_a_text_for_both_views_in_another_language_says_nothing(self, text: str) -> None:
+        described = {"SpecificCharacterSet": "ISO_IR 192", "SeriesDescription": text}
+        assert notes(ViewPosition=MISSING, **described) == (Note.VIEW_MISSING,)
+
+    def test_image_type_view_name_and_the_comments_on_the_acquisition_tell_a_lateral_view(self) -> None:
+        image_type = ["ORIGINAL", "PRIMARY", "LATERAL"]
+        assert assess(ImageType=image_type) == NotAnalysed(reason=Reason.VIEW, detail="ImageType LATERAL")
+        assert reason(ViewPosition=MISSING, ViewName="Chest lateral") is Reason.VIEW
+        assert reason(ViewPosition=MISSING, AcquisitionComments="lateral") is Reason.VIEW
+        assert notes(ViewPosition=MISSING, AcquisitionComments="PA") == (Note.VIEW_MISSING,)
 
     @pytest.mark.parametrize(
         "attributes",
@@ -337,6 +453,8 @@ class TestOrientation:
             (["LP", "HA"], "LP/HA"),
             ("F", "F"),
             ("H/L", "H/L"),
+            ("H|L", "H|L"),
+            (["HEAD", "LEFT"], "HEAD/LEFT"),
             (["", "H"], "/H"),
             (["", "L"], "/L"),
         ],
@@ -359,6 +477,10 @@ class TestOrientation:
             ["", "F"],
             "",
             "L F",
+            *("L-F", "L;F", "L|F", "L^F", "L - F"),
+            ["LEFT", "FEET"],
+            ["Left", "Foot"],
+            "LEFT/FEET",
             "N/A",
             "UNKNOWN",
         ],
@@ -375,7 +497,7 @@ class TestOrientation:
         assert reason(PatientOrientation=directions) is Reason.VIEW
 
     @pytest.mark.parametrize(
-        "directions", [["L", "F", "H"], ["L", "R"], ["L", "L"], ["LR", "F"], ["X", "Y"], ["LEFT", "FOOT"], "PORTRAIT"]
+        "directions", [["L", "F", "H"], ["L", "R"], ["L", "L"], ["LR", "F"], ["X", "Y"], ["LEFT", "DOWN"], "PORTRAIT"]
     )
     def test_directions_that_no_film_has_cannot_be_read(self, directions: list[str] | str) -> None:
         expected = NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientOrientation")
@@ -395,6 +517,7 @@ class TestPlainFilm:
             "LOCALIZER",
             "STITCHED",
             "CAD",
+            *("LOW_ENERGY", "HIGH_ENERGY", "SUB", "TSUB", "DIFF", "SOFTIMAGE", "SEGMENTED"),
         ],
     )
     def test_image_type_tells_what_is_not_a_plain_film(self, value: str) -> None:
@@ -423,6 +546,8 @@ class TestPlainFilm:
             "Chest PA, edge enhanced, bone",
             "Chest without grid, bone",
             "Screen capture",
+            *("Grad-CAM", "Lunit", "INSIGHT CXR", "qXR", "Annalise.ai", "KI-Ergebnis", "Rapport d'IA", "Mapa de calor"),
+            *("DE soft", "Screen dump", "Capture d'écran", "Schermata", "Bildschirmfoto", "Resultado de IA"),
         ],
     )
     def test_a_title_tells_what_is_not_a_plain_film(self, keyword: str, text: str) -> None:
@@ -458,6 +583,17 @@ class TestPlainFilm:
             {"DerivationDescription": "Noise suppression, edge enhancement, lossy compression"},
             {"AcquisitionDeviceProcessingDescription": "Enhanced visualization processing"},
             {"ImageComments": "Bone lesion? Known CAD. Soft tissue swelling."},
+            *({"SeriesDescription": f"Chest AP {text}"} for text in ("al letto", "ai letti", "AI LETTO")),
+            *(
+                {"SeriesDescription": f"Chest PA, {text}"}
+                for text in ("CAD?", "?CAD", "h/o CAD", "bone disease", "bone?")
+            ),
+            *(
+                {"SeriesDescription": f"Chest PA, {text}"}
+                for text in ("soft-tissue mass", "tissue expander", "scar tissue")
+            ),
+            {"SeriesDescription": "Chest PA, overlay off"},
+            {"SeriesDescription": "Thorax p.a., Weichteilschwellung"},
             {"StudyDescription": "Chest dual energy subtraction"},
             {"ConversionType": "DF"},
         ],
@@ -490,19 +626,147 @@ class TestPlainFilm:
 
 _CHILDREN: Final = [
     *("017Y", "017", "17", "6", "215M", "900W", "030D", "000Y", "0005Y", "4.5", "017 Y", "5y", "5 years", "10 months"),
-    *("3 WKS", "5 ans", "5 Jahre"),
+    *("3 WKS", "5 ans", "5 Jahre", "5 months 3 days", "5Y3M", "17Y11M", "5 years old", "5 y.o.", "00005Y"),
+    *("5岁", "5歳", "5 лет", "5岁3个月"),
 ]
-_ADULTS: Final = ["018Y", "18", "032", "110Y", "216M", "064y", "64 Y", "064 Y", "64 years", "64 yrs.", "0064Y", "64,5"]
+_ADULTS: Final = [
+    *("018Y", "18", "032", "110Y", "216M", "064y", "64 Y", "064 Y", "64 years", "64 yrs.", "0064Y", "64,5"),
+    *(">89Y", "> 89", "90+", "089Y+", "≥90Y", "18+", "45 years old", "45 y/o", "44Y11M", "44y 11m", "00045Y"),
+    *("Age: 45", "over 89", "45 yaş"),
+    *("45 лет", "45岁", "45歳", "18Y0M"),
+]
 
 
 class TestPatientAge:
     @pytest.mark.parametrize("age", _CHILDREN)
     def test_a_child_is_not_analysed(self, age: str) -> None:
-        assert assess(PatientAge=age) == NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge")
+        expected = NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge")
+        assert assess(PatientAge=age, SpecificCharacterSet="ISO_IR 192") == expected
 
     @pytest.mark.parametrize("age", _ADULTS)
     def test_an_adult_is_analysed(self, age: str) -> None:
-        assert assess(PatientAge=age) == ()
+        assert assess(PatientAge=age, SpecificCharacterSet="ISO_IR 192") == ()
+
+    @pytest.mark.parametrize(
+        "age",
+        ["CHILD", "Newborn", "INFANT", "NB", "N.B.", "NEONATE", "PED", "Kind", "小児", "NB 3D", "Bébé", "Juvenile"],
+    )
+    def test_a_word_for_a_child_is_a_childs_age(self, age: str) -> None:
+        as_written = {"PatientAge": age, "SpecificCharacterSet": "ISO_IR 192"}
+        assert assess(**as_written) == NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientAge")
+        assert reason(PatientBirthDate="20200101", **as_written) is Reason.PATIENT_AGE
+        assert reason(PatientBirthDate="19600101", **as_written) is Reason.AGE_CONTRADICTORY
+        assert not isinstance(assess_header(radiograph(**as_written), AnalysisSettings(minimum_age=0)), NotAnalysed)
+
+    @pytest.mark.parametrize(
+        "born",
+        [
+            *(
+                "2020",
+                "202001",
+                "20200000",
+                "20200230",
+                "20201301",
+                "20200100",
+                "2020-1-1",
+                "2020-01",
+                "2020.1",
+                "2020/1/1",
+            ),
+            *("01.01.2020", "1.1.2020", "01/02/2020", "01-02-2020", "01012020", "20012020", "JAN 2020", "2020年1月1日"),
+            *("20200101120000", "20200101 1200", "2020-01-01 12:00:00", "2020-01-01T12:00:00", "2020010112"),
+        ],
+    )
+    def test_a_birth_date_of_which_only_the_year_can_be_read_proves_a_child(self, born: str) -> None:
+        as_written = {"PatientBirthDate": born, "SpecificCharacterSet": "ISO_IR 192"}
+        expected = NotAnalysed(reason=Reason.PATIENT_AGE, detail="PatientBirthDate")
+        assert assess(PatientAge=MISSING, **as_written) == expected
+        assert reason(PatientAge="064Y", **as_written) is Reason.AGE_CONTRADICTORY
+        adult = {**as_written, "PatientBirthDate": born.replace("2020", "1960")}
+        assert assess(PatientAge=MISSING, **adult) == ()
+
+    @pytest.mark.parametrize(
+        ("born", "expected"),
+        [
+            *[("2005", None), ("2006", Reason.PATIENT_AGE), ("200601", Reason.PATIENT_AGE), ("200512", None)],
+            *[("02.01.2006", None), ("03.01.2006", Reason.PATIENT_AGE), ("2024", Reason.PATIENT_AGE)],
+        ],
+    )
+    def test_the_youngest_age_that_a_partial_birth_date_leaves_decides(
+        self, born: str, expected: Reason | None
+    ) -> None:
+        assert reason(PatientAge=MISSING, PatientBirthDate=born, StudyDate="20240102") is expected
+
+    def test_a_whole_date_of_the_film_tells_more_than_a_year(self) -> None:
+        dates = {"AcquisitionDate": "2024", "StudyDate": "20240102"}
+        assert assess(PatientAge=MISSING, PatientBirthDate="20060102", **dates) == ()
+        assert reason(PatientAge=MISSING, PatientBirthDate="20060103", **dates) is Reason.PATIENT_AGE
+
+    def test_patients_age_decides_among_the_ages_that_a_partial_birth_date_leaves(self) -> None:
+        assert assess(PatientAge="018Y", PatientBirthDate="2006", StudyDate="20240102") == ()
+        assert reason(PatientAge="017Y", PatientBirthDate="2006", StudyDate="20240102") is Reason.PATIENT_AGE
+
+    @pytest.mark.parametrize("born", ["", "00000000", "0000", "01.01.20", "UNKNOWN", "20", "1959 or 1961"])
+    def test_a_birth_date_without_a_certain_year_says_nothing(self, born: str) -> None:
+        assert notes(PatientAge=MISSING, PatientBirthDate=born) == (Note.AGE_MISSING,)
+
+    @pytest.mark.parametrize("taken", ["2024", "02.01.2024", "20240000", "2024-1-2", "20240102101500"])
+    def test_a_date_of_the_film_of_which_only_the_year_can_be_read_counts(self, taken: str) -> None:
+        dates = {"StudyDate": MISSING, "AcquisitionDate": taken}
+        assert reason(PatientAge=MISSING, PatientBirthDate="20200101", **dates) is Reason.PATIENT_AGE
+        assert assess(PatientAge=MISSING, PatientBirthDate="19600101", **dates) == ()
+
+    @pytest.mark.parametrize("last_resort", ["PerformedProcedureStepStartDate", "InstanceCreationDate"])
+    def test_the_dates_of_step_and_file_count_where_there_is_no_other(self, last_resort: str) -> None:
+        born = {"PatientAge": MISSING, "PatientBirthDate": "20200101", last_resort: "20240102"}
+        assert reason(StudyDate=MISSING, **born) is Reason.PATIENT_AGE
+        assert reason(StudyDate="20400101", **born) is None
+
+    @pytest.mark.parametrize("age", ["064Y", MISSING])
+    def test_a_date_long_before_the_film_makes_no_child_of_an_adult(self, age: str | None) -> None:
+        dates = {"AcquisitionDate": "19700101", "StudyDate": "20240102"}
+        outcome = assess(PatientAge=age, PatientBirthDate="19600101", **dates)
+        assert isinstance(outcome, NotAnalysed)
+        assert outcome.reason is Reason.AGE_CONTRADICTORY
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            *(
+                "PEDIATRIC CHEST",
+                "Paediatric chest",
+                "NEONATAL CHEST",
+                "Newborn chest AP",
+                "Infant chest",
+                "BABY CHEST",
+            ),
+            *("CHILD CHEST", "KINDERTHORAX", "Säugling Thorax", "Thorax pädiatrisch", "Tórax pediátrico", "NICU chest"),
+            *("胸部 小児", "新生児胸部", "Torace bambino", "Thorax enfant", "Chest PEDS", "Грудная клетка, детский"),
+        ],
+    )
+    @pytest.mark.parametrize("keyword", ["BodyPartExamined", "SeriesDescription", "ProtocolName", "StudyDescription"])
+    def test_a_title_that_says_a_child_counts_where_there_is_no_age(self, keyword: str, text: str) -> None:
+        titled = {keyword: text, "SpecificCharacterSet": "ISO_IR 192"}
+        assert assess(PatientAge=MISSING, **titled) == NotAnalysed(reason=Reason.PATIENT_AGE, detail=keyword)
+        assert reason(PatientAge="148Y", **titled) is Reason.PATIENT_AGE
+        assert reason(PatientAge="??5", **titled) is Reason.PATIENT_AGE
+        assert reason(PatientAge="064Y", **titled) is None
+        assert reason(PatientAge=MISSING, PatientBirthDate="19600101", **titled) is None
+        older = AnalysisSettings(minimum_age=0)
+        assert not isinstance(assess_header(radiograph(PatientAge=MISSING, **titled), older), NotAnalysed)
+
+    @pytest.mark.parametrize("text", ["Adult chest", "Chest adult/pediatric", "Chest pedicle screws", "Mankind chest"])
+    def test_other_titles_say_no_child(self, text: str) -> None:
+        assert notes(PatientAge=MISSING, SeriesDescription=text) == (Note.AGE_MISSING,)
+
+    @pytest.mark.parametrize("age", [">5Y", "5+", ">17"])
+    def test_more_than_the_age_of_a_child_proves_nothing(self, age: str) -> None:
+        assert assess(PatientAge=age) == NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientAge")
+
+    def test_an_age_above_the_highest_that_is_told_agrees_with_any_birth_date_before(self) -> None:
+        assert assess(PatientAge=">89Y", PatientBirthDate="19250101") == ()
+        assert notes(PatientAge=">89Y", PatientBirthDate="19600101") == (Note.AGE_CONTRADICTORY,)
+        assert reason(PatientAge="90+", PatientBirthDate="20200101") is Reason.AGE_CONTRADICTORY
 
     @pytest.mark.parametrize(
         ("born", "expected"), [("20060103", Reason.PATIENT_AGE), ("20060102", None), ("2006.01.03", Reason.PATIENT_AGE)]
@@ -524,7 +788,7 @@ class TestPatientAge:
     def test_a_birth_date_after_the_study_is_implausible(self) -> None:
         assert notes(PatientAge=MISSING, PatientBirthDate="20250101") == (Note.AGE_IMPLAUSIBLE,)
 
-    @pytest.mark.parametrize("age", ["005J", "5 months 3 days", "12/1960", "2²Y"])
+    @pytest.mark.parametrize("age", ["005J", "3 days 5 months", "12/1960", "2²Y"])
     def test_an_age_that_cannot_be_understood_is_not_taken_for_an_adults(self, age: str) -> None:
         unreadable = NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail="PatientAge")
         assert assess(PatientAge=age, SpecificCharacterSet="ISO_IR 192") == unreadable
@@ -595,7 +859,7 @@ class TestPatientAge:
         born = {"PatientBirthDate": "20000101", "ContentDate": "20240102", "StudyDate": "20100102"}
         contradictory = NotAnalysed(reason=Reason.AGE_CONTRADICTORY, detail="PatientBirthDate")
         assert assess(PatientAge=MISSING, **born) == contradictory
-        assert reason(PatientAge="010Y", **born) is Reason.PATIENT_AGE
+        assert reason(PatientAge="010Y", **born) is Reason.AGE_CONTRADICTORY
         assert reason(PatientAge="000Y", **born) is not None
 
     def test_an_age_that_one_of_the_dates_confirms_is_not_contradicted(self) -> None:
@@ -670,6 +934,7 @@ def test_a_value_that_might_be_patient_data_is_not_repeated(keyword: str, value:
 
 
 _KEYWORDS: Final = [
+    "AcquisitionComments",
     "AcquisitionDate",
     "AcquisitionDeviceProcessingDescription",
     "AcquisitionDateTime",
@@ -683,6 +948,7 @@ _KEYWORDS: Final = [
     "DerivationDescription",
     "ImageComments",
     "ImageType",
+    "InstanceCreationDate",
     "Manufacturer",
     "ManufacturerModelName",
     "Modality",
@@ -695,6 +961,7 @@ _KEYWORDS: Final = [
     "PatientSpeciesCodeSequence",
     "PatientSpeciesDescription",
     "PerformedProcedureStepDescription",
+    "PerformedProcedureStepStartDate",
     "PerformedProtocolCodeSequence",
     "PhotometricInterpretation",
     "PresentationIntentType",
@@ -711,6 +978,7 @@ _KEYWORDS: Final = [
     "StudyDate",
     "StudyDescription",
     "ViewCodeSequence",
+    "ViewName",
     "ViewPosition",
 ]
 _VRS: Final = [
