@@ -197,11 +197,34 @@ def test_three_samples_of_16_bits_are_not_said_to_be_coloured() -> None:
     assert defect(image) is PixelDefect.DEPTH
 
 
-def test_uncompressed_colours_need_a_planar_configuration_and_compressed_ones_do_not() -> None:
-    native, stream = images.radiograph(np.dstack([PICTURE] * 3)), images.jpeg(np.dstack([PICTURE] * 3))
-    del native.PlanarConfiguration, stream.PlanarConfiguration
-    assert refused(native).attributes == ("PlanarConfiguration",)
+@pytest.mark.parametrize("stated", [None, 0, 1])
+@pytest.mark.parametrize("true", [0, 1])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_equal_channels_are_found_by_pixel_or_by_plane_whatever_is_stated(
+    stated: int | None, true: int, photometric: str
+) -> None:
+    channels = [PICTURE] * 3 if photometric == "RGB" else [PICTURE, *[np.full_like(PICTURE, 128)] * 2]
+    image = images.radiograph(np.dstack(channels), PhotometricInterpretation=photometric)
+    image.PixelData = np.stack(channels, axis=0 if true else -1).tobytes()
+    image.PlanarConfiguration = stated
+    assert np.array_equal(to_display(image), PICTURE)
+    if stated is None:
+        del image.PlanarConfiguration
+        assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_channels_that_differ_by_pixel_and_by_plane_are_in_colour() -> None:
+    image = images.radiograph(np.dstack([PICTURE, PICTURE, 255 - PICTURE]))
+    del image.PlanarConfiguration
+    assert defect(image) is PixelDefect.COLOUR
+
+
+def test_compressed_colours_need_no_planar_configuration_and_no_other_than_0_and_1_is_read() -> None:
+    stream, native = images.jpeg(np.dstack([PICTURE] * 3)), images.radiograph(np.dstack([PICTURE] * 3))
+    del stream.PlanarConfiguration
+    native.PlanarConfiguration = 2
     assert np.abs(to_display(stream).astype(int) - PICTURE).max() <= 6
+    assert refused(native).attributes == ("PlanarConfiguration",)
 
 
 @pytest.mark.parametrize("surplus", [bytes(2), bytes(512), 512 * b"\xff", 2 * b" ", bytes(PICTURE.size - 2)])
@@ -274,8 +297,10 @@ def test_a_jpeg_ls_stream_itself_says_whether_it_is_exact(error: int) -> None:
     fourteen_bits = np.rint(PICTURE / 255 * 16383).astype(np.uint16) | np.uint16(0xC000)
     image = images.jpeg_ls_words(fourteen_bits, bits=14, error=error)
     image.file_meta.TransferSyntaxUID = JPEGLSLossless if error else JPEGLSNearLossless
-    shown = to_display(image)
-    assert (shown == 255).all() if error else np.array_equal(shown, PICTURE)
+    if error:
+        assert refused(image).defect is PixelDefect.BITS
+    else:
+        assert np.array_equal(to_display(image), PICTURE)
 
 
 def test_a_lossy_stream_that_overshoots_its_stored_range_is_white_there() -> None:

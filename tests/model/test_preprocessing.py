@@ -373,10 +373,13 @@ def test_what_makes_the_greys_is_named_and_equal_pixels_are_noticed() -> None:
     assert (colour.samples, colour.one_value) == (3, False)
 
 
-def test_what_stands_above_the_stored_bits_does_not_make_equal_pixels_differ() -> None:
+def test_words_that_differ_above_the_stored_bits_only_are_refused_and_not_called_empty() -> None:
     words = np.full(PICTURE.shape, 77, dtype=np.uint16)
-    words[::2] |= 0xF000
     assert read_display(images.radiograph(words, bits=12)).one_value
+    words[::2] |= 0xF000
+    with pytest.raises(UnreadablePixels) as refusal:
+        read_display(images.radiograph(words, bits=12))
+    assert (refusal.value.defect, refusal.value.attributes) == (PixelDefect.BITS, ("BitsStored",))
 
 
 def test_a_screen_capture_with_equal_channels_is_shown_as_grey() -> None:
