@@ -46,7 +46,7 @@ def has_other_columns(words: Words, surplus: int) -> bool:
 
 
 def continues_above(
-    words: Words, values: NDArray[np.int64], whole: NDArray[np.int64], above: NDArray[np.int64]
+    words: Words, values: NDArray[np.int64], whole: NDArray[np.int64], compared: NDArray[np.bool_]
 ) -> bool:
     """Return whether the bits above those stored belong to the picture, which would wrap without them.
 
@@ -57,16 +57,14 @@ def continues_above(
         words: shape (rows, columns).
         values: the stored value of each word that the container can hold.
         whole: the value of each word with the bits above.
-        above: the bits above of each word; -1 for a word that is not compared.
+        compared: whether each word is compared.
     """
-    present = above[np.unique(words)]
-    if np.unique(present[present >= 0]).size < 2:
-        return False
+    above = whole - values  # a multiple of 2 ** BitsStored; 0 where the bits above repeat the sign
     telling = nearer = 0
     for top in range(0, len(words), _BLOCK):
         block = words[top : top + _BLOCK + 1]
         for one, other in ((block[:-1], block[1:]), (block[:_BLOCK, :-1], block[:_BLOCK, 1:])):
-            differ = (above[one] != above[other]) & (above[one] >= 0) & (above[other] >= 0)
+            differ = (above[one] != above[other]) & compared[one] & compared[other]
             left, right = one[differ], other[differ]
             telling += left.size
             nearer += int((np.abs(whole[left] - whole[right]) < np.abs(values[left] - values[right])).sum())

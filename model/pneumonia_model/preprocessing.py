@@ -144,7 +144,8 @@ def read_display(image: Dataset) -> Display:
     except Exception as error:  # pydicom may raise anything for malformed sequences
         raise UnreadablePixels(PixelDefect.DISPLAY) from error
     if _exceeds_bits_stored(stored, layout, values, counts, padding):
-        raise UnreadablePixels(PixelDefect.BITS, "BitsStored")
+        signed = ("PixelRepresentation",) if layout.signed else ()
+        raise UnreadablePixels(PixelDefect.BITS, "BitsStored", *signed)
     return Display(
         greys=np.asarray(np.take(table.greys, stored.words)),
         samples=1,
@@ -236,8 +237,8 @@ def _exceeds_bits_stored(
     if stored.bits > layout.bits_stored:  # a lossy stream, of which the values are clipped
         beyond = np.abs(whole - values) > _OVERSHOOT * (1 << layout.bits_stored)
         return bool(counts[beyond & ~padding].sum() > _MOST_BEYOND * stored.words.size)
-    above = np.where(padding, -1, (words >> stored.low_bit & ((1 << coded) - 1)) >> stored.bits)
-    return np.unique(above[(counts > 0) & ~padding]).size > 1 and continues_above(stored.words, values, whole, above)
+    above = (whole - values)[(counts > 0) & ~padding]
+    return above.size > 0 and bool(np.ptp(above)) and continues_above(stored.words, values, whole, ~padding)
 
 
 def _stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
