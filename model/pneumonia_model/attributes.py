@@ -8,6 +8,7 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Final
 
 from pydicom import Dataset
@@ -64,24 +65,24 @@ def values(image: Dataset, keyword: str) -> list[Value]:
 
 
 def text(image: Dataset, keyword: str) -> str:
-    """Return a coded value in capitals; "" if it is missing or empty.
+    """Return a coded value in capitals; "" if it is missing or empty. Empty values beside it do not count.
 
     Raises:
         MalformedAttribute: it has several values that differ.
     """
-    found = {str(value).upper() for value in values(image, keyword)}
+    found = {str(value).upper() for value in values(image, keyword) if value != ""}
     if len(found) > 1:
         raise MalformedAttribute(keyword)
     return found.pop() if found else ""
 
 
 def whole(image: Dataset, keyword: str) -> int | None:
-    """Return a whole number; None if it is missing or empty.
+    """Return a whole number; None if it is missing or empty. Empty values beside it do not count.
 
     Raises:
         MalformedAttribute: it is not one whole number.
     """
-    found = set(whole_values(image, keyword))
+    found = {_whole(value, keyword) for value in values(image, keyword) if value != ""}
     if len(found) > 1:
         raise MalformedAttribute(keyword)
     return found.pop() if found else None
@@ -105,6 +106,19 @@ def decimals(image: Dataset, keyword: str) -> list[float | None]:
         MalformedAttribute: a value is not a finite number.
     """
     return [_decimal(value, keyword) for value in values(image, keyword)]
+
+
+def first_pair(image: Dataset, one: str, other: str) -> tuple[float, float] | None:
+    """Return the first values that two attributes have at one place; None without any. Later ones are not read.
+
+    Raises:
+        MalformedAttribute: one of these or of the values before is not a finite number.
+    """
+    for pair in zip_longest(values(image, one), values(image, other), fillvalue=""):
+        first, second = _decimal(pair[0], one), _decimal(pair[1], other)
+        if first is not None and second is not None:
+            return first, second
+    return None
 
 
 def has_comma(image: Dataset, *keywords: str) -> bool:

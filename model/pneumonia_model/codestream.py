@@ -23,7 +23,7 @@ class Codestream:
     columns: int
     samples: int
     precision: int
-    lossless: bool = False  # for a JPEG or JPEG-LS stream: whether every sample is coded exactly
+    lossless: bool = False  # whether every sample is coded exactly, or by a JPEG 2000 transform that may be exact
 
 
 _SOI: Final = 0xD8
@@ -137,10 +137,17 @@ _J2K_SOC_SIZ: Final = b"\xff\x4f\xff\x51"
 _J2K_SOT: Final = 0xFF90
 _J2K_EOC: Final = b"\xff\xd9"
 _J2K_SIZ_BYTES: Final = 47  # up to and including the first component
+# ISO 15444-1 A.6.1, A.6.2: the wavelet of a component, 0 is 9/7 (irreversible) and 1 is 5/3 (reversible)
+_J2K_COD: Final = 0xFF52
+_J2K_COC: Final = 0xFF53
+_J2K_WAVELET: Final = 13  # its byte in COD, from the marker
+_J2K_5_3: Final = 1
 
 
 def read_jpeg2000(stream: bytes) -> Codestream:
     """Return the image size of a JPEG 2000 codestream, after a walk along its tile-parts to its end marker.
+
+    It counts as lossless if its main header names the reversible wavelet only.
 
     Raises:
         DamagedCodestream: the stream does not start with its size, or its tile-parts do not lead to its end.
@@ -154,12 +161,19 @@ def read_jpeg2000(stream: bytes) -> Codestream:
     whole = stream.rstrip(b"\0")
     if whole[-3:-1] == _J2K_EOC:  # one byte of padding to an even length (PS3.5 A.4)
         whole = whole[:-1]
-    _follow_tile_parts(whole)
-    return Codestream(rows=height - top, columns=width - left, samples=samples, precision=(depth & 0x7F) + 1)
+    wavelets = _follow_tile_parts(whole, samples)
+    return Codestream(
+        rows=height - top,
+        columns=width - left,
+        samples=samples,
+        precision=(depth & 0x7F) + 1,
+        lossless=wavelets == {_J2K_5_3},
+    )
 
 
-def _follow_tile_parts(stream: bytes) -> None:
-    position, tile_parts = 2, 0
+def _follow_tile_parts(stream: bytes, samples: int) -> set[int]:
+    """Walk along the tile-parts, and return the wavelets that the main header names."""
+    position, tile_parts, wavelets = 2, 0, set[int]()
     while stream[position:] != _J2K_EOC:
         if position + 10 > len(stream):
             raise DamagedCodestream("ends before the end of codestream")
@@ -169,6 +183,10 @@ def _follow_tile_parts(stream: bytes) -> None:
             step = tile_part_bytes or len(stream) - len(_J2K_EOC) - position  # A.4.2: 0 means up to the end
         elif tile_parts == 0 and marker >= 0xFF50:
             step = 2 + length
+            if marker in {_J2K_COD, _J2K_COC}:
+                component = 1 if samples < 257 else 2  # bytes of the number of the component
+                at = _J2K_WAVELET if marker == _J2K_COD else 9 + component
+                wavelets |= set(stream[position + at : position + at + 1])
         else:
             raise DamagedCodestream("no marker where one is due")
         if step < 4:
@@ -176,3 +194,4 @@ def _follow_tile_parts(stream: bytes) -> None:
         position += step
     if tile_parts == 0:
         raise DamagedCodestream("no tile")
+    return wavelets

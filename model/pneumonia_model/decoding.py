@@ -21,6 +21,7 @@ from pydicom.uid import UID
 
 from pneumonia_model.attributes import MalformedAttribute, text, whole
 from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg, read_jpeg2000
+from pneumonia_model.plausibility import has_other_columns
 
 MAX_SIDE: Final = 8192
 """Largest Rows or Columns decoded: twice the widest detector on the market."""
@@ -51,8 +52,8 @@ GRAYSCALE: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _CONVERTIBLE: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"})
 # PS3.3 C.7.6.3.1.2, also its retired terms
 _OTHER: Final = frozenset({"PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB"})
-_SEPARATORS: Final = re.compile("[ _-]+")
-_PHOTOMETRIC: Final = {_SEPARATORS.sub("", term): term for term in GRAYSCALE | _CONVERTIBLE | _OTHER}
+SEPARATORS: Final = re.compile("[ _-]+")
+_PHOTOMETRIC: Final = {SEPARATORS.sub("", term): term for term in GRAYSCALE | _CONVERTIBLE | _OTHER}
 
 # of a stream: JPEG and JPEG-LS; JPEG 2000; RLE, whose header has 1 to 3 segments, the first one behind it (PS3.5 G.5)
 _FIRST_BYTES: Final = (
@@ -76,6 +77,7 @@ class PixelDefect(StrEnum):
     LENGTH = "length of pixel data does not match rows and columns"
     DAMAGED = "pixel data damaged or incomplete"
     MISMATCH = "compressed image does not match the attributes"
+    BITS = "pixel values do not fit bits stored"
     DISPLAY = "display attributes invalid"
 
 
@@ -111,7 +113,7 @@ class PixelLayout:
     columns: int
     samples: int
     photometric: str  # the defined term
-    planes: int  # Planar Configuration, 0 where it does not matter
+    planes: int | None  # Planar Configuration, 0 where it does not matter; None if it is missing
     bits_allocated: int
     bits_stored: int
     high_bit: int
@@ -191,7 +193,7 @@ def pixel_form(image: Dataset) -> tuple[str, int]:
         UnreadablePixels: either cannot be read, or an image of this form is not shown in grey.
     """
     written = _text(image, "PhotometricInterpretation")
-    photometric = _PHOTOMETRIC.get(_SEPARATORS.sub("", written))
+    photometric = _PHOTOMETRIC.get(SEPARATORS.sub("", written))
     if photometric is None:
         raise UnreadablePixels(PixelDefect.ATTRIBUTE, "PhotometricInterpretation")
     samples = _number(image, "SamplesPerPixel")
@@ -214,12 +216,14 @@ class StoredWords:
         bits: number of the value's bits, with the sign. The other bits of words that are coded exactly may hold
             anything (formerly overlays); a lossy stream may have more than BitsStored, and overshoot the stored range.
         low_bit: number of the value's lowest bit.
+        coded_bits: number of bits that each word can have.
         mended: what is not as the standard says.
     """
 
     words: NDArray[np.uint8] | NDArray[np.uint16]
     bits: int
     low_bit: int
+    coded_bits: int
     mended: frozenset[Mended] = frozenset()
 
 
@@ -229,21 +233,62 @@ def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
     Raises:
         UnreadablePixels: the pixel data is damaged, does not match the layout, or is coloured.
     """
-    mended = layout.mended
     if layout.encapsulated:
-        octets, bits, low_bit, coded = _check_encapsulated(image.PixelData, layout)
+        octets, stored = _check_encapsulated(image.PixelData, layout)
     else:
-        octets, coded = _without_padding(image.PixelData, layout), layout.bits_stored
-        bits, low_bit = layout.bits_stored, layout.high_bit + 1 - layout.bits_stored
-        mended |= {Mended.PADDING} if len(octets) < len(image.PixelData) else set()
+        octets = _without_padding(image.PixelData, layout)
+        low_bit = layout.high_bit + 1 - layout.bits_stored
+        stored = _Stored(
+            bits=layout.bits_stored, low_bit=low_bit, coded=layout.bits_allocated, exact=layout.bits_stored
+        )
+    words = _decoded_words(octets, layout, image["PixelData"].VR, stored.exact)
+    surplus = 0 if layout.encapsulated else len(image.PixelData) - len(octets)
+    if surplus and has_other_columns(_ordered(words, layout), surplus * 8 // layout.bits_allocated // layout.samples):
+        raise UnreadablePixels(PixelDefect.LENGTH)
+    return StoredWords(
+        words=words,
+        bits=stored.bits,
+        low_bit=stored.low_bit,
+        coded_bits=stored.coded,
+        mended=layout.mended | ({Mended.PADDING} if surplus else set()),
+    )
+
+
+def _decoded_words(octets: bytes, layout: PixelLayout, vr: str, exact: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the words, for three samples those of one channel.
+
+    Planar Configuration tells channels that are stored by pixel from those stored by plane. Where it is missing or
+    wrong, only one of the two gives three equal channels.
+    """
+    shared = layout.photometric == "YBR_FULL_422"  # PS3.3 C.7.6.3.1.3: by pixel
+    if layout.samples == 1 or layout.encapsulated or shared:
+        return _words(_decode_by(octets, layout, vr, exact, layout.planes or 0), layout)
+    stated = layout.planes or 0
     try:
-        decoded = _decode_checked(octets, layout, image["PixelData"].VR, coded)
+        return _words(_decode_by(octets, layout, vr, exact, stated), layout)
+    except UnreadablePixels as unreadable:
+        if unreadable.defect is not PixelDefect.COLOUR:
+            raise
+    return _words(_decode_by(octets, layout, vr, exact, 1 - stated), layout)
+
+
+def _decode_by(octets: bytes, layout: PixelLayout, vr: str, exact: int, planes: int) -> NDArray[np.generic]:
+    try:
+        return _decode_checked(octets, layout, vr, exact, planes)
     except Exception as error:  # decoders may raise anything; it always means that the pixels cannot be read
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
-    return StoredWords(words=_words(decoded, layout), bits=bits, low_bit=low_bit, mended=mended)
 
 
-def _decode_checked(octets: bytes, layout: PixelLayout, vr: str, coded_bits: int) -> NDArray[np.generic]:
+def _ordered(
+    words: NDArray[np.uint8] | NDArray[np.uint16], layout: PixelLayout
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the stored values without other bits, in their order: the lowest one is 0."""
+    low_bit, kind = layout.high_bit + 1 - layout.bits_stored, words.dtype.type
+    ordered = (words >> kind(low_bit)) & kind((1 << layout.bits_stored) - 1)
+    return ordered ^ kind(1 << (layout.bits_stored - 1)) if layout.signed else ordered
+
+
+def _decode_checked(octets: bytes, layout: PixelLayout, vr: str, coded_bits: int, planes: int) -> NDArray[np.generic]:
     if layout.transfer_syntax == uid.JPEGExtended12Bit and layout.bits_allocated == 16:
         return _decode_extended_jpeg(octets, layout)
     options = {
@@ -254,7 +299,7 @@ def _decode_checked(octets: bytes, layout: PixelLayout, vr: str, coded_bits: int
         "columns": layout.columns,
         "samples_per_pixel": layout.samples,
         "photometric_interpretation": layout.photometric,
-        "planar_configuration": layout.planes,
+        "planar_configuration": planes,
         "bits_allocated": layout.bits_allocated,
         # GDCM clears the other bits of JPEG lossless, also those that HighBit says are the value's
         "bits_stored": max(coded_bits, layout.bits_stored),
@@ -296,14 +341,23 @@ def _without_padding(octets: bytes, layout: PixelLayout) -> bytes:
     return octets[: layout.native_bytes] if surplus else octets
 
 
-def _check_encapsulated(octets: bytes, layout: PixelLayout) -> tuple[bytes, int, int, int]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """Bits of a word: the number of the value's, the lowest of them; how many are coded, and how many exactly."""
+
+    bits: int
+    low_bit: int
+    coded: int
+    exact: int
+
+
+def _check_encapsulated(octets: bytes, layout: PixelLayout) -> tuple[bytes, _Stored]:
     """Compare the stream's header with the attributes, and check that the stream ends at its end.
 
     RLE does not state its size: the decoder checks the length of each segment.
 
     Returns:
-        The encapsulated frame, the number of the stored bits, the number of the lowest of them, and the number of bits
-        that the stream codes exactly.
+        The encapsulated frame, and the bits of its words.
     """
     try:
         frame, octets = _only_frame(octets)
@@ -319,7 +373,12 @@ def _check_encapsulated(octets: bytes, layout: PixelLayout) -> tuple[bytes, int,
     if layout.high_bit != layout.bits_stored - 1 and not (exact and layout.high_bit < precision):
         raise UnreadablePixels(PixelDefect.DEPTH, "HighBit")
     bits = min(precision, layout.bits_stored) if exact else precision
-    return octets, bits, layout.high_bit + 1 - layout.bits_stored, precision if exact else layout.bits_stored
+    return octets, _Stored(
+        bits=bits,
+        low_bit=layout.high_bit + 1 - layout.bits_stored,
+        coded=precision,
+        exact=precision if exact else layout.bits_stored,
+    )
 
 
 def _only_frame(octets: bytes) -> tuple[bytes, bytes]:
@@ -371,16 +430,16 @@ def _decode_extended_jpeg(octets: bytes, layout: PixelLayout) -> NDArray[np.gene
     return np.frombuffer(decoded, dtype=np.uint16).reshape(layout.rows, layout.columns)
 
 
-def _planes(image: Dataset, samples: int, *, native: bool) -> int:
-    """Return Planar Configuration; a compressed image may lack it, since its stream says how it is coded."""
+def _planes(image: Dataset, samples: int, *, native: bool) -> int | None:
+    """Return Planar Configuration, None if it is missing; the stream of a compressed image says how it is coded."""
     if samples == 1:
         return 0
     planes = _number(image, "PlanarConfiguration")
-    if planes in {0, 1}:
-        return planes
-    if native:
-        raise UnreadablePixels(PixelDefect.ATTRIBUTE, "PlanarConfiguration")
-    return 0
+    if planes not in {0, 1, None}:
+        if native:
+            raise UnreadablePixels(PixelDefect.ATTRIBUTE, "PlanarConfiguration")
+        return 0
+    return planes
 
 
 def _required(image: Dataset, keyword: str) -> int:

@@ -18,6 +18,8 @@ from pneumonia_model.attributes import MalformedAttribute, stored, whole_values
 _DEPTHS: Final = range(8, 17)  # bits of an entry, PS3.3 C.11.2.1.1
 _LEAST_ABOVE: Final = 1 / 8  # share of entries above the declared bits with which these are taken for wrong
 _LARGEST_STEP: Final = 0.01  # of white: two values that are as near as that look the same
+_MOST_UNCOVERED: Final = 0.05  # of the pixels, on either side of a table
+_EXTREMES: Final = 1 / 8  # of the film's range at either end: air, and what is saturated
 
 
 class MalformedTable(Exception):  # noqa: N818 - a finding about an image, always translated by the caller
@@ -45,12 +47,15 @@ class LookupTable:
         return self.entries[np.clip(inputs - self.first, 0, len(self.entries) - 1)].astype(np.float64)
 
 
-def read_table(item: Dataset, inputs: NDArray[np.int64], *, signed: bool, little_endian: bool) -> LookupTable:
+def read_table(
+    item: Dataset, inputs: NDArray[np.int64], pixels: NDArray[np.float32], *, signed: bool, little_endian: bool
+) -> LookupTable:
     """Return a table of a Modality or VOI LUT Sequence.
 
     Args:
         item: the item of the sequence.
         inputs: the values that the pixels of the film have before the table.
+        pixels: how many pixels have each of them.
         signed: whether the film's stored values are signed.
         little_endian: the byte order of the film's transfer syntax.
 
@@ -69,6 +74,7 @@ def read_table(item: Dataset, inputs: NDArray[np.int64], *, signed: bool, little
     entries, surplus = _entries(item, count, bits, little_endian=little_endian)
     white, mended = _white(entries, bits)
     _refuse_unsaid(entries, surplus, count, int(inputs.max()) - first, white)
+    _refuse_uncovered(inputs, pixels, first, len(entries) + len(surplus))
     return LookupTable(first=first, entries=entries, white=white, mended=mended)
 
 
@@ -149,4 +155,17 @@ def _refuse_unsaid(entries: NDArray[np.int64], surplus: NDArray[np.int64], count
         raise MalformedTable("LUTData")
     uncounted = surplus[: max(0, last - count + 1)]
     if uncounted.size and np.abs(uncounted - entries[-1]).max() > _LARGEST_STEP * white:
+        raise MalformedTable("LUTDescriptor")
+
+
+def _refuse_uncovered(inputs: NDArray[np.int64], pixels: NDArray[np.float32], first: int, count: int) -> None:
+    """Refuse a table of which the first value or the length leaves a part of the film without entries.
+
+    Values beyond a table get its outermost entry (PS3.3 C.11.2.1.1). That is meant for air and for saturated pixels.
+    """
+    lowest, highest = int(inputs.min()), int(inputs.max())
+    margin = (highest - lowest) * _EXTREMES
+    below = (inputs < first) & (inputs > lowest + margin)
+    beyond = (inputs >= first + count) & (inputs < highest - margin)
+    if max(float(pixels[side].sum()) for side in (below, beyond)) > _MOST_UNCOVERED * float(pixels.sum()):
         raise MalformedTable("LUTDescriptor")

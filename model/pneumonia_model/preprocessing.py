@@ -14,8 +14,17 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from pneumonia_model.attributes import MalformedAttribute, decimals, has_comma, is_little_endian, text, whole
+from pneumonia_model.attributes import (
+    MalformedAttribute,
+    decimals,
+    first_pair,
+    has_comma,
+    is_little_endian,
+    text,
+    whole,
+)
 from pneumonia_model.decoding import (
+    SEPARATORS,
     Mended,
     PixelDefect,
     PixelLayout,
@@ -25,6 +34,7 @@ from pneumonia_model.decoding import (
     pixel_layout,
 )
 from pneumonia_model.lookup import MalformedTable, read_table
+from pneumonia_model.plausibility import continues_above
 
 __all__ = [
     "INPUT_SIDE",
@@ -52,6 +62,9 @@ PREPROCESSING: Final = {
 """What a bundle records of these rules; a bundle made under another version is not loaded."""
 
 _FARTHEST: Final = 2.0**40  # rescaled values beyond it are at either end of any lookup table
+_OVERSHOOT: Final = 1 / 8  # of the stored range: a lossy stream may be as far beyond it at an edge
+_MOST_BEYOND: Final = 0.01  # of the pixels of a lossy stream farther beyond it
+_FUNCTIONS: Final = {"": "LINEAR", "LINEAR": "LINEAR", "LINEAREXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
 
 
 def to_input(image: Dataset) -> NDArray[np.float32]:
@@ -108,7 +121,8 @@ def read_display(image: Dataset) -> Display:
     """
     layout = pixel_layout(image)
     stored = decode(image, layout)
-    occurring = _occurring(stored.words)
+    counts = _counts(stored.words)
+    occurring = counts > 0
     if layout.samples == 3:
         return Display(
             greys=stored.words.astype(np.uint8),
@@ -118,18 +132,24 @@ def read_display(image: Dataset) -> Display:
             mended=stored.mended,
         )
     values = _stored_values(stored, layout)
+    if int(occurring.sum()) > 1 and np.ptp(values[occurring]) == 0:
+        raise UnreadablePixels(PixelDefect.BITS, "BitsStored")
     try:
-        table = _display_table(image, layout, values, occurring)
+        padding = _padding(image, layout, values)
+        table = _display_table(image, layout, values, counts, padding)
     except UnreadablePixels:
         raise
     except MalformedAttribute as error:
         raise UnreadablePixels(PixelDefect.DISPLAY, error.keyword) from error
     except Exception as error:  # pydicom may raise anything for malformed sequences
         raise UnreadablePixels(PixelDefect.DISPLAY) from error
+    if _exceeds_bits_stored(stored, layout, values, counts, padding):
+        signed = ("PixelRepresentation",) if layout.signed else ()
+        raise UnreadablePixels(PixelDefect.BITS, "BitsStored", *signed)
     return Display(
         greys=np.asarray(np.take(table.greys, stored.words)),
         samples=1,
-        one_value=bool(np.ptp(values[occurring]) == 0),
+        one_value=int(occurring.sum()) == 1,
         shaped_by=table.shaped_by,
         mended=stored.mended | table.mended,
     )
@@ -145,17 +165,22 @@ class _Table:
 
 
 def _display_table(
-    image: Dataset, layout: PixelLayout, values: NDArray[np.int64], occurring: NDArray[np.bool_]
+    image: Dataset,
+    layout: PixelLayout,
+    values: NDArray[np.int64],
+    counts: NDArray[np.float32],
+    padding: NDArray[np.bool_],
 ) -> _Table:
-    padding = _padding(image, values, signed=layout.signed)
+    occurring = counts > 0
     film = occurring & ~padding if (occurring & ~padding).any() else occurring
-    modality = _modality(image, layout, values, film)
+    pixels = np.where(film, counts, 0)
+    modality = _modality(image, layout, values, pixels)
     voi, window = None, None
     if image.get("VOILUTSequence"):
         inputs = np.rint(np.clip(modality.values, -_FARTHEST, _FARTHEST)).astype(np.int64)
-        voi = _lut(image, "VOILUTSequence", layout, inputs, film)
+        voi = _lut(image, "VOILUTSequence", layout, inputs, pixels)
         shown = voi.values / voi.white
-    elif (window := _first_window(image)) is not None:
+    elif (window := first_pair(image, "WindowCenter", "WindowWidth")) is not None:
         shown = _windowed(image, modality.values, *window)
     elif modality.white:
         shown = modality.values / modality.white
@@ -184,12 +209,36 @@ def _display_table(
 
 def _stored_values(stored: StoredWords, layout: PixelLayout) -> NDArray[np.int64]:
     """Return the stored value of every word, clipped to the stored range: cutting its bits would make it wrap."""
-    words = np.arange(1 << (8 * stored.words.dtype.itemsize), dtype=np.int64)
-    values = (words >> stored.low_bit) & ((1 << stored.bits) - 1)
-    if layout.signed:
-        values = np.where(values >= 1 << (stored.bits - 1), values - (1 << stored.bits), values)
+    values = _values(_containers(stored) >> stored.low_bit, stored.bits, signed=layout.signed)
     lowest, highest = _stored_range(layout.bits_stored, signed=layout.signed)
     return np.asarray(np.clip(values, lowest, highest), dtype=np.int64)
+
+
+def _containers(stored: StoredWords) -> NDArray[np.int64]:
+    return np.arange(1 << (8 * stored.words.dtype.itemsize), dtype=np.int64)
+
+
+def _values(words: NDArray[np.int64], bits: int, *, signed: bool) -> NDArray[np.int64]:
+    """Return what the lower bits of words mean."""
+    values = words & ((1 << bits) - 1)
+    return np.asarray(np.where(values >= 1 << (bits - 1), values - (1 << bits), values) if signed else values)
+
+
+def _exceeds_bits_stored(
+    stored: StoredWords,
+    layout: PixelLayout,
+    values: NDArray[np.int64],
+    counts: NDArray[np.float32],
+    padding: NDArray[np.bool_],
+) -> bool:
+    """Return whether the picture has more bits than Bits Stored, and would wrap or be cut off at white."""
+    words, coded = _containers(stored), stored.coded_bits - stored.low_bit
+    whole = _values(words >> stored.low_bit, coded, signed=layout.signed)
+    if stored.bits > layout.bits_stored:  # a lossy stream, of which the values are clipped
+        beyond = np.abs(whole - values) > _OVERSHOOT * (1 << layout.bits_stored)
+        return bool(counts[beyond & ~padding].sum() > _MOST_BEYOND * stored.words.size)
+    above = (whole - values)[(counts > 0) & ~padding]
+    return above.size > 0 and bool(np.ptp(above)) and continues_above(stored.words, values, whole, ~padding)
 
 
 def _stored_range(bits: int, *, signed: bool) -> tuple[int, int]:
@@ -206,9 +255,10 @@ class _Step:
     mended: frozenset[Mended] = frozenset()
 
 
-def _modality(image: Dataset, layout: PixelLayout, values: NDArray[np.int64], film: NDArray[np.bool_]) -> _Step:
+def _modality(image: Dataset, layout: PixelLayout, values: NDArray[np.int64], pixels: NDArray[np.float32]) -> _Step:
+    """Return the values behind the modality transformation; `pixels` is how often each one is in the film."""
     if image.get("ModalityLUTSequence"):
-        return _lut(image, "ModalityLUTSequence", layout, values, film)
+        return _lut(image, "ModalityLUTSequence", layout, values, pixels)
     slope, intercept = (_only(image, keyword) for keyword in ("RescaleSlope", "RescaleIntercept"))
     if slope is None and intercept is None:
         return _Step(values=values.astype(np.float64))
@@ -221,14 +271,16 @@ def _modality(image: Dataset, layout: PixelLayout, values: NDArray[np.int64], fi
 
 
 def _lut(
-    image: Dataset, keyword: str, layout: PixelLayout, inputs: NDArray[np.int64], film: NDArray[np.bool_]
+    image: Dataset, keyword: str, layout: PixelLayout, inputs: NDArray[np.int64], pixels: NDArray[np.float32]
 ) -> _Step:
     """Return the values behind the first table of a Modality or VOI LUT Sequence."""
     items = image[keyword].value
     if not isinstance(items, Sequence):
         raise UnreadablePixels(PixelDefect.DISPLAY, keyword)
     try:
-        table = read_table(items[0], inputs[film], signed=layout.signed, little_endian=is_little_endian(image))
+        film = pixels > 0
+        little_endian = is_little_endian(image)
+        table = read_table(items[0], inputs[film], pixels[film], signed=layout.signed, little_endian=little_endian)
     except MalformedTable as error:
         raise UnreadablePixels(PixelDefect.DISPLAY, keyword) from error
     mended = frozenset({Mended.TABLE} if table.mended else ())
@@ -243,13 +295,22 @@ def _only(image: Dataset, keyword: str) -> float | None:
     return numbers.pop() if numbers else None
 
 
-def _padding(image: Dataset, values: NDArray[np.int64], *, signed: bool) -> NDArray[np.bool_]:
-    """Return a mask of the values that are padding (PS3.3 C.7.5.1.1.2)."""
+def _padding(image: Dataset, layout: PixelLayout, values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return a mask of the words that are padding (PS3.3 C.7.5.1.1.2).
+
+    A padding value that no stored value can have is compared with the whole words: it can mean nothing else.
+    """
     value, limit = (whole(image, keyword) for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
     if value is None:
         return np.zeros(values.shape, dtype=np.bool_)
-    bounds = [_with_sign(bound, signed=signed) for bound in (value, value if limit is None else limit)]
-    return (values >= min(bounds)) & (values <= max(bounds))
+    bounds = [_with_sign(bound, signed=layout.signed) for bound in (value, value if limit is None else limit)]
+    padding = (values >= min(bounds)) & (values <= max(bounds))
+    lowest, highest = _stored_range(layout.bits_stored, signed=layout.signed)
+    if min(bounds) > highest or max(bounds) < lowest:
+        words = np.arange(values.size, dtype=np.int64)
+        words = _values(words, layout.bits_allocated, signed=layout.signed)
+        padding |= (words >= min(bounds)) & (words <= max(bounds))
+    return padding
 
 
 def _with_sign(value: int, *, signed: bool) -> int:
@@ -259,24 +320,18 @@ def _with_sign(value: int, *, signed: bool) -> int:
     return value + 65536 if -32769 < value < 0 else value
 
 
-def _occurring(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.bool_]:
-    seen = np.zeros(1 << (8 * words.dtype.itemsize), dtype=np.bool_)
-    seen[words] = True
-    return seen
-
-
-def _first_window(image: Dataset) -> tuple[float, float] | None:
-    """Return center and width of the first window that has both; None without one."""
-    for center, width in zip(decimals(image, "WindowCenter"), decimals(image, "WindowWidth"), strict=False):
-        if center is not None and width is not None:
-            return center, width
-    return None
+def _counts(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return how many pixels have each word that the container can hold."""
+    size = 1 << (8 * words.dtype.itemsize)
+    # numpy's bincount would need 8 bytes per pixel
+    counts = cv2.calcHist([np.ascontiguousarray(words)], [0], None, [size], [0, size])
+    return counts.ravel().astype(np.float32, copy=False)
 
 
 def _windowed(image: Dataset, modality: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
     """Return the values under a window, 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    function = text(image, "VOILUTFunction").replace(" ", "_") or "LINEAR"
-    if function not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+    function = _FUNCTIONS.get(SEPARATORS.sub("", text(image, "VOILUTFunction")))
+    if function is None:
         raise UnreadablePixels(PixelDefect.DISPLAY, "VOILUTFunction")
     if width < 1 if function == "LINEAR" else width <= 0:
         raise UnreadablePixels(PixelDefect.DISPLAY, "WindowWidth")
@@ -302,7 +357,7 @@ def _full_range(
     while bits < layout.bits_stored and not _holds(bits, present, signed=layout.signed):
         bits += 1
     ends = np.asarray(_stored_range(bits, signed=layout.signed), dtype=np.int64)
-    everywhere = np.ones(ends.shape, dtype=np.bool_)
+    everywhere = np.ones(ends.shape, dtype=np.float32)
     low, high = (float(end) for end in sorted(_modality(image, layout, ends, everywhere).values))
     shares = (modality - low) / (high - low)
     return shares if bits <= 8 else np.floor(shares * ((1 << bits) - 1) / (1 << (bits - 8)) + 1e-6) / 255

@@ -21,6 +21,7 @@ REASONS: Final[Mapping[PixelDefect, Reason]] = {
     PixelDefect.LENGTH: Reason.UNREADABLE_PIXELS,
     PixelDefect.DAMAGED: Reason.UNREADABLE_PIXELS,
     PixelDefect.MISMATCH: Reason.UNREADABLE_PIXELS,
+    PixelDefect.BITS: Reason.UNREADABLE_PIXELS,
     PixelDefect.DISPLAY: Reason.DISPLAY_ATTRIBUTES,
 }
 

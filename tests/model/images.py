@@ -17,6 +17,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -30,6 +31,17 @@ from pydicom.uid import (
 )
 
 Pixels = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.int16]
+
+
+def film(rows: int = 512, columns: int = 480, *, largest: int = 4095) -> NDArray[np.uint16]:
+    """Return a picture with lungs, ribs and noise as a film has them, black at its lower end."""
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    body = 0.8 * np.exp(-((x / 0.9) ** 6) - (y / 1.1) ** 8)
+    lungs = np.exp(-(((np.abs(x) - 0.4) / 0.28) ** 4) - ((y + 0.1) / 0.6) ** 4)
+    noise = np.random.default_rng(0).normal(0, 0.01, x.shape)
+    shares = np.clip(0.05 + body - 0.5 * lungs + 0.06 * np.sin(18 * y + 4 * np.abs(x)) * body + noise, 0, 1)
+    shares[-rows // 16 :] = 0
+    return np.asarray(np.rint(shares * largest), dtype=np.uint16)
 
 
 def picture(rows: int = 300, columns: int = 260) -> NDArray[np.uint8]:
@@ -101,6 +113,17 @@ def jpeg(pixels: NDArray[np.uint8], **options: Any) -> Dataset:
 
 def jpeg2000(pixels: Pixels, *, bits: int | None = None) -> Dataset:
     return _compressed_by(radiograph(pixels, bits=bits), JPEG2000Lossless, "pylibjpeg")
+
+
+def jpeg2000_91(pixels: Pixels, *, bits: int, ratio: float = 0) -> Dataset:
+    """Return an image in JPEG 2000 that may be lossy; the stream itself is exact unless it has a compression ratio."""
+    if ratio:
+        image = radiograph(pixels, SOPInstanceUID="1.2.3")
+        image.compress(JPEG2000, j2k_cr=[ratio], encoding_plugin="pylibjpeg", generate_instance_uid=False)
+    else:
+        image = jpeg2000(pixels)
+        image.file_meta.TransferSyntaxUID = JPEG2000
+    return _stored_with(image, bits)
 
 
 def jpeg_ls(pixels: Pixels, *, bits: int | None = None) -> Dataset:

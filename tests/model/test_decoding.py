@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pneumonia_model.decoding import MAX_SIDE, Mended, PixelDefect
 from pneumonia_model.preprocessing import UnreadablePixels, read_display, to_display
 from pydicom import Dataset
@@ -88,7 +89,9 @@ def test_no_frames_can_only_mean_one(written: bytes) -> None:
     assert read.mended == {Mended.FRAMES}
 
 
-@pytest.mark.parametrize("written", [b"", b"  ", b"\0\0", b"1", b"01", b" 1", b"+1", b"1\0", b"1."])
+@pytest.mark.parametrize(
+    "written", [b"1\\", b"\\1", b"\\", b"1\\1", b"", b"  ", b"\0\0", b"1", b"01", b" 1", b"+1", b"1\0", b"1."]
+)
 def test_one_frame_is_one_however_it_is_written(written: bytes) -> None:
     read = read_display(images.stored_as(images.radiograph(PICTURE), "NumberOfFrames", written, "IS"))
     assert np.array_equal(read.greys, PICTURE)
@@ -176,7 +179,16 @@ def test_a_refusal_names_the_attribute_at_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "written", [b"Monochrome2", b"monochrome2 ", b" MONOCHROME2", b"MONOCHROME2\0", b"MONOCHROME 2"]
+    "written",
+    [
+        b"MONOCHROME2\\",
+        b"\\MONOCHROME2",
+        b"Monochrome2",
+        b"monochrome2 ",
+        b" MONOCHROME2",
+        b"MONOCHROME2\0",
+        b"MONOCHROME 2",
+    ],
 )
 def test_a_photometric_interpretation_is_known_in_any_case_and_padding(written: bytes) -> None:
     image = images.stored_as(images.radiograph(PICTURE), "PhotometricInterpretation", written, "CS")
@@ -197,11 +209,34 @@ def test_three_samples_of_16_bits_are_not_said_to_be_coloured() -> None:
     assert defect(image) is PixelDefect.DEPTH
 
 
-def test_uncompressed_colours_need_a_planar_configuration_and_compressed_ones_do_not() -> None:
-    native, stream = images.radiograph(np.dstack([PICTURE] * 3)), images.jpeg(np.dstack([PICTURE] * 3))
-    del native.PlanarConfiguration, stream.PlanarConfiguration
-    assert refused(native).attributes == ("PlanarConfiguration",)
+@pytest.mark.parametrize("stated", [None, 0, 1])
+@pytest.mark.parametrize("true", [0, 1])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_equal_channels_are_found_by_pixel_or_by_plane_whatever_is_stated(
+    stated: int | None, true: int, photometric: str
+) -> None:
+    channels = [PICTURE] * 3 if photometric == "RGB" else [PICTURE, *[np.full_like(PICTURE, 128)] * 2]
+    image = images.radiograph(np.dstack(channels), PhotometricInterpretation=photometric)
+    image.PixelData = np.stack(channels, axis=0 if true else -1).tobytes()
+    image.PlanarConfiguration = stated
+    assert np.array_equal(to_display(image), PICTURE)
+    if stated is None:
+        del image.PlanarConfiguration
+        assert np.array_equal(to_display(image), PICTURE)
+
+
+def test_channels_that_differ_by_pixel_and_by_plane_are_in_colour() -> None:
+    image = images.radiograph(np.dstack([PICTURE, PICTURE, 255 - PICTURE]))
+    del image.PlanarConfiguration
+    assert defect(image) is PixelDefect.COLOUR
+
+
+def test_compressed_colours_need_no_planar_configuration_and_no_other_than_0_and_1_is_read() -> None:
+    stream, native = images.jpeg(np.dstack([PICTURE] * 3)), images.radiograph(np.dstack([PICTURE] * 3))
+    del stream.PlanarConfiguration
+    native.PlanarConfiguration = 2
     assert np.abs(to_display(stream).astype(int) - PICTURE).max() <= 6
+    assert refused(native).attributes == ("PlanarConfiguration",)
 
 
 @pytest.mark.parametrize("surplus", [bytes(2), bytes(512), 512 * b"\xff", 2 * b" ", bytes(PICTURE.size - 2)])
@@ -229,12 +264,54 @@ def test_uncompressed_colours_that_two_pixels_share_are_read() -> None:
     assert np.array_equal(to_display(image), PICTURE)
 
 
+@pytest.mark.parametrize("depth", [8, 12])
+@pytest.mark.parametrize("byte", [b"\0", b"\xff"])
+@pytest.mark.parametrize("surplus", [2, 510, 512, 1024, 4096])
+def test_a_film_that_is_filled_up_keeps_its_rows(depth: int, byte: bytes, surplus: int) -> None:
+    stored = images.film(largest=2**depth - 1)
+    pixels = stored.astype(np.uint8) if depth == 8 else stored
+    image = images.radiograph(pixels, bits=depth)
+    expected = to_display(image)
+    image.PixelData += surplus * byte
+    assert np.array_equal(to_display(image), expected)
+
+
+@pytest.mark.parametrize("depth", [8, 12])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("missing", [1, 2, 3, 7, 15, 20])
+def test_rows_that_are_stated_too_short_are_not_read_as_padding(depth: int, signed: bool, missing: int) -> None:
+    stored = images.film(largest=2**depth - 1)
+    pixels = stored.astype(np.uint8) if depth == 8 else stored
+    image = images.radiograph(pixels ^ pixels.dtype.type(signed << (depth - 1)), bits=depth)
+    image.PixelRepresentation = int(signed)
+    assert to_display(image).shape == pixels.shape
+    image.Columns -= missing
+    if signed:  # its end, black as well, is another word
+        image.PixelData = image.PixelData[: image.Rows * image.Columns * pixels.itemsize] + bytes(512)
+    assert defect(image) is PixelDefect.LENGTH
+
+
+def test_rows_that_are_stated_too_long_are_not_read_as_padding() -> None:
+    image = images.radiograph(images.film(), bits=12)
+    image.Columns += 1
+    image.Rows -= 3
+    assert defect(image) is PixelDefect.LENGTH
+
+
+@pytest.mark.parametrize("missing", [1, 2, 20])
+def test_rows_that_are_stated_too_short_are_refused_in_run_length_encoding_too(missing: int) -> None:
+    image = images.rle(images.film(), bits=12)
+    image.Columns -= missing
+    assert defect(image) in {PixelDefect.LENGTH, PixelDefect.DAMAGED, PixelDefect.MISMATCH}
+
+
 WHOLE_WORDS: Final[dict[str, Callable[..., Dataset]]] = {
     "native": images.radiograph,
     "rle": images.rle_words,
     "jpeg-ls": images.jpeg_ls_words,
     "jpeg lossless": images.jpeg_lossless_words,
     "jpeg 2000": images.jpeg2000_words,
+    "jpeg 2000, may be lossy": images.jpeg2000_91,
 }
 
 
@@ -256,6 +333,73 @@ def test_bits_above_a_signed_value_do_not_change_its_sign(store: Callable[..., D
 
 
 @pytest.mark.parametrize("store", WHOLE_WORDS.values(), ids=WHOLE_WORDS.keys())
+@pytest.mark.parametrize("bits", [8, 10, 11])
+@pytest.mark.parametrize("signed", [False, True])
+def test_bits_above_those_stored_that_continue_the_picture_are_refused(
+    store: Callable[..., Dataset], bits: int, signed: bool
+) -> None:
+    words = images.film() - np.uint16(2048 * signed)
+    image = store(words, bits=bits)
+    image.PixelRepresentation = int(signed)
+    refusal = refused(image)
+    assert refusal.defect is PixelDefect.BITS
+    assert refusal.attributes == (("BitsStored", "PixelRepresentation") if signed else ("BitsStored",))
+
+
+@pytest.mark.parametrize("store", [images.jpeg2000, images.jpeg_ls, images.rle])
+@pytest.mark.parametrize("bits", [10, 11])
+def test_a_stream_that_states_more_bits_than_are_stored_is_refused_by_its_picture(
+    store: Callable[..., Dataset], bits: int
+) -> None:
+    image = store(images.film(), bits=12)
+    image.BitsStored, image.HighBit = bits, bits - 1
+    assert refused(image).attributes == ("BitsStored",)
+
+
+@pytest.mark.parametrize("ratio", [4, 10])
+def test_a_lossy_picture_of_more_bits_than_are_stored_is_refused_and_not_cut_off_at_white(ratio: int) -> None:
+    words = images.film()
+    whole = to_display(images.jpeg2000_91(words, bits=12, ratio=ratio))
+    assert np.abs(whole.astype(int) - to_display(images.radiograph(words, bits=12))).mean() < 2
+    assert refused(images.jpeg2000_91(words, bits=11, ratio=ratio)).attributes == ("BitsStored",)
+    assert refused(images.jpeg2000_91(words | np.uint16(0xC000), bits=12, ratio=ratio)).attributes == ("BitsStored",)
+
+
+def overlays() -> dict[str, NDArray[np.uint16]]:
+    y, x = np.mgrid[:512, :480]
+    drawn = (abs((x - 200) ** 2 + (y - 250) ** 2 - 8000) < 500) | ((x > 300) & (y > 300) & (x < 400) & (y < 400))
+    noise = np.random.default_rng(1).integers(0, 16, (512, 480))
+    lines = (y % 2) ^ (x % 2)
+    patterns = {
+        "constant": 9 + 0 * x,
+        "overlay": drawn * 1,
+        "several": drawn * 8 + lines,
+        "noise": noise,
+        "sign": lines * 15,
+    }
+    return {name: (pattern << 12).astype(np.uint16) for name, pattern in patterns.items()}
+
+
+@pytest.mark.parametrize("store", WHOLE_WORDS.values(), ids=WHOLE_WORDS.keys())
+@pytest.mark.parametrize("above", overlays().values(), ids=overlays().keys())
+@pytest.mark.parametrize("signed", [False, True])
+def test_overlays_constants_and_noise_above_the_stored_bits_are_masked(
+    store: Callable[..., Dataset], above: NDArray[np.uint16], signed: bool
+) -> None:
+    film = images.film()
+    words = (film - np.uint16(2048)) & np.uint16(0xFFF) if signed else film
+    image = store(words | above, bits=12)
+    image.PixelRepresentation = int(signed)
+    assert np.array_equal(to_display(image), to_display(images.radiograph(film, bits=12)))
+
+
+def test_a_signed_value_may_repeat_its_sign_above_the_stored_bits() -> None:
+    signed = (images.film().astype(np.int32) - 2048).astype(np.int16)
+    expected = to_display(images.radiograph(images.film(), bits=12))
+    assert np.array_equal(to_display(images.radiograph(signed, bits=12)), expected)
+
+
+@pytest.mark.parametrize("store", WHOLE_WORDS.values(), ids=WHOLE_WORDS.keys())
 def test_values_at_the_top_of_their_words_are_found_in_any_lossless_syntax(store: Callable[..., Dataset]) -> None:
     image = store(np.rint(PICTURE / 255 * 4095).astype(np.uint16) << 4 | 0xA, bits=12)
     image.HighBit = 15
@@ -274,8 +418,10 @@ def test_a_jpeg_ls_stream_itself_says_whether_it_is_exact(error: int) -> None:
     fourteen_bits = np.rint(PICTURE / 255 * 16383).astype(np.uint16) | np.uint16(0xC000)
     image = images.jpeg_ls_words(fourteen_bits, bits=14, error=error)
     image.file_meta.TransferSyntaxUID = JPEGLSLossless if error else JPEGLSNearLossless
-    shown = to_display(image)
-    assert (shown == 255).all() if error else np.array_equal(shown, PICTURE)
+    if error:
+        assert refused(image).defect is PixelDefect.BITS
+    else:
+        assert np.array_equal(to_display(image), PICTURE)
 
 
 def test_a_lossy_stream_that_overshoots_its_stored_range_is_white_there() -> None:

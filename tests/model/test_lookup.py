@@ -184,9 +184,45 @@ def test_the_first_input_value_of_an_unsigned_film_is_unsigned() -> None:
 
 @both
 def test_values_outside_the_table_get_its_ends(keyword: str) -> None:
-    table = images.lookup_table(np.arange(1024) * 4, first=1024, bits=12)
-    expected = np.rint(255 * np.clip((STORED.astype(int) - 1024) * 4, 0, 4092) / 4095)
+    table = images.lookup_table(np.arange(3072) * 4 // 3, first=512, bits=12)
+    expected = np.rint(255 * (np.clip(STORED.astype(int) - 512, 0, 3071) * 4 // 3) / 4095)
     assert np.array_equal(to_display(film(keyword, table)), expected)
+
+
+@both
+@pytest.mark.parametrize(
+    ("entries", "first"),
+    [
+        (RAMP, 2000),  # begins in the middle of the film
+        (np.arange(1024) * 4, 1024),  # misses both ends
+        (np.arange(256) * 16, 0),  # ends near its beginning
+        (RAMP, -2500),  # ends in its middle
+    ],
+)
+def test_a_table_that_leaves_a_part_of_the_film_without_entries_is_refused(
+    keyword: str, entries: NDArray[np.integer[Any]], first: int
+) -> None:
+    table = images.lookup_table(entries, first=max(first, 0), bits=12)
+    if first < 0:
+        table.add_new("LUTDescriptor", "SS", [len(entries), first, 12])
+    assert refused(film(keyword, table)) == (keyword,)
+
+
+@both
+def test_a_table_of_16_bits_whose_last_entries_only_reach_the_top_is_used_as_it_is(keyword: str) -> None:
+    entries = RAMP * 8
+    entries[-4:] = 65535
+    greys = to_display(film(keyword, images.lookup_table(entries, first=0, bits=16)))
+    assert np.array_equal(greys, np.rint(255 * entries[STORED] / 65535))
+
+
+@both
+def test_air_below_a_table_is_its_first_entry_however_much_there_is(keyword: str) -> None:
+    stored = STORED.copy()
+    stored[:, :120] = np.arange(120) % 5  # nearly half of the film
+    table = images.lookup_table(RAMP[500:], first=500, bits=12)
+    shown_greys = to_display(film(keyword, table, stored))
+    assert np.array_equal(shown_greys, np.rint(255 * np.maximum(stored.astype(int), 500) / 4095))
 
 
 def test_a_table_of_8_bits_reaches_all_its_entries() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import cv2
@@ -135,6 +136,88 @@ def test_a_range_of_padding_values_becomes_air() -> None:
 def test_padding_does_not_stretch_the_range_of_an_image_without_a_window() -> None:
     stored = np.where(PICTURE == 0, 65535, twelve_bits(PICTURE)).astype(np.uint16)
     assert np.array_equal(to_display(images.radiograph(stored, bits=16, PixelPaddingValue=65535)), PICTURE)
+
+
+@pytest.mark.parametrize("store", [images.radiograph, images.rle_words, images.jpeg_ls_words, images.jpeg2000_91])
+@pytest.mark.parametrize("value", [65535, -1])
+def test_a_padding_value_outside_the_stored_range_is_compared_with_the_whole_word(
+    store: Callable[..., Dataset], value: int
+) -> None:
+    film = images.film()
+    film[5, 30:40] = 4095  # white in the picture is not padding
+    words = film.copy()
+    words[:, :20] = 65535
+    film[:, :20] = 0
+    image = store(words, bits=12)
+    images.stored_as(image, "PixelPaddingValue", (value & 0xFFFF).to_bytes(2, "little"), "US" if value > 0 else "SS")
+    assert np.array_equal(to_display(image), to_display(images.radiograph(film, bits=12)))
+
+
+def test_a_range_of_padding_values_outside_the_stored_range_is_compared_with_the_whole_word() -> None:
+    film = images.film()
+    words = film.copy()
+    words[:, :20] = np.arange(20) + 40000
+    film[:, :20] = 0
+    image = images.radiograph(words, bits=12, PixelPaddingValue=40000, PixelPaddingRangeLimit=40019)
+    assert np.array_equal(to_display(image), to_display(images.radiograph(film, bits=12)))
+
+
+def test_a_signed_padding_value_outside_the_stored_range_is_compared_with_the_whole_word() -> None:
+    film = (images.film().astype(np.int32) - 2048).astype(np.int16)
+    words = film.copy()
+    words[:, :20] = -32768
+    image = images.radiograph(words, bits=12)
+    image.add_new("PixelPaddingValue", "SS", -32768)
+    shown = to_display(image)
+    assert (shown[:, :20] == 0).all()
+    assert np.array_equal(shown[:, 20:], to_display(images.radiograph(film, bits=12))[:, 20:])
+
+
+def test_a_padding_value_within_the_stored_range_is_no_whole_word() -> None:
+    words = images.film() | np.uint16(0x8000)
+    image = images.radiograph(words, bits=12, PixelPaddingValue=0)
+    assert np.array_equal(to_display(image), to_display(images.radiograph(images.film(), bits=12)))
+
+
+@pytest.mark.parametrize("function", ["LINEAR-EXACT", "LINEAREXACT", "LINEAR EXACT", "linear_exact", "LINEAR_EXACT\\"])
+def test_a_function_of_the_window_is_known_however_its_words_are_joined(function: str) -> None:
+    window: dict[str, Any] = {"WindowCenter": 128, "WindowWidth": 0.5}
+    exact = images.radiograph(PICTURE, VOILUTFunction="LINEAR_EXACT", **window)
+    image = images.stored_as(images.radiograph(PICTURE, **window), "VOILUTFunction", function.encode(), "CS")
+    assert np.array_equal(to_display(image), to_display(exact))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "written", "alone"),
+    [
+        ("VOILUTFunction", b"LINEAR\\", b"LINEAR"),
+        ("VOILUTFunction", b"\\SIGMOID ", b"SIGMOID "),
+        ("PresentationLUTShape", b"IDENTITY\\", b"IDENTITY"),
+        ("PresentationLUTShape", b"INVERSE\\", b"INVERSE "),
+        ("RescaleSlope", b"2\\", b"2 "),
+    ],
+)
+def test_one_value_beside_empty_ones_is_the_value(keyword: str, written: bytes, alone: bytes) -> None:
+    shown = []
+    for octets in (written, alone):
+        image = images.radiograph(PICTURE, WindowCenter=150, WindowWidth=180)
+        shown.append(to_display(images.stored_as(image, keyword, octets, None)))
+    assert np.array_equal(shown[0], shown[1])
+
+
+@pytest.mark.parametrize("second", [b"abc", b"4,096", b"nan", b"1,2,3"])
+@pytest.mark.parametrize("keyword", ["WindowCenter", "WindowWidth"])
+def test_a_second_window_is_not_used_and_need_not_be_readable(keyword: str, second: bytes) -> None:
+    window = {"WindowCenter": b"150\\99", "WindowWidth": b"180\\99"}
+    expected = to_display(images.radiograph(PICTURE, WindowCenter=150, WindowWidth=180))
+    image = images.radiograph(PICTURE)
+    for name, written in (window | {keyword: window[keyword][:4] + second}).items():
+        images.stored_as(image, name, written)
+    assert np.array_equal(to_display(image), expected)
+    images.stored_as(image, keyword, second + b"\\150")
+    with pytest.raises(UnreadablePixels) as refusal:
+        to_display(image)
+    assert refusal.value.attributes == (keyword,)
 
 
 def test_the_first_of_several_windows_is_shown() -> None:
@@ -373,10 +456,13 @@ def test_what_makes_the_greys_is_named_and_equal_pixels_are_noticed() -> None:
     assert (colour.samples, colour.one_value) == (3, False)
 
 
-def test_what_stands_above_the_stored_bits_does_not_make_equal_pixels_differ() -> None:
+def test_words_that_differ_above_the_stored_bits_only_are_refused_and_not_called_empty() -> None:
     words = np.full(PICTURE.shape, 77, dtype=np.uint16)
-    words[::2] |= 0xF000
     assert read_display(images.radiograph(words, bits=12)).one_value
+    words[::2] |= 0xF000
+    with pytest.raises(UnreadablePixels) as refusal:
+        read_display(images.radiograph(words, bits=12))
+    assert (refusal.value.defect, refusal.value.attributes) == (PixelDefect.BITS, ("BitsStored",))
 
 
 def test_a_screen_capture_with_equal_channels_is_shown_as_grey() -> None:

@@ -78,6 +78,7 @@ CASES: Final[Mapping[PixelDefect, tuple[Dataset, Reason, str, str]]] = {
     PixelDefect.LENGTH: (radiograph(PixelData=b"\0\1" * 100), Reason.UNREADABLE_PIXELS, UNREAD, ""),
     PixelDefect.DAMAGED: (transferred(JPEG2000Lossless, b"\xff\x4f" * 100), Reason.UNREADABLE_PIXELS, UNREAD, ""),
     PixelDefect.MISMATCH: (of_another_size(), Reason.UNREADABLE_PIXELS, UNREAD, ""),
+    PixelDefect.BITS: (radiograph(BitsStored=7, HighBit=6), Reason.UNREADABLE_PIXELS, UNREAD, "BitsStored"),
     PixelDefect.DISPLAY: (
         radiograph(WindowCenter=100, WindowWidth=0),
         Reason.DISPLAY_ATTRIBUTES,
