@@ -351,12 +351,14 @@ def _full_range(
 
     So the brightest and the darkest pixel do not set the contrast, as they would in a stretch from minimum to maximum,
     and an image with 12 bits in a declared 16 is not shown nearly black. Bits below the upper 8 are cut: a film
-    that was shifted up into more bits then gives exactly the same picture.
+    that was shifted up into more bits then gives exactly the same picture. A signed film without a negative value is
+    shown as the unsigned film of the same words: half of its range would be empty.
     """
+    signed = layout.signed and int(present.min()) < 0
     bits = min(8, layout.bits_stored)
-    while bits < layout.bits_stored and not _holds(bits, present, signed=layout.signed):
+    while bits < layout.bits_stored and not _holds(bits, present, signed=signed):
         bits += 1
-    ends = np.asarray(_stored_range(bits, signed=layout.signed), dtype=np.int64)
+    ends = np.asarray(_stored_range(bits, signed=signed), dtype=np.int64)
     everywhere = np.ones(ends.shape, dtype=np.float32)
     low, high = (float(end) for end in sorted(_modality(image, layout, ends, everywhere).values))
     shares = (modality - low) / (high - low)

@@ -96,6 +96,18 @@ def test_signed_values_with_a_rescale_intercept_show_the_same_picture() -> None:
     assert np.array_equal(to_display(image), PICTURE)
 
 
+@pytest.mark.parametrize("bits", [13, 14, 16])
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 2, "RescaleIntercept": -1024}])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_signed_film_without_negative_values_is_shown_as_the_unsigned_one(
+    bits: int, rescale: dict[str, Any], photometric: str
+) -> None:
+    film = images.film()
+    signed = images.radiograph(film.astype(np.int16), bits=bits, PhotometricInterpretation=photometric, **rescale)
+    unsigned = images.radiograph(film, bits=bits, PhotometricInterpretation=photometric, **rescale)
+    assert np.array_equal(to_display(signed), to_display(unsigned))
+
+
 def test_a_falling_rescale_slope_turns_the_picture_round() -> None:
     image = images.radiograph(4095 - twelve_bits(PICTURE), bits=12, RescaleSlope=-1, RescaleIntercept=4095)
     assert np.array_equal(to_display(image), PICTURE)

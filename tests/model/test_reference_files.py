@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pneumonia_model.decoding import PixelDefect
-from pneumonia_model.preprocessing import UnreadablePixels, to_input
+from pneumonia_model.preprocessing import UnreadablePixels, to_display, to_input
 from pydicom import Dataset, dcmread
+
+from tests.model import images
 
 # Largest difference, in the 256 greys, from the film in Explicit VR Little Endian with 8 bits.
 SAME_PIXELS: Final = 0
@@ -105,3 +109,42 @@ def test_an_rsna_film_reaches_the_network_as_its_8_bits(shared_data: Path) -> No
 
 def _reduced(image: Dataset) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
     return np.asarray(cv2.resize(image.pixel_array, (224, 224), interpolation=cv2.INTER_AREA) / np.float32(255))
+
+
+def real_films(shared_data: Path) -> Iterator[NDArray[np.uint8]]:
+    """Return the pictures of real films, each 15th one, 512 by 480 pixels."""
+    for file in sorted((shared_data / "dicom").glob("rsna*/*.dcm"))[::15]:
+        yield np.asarray(
+            cv2.resize(to_display(dcmread(file)), (480, 512), interpolation=cv2.INTER_AREA), dtype=np.uint8
+        )
+
+
+def test_a_real_film_that_is_filled_up_is_told_from_one_whose_rows_are_stated_too_short(shared_data: Path) -> None:
+    for film in real_films(shared_data):
+        for surplus in (2, 512, 4096):
+            image = images.radiograph(film)
+            image.PixelData += bytes(surplus)
+            assert np.array_equal(to_display(image), film)
+        for missing in (1, 2, 3, 16):
+            black = film.copy()
+            black[-missing - 2 :] = 0
+            image = images.radiograph(black)
+            image.Columns -= missing
+            with pytest.raises(UnreadablePixels) as refusal:
+                to_display(image)
+            assert refusal.value.defect is PixelDefect.LENGTH
+
+
+def test_a_real_film_with_more_bits_than_are_stored_is_told_from_one_with_an_overlay(shared_data: Path) -> None:
+    for film in real_films(shared_data):
+        words = np.rint(cv2.GaussianBlur(film.astype(np.float32), (3, 3), 0) / 255 * 4095).astype(np.uint16)
+        expected = to_display(images.radiograph(words, bits=12))
+        overlay = np.zeros_like(words)
+        overlay[100:140, 50:90] = overlay[200:203, 60:400] = 0x9000
+        noise = np.random.default_rng(2).integers(0, 16, words.shape).astype(np.uint16) << 12
+        for above in (overlay, noise):
+            assert np.array_equal(to_display(images.radiograph(words | above, bits=12)), expected)
+        for bits in (11, 10):
+            with pytest.raises(UnreadablePixels) as refusal:
+                to_display(images.radiograph(words, bits=bits))
+            assert refusal.value.attributes == ("BitsStored",)
