@@ -21,7 +21,7 @@ from pydicom.uid import UID
 
 from pneumonia_model.attributes import MalformedAttribute, text, whole
 from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg, read_jpeg2000
-from pneumonia_model.plausibility import has_other_columns
+from pneumonia_model.plausibility import Words, has_other_columns
 
 MAX_SIDE: Final = 8192
 """Largest Rows or Columns decoded: twice the widest detector on the market."""
@@ -119,6 +119,11 @@ class PixelLayout:
     high_bit: int
     signed: bool
     mended: frozenset[Mended] = frozenset()
+
+    @property
+    def low_bit(self) -> int:
+        """Return the number of the stored value's lowest bit in its word."""
+        return self.high_bit + 1 - self.bits_stored
 
     @property
     def encapsulated(self) -> bool:
@@ -220,11 +225,15 @@ class StoredWords:
         mended: what is not as the standard says.
     """
 
-    words: NDArray[np.uint8] | NDArray[np.uint16]
+    words: Words
     bits: int
     low_bit: int
     coded_bits: int
     mended: frozenset[Mended] = frozenset()
+
+    def values(self) -> Words:
+        """Return the bits of each value, without its sign and without other bits, shape (rows, columns)."""
+        return _value_bits(self.words, self.low_bit, self.bits)
 
 
 def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
@@ -237,9 +246,8 @@ def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
         octets, stored = _check_encapsulated(image.PixelData, layout)
     else:
         octets = _without_padding(image.PixelData, layout)
-        low_bit = layout.high_bit + 1 - layout.bits_stored
         stored = _Stored(
-            bits=layout.bits_stored, low_bit=low_bit, coded=layout.bits_allocated, exact=layout.bits_stored
+            bits=layout.bits_stored, low_bit=layout.low_bit, coded=layout.bits_allocated, exact=layout.bits_stored
         )
     words = _decoded_words(octets, layout, image["PixelData"].VR, stored.exact)
     surplus = 0 if layout.encapsulated else len(image.PixelData) - len(octets)
@@ -254,7 +262,7 @@ def decode(image: Dataset, layout: PixelLayout) -> StoredWords:
     )
 
 
-def _decoded_words(octets: bytes, layout: PixelLayout, vr: str, exact: int) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _decoded_words(octets: bytes, layout: PixelLayout, vr: str, exact: int) -> Words:
     """Return the words, for three samples those of one channel.
 
     Planar Configuration tells channels that are stored by pixel from those stored by plane. Where it is missing or
@@ -279,13 +287,15 @@ def _decode_by(octets: bytes, layout: PixelLayout, vr: str, exact: int, planes: 
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
 
 
-def _ordered(
-    words: NDArray[np.uint8] | NDArray[np.uint16], layout: PixelLayout
-) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _value_bits(words: Words, low_bit: int, bits: int) -> Words:
+    kind = words.dtype.type
+    return (words >> kind(low_bit)) & kind((1 << bits) - 1)
+
+
+def _ordered(words: Words, layout: PixelLayout) -> Words:
     """Return the stored values without other bits, in their order: the lowest one is 0."""
-    low_bit, kind = layout.high_bit + 1 - layout.bits_stored, words.dtype.type
-    ordered = (words >> kind(low_bit)) & kind((1 << layout.bits_stored) - 1)
-    return ordered ^ kind(1 << (layout.bits_stored - 1)) if layout.signed else ordered
+    ordered = _value_bits(words, layout.low_bit, layout.bits_stored)
+    return ordered ^ words.dtype.type(1 << (layout.bits_stored - 1)) if layout.signed else ordered
 
 
 def _decode_checked(octets: bytes, layout: PixelLayout, vr: str, coded_bits: int, planes: int) -> NDArray[np.generic]:
@@ -316,7 +326,7 @@ def _decode_checked(octets: bytes, layout: PixelLayout, vr: str, coded_bits: int
     return array
 
 
-def _words(decoded: NDArray[np.generic], layout: PixelLayout) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _words(decoded: NDArray[np.generic], layout: PixelLayout) -> Words:
     if decoded.dtype.kind not in "iu" or decoded.dtype.itemsize > 2:
         raise UnreadablePixels(PixelDefect.DEPTH)
     if decoded.shape[:2] != (layout.rows, layout.columns):
@@ -375,7 +385,7 @@ def _check_encapsulated(octets: bytes, layout: PixelLayout) -> tuple[bytes, _Sto
     bits = min(precision, layout.bits_stored) if exact else precision
     return octets, _Stored(
         bits=bits,
-        low_bit=layout.high_bit + 1 - layout.bits_stored,
+        low_bit=layout.low_bit,
         coded=precision,
         exact=precision if exact else layout.bits_stored,
     )

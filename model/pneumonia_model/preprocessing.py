@@ -34,13 +34,14 @@ from pneumonia_model.decoding import (
     pixel_layout,
 )
 from pneumonia_model.lookup import MalformedTable, read_table
-from pneumonia_model.plausibility import continues_above
+from pneumonia_model.plausibility import Words, continues_above
 
 __all__ = [
     "INPUT_SIDE",
     "PREPROCESSING",
     "Display",
     "UnreadablePixels",
+    "display_words",
     "input_from_display",
     "read_display",
     "to_display",
@@ -120,7 +121,15 @@ def read_display(image: Dataset) -> Display:
         UnreadablePixels: the pixel data is missing, damaged, or not one grayscale frame.
     """
     layout = pixel_layout(image)
-    stored = decode(image, layout)
+    return display_words(image, layout, decode(image, layout))
+
+
+def display_words(image: Dataset, layout: PixelLayout, stored: StoredWords) -> Display:
+    """Return what `read_display` returns, of an image that is decoded already.
+
+    Raises:
+        UnreadablePixels: the attributes do not say how the words are shown.
+    """
     counts = _counts(stored.words)
     occurring = counts > 0
     if layout.samples == 3:
@@ -320,7 +329,7 @@ def _with_sign(value: int, *, signed: bool) -> int:
     return value + 65536 if -32769 < value < 0 else value
 
 
-def _counts(words: NDArray[np.uint8] | NDArray[np.uint16]) -> NDArray[np.float32]:
+def _counts(words: Words) -> NDArray[np.float32]:
     """Return how many pixels have each word that the container can hold."""
     size = 1 << (8 * words.dtype.itemsize)
     # numpy's bincount would need 8 bytes per pixel

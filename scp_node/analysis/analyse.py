@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-from pydicom import dcmread
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import undisturbed_reading
 from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.files import read_image
 from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
-from scp_node.dicom.part10 import repaired_file
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -36,8 +34,8 @@ def analyse_file(path: Path, rules: AnalysisSettings, own: Equipment | None = No
     with undisturbed_reading():
         try:
             with foreign_bytes(as_=DamagedError("not a DICOM file"), passing=OSError):
-                image = dcmread(_readable(path))
-                header = image or dcmread(_readable(path), stop_before_pixels=True)
+                image = read_image(path)
+                header = image or read_image(path, header_only=True)
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
         except DamagedError as error:
@@ -59,7 +57,7 @@ def picture_file(path: Path) -> Picture | NotAnalysed:
     with undisturbed_reading():
         try:
             with foreign_bytes(as_=DamagedError("not readable again"), passing=(OSError, MemoryError)):
-                return picture(dcmread(_readable(path)))
+                return picture(read_image(path))
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
         except DamagedError as error:
@@ -95,12 +93,6 @@ def conclude(
         notes=prepared.notes,
         input_stats=prepared.input_stats,
     )
-
-
-def _readable(path: Path) -> Path | BytesIO:
-    """Return the file, or what pydicom reads in its place: see `scp_node.dicom.repairs`."""
-    repaired = repaired_file(memoryview(path.read_bytes()))
-    return path if repaired is None else BytesIO(repaired)
 
 
 def _is_cut(image: Dataset) -> bool:

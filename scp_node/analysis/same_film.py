@@ -7,12 +7,12 @@ from typing import Final
 
 import numpy as np
 from pneumonia_model.decoding import UnreadablePixels, decode, pixel_layout
-from pneumonia_model.preprocessing import to_display
-from pydicom import dcmread
+from pneumonia_model.preprocessing import display_words
 from pydicom.dataset import Dataset
 
 from scp_node.analysis.attributes import UnreadableAttributeError, code, undisturbed_reading
 from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.files import read_image
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
 from scp_node.settings import AnalysisSettings
@@ -65,7 +65,7 @@ def same_film(path: Path, other: Path, rules: AnalysisSettings, own: Equipment |
     with undisturbed_reading():
         try:
             with foreign_bytes(as_=DamagedError("not comparable"), passing=MemoryError):
-                one, two = dcmread(path), dcmread(other)
+                one, two = read_image(path), read_image(other)
                 if _identity(one) != _identity(two) or assess_header(one, rules, own) != assess_header(two, rules, own):
                     return False
                 return _same_picture(one, two)
@@ -88,6 +88,7 @@ def _same_picture(one: Dataset, two: Dataset) -> bool:
 
 def _same_pixels(one: Dataset, two: Dataset) -> bool:
     layouts = (pixel_layout(one), pixel_layout(two))
-    words = [decode(image, layout) for image, layout in zip((one, two), layouts, strict=True)]
-    first, second = ((each.words >> each.low_bit) & ((1 << each.bits) - 1) for each in words)
-    return np.array_equal(first, second) and np.array_equal(to_display(one), to_display(two))
+    first, second = (decode(image, layout) for image, layout in zip((one, two), layouts, strict=True))
+    if not np.array_equal(first.values(), second.values()):
+        return False
+    return np.array_equal(display_words(one, layouts[0], first).greys, display_words(two, layouts[1], second).greys)

@@ -90,6 +90,14 @@ def test_one_other_pixel_is_another_film(film: Path) -> None:
     assert not same_film(film, changed(film, PixelData=pixels.tobytes()))
 
 
+def test_what_a_sender_put_into_the_dataset_by_mistake_makes_no_other_film(film: Path) -> None:
+    file = film.read_bytes()
+    begin = 132 + 12 + int.from_bytes(file[140:144], "little")  # behind the file meta information
+    odd = film.parent / "odd.dcm"
+    odd.write_bytes(file[:begin] + b"\x02\x00\x10\x00UI\x16\x001.2.840.10008.1.2.4.50" + file[begin:] + bytes(8))
+    assert same_film(film, odd)
+
+
 def test_pixels_that_nobody_can_decode_are_the_same_if_their_bytes_are(film: Path) -> None:
     unreadable = changed(film, BitsAllocated=32)
     again = film.parent / "again.dcm"
