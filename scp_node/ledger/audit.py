@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, Select, exists, false, func, or_, select, union
 
-from scp_node.domain import Completion, Reason, Verdict
+from scp_node.domain import Completion, Verdict
 from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.database.schema import (
+    WITHOUT_HEADER,
     Use,
     companion,
     delivery,
@@ -26,6 +27,7 @@ from scp_node.ledger.database.schema import (
 )
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, in_queue
+from scp_node.ledger.snapshots import UNREAD
 from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
@@ -37,11 +39,6 @@ _STATES_OF_OUTCOMES: Final = {
     "finding": ImageState.ANALYSED,
     Completion.NOT_ATTEMPTED.value: ImageState.NOT_ANALYSED,
     Completion.FAILED.value: ImageState.FAILED,
-}
-_REASONS: Final[Mapping[Use, str | None]] = {
-    Use.CONFLICT: Reason.CONFLICTING_INSTANCE.value,
-    Use.SET_ASIDE: Reason.SET_ASIDE.value,
-    Use.DUPLICATE: None,
 }
 
 
@@ -273,8 +270,7 @@ def _described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
     deliveries = _deliveries(connection, [row.id for row in reports.values()])
     in_work = select(work.c.ref_id).where(in_queue(ANALYSE), work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
     leased = set(connection.scalars(in_work))
-    columns = [column for column in instance.c if column.name != "header"]
-    images = select(*columns, study.c.interrupted).outerjoin(study, study.c.study_uid == instance.c.study_uid)
+    images = select(*WITHOUT_HEADER, study.c.interrupted).outerjoin(study, study.c.study_uid == instance.c.study_uid)
     described = []
     for row in _rows(connection, images.where(instance.c.id.in_(ids)).order_by(instance.c.id)):
         audited = _received(row, analysing=row.id in leased)
@@ -342,7 +338,7 @@ def _received(row: Row[Any], *, analysing: bool) -> AuditRow:
         received_at=row.received_at,
         registered_at=row.registered_at,
         state=waiting if is_read else ImageState(row.use),
-        reason=None if is_read else _REASONS[Use(row.use)],
+        reason=UNREAD.get(Use(row.use)),
     )
 
 

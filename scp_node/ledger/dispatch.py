@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
 from scp_node.ledger import queue
 from scp_node.ledger.audit_rows import DeliveryState
 from scp_node.ledger.database.schema import companion, delivery
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.ledger.transactions import Policy, insert_row
+
+_NOBODY: Final = ""  # in place of the name of a destination
 
 Takes = Callable[[str, str], bool]  # of a destination's name and the word of a kind
 
@@ -37,7 +40,7 @@ def dispatch(
     """
     opening = _Opening(connection, policy, report_id, now)
     if not destinations:
-        opening.insert(None, "", DeliveryState.UNDELIVERABLE)
+        opening.insert(None, _NOBODY, DeliveryState.UNDELIVERABLE)
     of_report = select(companion.c.id, companion.c.kind).where(companion.c.report_id == report_id)
     companions = connection.execute(of_report.order_by(companion.c.id)).all()
     for name in destinations:
@@ -47,16 +50,17 @@ def dispatch(
                 opening.open(row.id, name, priority + queue.BEHIND_REPORTS)
 
 
-def is_undeliverable(connection: Connection, report_id: int) -> bool:
-    """Return whether no destination was to get the report."""
-    of_report = (delivery.c.report_id == report_id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
-    return connection.execute(select(delivery.c.id).where(of_report).limit(1)).first() is not None
+def is_undeliverable() -> ColumnElement[bool]:
+    """Return the SQL condition of the delivery that says that no destination was to get a report."""
+    # the index of reports by destination begins with the first two
+    without_name = (delivery.c.destination == _NOBODY) & delivery.c.companion_id.is_(None)
+    return without_name & (delivery.c.state == DeliveryState.UNDELIVERABLE)
 
 
-def withdraw(connection: Connection, report_id: int) -> None:
-    """Forget that no destination was to get the report."""
-    of_report = (delivery.c.report_id == report_id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
-    connection.execute(delete(delivery).where(of_report))
+def withdraw(connection: Connection, report_id: int) -> bool:
+    """Forget that no destination was to get the report; return whether that was so."""
+    gone = delete(delivery).where(delivery.c.report_id == report_id, is_undeliverable())
+    return connection.execute(gone).rowcount > 0
 
 
 class _Opening:

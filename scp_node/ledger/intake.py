@@ -61,7 +61,7 @@ class Intake:
         with self._transactions.writing() as (connection, now):
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _REGISTER_LOCK})
-            known = _known(connection, received)
+            known, patients = _known(connection, received), _patients(connection, received)
             for item in received:
                 seen = known.setdefault(item.sop_instance_uid, {})
                 if item.sha256 in seen:
@@ -72,7 +72,8 @@ class Intake:
                     continue
                 if seen:
                     conflicts.append(item.sop_instance_uid)
-                if self._insert(connection, item, conflict=bool(seen), now=now):
+                in_study = patients.setdefault(item.study_uid, {})
+                if self._insert(connection, item, in_study, conflict=bool(seen), now=now):
                     several.append(item.study_uid)
                 seen[item.sha256] = _Original(item.spool_path, kept=True)
                 new += 1
@@ -127,9 +128,17 @@ class Intake:
         with self._transactions.writing() as (connection, now):
             return record_unregistrable(connection, file, now)
 
-    def _insert(self, connection: Connection, item: ReceivedInstance, *, conflict: bool, now: datetime) -> bool:
+    def _insert(
+        self,
+        connection: Connection,
+        item: ReceivedInstance,
+        patients: dict[str, int],
+        *,
+        conflict: bool,
+        now: datetime,
+    ) -> bool:
         """Enter an instance; return whether its study names one patient more than before."""
-        patient_id, is_another = self._study_patient(connection, item, now)
+        patient_id, is_another = self._study_patient(connection, item, patients, now)
         values = {name: _storable(getattr(item, name)) for name in _COLUMNS}
         instance_id = insert_row(
             connection,
@@ -154,17 +163,14 @@ class Intake:
         queue.reschedule_waiting(connection, queue=REPORT, dedup=str(patient_id), due=due, at=now)
         return is_another
 
-    def _study_patient(self, connection: Connection, item: ReceivedInstance, now: datetime) -> tuple[int, bool]:
-        """Return the row of the patient in the study, and whether it is new beside that of another patient.
+    def _study_patient(
+        self, connection: Connection, item: ReceivedInstance, known: dict[str, int], now: datetime
+    ) -> tuple[int, bool]:
+        """Return the row of the patient in the study, and whether it is new beside those of `known` patients.
 
         Then the reports of the others have to say that the study names several. An object that this node made and a
         PACS routed back names nobody: the PACS may have given the patient another ID since.
         """
-        of_study = select(study_patient.c.id, study_patient.c.patient_key)
-        known = {
-            row.patient_key: row.id
-            for row in connection.execute(of_study.where(study_patient.c.study_uid == item.study_uid))
-        }
         if item.patient_key in known:
             return known[item.patient_key], False
         if known and made_here(connection, [item.sop_instance_uid]):
@@ -177,11 +183,13 @@ class Intake:
             patient_id=_storable(item.patient_id),
             issuer=_storable(item.issuer),
         )
-        if known:
+        others = sorted(known.values())
+        if others:
             _record(connection, now, SEVERAL_PATIENTS, item)
-            for other in sorted(known.values()):
+            for other in others:
                 open_report(connection, self._policy, other, now)
-        return row_id, bool(known)
+        known[item.patient_key] = row_id
+        return row_id, bool(others)
 
 
 def _storable(value: object) -> object:
@@ -207,6 +215,15 @@ def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict
         original = _Original(row.spool_path, kept=row.purging_at is None)
         known.setdefault(row.sop_instance_uid, {})[row.sha256] = original
     return known
+
+
+def _patients(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, int]]:
+    """Return the rows of the patients that each study names so far, by their key."""
+    named = select(study_patient.c.study_uid, study_patient.c.patient_key, study_patient.c.id)
+    patients: dict[str, dict[str, int]] = {}
+    for row in connection.execute(named.where(study_patient.c.study_uid.in_({item.study_uid for item in received}))):
+        patients.setdefault(row.study_uid, {})[row.patient_key] = row.id
+    return patients
 
 
 def _record(connection: Connection, now: datetime, kind: str, item: ReceivedInstance) -> None:

@@ -13,7 +13,7 @@ from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.database.schema import companion, report, report_result, study_patient
-from scp_node.ledger.dispatch import Takes, dispatch, is_undeliverable, takes_all, withdraw
+from scp_node.ledger.dispatch import Takes, dispatch, takes_all, withdraw
 from scp_node.ledger.queue_kinds import REPORT
 from scp_node.ledger.snapshots import (
     NothingToReport,
@@ -165,9 +165,8 @@ class Reports:
     ) -> None:
         """Open the deliveries of an undeliverable report that has destinations now."""
         report_id = snapshot.previous_id
-        if not destinations or report_id is None or not is_undeliverable(connection, report_id):
+        if not destinations or report_id is None or not withdraw(connection, report_id):
             return
-        withdraw(connection, report_id)
         priority = snapshot.priority
         dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
         detail = {**of_report_file(connection, report_id), "destinations": list(destinations)}

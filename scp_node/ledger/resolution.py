@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, update
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.database.errors import LedgerError
-from scp_node.ledger.database.schema import Use, instance
+from scp_node.ledger.database.schema import WITHOUT_HEADER, Use, instance
 from scp_node.ledger.queue_kinds import ANALYSE
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Policy, Transactions
@@ -124,6 +124,5 @@ class Resolution:
 
 
 def _rows(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -> Sequence[Any]:
-    columns = [column for column in instance.c if column.name != "header"]
-    chosen = select(*columns).where(instance.c.sop_instance_uid == sop_instance_uid).order_by(instance.c.id)
+    chosen = select(*WITHOUT_HEADER).where(instance.c.sop_instance_uid == sop_instance_uid).order_by(instance.c.id)
     return connection.execute(chosen.with_for_update() if lock else chosen).all()

@@ -23,13 +23,12 @@ from scp_node.domain import (
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result
 from scp_node.ledger.database.schema import Use, instance, report, result, work
-from scp_node.ledger.dispatch import is_undeliverable
 from scp_node.ledger.queue import OPEN_STATES, Claim
 from scp_node.ledger.queue_kinds import ANALYSE, in_queue
 from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.studies import is_interrupted
 
-_UNREAD: Final[Mapping[Use, Reason]] = {
+UNREAD: Final[Mapping[Use, Reason]] = {  # why nobody reads an image that a report names
     Use.CONFLICT: Reason.CONFLICTING_INSTANCE,
     Use.SET_ASIDE: Reason.SET_ASIDE,
 }
@@ -74,7 +73,6 @@ class StudySnapshot:
     previous: PreviousReport | None
     previous_id: int | None
     previous_content_digest: str | None
-    previous_undeliverable: bool  # no destination was to get it
 
 
 def take_snapshot(
@@ -93,7 +91,6 @@ def take_snapshot(
     patients, version = _patients(connection, task.study_uid), _next_version(connection, task.study_uid)
     of_patient = select(report).where(report.c.study_patient_id == task.study_patient_id)
     previous = connection.execute(of_patient.order_by(report.c.version.desc()).limit(1)).first()
-    undeliverable = previous is not None and is_undeliverable(connection, previous.id)
     return StudySnapshot(
         images=tuple(_reported_image(row) for row in rows),
         spool_paths=tuple(row.spool_path for row in rows),
@@ -107,7 +104,6 @@ def take_snapshot(
         previous=_previous(previous) if previous else None,
         previous_id=previous.id if previous else None,
         previous_content_digest=previous.content_digest if previous else None,
-        previous_undeliverable=undeliverable,
     )
 
 
@@ -211,7 +207,7 @@ def reported_rows(connection: Connection, task: ReportTask, model: ModelIdentity
     statement = select(*columns).outerjoin(result, is_newest).where(of_patient)
     is_read = (instance.c.use == Use.READ) & result.c.id.is_not(None)
     is_film = is_read & (func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT)
-    named = instance.c.use.in_(tuple(_UNREAD))
+    named = instance.c.use.in_(tuple(UNREAD))
     return connection.execute(
         statement.where(is_film | named).order_by(instance.c.use != Use.READ, instance.c.id)
     ).all()
@@ -229,7 +225,7 @@ def _reported_image(row: Row[Any]) -> ReportedImage:
 
 def _outcome(row: Row[Any]) -> Outcome:
     if row.use != Use.READ:
-        return NotAnalysed(reason=_UNREAD[Use(row.use)])
+        return NotAnalysed(reason=UNREAD[Use(row.use)])
     if row.outcome == "finding":
         return Finding(
             probability=row.probability,

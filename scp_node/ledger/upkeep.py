@@ -14,6 +14,7 @@ from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.audit_rows import DeliveryState
 from scp_node.ledger.commitments import reopen_delivery
 from scp_node.ledger.database.schema import companion, delivery, instance, report, result, study_patient, work
+from scp_node.ledger.dispatch import is_undeliverable
 from scp_node.ledger.queue import Claim, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, Queue, QueueKind, Subject, commit_queue, in_queue, is_about
 from scp_node.ledger.retention import hold_originals
@@ -100,12 +101,10 @@ class Upkeep:
 
     def _route_again(self, connection: Connection, selector: str | None, now: datetime) -> int:
         """Have the undeliverable reports looked at again: they go to the destinations that the settings name now."""
-        undelivered = _undeliverable(selector)
-        rows = connection.execute(undelivered).all()
+        rows = connection.execute(_undeliverable(selector)).all()
         for row in rows:
             open_report(connection, self._policy, row.study_patient_id, now)
-            detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name}
-            record_event(connection, now, "requeued", study_uid=row.study_uid, detail=detail)
+            _record_report(connection, now, "requeued", row)
         return len(rows)
 
     def without_original(self, selector: str) -> int:
@@ -127,16 +126,15 @@ class Upkeep:
                 _record(connection, now, "discarded", row)
             undelivered = connection.execute(_undeliverable(selector)).all()
             for row in undelivered:
-                closed = (delivery.c.report_id == row.report_id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
+                closed = (delivery.c.report_id == row.report_id) & is_undeliverable()
                 connection.execute(update(delivery).where(closed).values(state=DeliveryState.DISCARDED))
-                detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name}
-                record_event(connection, now, "discarded", study_uid=row.study_uid, detail=detail)
+                _record_report(connection, now, "discarded", row)
         return len(rows) + len(undelivered)
 
     def undeliverable(self) -> int:
         """Return the number of reports that no destination is to get; a newer version counts in their place."""
         with self._transactions.reading() as (connection, _now):
-            return len(connection.execute(_undeliverable(None)).all())
+            return connection.execute(select(func.count()).select_from(_undeliverable(None).subquery())).scalar_one()
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the number of rows that each queue has in each state."""
@@ -153,13 +151,20 @@ _CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id)
 
 def _undeliverable(selector: str | None) -> Select[Any]:
     """Return the newest reports of their patients that no destination is to get: all, or those that are named."""
-    newest = select(func.max(report.c.id)).group_by(report.c.study_patient_id)
-    of_report = (delivery.c.report_id == report.c.id) & (delivery.c.state == DeliveryState.UNDELIVERABLE)
+    newer = report.alias()
+    replaced = exists().where(newer.c.study_patient_id == report.c.study_patient_id, newer.c.id > report.c.id)
     columns = select(report.c.id.label("report_id"), report.c.study_uid, report.c.study_patient_id)
-    chosen = columns.where(report.c.id.in_(newest), exists().where(of_report)).order_by(report.c.id)
+    of_nobody = columns.join(delivery, delivery.c.report_id == report.c.id).where(is_undeliverable())
+    chosen = of_nobody.where(~replaced).order_by(report.c.id)
     if selector is None:
         return chosen
     return chosen.where(or_(report.c.study_uid == selector, report.c.sop_instance_uid == selector))
+
+
+def _record_report(connection: Connection, now: datetime, kind: str, row: Any) -> None:
+    """Note in the study's trail what a person did to a report that no destination is to get."""
+    detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name}
+    record_event(connection, now, kind, study_uid=row.study_uid, detail=detail)
 
 
 def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:

@@ -74,9 +74,6 @@ Uid = String(64)  # PS3.5 Table 6.2-1
 Digest = String(71)  # "sha256:" and 64 hexadecimal digits
 
 
-_IN_CONFLICT: Final = text("\"use\" = 'conflict'")
-
-
 def _id() -> Column[Any]:
     return Column("id", Id, primary_key=True, autoincrement=True)
 
@@ -136,6 +133,8 @@ instance = Table(
         postgresql_where=text("purged_at IS NULL"),
     ),
 )
+
+WITHOUT_HEADER: Final = [column for column in instance.c if column is not instance.c.header]  # which is large
 
 study = Table(
     "study",

@@ -209,6 +209,14 @@ def analysed(node: Node, task: AnalysisTask) -> None:
     node.ledger.analyses.record([Analysed(task=task, outcome=finding, started_at=node.clock())], MODEL)
 
 
+def in_conflict(node: Node) -> None:
+    """Report a film, and another one of its SOP Instance UID as not read."""
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    node.analyse()
+    reports(node)
+
+
 def choose(node: Node, number: int, uid: str = "1.2.3.1") -> None:
     node.ledger.resolution.choose(uid, number, by="radiographer@console")
 
@@ -247,10 +255,7 @@ def test_a_corrected_patient_gets_the_report_and_the_wrong_one_loses_it(node: No
 
 
 def test_a_person_may_choose_again_and_what_was_read_before_is_not_read_twice(node: Node) -> None:
-    node.receive("1")
-    node.receive("2", sop_instance_uid="1.2.3.1")
-    node.analyse()
-    reports(node)
+    in_conflict(node)
     choose(node, 2)
     node.analyse()
     reports(node)
@@ -281,20 +286,14 @@ def test_the_same_picture_of_another_patient_is_a_conflict_unseen(node: Node) ->
 
 
 def test_a_film_that_is_set_aside_shows_no_finding_in_the_audit(node: Node) -> None:
-    node.receive("1")
-    node.receive("2", sop_instance_uid="1.2.3.1")
-    node.analyse()
-    reports(node)
+    in_conflict(node)
     choose(node, 2)
     row = node.audit()[0]
     assert (row["state"], row["reason"], row["verdict"], row["probability"]) == ("set-aside", "set-aside", None, None)
 
 
 def test_to_choose_the_first_confirms_it(node: Node) -> None:
-    node.receive("1")
-    node.receive("2", sop_instance_uid="1.2.3.1")
-    node.analyse()
-    reports(node)
+    in_conflict(node)
     choose(node, 1)
     assert node.analyse() == 0
     assert [image.spool_path for image in node.ledger.reanalysis.ended()] == ["1.dcm"]

@@ -66,7 +66,6 @@ def study(
         previous=previous,
         previous_id=1 if previous else None,
         previous_content_digest=digest,
-        previous_undeliverable=False,
     )
 
 
