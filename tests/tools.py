@@ -37,6 +37,7 @@ PACKAGES: Final[Mapping[str, str]] = {  # tool -> Debian's name for what brings 
     "pg_restore": "postgresql",
     "pixelmed": "libpixelmed-java",
     "postgres": "postgresql",
+    "setpriv": "util-linux",
     "storescp": "dcmtk",
     "storescu": "dcmtk",
     "strace": "strace",

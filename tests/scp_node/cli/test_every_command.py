@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from scp_node.opening import upgrade_database
 from scp_node.settings import NodeSettings, Settings
 from scp_node.settings_file import load_settings
 from tests.scp_node.delivery.test_send_files import write_file
+from tests.tools import require
 
 COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that make sense
     "serve": [["--role", "listener"]],
@@ -287,9 +287,9 @@ def test_init_writes_where_the_environment_says(say: Say, place: Path, monkeypat
 
 def _without_rights(command: Sequence[str], **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user to whom the rights of files apply: root has two capabilities less."""
-    less = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    if less and not shutil.which("setpriv"):
-        pytest.skip("root without setpriv: the rights of files do not apply")
+    less: list[str | Path] = []
+    if os.geteuid() == 0:
+        less = [require("setpriv"), "--bounding-set", "-dac_override,-dac_read_search"]
     return subprocess.run(
         [*less, sys.executable, "-m", "scp_node", *command],
         capture_output=True,
