@@ -7,12 +7,13 @@ from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome, InputCounts, seconds_within
 from scp_node.ledger.database.engine import create_ledger_engine
-from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
+from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
+from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
 from scp_node.ledger.projector import Progress, Projector
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.resolution import Candidate
@@ -34,6 +35,7 @@ from scp_node.ledger.worklist_rows import (
 )
 
 __all__ = [
+    "AWAY",
     "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
@@ -66,18 +68,23 @@ __all__ = [
     "Menus",
     "NothingToReport",
     "Opinions",
+    "Origin",
     "Original",
+    "Person",
+    "PersonRole",
     "Policy",
     "Progress",
     "Projector",
     "Registration",
     "ReportTask",
+    "Session",
     "Standing",
     "StudyPending",
     "StudySnapshot",
     "StudyState",
     "Suspects",
     "Takes",
+    "Token",
     "UnregistrableFile",
     "Verification",
     "WorkState",

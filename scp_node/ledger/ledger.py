@@ -20,6 +20,7 @@ from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
+from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.projection import Describe
 from scp_node.ledger.projector import Projector
@@ -31,6 +32,7 @@ from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
+from scp_node.ledger.visits import Visits
 from scp_node.ledger.watch import Watch
 from scp_node.ledger.worklist import Worklist
 
@@ -55,6 +57,8 @@ class Ledger:
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
         self.processes = Processes(transactions)
+        self.people = People(transactions)
+        self.visits = Visits(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
         self.worklist = Worklist(transactions)
