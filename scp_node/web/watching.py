@@ -1,8 +1,8 @@
 """What happened to the films of some days, and whether films or results have moved away from what they were.
 
 Drift is the population stability index of a window against a reference, with a limit that knows both sizes
-(`scp_node.measures.drift`). The reference of probabilities and brightness is the bundle's; of what a bundle cannot know,
-such as the senders of a site, it is the site's own beginning with that bundle.
+(`scp_node.measures.drift`). The reference of probabilities and brightness is the bundle's; of what a bundle cannot
+know, such as the senders of a site, it is the site's own beginning with that bundle.
 """
 
 from __future__ import annotations
@@ -250,9 +250,7 @@ def drifts(
     baseline = _baseline(beginning)
     for name, classes in (("view", _views), ("calling AE", _senders)):
         found.append(_against_beginning(name, classes, counts, baseline, today))
-    for name in ("contrast", "sharpness"):
-        found.append(_against_quantiles(name, counts, baseline, today))
-    return found
+    return [*found, *(_against_quantiles(name, counts, baseline, today) for name in ("contrast", "sharpness"))]
 
 
 def _against_bundle(name: str, counts: Sequence[DayCounts], reference: Reference, today: date) -> Drift:
@@ -264,7 +262,7 @@ def _against_bundle(name: str, counts: Sequence[DayCounts], reference: Reference
         return _regrouped(fine, bins, edges)
 
     words = f"the {reference.films} films of {reference.bundle}"
-    return _drift(name, words, counts, counted, expected, today)
+    return _drift(name, words, counts=counts, counted=counted, expected=expected, today=today)
 
 
 def _against_quantiles(name: str, counts: Sequence[DayCounts], baseline: Sequence[DayCounts], today: date) -> Drift:
@@ -281,7 +279,7 @@ def _against_quantiles(name: str, counts: Sequence[DayCounts], baseline: Sequenc
     def counted(window: Sequence[DayCounts]) -> list[float]:
         return _regrouped(_fine(name, window)[0], bins, edges)
 
-    return _drift(name, _OWN, counts, counted, counted(baseline), today)
+    return _drift(name, _OWN, counts=counts, counted=counted, expected=counted(baseline), today=today)
 
 
 def _against_beginning(
@@ -301,12 +299,13 @@ def _against_beginning(
         named = [float(found[each]) for each in known]
         return [*named, found.total() - sum(named)]
 
-    return _drift(name, _OWN, counts, counted, counted(baseline), today)
+    return _drift(name, _OWN, counts=counts, counted=counted, expected=counted(baseline), today=today)
 
 
 def _drift(
     name: str,
     against: str,
+    *,
     counts: Sequence[DayCounts],
     counted: Callable[[Sequence[DayCounts]], list[float]],
     expected: Sequence[float],

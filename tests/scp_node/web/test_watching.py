@@ -14,6 +14,7 @@ from scp_node.ledger.daily import PROBABILITY_BINS, DayCounts, FilmOutcome, Inpu
 from scp_node.web.watching import (
     BASELINE_FILMS,
     FEWEST_FILMS,
+    Drift,
     Reference,
     days,
     drifts,
@@ -75,7 +76,7 @@ def history(seed: int, films: int, *, moved: float = 0.0, length: int = 40) -> l
 
 def drift_of(
     name: str, found: list[DayCounts], reference: Reference | None = EVEN, first: list[DayCounts] | None = None
-):  # type: ignore[no-untyped-def]
+) -> Drift:
     [drift] = [each for each in drifts(found, found if first is None else first, reference, TODAY) if each.name == name]
     return drift
 
