@@ -23,6 +23,7 @@ from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 from scp_node.ledger.worklist_rows import (
+    WORKLIST_FIELDS,
     Count,
     Key,
     Menus,
@@ -37,6 +38,7 @@ from scp_node.ledger.worklist_rows import (
 __all__ = [
     "AWAY",
     "REPORT_KIND",
+    "WORKLIST_FIELDS",
     "Analysed",
     "AnalysisTask",
     "AuditDelivery",

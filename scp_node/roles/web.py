@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -11,9 +12,11 @@ from typing import Final
 from pneumonia_model.bundle import BundleError
 
 from scp_node.domain import ModelIdentity
-from scp_node.inference.identity import describe, identify
-from scp_node.ledger import Ledger
-from scp_node.roles.common import STEP_SECONDS, await_ledger
+from scp_node.inference.identity import describe as describe_bundle
+from scp_node.inference.identity import identify
+from scp_node.ledger import AWAY, Ledger
+from scp_node.report.source.description import describe
+from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.settings import Settings, SettingsError
 from scp_node.web.application import create_application
@@ -53,12 +56,14 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
-        heart.working()
-        stop.wait()
+        projector = ledger.projector(describe, owner=owner_named("project"))
+        status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
+        with contextlib.suppress(*AWAY):
+            projector.close()
         server.stop(_STOP_SECONDS)
     finally:
         ledger.close()
-    return 0
+    return status
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
@@ -83,7 +88,7 @@ def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
 
 def _reference(settings: Settings) -> Reference | None:
     try:
-        return reference_of(describe(settings.inference), identify(settings.inference).bundle)
+        return reference_of(describe_bundle(settings.inference), identify(settings.inference).bundle)
     except (BundleError, SettingsError, OSError):  # `_identity` has told
         return None
 

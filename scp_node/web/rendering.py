@@ -35,6 +35,7 @@ class Entry:
 
 
 NAVIGATION: Final[Sequence[Entry]] = (
+    Entry(path="/studies", name="Studies"),
     Entry(path="/model", name="Model"),
     Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
 )
