@@ -10,9 +10,24 @@ from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, Ledger
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
+from scp_node.ledger.feedback_rows import (
+    Answer,
+    Assessment,
+    FeedbackError,
+    FeedbackRow,
+    Imported,
+    ImportedTruth,
+    LineProblem,
+    Opinion,
+    Source,
+    Statement,
+    Subject,
+    Truth,
+)
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.queue import Claim, Suspects, WorkState
+from scp_node.ledger.reading_sample import Drawn, Pair, ReadingTask, SampleData, SampledStudy, SampleQuery
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
@@ -24,6 +39,8 @@ __all__ = [
     "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
+    "Answer",
+    "Assessment",
     "AuditDelivery",
     "AuditEvent",
     "AuditPage",
@@ -37,22 +54,38 @@ __all__ = [
     "DeliveryState",
     "DeliveryTask",
     "DestinationState",
+    "Drawn",
     "Duplicate",
+    "FeedbackError",
+    "FeedbackRow",
     "HeldBack",
     "ImageState",
+    "Imported",
+    "ImportedTruth",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "LineProblem",
     "NothingToReport",
+    "Opinion",
     "Original",
+    "Pair",
     "Policy",
+    "ReadingTask",
     "Registration",
     "ReportTask",
+    "SampleData",
+    "SampleQuery",
+    "SampledStudy",
+    "Source",
+    "Statement",
     "StudyPending",
     "StudySnapshot",
+    "Subject",
     "Suspects",
     "Takes",
+    "Truth",
     "UnregistrableFile",
     "Verification",
     "WorkState",

@@ -18,8 +18,10 @@ from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.feedback import Feedback
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.processes import Processes
+from scp_node.ledger.reading_sample import ReadingSample
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.resolution import Resolution
@@ -51,6 +53,8 @@ class Ledger:
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
         self.processes = Processes(transactions)
+        self.feedback = Feedback(transactions)
+        self.reading_sample = ReadingSample(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
 
