@@ -42,6 +42,10 @@ class Actor:
         return {"by": self.name, "address": self.address}
 
 
+class NodeError(Exception):
+    """An error that an operator can fix; the message says how."""
+
+
 class Priority(IntEnum):
     """The order in which queues are emptied: the lower value first."""
 

@@ -6,7 +6,7 @@ from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, Aud
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
-from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
+from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
@@ -26,6 +26,7 @@ from scp_node.ledger.feedback_rows import (
 )
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
+from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.reading_sample import Drawn, Pair, ReadingTask, SampleData, SampledStudy, SampleQuery
 from scp_node.ledger.resolution import Candidate
@@ -36,6 +37,7 @@ from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 
 __all__ = [
+    "AWAY",
     "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
@@ -69,8 +71,11 @@ __all__ = [
     "LineProblem",
     "NothingToReport",
     "Opinion",
+    "Origin",
     "Original",
     "Pair",
+    "Person",
+    "PersonRole",
     "Policy",
     "ReadingTask",
     "Registration",
@@ -78,6 +83,7 @@ __all__ = [
     "SampleData",
     "SampleQuery",
     "SampledStudy",
+    "Session",
     "Source",
     "Statement",
     "StudyPending",
@@ -85,6 +91,7 @@ __all__ = [
     "Subject",
     "Suspects",
     "Takes",
+    "Token",
     "Truth",
     "UnregistrableFile",
     "Verification",

@@ -20,6 +20,7 @@ from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.feedback import Feedback
 from scp_node.ledger.intake import Intake
+from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.reading_sample import ReadingSample
 from scp_node.ledger.reanalysis import Reanalysis
@@ -30,6 +31,7 @@ from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
+from scp_node.ledger.visits import Visits
 from scp_node.ledger.watch import Watch
 
 
@@ -55,6 +57,8 @@ class Ledger:
         self.processes = Processes(transactions)
         self.feedback = Feedback(transactions)
         self.reading_sample = ReadingSample(transactions)
+        self.people = People(transactions)
+        self.visits = Visits(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
 

@@ -31,7 +31,7 @@ POSITIVE: Final = Finding(probability=0.9, logit=2.0, threshold=0.5)
 NEGATIVE: Final = Finding(probability=0.1, logit=-2.0, threshold=0.5)
 UNDETERMINED: Final = Finding(probability=0.5, logit=0.0, threshold=0.5, grey_zone=0.1)
 AGREE: Final = Answer(opinion=Opinion.AGREE)
-OTHER: Final = {"patient_id": "P2", "patient_key": "key of P2"}
+OTHER: Final[dict[str, Any]] = {"patient_id": "P2", "patient_key": "key of P2"}
 _FRESH: Final = count(1)
 
 
