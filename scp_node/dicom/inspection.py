@@ -35,7 +35,6 @@ _PATIENT_ID: Final = 0x0010_0020
 _ISSUER_OF_PATIENT_ID: Final = 0x0010_0021
 _ISSUER_QUALIFIERS: Final = 0x0010_0024  # Issuer of Patient ID Qualifiers Sequence
 _BIRTH_DATE: Final = 0x0010_0030
-_VIEW_POSITION: Final = 0x0018_5101
 _STUDY_INSTANCE_UID: Final = 0x0020_000D
 _SERIES_INSTANCE_UID: Final = 0x0020_000E
 _SAMPLES_PER_PIXEL: Final = 0x0028_0002
@@ -68,7 +67,6 @@ _WANTED: Final = frozenset(
     }
 )
 _MOST_GARBAGE: Final = 64  # bytes behind the pixel data that need not be elements; what is cut off there is longer
-_LONGEST_CODE: Final = 16  # bytes of a CS, PS3.5 Table 6.2-1
 _TEXT_LIMIT: Final = 256  # bytes kept of an identifier; LO and SH have at most 64 characters
 _PRIORITIES: Final = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}
 
@@ -201,18 +199,6 @@ def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
         for element in walker.elements():
             if element.tag == _STUDY_INSTANCE_UID:
                 return _Values(beginning, {element.tag: element}).uid(element.tag, "Study Instance UID")
-    return ""
-
-
-def view_position(header: bytes, transfer_syntax: str) -> str:
-    """Return View Position (0018,5101) of a stored header in capitals, such as "PA"; "" where it cannot be read."""
-    dataset = memoryview(header)
-    with contextlib.suppress(DamagedError):
-        for element in _complete_elements(_walker(dataset, transfer_syntax), dataset):
-            if element.tag == _VIEW_POSITION:
-                return _Values(dataset, {element.tag: element}).text(element.tag, _LONGEST_CODE).upper()
-            if element.tag > _VIEW_POSITION:
-                break
     return ""
 
 

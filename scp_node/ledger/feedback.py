@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, select, update
+from sqlalchemy import ColumnElement, Connection, Row, exists, select, update
 
 from scp_node.domain import Actor, Verdict
-from scp_node.ledger.database.schema import feedback, instance, study_patient
+from scp_node.ledger.database.schema import Use, feedback, instance, result, study_patient
 from scp_node.ledger.feedback_rows import (
     Answer,
     FeedbackError,
@@ -46,6 +46,24 @@ class Feedback:
         chosen = select(study_patient.c.id).where(study_patient.c.study_uid == study_uid)
         with self._transactions.reading() as (connection, _now):
             return subjects_of(connection, chosen)
+
+    def subject(self, subject_id: int) -> Subject | None:
+        """Return one patient's study, or None if there is no such one."""
+        with self._transactions.reading() as (connection, _now):
+            found = subjects_of(connection, select(study_patient.c.id).where(study_patient.c.id == subject_id))
+        return found[0] if found else None
+
+    def films(self, subject_id: int) -> list[int]:
+        """Return the ids of the films that a patient's study is read by, in the order in which they came."""
+        read = (instance.c.study_patient_id == subject_id) & (instance.c.use == Use.READ)
+        with_result = exists().where(result.c.instance_id == instance.c.id, result.c.verdict.is_not(None))
+        with self._transactions.reading() as (connection, _now):
+            return list(connection.scalars(select(instance.c.id).where(read, with_result).order_by(instance.c.id)))
+
+    def of_subject(self, subject_id: int) -> list[FeedbackRow]:
+        """Return what readers say now of one patient's study, in the order of their first answers."""
+        with self._transactions.reading() as (connection, _now):
+            return _rows(connection, feedback.c.study_patient_id == subject_id)
 
     def of_study(self, study_uid: str) -> list[FeedbackRow]:
         """Return what readers say now of a study, in the order of their first answers."""

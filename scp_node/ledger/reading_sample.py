@@ -20,7 +20,7 @@ from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, exists, func, select, text
 
-from scp_node.dicom.inspection import view_position
+from scp_node.dicom.view import view_position
 from scp_node.domain import Verdict
 from scp_node.ledger.database.schema import feedback, instance, reading_day, reading_frame, report, study_patient
 from scp_node.ledger.feedback import truths_of
@@ -98,6 +98,7 @@ class SampleData:
     positive: int  # studies with a result, by what it says
     negative: int
     undetermined: int  # of the negative ones
+    bundles: tuple[str, ...]  # that the results are by, sorted
     sample: tuple[SampledStudy, ...]
     positives_right: int  # of all positive studies, drawn or not, those whose truth is known
     positives_wrong: int
@@ -187,12 +188,14 @@ class ReadingSample:
         conditions = _conditions(query)
         verdicts = select(reading_frame.c.verdict, func.count()).where(*conditions).group_by(reading_frame.c.verdict)
         days = select(func.count(reading_frame.c.day.distinct())).where(*conditions)
+        bundles = select(reading_frame.c.bundle).where(*conditions).distinct().order_by(reading_frame.c.bundle)
         answered = exists().where(feedback.c.study_patient_id == reading_frame.c.study_patient_id)
         wanted = select(reading_frame).where(*conditions, reading_frame.c.weight.is_not(None) | answered)
         with self._transactions.reading() as (connection, _now):
             counts = {Verdict(verdict): number for verdict, number in connection.execute(verdicts)}
             rows = connection.execute(wanted.order_by(reading_frame.c.study_patient_id)).all()
             truths = truths_of(connection, [row.study_patient_id for row in rows])
+            by = tuple(connection.scalars(bundles))
             number_of_days = connection.execute(days).scalar_one()
         positive = counts.get(Verdict.PRESENT, 0)
         said = Counter(
@@ -204,6 +207,7 @@ class ReadingSample:
             days=number_of_days,
             positive=positive,
             negative=sum(counts.values()) - positive,
+            bundles=by,
             undetermined=counts.get(Verdict.UNDETERMINED, 0),
             sample=tuple(
                 SampledStudy(

@@ -13,8 +13,11 @@ from pneumonia_model.bundle import BundleError
 from scp_node.domain import ModelIdentity
 from scp_node.inference.identity import identify
 from scp_node.ledger import Ledger
+from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.roles.common import STEP_SECONDS, await_ledger
 from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.runtime.patience import waiting
+from scp_node.runtime.polling import have_ended, poll
 from scp_node.settings import Settings, SettingsError
 from scp_node.web.application import create_application
 from scp_node.web.passwords import hash_password, random_password
@@ -49,15 +52,29 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         if listening is None:
             return 0
         server.start(listening)
+        drawing = _draw_samples(settings, ledger, stop)
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
         heart.working()
         stop.wait()
         server.stop(_STOP_SECONDS)
+        have_ended([drawing], _STOP_SECONDS)
     finally:
         ledger.close()
     return 0
+
+
+def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> threading.Thread:
+    """Draw the reading samples in a thread until `stop` is set."""
+    step = waiting(SampleDrawer(ledger=ledger, settings=settings.web).step, stop, name="draw", renew=lambda: None)
+
+    def draw() -> None:
+        poll(step, stop, name="draw", longest_pause=LONGEST_PAUSE)
+
+    thread = threading.Thread(target=draw, name="draw", daemon=True)
+    thread.start()
+    return thread
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:

@@ -34,7 +34,11 @@ class Entry:
     role: PersonRole = PersonRole.VIEWER
 
 
-NAVIGATION: Final[Sequence[Entry]] = (Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),)
+NAVIGATION: Final[Sequence[Entry]] = (
+    Entry(path="/sample", name="Reading sample", role=PersonRole.READER),
+    Entry(path="/quality", name="Quality"),
+    Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
+)
 
 
 def render(
