@@ -5,6 +5,7 @@ from scp_node.ledger.audit import AuditQuery
 from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
+from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome, InputCounts, seconds_within
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
@@ -27,6 +28,7 @@ from scp_node.ledger.feedback_rows import (
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.projector import Progress, Projector
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.reading_sample import Drawn, Pair, ReadingTask, SampleData, SampledStudy, SampleQuery
 from scp_node.ledger.resolution import Candidate
@@ -35,6 +37,17 @@ from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending,
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
+from scp_node.ledger.worklist_rows import (
+    Count,
+    Key,
+    Menus,
+    Opinions,
+    Standing,
+    StudyState,
+    WorklistPage,
+    WorklistQuery,
+    WorklistRow,
+)
 
 __all__ = [
     "AWAY",
@@ -53,6 +66,9 @@ __all__ = [
     "CommitmentOutcome",
     "CommitmentTask",
     "Copied",
+    "Count",
+    "DailyQuery",
+    "DayCounts",
     "DeliveryState",
     "DeliveryTask",
     "DestinationState",
@@ -60,23 +76,30 @@ __all__ = [
     "Duplicate",
     "FeedbackError",
     "FeedbackRow",
+    "FilmOutcome",
     "HeldBack",
     "ImageState",
     "Imported",
     "ImportedTruth",
+    "InputCounts",
+    "Key",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
     "LineProblem",
+    "Menus",
     "NothingToReport",
     "Opinion",
+    "Opinions",
     "Origin",
     "Original",
     "Pair",
     "Person",
     "PersonRole",
     "Policy",
+    "Progress",
+    "Projector",
     "ReadingTask",
     "Registration",
     "ReportTask",
@@ -85,9 +108,11 @@ __all__ = [
     "SampledStudy",
     "Session",
     "Source",
+    "Standing",
     "Statement",
     "StudyPending",
     "StudySnapshot",
+    "StudyState",
     "Subject",
     "Suspects",
     "Takes",
@@ -96,11 +121,15 @@ __all__ = [
     "UnregistrableFile",
     "Verification",
     "WorkState",
+    "WorklistPage",
+    "WorklistQuery",
+    "WorklistRow",
     "blames_values",
     "check_revision",
     "create_ledger_engine",
     "is_begun",
     "is_up_to_date",
+    "seconds_within",
     "takes_all",
     "upgrade",
 ]

@@ -30,6 +30,7 @@ from scp_node.ledger.trail.provenance import of_report_file
 from scp_node.ledger.transactions import Transactions, insert_row
 
 GIVEN: Final = "web-feedback"  # event: a reader answered, or changed an answer
+CONTRADICTORY: Final = "contradictory"
 _PAGE: Final = 500
 SAID: Final = ("opinion", "truth", "comment", "source", "blind", "report_version", "bundle_digest", "verdict")
 
@@ -133,13 +134,16 @@ class Feedback:
 
 
 def feedback_of(connection: Connection, study_patient_ids: Sequence[int]) -> Mapping[int, str]:
-    """Return a summary of the answers about each of these subjects that has some: "agree", "agree 2, unsure 1"."""
-    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    """Return one word for the answers about each of these subjects that has some.
+
+    It is the opinion that all share who are not unsure, "unsure" where all are, or "contradictory".
+    """
+    given: dict[int, set[Opinion]] = defaultdict(set)
     for chunk in chunks(study_patient_ids):
         columns = select(feedback.c.study_patient_id, feedback.c.opinion)
         for row in connection.execute(columns.where(feedback.c.study_patient_id.in_(chunk))):
-            counts[row.study_patient_id][row.opinion] += 1
-    return {subject: _summary(opinions) for subject, opinions in counts.items()}
+            given[row.study_patient_id].add(Opinion(row.opinion))
+    return {subject: _summary(opinions) for subject, opinions in given.items()}
 
 
 def truths_of(connection: Connection, study_patient_ids: Sequence[int]) -> dict[int, dict[str, Truth]]:
@@ -152,10 +156,11 @@ def truths_of(connection: Connection, study_patient_ids: Sequence[int]) -> dict[
     return found
 
 
-def _summary(opinions: Counter[str]) -> str:
-    if opinions.total() == 1:
-        return next(iter(opinions))
-    return ", ".join(f"{each} {opinions[each]}" for each in Opinion if opinions[each])
+def _summary(opinions: set[Opinion]) -> str:
+    sure = sorted(opinions - {Opinion.UNSURE})
+    if not sure:
+        return Opinion.UNSURE
+    return sure[0] if len(sure) == 1 else CONTRADICTORY
 
 
 def _lock(connection: Connection, study_patient_ids: Sequence[int]) -> None:

@@ -46,8 +46,8 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         progress = heart.loop("web", _SERVER_SECONDS)
         site = Site(settings=settings, ledger=ledger, model=_identity(settings))
         server = Server(create_application(site, renew=progress.renew), settings.web)
-        waiting = heart.loop("port", STEP_SECONDS)
-        waiting.renew(float("inf"))
+        port_free = heart.loop("port", STEP_SECONDS)
+        port_free.renew(float("inf"))
         listening = open_socket(settings.web, stop)
         if listening is None:
             return 0

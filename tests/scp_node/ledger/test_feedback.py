@@ -21,9 +21,11 @@ from scp_node.ledger import (
     Opinion,
     Source,
     Truth,
+    WorklistQuery,
 )
 from scp_node.ledger.feedback import feedback_of
 from scp_node.ledger.feedback_rows import consensus, truth_of
+from tests.scp_node.ledger.projecting import followed
 from tests.scp_node.ledger_node import MODEL, Node, ledger_engine
 
 ACTOR: Final = Actor(name="dr-a", address="10.0.0.1")
@@ -249,13 +251,29 @@ def test_the_words_of_aira_have_their_opinion() -> None:
     }
 
 
-def test_a_list_of_studies_can_say_what_readers_said(node: Node, uid: str) -> None:
-    one, other = reported(node, uid), reported(node, f"{uid}.0")
-    node.ledger.feedback.give(one, "dr-a", AGREE, actor=ACTOR)
-    for name, opinion in (("dr-a", Opinion.AGREE), ("dr-b", Opinion.AGREE), ("dr-c", Opinion.UNSURE)):
-        node.ledger.feedback.give(other, name, Answer(opinion=opinion), actor=ACTOR)
+def test_a_list_of_studies_says_in_a_word_what_readers_said(node: Node, uid: str) -> None:
+    said: dict[str, list[Opinion]] = {
+        "agree": [Opinion.AGREE, Opinion.UNSURE, Opinion.AGREE],
+        "unsure": [Opinion.UNSURE],
+        "contradictory": [Opinion.AGREE, Opinion.DISAGREE],
+    }
+    expected = {}
+    for number, (word, opinions) in enumerate(said.items()):
+        subject = reported(node, f"{uid}.{number}")
+        expected[subject] = word
+        for reader, opinion in enumerate(opinions):
+            node.ledger.feedback.give(subject, f"dr-{reader}", Answer(opinion=opinion), actor=ACTOR)
     with node.engine.connect() as connection:
-        assert feedback_of(connection, [one, other, 404]) == {one: "agree", other: "agree 2, unsure 1"}
+        assert feedback_of(connection, [*expected, 404]) == expected
+
+
+def test_an_answer_appears_in_the_list_of_studies(tmp_path: Path) -> None:
+    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
+        node = Node(engine)
+        subject = reported(node, "1.2.3")
+        assert [row.feedback for row in followed(node)] == [None]
+        node.ledger.feedback.give(subject, "dr-a", AGREE, actor=ACTOR)
+        assert [row.feedback for row in followed(node, WorklistQuery(feedback="agree"))] == ["agree"]
 
 
 def test_all_answers_come_page_by_page(node: Node, uid: str) -> None:

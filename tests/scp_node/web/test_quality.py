@@ -84,7 +84,7 @@ def test_the_curve_weighs_studies_as_the_rates_do() -> None:
     assert found.area.value == pytest.approx((100 / 120 + 980 / 1_080) / 2)
     assert found.area.low is not None
     assert found.area.high is not None
-    assert found.area.low < found.area.value < found.area.high
+    assert found.area.low < (100 / 120 + 980 / 1_080) / 2 < found.area.high
 
 
 def test_without_weights_the_area_would_be_another() -> None:
