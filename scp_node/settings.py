@@ -395,6 +395,14 @@ class WebSettings(Section):
         description="Link to a study in the site's viewer, with {study_uid}, {accession} or {patient_id} in it. "
         "Empty: none.",
     )
+    sample_positive: int = Field(
+        5,
+        ge=0,
+        le=1_000,
+        description="Positive studies of each day that readers are asked to read: the reading sample.",
+    )
+    sample_negative: int = Field(10, ge=0, le=1_000, description="Negative studies of each day in it.")
+    sample_days: int = Field(28, ge=1, le=3_650, description="How many days back readers are asked.")
     time_zone: str = Field("", description='Zone of the times shown, such as "Europe/Berlin". Empty: this machine\'s.')
 
     @field_validator("viewer_url")

@@ -19,11 +19,13 @@ from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.feedback import Feedback
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.projection import Describe
 from scp_node.ledger.projector import Projector
+from scp_node.ledger.reading_sample import ReadingSample
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.resolution import Resolution
@@ -57,6 +59,8 @@ class Ledger:
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
         self.processes = Processes(transactions)
+        self.feedback = Feedback(transactions)
+        self.reading_sample = ReadingSample(transactions)
         self.people = People(transactions)
         self.visits = Visits(transactions)
         self.audit = Audit(transactions)

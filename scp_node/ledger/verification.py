@@ -6,16 +6,29 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, func, select
 
-from scp_node.ledger.database.schema import companion, instance, report, result
+from scp_node.ledger.database.schema import (
+    companion,
+    feedback,
+    instance,
+    reading_frame,
+    report,
+    result,
+    study_patient,
+)
+from scp_node.ledger.feedback import GIVEN, SAID
+from scp_node.ledger.reading_sample import DRAWN
 from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
 MOST_PROBLEMS: Final = 20  # that are named: a person has to look at a ledger with more anyway
 _WITH_REPORTS: Final = "companions"
+_FIRST_ANSWERS: Final = "first answers"
+_FRAMED: Final = "framed"
 _FILES: Final = 8  # stored files in memory at once: a picture has megabytes
 
 
@@ -86,6 +99,8 @@ def verify(connection: Connection, *, noted: str | None = None) -> Verification:
             events += len(batch)
             counts.update(event.kind for event in batch)
             counts[_WITH_REPORTS] += sum(len(event.detail.get("companions", ())) for event in batch)
+            counts[_FIRST_ANSWERS] += sum(each.detail["number"] == 1 for each in _of_kind(batch, GIVEN))
+            counts[_FRAMED] += sum(each.detail["positive"] + each.detail["negative"] for each in _of_kind(batch, DRAWN))
             problems += _contradictions(connection, batch)
         problems += _unaccounted(connection, counts)
     except BrokenChainError as error:
@@ -99,6 +114,8 @@ def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> It
     yield from _images(connection, _of_kind(batch, "received", "conflict"))
     yield from _results(connection, _of_kind(batch, "analysed"))
     yield from _reports(connection, _of_kind(batch, "reported"))
+    yield from _answers(connection, _of_kind(batch, GIVEN))
+    yield from _samples(connection, _of_kind(batch, DRAWN))
 
 
 def _of_kind(batch: Sequence[ChainedEvent], *kinds: str) -> list[ChainedEvent]:
@@ -142,6 +159,31 @@ def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
                     yield f"{table.name} {uid}: its row is not what event {event.id} says"
 
 
+def _answers(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    """Compare the newest answer of each reader with its event; former answers are in events alone."""
+    subjects = {event.detail["subject"] for event in events}
+    rows = connection.execute(select(feedback).where(feedback.c.study_patient_id.in_(subjects)))
+    kept: dict[tuple[int, str], Any] = {(row.study_patient_id, row.reader): row for row in rows}
+    for event in events:
+        detail = event.detail
+        row = kept.get((detail["subject"], detail["reader"]))
+        is_newest = row is not None and row.number == detail["number"]
+        is_later = row is not None and row.number > detail["number"]
+        if not (is_later or (is_newest and all(getattr(row, name) == detail["new"][name] for name in SAID))):
+            yield f"answer of {detail['reader']} to study {event.study_uid}: its row is not what event {event.id} says"
+
+
+def _samples(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    for event in events:
+        day = date.fromisoformat(event.detail["day"])
+        joined = select(study_patient.c.study_uid).join(
+            reading_frame, reading_frame.c.study_patient_id == study_patient.c.id
+        )
+        drawn = connection.scalars(joined.where(reading_frame.c.day == day, reading_frame.c.weight.is_not(None)))
+        if sorted(drawn) != sorted([*event.detail["drawn_positive"], *event.detail["drawn_negative"]]):
+            yield f"reading sample of {day}: its rows are not what event {event.id} says"
+
+
 def _digests(connection: Connection, table: Table, uids: set[str]) -> dict[str, str]:
     columns = select(table.c.sop_instance_uid, table.c.sha256)
     rows = connection.execute(columns.where(table.c.sop_instance_uid.in_(uids)))
@@ -155,6 +197,8 @@ def _unaccounted(connection: Connection, counts: Counter[str]) -> Iterator[str]:
         result: counts["analysed"],
         report: counts["reported"],
         companion: counts[_WITH_REPORTS],
+        feedback: counts[_FIRST_ANSWERS],
+        reading_frame: counts[_FRAMED],
     }
     for table, events in expected.items():
         rows = connection.execute(select(func.count()).select_from(table)).scalar_one()

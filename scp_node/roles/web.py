@@ -15,9 +15,12 @@ from scp_node.domain import ModelIdentity
 from scp_node.inference.identity import describe as describe_bundle
 from scp_node.inference.identity import identify
 from scp_node.ledger import AWAY, Ledger
+from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.report.source.description import describe
 from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
 from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.runtime.patience import waiting
+from scp_node.runtime.polling import have_ended, poll
 from scp_node.settings import Settings, SettingsError
 from scp_node.web.application import create_application
 from scp_node.web.passwords import hash_password, random_password
@@ -47,12 +50,13 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         progress = heart.loop("web", _SERVER_SECONDS)
         site = Site(settings=settings, ledger=ledger, model=_identity(settings), reference=_reference(settings))
         server = Server(create_application(site, renew=progress.renew), settings.web)
-        waiting = heart.loop("port", STEP_SECONDS)
-        waiting.renew(float("inf"))
+        port_free = heart.loop("port", STEP_SECONDS)
+        port_free.renew(float("inf"))
         listening = open_socket(settings.web, stop)
         if listening is None:
             return 0
         server.start(listening)
+        drawing = _draw_samples(settings, ledger, stop)
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
@@ -61,9 +65,22 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)
+        have_ended([drawing], _STOP_SECONDS)
     finally:
         ledger.close()
     return status
+
+
+def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> threading.Thread:
+    """Draw the reading samples in a thread until `stop` is set."""
+    step = waiting(SampleDrawer(ledger=ledger, settings=settings.web).step, stop, name="draw", renew=lambda: None)
+
+    def draw() -> None:
+        poll(step, stop, name="draw", longest_pause=LONGEST_PAUSE)
+
+    thread = threading.Thread(target=draw, name="draw", daemon=True)
+    thread.start()
+    return thread
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:

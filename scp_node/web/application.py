@@ -13,16 +13,27 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from scp_node import __version__
+from scp_node.truth_file import MOST_BYTES
 from scp_node.web import errors
-from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, model, persons, studies
+from scp_node.web.guard import MOST_FORM_BYTES, Guard
+from scp_node.web.pages import (
+    feedback,
+    feedback_api,
+    health,
+    login,
+    model,
+    persons,
+    quality,
+    sample,
+    studies,
+)
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
 _THREADS: Final = 8  # requests that ask the ledger at the same time: PostgreSQL's pool has ten connections
 _BEAT_SECONDS: Final = 1.0
-_LARGE: Final[tuple[str, ...]] = ()  # paths that take more than a form
-_MOST_LARGE: Final = 5 * 2**20
+_LARGE: Final = (feedback.IMPORT,)  # paths that take more than a form
+_MOST_LARGE: Final = MOST_BYTES + MOST_FORM_BYTES  # a file, and the form around it
 
 
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
@@ -53,7 +64,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
     )
     app.state.site = site
     errors.install(app)
-    for page in (health, login, studies, model, persons):
+    for page in (health, login, studies, feedback, feedback_api, sample, quality, model, persons):
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)

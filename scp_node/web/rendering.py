@@ -36,6 +36,8 @@ class Entry:
 
 NAVIGATION: Final[Sequence[Entry]] = (
     Entry(path="/studies", name="Studies"),
+    Entry(path="/sample", name="Reading sample", role=PersonRole.READER),
+    Entry(path="/quality", name="Quality"),
     Entry(path="/model", name="Model"),
     Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
 )

@@ -192,6 +192,7 @@ report = Table(
     Column("at", UtcDateTime, nullable=False),
     UniqueConstraint("study_uid", "version"),  # counted over all patients that the study names
     Index(None, "study_patient_id"),
+    Index(None, "at"),
 )
 
 report_result = Table(
@@ -402,6 +403,60 @@ web_attempt = Table(  # failed logins, by account and by address
     Column("subject", String(64), primary_key=True),  # SHA-256 of "account:NAME" or "address:IP"
     Column("failures", Integer, nullable=False),  # in a row
     Column("at", UtcDateTime, nullable=False),
+)
+
+feedback = Table(  # what each reader says now of each patient's study; former answers are in the events
+    "feedback",
+    metadata,
+    _id(),
+    Column("study_patient_id", Id, ForeignKey("study_patient.id"), nullable=False),
+    Column("reader", String(64), nullable=False),  # casefolded
+    Column("number", Integer, nullable=False),  # 1, 2, ...: how often the reader has answered
+    Column("opinion", String(16), nullable=False),  # see Opinion
+    Column("truth", String(16), nullable=False),  # see Truth
+    Column("comment", Text, nullable=False),
+    Column("source", String(16), nullable=False),  # see Source
+    Column("blind", Boolean, nullable=False),  # the result was not shown before the answer
+    Column("report_version", Integer, nullable=False),  # the report that it is about
+    Column("bundle_digest", Digest, nullable=False),
+    Column("verdict", String(16), nullable=False),  # what that report says
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("study_patient_id", "reader"),
+    Index(None, "at"),
+)
+
+reading_day = Table(  # the days whose reading sample is drawn
+    "reading_day",
+    metadata,
+    Column("day", Date, primary_key=True),  # in UTC
+    Column("positive", Integer, nullable=False),  # patients' studies first reported that day, by what the report says
+    Column("negative", Integer, nullable=False),
+    Column("without_result", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+reading_frame = Table(  # each patient's study with a result, as it stood at the end of the day of its first report
+    "reading_frame",
+    metadata,
+    Column("study_patient_id", Id, ForeignKey("study_patient.id"), primary_key=True, autoincrement=False),
+    Column("day", Date, nullable=False),
+    Column("report_version", Integer, nullable=False),
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("view", String(16), nullable=False),
+    Column("weight", Float),  # inverse of the rate at which it was drawn; null: it was not
+    Index(None, "day"),
+    Index(
+        "ix_reading_frame_drawn",
+        "day",
+        "study_patient_id",
+        sqlite_where=text("weight IS NOT NULL"),
+        postgresql_where=text("weight IS NOT NULL"),
+    ),
 )
 
 # Projections: the list of studies and the daily counts, made from the tables above by following the events. Nothing but
