@@ -15,6 +15,21 @@ from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
+from scp_node.ledger.shadow import (
+    PairKey,
+    Promotion,
+    ShadowBundle,
+    ShadowCounts,
+    ShadowPage,
+    ShadowPair,
+    ShadowQuery,
+    ShadowStudy,
+    ShadowStudyPage,
+    ShadowWaiting,
+    Statement,
+    VerdictCount,
+)
+from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
@@ -46,14 +61,28 @@ __all__ = [
     "LedgerUnreachableError",
     "NothingToReport",
     "Original",
+    "PairKey",
     "Policy",
+    "Promotion",
     "Registration",
     "ReportTask",
+    "ShadowBundle",
+    "ShadowCounts",
+    "ShadowOutcome",
+    "ShadowPage",
+    "ShadowPair",
+    "ShadowQuery",
+    "ShadowStudy",
+    "ShadowStudyPage",
+    "ShadowTask",
+    "ShadowWaiting",
+    "Statement",
     "StudyPending",
     "StudySnapshot",
     "Suspects",
     "Takes",
     "UnregistrableFile",
+    "VerdictCount",
     "Verification",
     "WorkState",
     "blames_values",

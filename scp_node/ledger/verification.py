@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Table, func, select
 
-from scp_node.ledger.database.schema import companion, instance, report, result
+from scp_node.ledger.database.schema import companion, instance, report, result, shadow_result
 from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
@@ -98,6 +98,7 @@ def verify(connection: Connection, *, noted: str | None = None) -> Verification:
 def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> Iterator[str]:
     yield from _images(connection, _of_kind(batch, "received", "conflict"))
     yield from _results(connection, _of_kind(batch, "analysed"))
+    yield from _shadow_results(connection, _of_kind(batch, "shadow-analysed"))
     yield from _reports(connection, _of_kind(batch, "reported"))
 
 
@@ -128,6 +129,22 @@ def _results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
             yield f"result {detail['run']} of image {event.sop_instance_uid}: its row is not what event {event.id} says"
 
 
+def _shadow_results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    said = ("bundle_digest", "outcome", "verdict", "probability", "reason", "reported_verdict")
+    beside = (result.c.bundle_digest.label("reporting_digest"), result.c.run.label("reporting_run"), result.c.verdict)
+    columns = [instance.c.sop_instance_uid, *(shadow_result.c[name] for name in said), *beside, shadow_result.c.agrees]
+    joined = select(*columns).join(instance, instance.c.id == shadow_result.c.instance_id)
+    joined = joined.join(result, result.c.id == shadow_result.c.result_id)
+    uids = {event.sop_instance_uid for event in events}
+    kept = set(map(tuple, connection.execute(joined.where(instance.c.sop_instance_uid.in_(uids)))))
+    for event in events:
+        detail = event.detail
+        reported, verdict = detail["reported_verdict"], detail["verdict"]
+        named = (detail[name] for name in (*said, "reporting_digest", "reporting_run"))
+        if (event.sop_instance_uid, *named, reported, verdict and verdict == reported) not in kept:
+            yield f"shadow result of image {event.sop_instance_uid}: its row is not what event {event.id} says"
+
+
 def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
     uids = {event.detail["report_uid"] for event in events}
     reports = _digests(connection, report, uids)
@@ -153,6 +170,7 @@ def _unaccounted(connection: Connection, counts: Counter[str]) -> Iterator[str]:
     expected = {
         instance: counts["received"] + counts["conflict"],
         result: counts["analysed"],
+        shadow_result: counts["shadow-analysed"],
         report: counts["reported"],
         companion: counts[_WITH_REPORTS],
     }
