@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from pneumonia_model.bundle import Bundle, BundleError, load_bundle
+from pneumonia_model.bundle import Bundle, BundleError, read_manifest, understood
 from pneumonia_model.opening import runtime_errors
 from pneumonia_model.prediction import BackendError
 from pneumonia_model.preprocessing import PREPROCESSING
 
 from scp_node.domain import ModelIdentity
-from scp_node.inference.served_model import ServedModel, identify
+from scp_node.inference.served_model import ServedModel, describe, identify
 from scp_node.settings import InferenceSettings, SettingsError
 
 # What an unfit bundle raises: ours, and the runtimes' own.
@@ -52,12 +52,29 @@ def identify_shadow(settings: InferenceSettings, reporting: ModelIdentity) -> Mo
     """
     trial = promoted(settings)
     try:
-        bundle = load_bundle(trial.bundle)
+        bundle = understood(trial.bundle, read_manifest(trial.bundle))
         _require_another(bundle, reporting)
         _require_the_input(bundle)
         return identify(trial)
     except _FAULTS as error:
         raise ShadowRefusedError(str(error) or type(error).__name__) from error
+
+
+def describe_both(settings: InferenceSettings) -> dict[str, Any]:
+    """Return `describe` of the bundle that reports; under "shadow" that of the one on trial, or why it is refused.
+
+    Raises:
+        BundleError: a file of the bundle that reports is missing or altered.
+        SettingsError: it has no such operating point.
+    """
+    reporting = describe(settings)
+    if settings.shadow_bundle is None:
+        return reporting
+    try:
+        identify_shadow(settings, identify(settings))
+    except ShadowRefusedError as error:
+        return {**reporting, "shadow": {"bundle": str(settings.shadow_bundle), "refused": str(error)}}
+    return {**reporting, "shadow": describe(promoted(settings))}
 
 
 def open_shadow(

@@ -140,9 +140,7 @@ def _is_seen(connection: Connection, instance_id: int, shadow: ModelIdentity) ->
     return connection.execute(select(shadow_result.c.id).where(seen)).first() is not None
 
 
-def _insert(
-    connection: Connection, item: ShadowOutcome, beside: Any, shadow: ModelIdentity, now: datetime
-) -> None:
+def _insert(connection: Connection, item: ShadowOutcome, beside: Any, shadow: ModelIdentity, now: datetime) -> None:
     said = _columns(item.outcome, beside.verdict)
     values = {
         "instance_id": item.task.instance_id,
