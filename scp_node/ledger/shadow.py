@@ -177,7 +177,7 @@ class Shadow:
     def counts(self, query: ShadowQuery) -> ShadowCounts:
         """Return how many images have which two verdicts.
 
-        Without `reporting_digest`, `calling_ae` and `study_uid` an index answers alone.
+        Without `reporting_digest` and `calling_ae` an index answers alone, and reads every pair of the time.
         """
         verdicts = (shadow_result.c.reported_verdict, shadow_result.c.verdict)
         statement = _joined(select(*verdicts, func.count().label("images")), query).where(*_conditions(query))
@@ -234,7 +234,7 @@ def _pairs(query: ShadowQuery) -> Select[Any]:
         result.c.probability.label("reporting_probability"),
         result.c.threshold.label("reporting_threshold"),
         result.c.verdict.label("reporting_verdict"),
-        instance.c.study_uid,
+        shadow_result.c.study_uid,
         instance.c.sop_instance_uid,
         instance.c.calling_ae,
         instance.c.received_at,
@@ -249,7 +249,7 @@ def _joined(statement: Select[Any], query: ShadowQuery) -> Select[Any]:
     statement = statement.select_from(shadow_result)
     if query.reporting_digest is not None:
         statement = statement.join(result, result.c.id == shadow_result.c.result_id)
-    if query.calling_ae is not None or query.study_uid is not None:
+    if query.calling_ae is not None:
         statement = statement.join(instance, instance.c.id == shadow_result.c.instance_id)
     return statement
 
@@ -267,7 +267,7 @@ def _conditions(query: ShadowQuery) -> list[ColumnElement[bool]]:
     if query.calling_ae is not None:
         conditions.append(instance.c.calling_ae == query.calling_ae)
     if query.study_uid is not None:
-        conditions.append(instance.c.study_uid == query.study_uid)
+        conditions.append(shadow_result.c.study_uid == query.study_uid)
     return conditions
 
 
@@ -281,7 +281,7 @@ def _behind(key: PairKey | None) -> list[ColumnElement[bool]]:
 def _has_newer(query: ShadowQuery) -> ColumnElement[bool]:
     """Return the condition that the study of a pair has a newer pair that the query selects."""
     pair, image = shadow_result.alias(), instance.alias()
-    of_study = (image.c.study_uid == instance.c.study_uid) & (image.c.use == Use.READ)
+    of_study = (pair.c.study_uid == shadow_result.c.study_uid) & (image.c.use == Use.READ)
     later = or_(pair.c.at > shadow_result.c.at, and_(pair.c.at == shadow_result.c.at, pair.c.id > shadow_result.c.id))
     same = (pair.c.bundle_digest == query.bundle_digest) & pair.c.verdict.is_not(None)
     newer = select(pair.c.id).join(image, image.c.id == pair.c.instance_id).where(of_study, same, later)
@@ -295,14 +295,15 @@ def _has_newer(query: ShadowQuery) -> ColumnElement[bool]:
         newer = newer.where(reported.c.bundle_digest == query.reporting_digest)
     if query.calling_ae is not None:
         newer = newer.where(image.c.calling_ae == query.calling_ae)
-    return newer.correlate(shadow_result, instance).exists()
+    return newer.correlate(shadow_result).exists()
 
 
 def _studies(connection: Connection, query: ShadowQuery, newest: Sequence[ShadowPair]) -> Iterator[ShadowStudy]:
     uids = [pair.study_uid for pair in newest]
-    in_studies = instance.c.study_uid.in_(uids) & (instance.c.use == Use.READ)
+    is_read = instance.c.use == Use.READ
+    in_studies = instance.c.study_uid.in_(uids) & is_read
     of_study: dict[str, list[ShadowPair]] = {uid: [] for uid in uids}
-    for pair in map(_pair, connection.execute(_pairs(query).where(in_studies))):
+    for pair in map(_pair, connection.execute(_pairs(query).where(shadow_result.c.study_uid.in_(uids), is_read))):
         of_study[pair.study_uid].append(pair)
     is_paired = exists().where(
         shadow_result.c.instance_id == instance.c.id, shadow_result.c.bundle_digest == query.bundle_digest, _IS_PAIR

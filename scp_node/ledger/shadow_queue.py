@@ -144,6 +144,7 @@ def _insert(connection: Connection, item: ShadowOutcome, beside: Any, shadow: Mo
     said = _columns(item.outcome, beside.verdict)
     values = {
         "instance_id": item.task.instance_id,
+        "study_uid": item.task.study_uid,
         "result_id": beside.id,
         "reported_verdict": beside.verdict,
         "bundle": shadow.bundle,

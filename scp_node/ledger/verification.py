@@ -132,16 +132,18 @@ def _results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
 def _shadow_results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
     said = ("bundle_digest", "outcome", "verdict", "probability", "reason", "reported_verdict")
     beside = (result.c.bundle_digest.label("reporting_digest"), result.c.run.label("reporting_run"), result.c.verdict)
-    columns = [instance.c.sop_instance_uid, *(shadow_result.c[name] for name in said), *beside, shadow_result.c.agrees]
-    joined = select(*columns).join(instance, instance.c.id == shadow_result.c.instance_id)
+    named = (instance.c.sop_instance_uid, shadow_result.c.study_uid, *(shadow_result.c[name] for name in said))
+    joined = select(*named, *beside, shadow_result.c.agrees)
+    joined = joined.join(instance, instance.c.id == shadow_result.c.instance_id)
     joined = joined.join(result, result.c.id == shadow_result.c.result_id)
     uids = {event.sop_instance_uid for event in events}
     kept = set(map(tuple, connection.execute(joined.where(instance.c.sop_instance_uid.in_(uids)))))
     for event in events:
         detail = event.detail
         reported, verdict = detail["reported_verdict"], detail["verdict"]
-        named = (detail[name] for name in (*said, "reporting_digest", "reporting_run"))
-        if (event.sop_instance_uid, *named, reported, verdict and verdict == reported) not in kept:
+        values = (detail[name] for name in (*said, "reporting_digest", "reporting_run"))
+        agrees = None if verdict is None else verdict == reported
+        if (event.sop_instance_uid, event.study_uid, *values, reported, agrees) not in kept:
             yield f"shadow result of image {event.sop_instance_uid}: its row is not what event {event.id} says"
 
 

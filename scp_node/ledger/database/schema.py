@@ -178,6 +178,7 @@ shadow_result = Table(  # by a bundle on trial: apart from `result`, so that no 
     metadata,
     _id(),
     Column("instance_id", Id, ForeignKey("instance.id"), nullable=False),
+    Column("study_uid", Uid, nullable=False),  # of the image, so that one index finds the newest of a study
     Column("result_id", Id, ForeignKey("result.id"), nullable=False),  # the finding that it stands beside
     Column("reported_verdict", String(16), nullable=False),  # of that finding, which never changes
     Column("bundle", Text, nullable=False),
@@ -192,6 +193,7 @@ shadow_result = Table(  # by a bundle on trial: apart from `result`, so that no 
     Column("detail", Text, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     UniqueConstraint("instance_id", "bundle_digest"),
+    Index(None, "study_uid", "bundle_digest", "at"),
     # pages of pairs, and their numbers by verdict, each read from the index alone
     Index("ix_shadow_result_pairs", "bundle_digest", "at", "id", "reported_verdict", "verdict"),
     Index(

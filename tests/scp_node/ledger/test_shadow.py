@@ -33,7 +33,8 @@ from tests.scp_node.ledger_node import LEASE, MODEL, SHADOW, Node, ledger_engine
 OLD: Final = timedelta(days=30)
 OTHER: Final = replace(MODEL, version="2.0", digest="sha256:" + "b" * 64)
 BY_TRIAL: Final = ShadowQuery(bundle_digest=SHADOW.digest)
-PRESENT, ABSENT = Verdict.PRESENT, Verdict.NOT_DETECTED
+PRESENT: Final = Verdict.PRESENT
+ABSENT: Final = Verdict.NOT_DETECTED
 
 
 def work(node: Node) -> list[tuple[str, int]]:
@@ -278,6 +279,7 @@ def test_each_row_has_its_event_and_an_edited_or_removed_row_is_found(node: Node
         ("probability", "0.31"),
         ("verdict", "'present'"),
         ("agrees", "NOT agrees"),
+        ("study_uid", "'1.2.99'"),
         ("reported_verdict", "'not-detected'"),
         ("bundle_digest", f"'{OTHER.digest}'"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tests.scp_node.loops.test_analyse import Decoder, Network
 from tests.scp_node.loops.test_report import builder
 from tests.scp_node.spooled import FilesByName, spooled
 
-BY_TRIAL = ShadowQuery(bundle_digest=SHADOW.digest)
+BY_TRIAL: Final = ShadowQuery(bundle_digest=SHADOW.digest)
 
 
 @pytest.fixture

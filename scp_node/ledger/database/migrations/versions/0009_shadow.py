@@ -19,6 +19,7 @@ def upgrade() -> None:
         "shadow_result",
         sa.Column("id", _ID, autoincrement=True, nullable=False),
         sa.Column("instance_id", _ID, nullable=False),
+        sa.Column("study_uid", sa.String(64), nullable=False),
         sa.Column("result_id", _ID, nullable=False),
         sa.Column("reported_verdict", sa.String(16), nullable=False),
         sa.Column("bundle", sa.Text(), nullable=False),
@@ -36,6 +37,12 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["result_id"], ["result.id"], name=op.f("fk_shadow_result_result_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_shadow_result")),
         sa.UniqueConstraint("instance_id", "bundle_digest", name=op.f("uq_shadow_result_instance_id_bundle_digest")),
+    )
+    op.create_index(
+        op.f("ix_shadow_result_study_uid_bundle_digest_at"),
+        "shadow_result",
+        ["study_uid", "bundle_digest", "at"],
+        unique=False,
     )
     op.create_index(
         "ix_shadow_result_pairs",
