@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from scp_node import __version__
@@ -131,7 +133,8 @@ def run_worker(
 def _open_shadow(settings: Settings, model: ServedModel, parts: Parts) -> ServedModel | None:
     """Open the bundle on trial; one that is refused is an alarm in the log, and reporting goes on without it."""
     try:
-        shadow = open_shadow(settings.inference, model.identity, parts.open_model)
+        with _once(settings.node.data_dir / f"opening-shadow-{socket.gethostname()}"):
+            shadow = open_shadow(settings.inference, model.identity, parts.open_model)
     except ShadowRefusedError as error:
         log.error("shadow bundle is refused, reporting goes on without it reason=%s", error)  # noqa: TRY400 - said in one line
         return None
@@ -139,6 +142,27 @@ def _open_shadow(settings: Settings, model: ServedModel, parts: Parts) -> Served
         identity = shadow.identity
         log.info("shadow bundle=%s digest=%s threshold=%s", identity.bundle, identity.digest, identity.threshold)
     return shadow
+
+
+@contextmanager
+def _once(marker: Path) -> Iterator[None]:
+    """Mark the block as begun, so that the start after one that ended the process leaves it out.
+
+    A folder in which nothing may be written has no mark.
+
+    Raises:
+        ShadowRefusedError: the process before ended in the block; the mark is removed.
+    """
+    with suppress(OSError):
+        if marker.exists():
+            marker.unlink()
+            raise ShadowRefusedError("the process ended while it was opened; the next start tries it again")
+        marker.touch()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            marker.unlink()
 
 
 def _shadow_watch(progress: Progress) -> Callable[[], bool]:

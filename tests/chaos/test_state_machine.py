@@ -136,8 +136,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def renew(self) -> None:
         self.node.clock.advance(seconds=10)
-        tasks = [*self.held.values(), *self.trials.values()]
-        assert self.node.ledger.upkeep.renew([task.claim for task in tasks]) == len(tasks)
+        claims = [task.claim for task in self.held.values()] + [task.claim for task in self.trials.values()]
+        assert self.node.ledger.upkeep.renew(claims) == len(claims)
         for name in self.held:
             self.model[name].lease_until = self.node.clock() + LEASE
         for name in self.trials:

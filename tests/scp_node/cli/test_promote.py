@@ -274,13 +274,11 @@ def test_a_commit_that_fails_puts_the_file_back(site: Path, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("unchecked")
 def test_a_file_that_somebody_edits_meanwhile_is_left_to_them(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recorded = ledger_shadow.record_event
 
-    def edited(*arguments: object, **options: object) -> None:
+    def edited(*_: object, **__: object) -> None:
         site.write_text("# new\n")
-        recorded(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(ledger_shadow, "record_event", edited)
+    monkeypatch.setattr("scp_node.ledger.shadow.record_event", edited)
     with pytest.raises(SettingsError, match="was changed meanwhile"):
         promote(site, None, yes=True)
     assert site.read_text() == "# new\n"

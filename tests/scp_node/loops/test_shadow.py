@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pneumonia_model.prediction import NotFiniteError
 from sqlalchemy import Engine
 
@@ -105,7 +106,7 @@ class Looking(Network):
         self.look = look
         self.seen: list[bool] = []
 
-    def logits(self, inputs: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         self.seen.append(self.look())
         return super().logits(inputs)
 

@@ -30,6 +30,10 @@ class Served:
         self.identity = replace(MODEL, digest=digest)
 
 
+def settings_in(folder: Path, **inference: Any) -> Settings:
+    return Settings.model_validate({"node": {"data_dir": folder}, "inference": {"bundle": BUNDLE, **inference}})
+
+
 def opening(settings: Settings, model: Callable[[InferenceSettings], Any]) -> ServedModel | None:
     reporting = cast("ServedModel", Served(load_bundle(BUNDLE).digest))
     return _open_shadow(settings, reporting, Parts(open_model=model))
@@ -37,9 +41,7 @@ def opening(settings: Settings, model: Callable[[InferenceSettings], Any]) -> Se
 
 def test_a_bundle_on_trial_is_opened_with_the_settings_of_the_one_that_reports(tmp_path: Path) -> None:
     folder = second_bundle(tmp_path / "trial")
-    settings = Settings.model_validate(
-        {"inference": {"bundle": BUNDLE, "shadow_bundle": folder, "device": "cpu", "threads": 3}}
-    )
+    settings = settings_in(tmp_path, shadow_bundle=folder, device="cpu", threads=3)
     asked: list[InferenceSettings] = []
 
     def opens(inference: InferenceSettings) -> Served:
@@ -74,12 +76,46 @@ def test_one_that_is_refused_is_an_alarm_and_the_worker_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     folder = BUNDLE if is_same else second_bundle(tmp_path / "trial")
-    settings = Settings.model_validate({"inference": {"bundle": BUNDLE, "shadow_bundle": folder}})
+    settings = settings_in(tmp_path, shadow_bundle=folder)
     assert opening(settings, opens) is None
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert "shadow bundle is refused, reporting goes on without it" in record.getMessage()
     assert told in record.getMessage()
+
+
+class Killed(BaseException):
+    """Ends a process as a crash does: nothing catches it."""
+
+
+def test_one_that_ended_the_process_is_left_out_of_the_next_start_and_tried_at_the_one_after(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path, shadow_bundle=second_bundle(tmp_path / "trial"))
+
+    def crashes(_settings: InferenceSettings) -> None:
+        raise Killed
+
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "unlink", lambda *_, **__: None)  # nothing is tidied up
+        with pytest.raises(Killed):
+            opening(settings, crashes)
+    assert opening(settings, needless) is None
+    assert "the process ended while it was opened" in caplog.text
+    assert opening(settings, lambda _: Served(SHADOW.digest)) is not None
+    assert opening(settings, lambda _: Served(SHADOW.digest)) is not None, "a start that went well leaves no mark"
+
+
+def test_a_data_folder_that_may_only_be_read_does_not_keep_it_from_being_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_in(tmp_path, shadow_bundle=second_bundle(tmp_path / "trial"))
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refused)
+    assert opening(settings, lambda _: Served(SHADOW.digest)) is not None
 
 
 def test_a_trial_that_hangs_is_said_once_and_again_only_after_it_went_on(caplog: pytest.LogCaptureFixture) -> None:
