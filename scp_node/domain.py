@@ -29,6 +29,23 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """The person who does something, as the audit trail names them."""
+
+    name: str
+    address: str  # IP address; "" on the command line
+
+    @property
+    def detail(self) -> dict[str, str]:
+        """Return the keys that every event of a person has."""
+        return {"by": self.name, "address": self.address}
+
+
+class NodeError(Exception):
+    """An error that an operator can fix; the message says how."""
+
+
 class Priority(IntEnum):
     """The order in which queues are emptied: the lower value first."""
 
@@ -323,6 +340,16 @@ class TransferEnded:
     began_at: datetime  # start of the association
     at: datetime
     cut_instance: str = ""  # SOP Instance UID of the C-STORE that was cut off, if there was one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilmDescription:
+    """What the header of an image says of its patient, for the list of studies; what is absent or wrong is empty."""
+
+    names: tuple[str, ...] = ()  # Patient's Name: alphabetic, ideographic, phonetic (PS3.5 Section 6.2.1)
+    sex: str = ""  # M, F or O
+    age: str = ""  # as an AS, such as "064Y"
+    view: str = ""  # View Position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

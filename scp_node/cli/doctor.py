@@ -11,14 +11,15 @@ from datetime import timedelta
 from pathlib import Path
 
 from pneumonia_model.bundle import BundleError
-from pneumonia_model.prediction import BackendError
+from pneumonia_model.errors import BackendError
 
 from scp_node.app import check_demonstration
 from scp_node.cli.contact import Call, held_by_another, is_this_node, why, why_not_listening
 from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
 from scp_node.delivery.echo import echo_destination, echo_ourselves
-from scp_node.inference.served_model import ServedModel, identify
-from scp_node.inference.shadow import ShadowRefusedError, open_shadow
+from scp_node.inference.identity import ShadowRefusedError, identify
+from scp_node.inference.served_model import ServedModel
+from scp_node.inference.shadow import open_shadow
 from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue

@@ -12,8 +12,9 @@ from typing import Final
 from scp_node.app import check_demonstration
 from scp_node.cli.bundle_lines import Replacement, replacement_of_bundle
 from scp_node.cli.console import UsageError, out, settings_of
-from scp_node.inference.served_model import ServedModel, identify
-from scp_node.inference.shadow import ShadowRefusedError, identify_shadow, promoted
+from scp_node.inference.identity import ShadowRefusedError, identify, promoted
+from scp_node.inference.served_model import ServedModel
+from scp_node.inference.shadow import identify_shadow
 from scp_node.ledger import Ledger, Promotion, ShadowQuery
 from scp_node.opening import open_ledger
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from pneumonia_model.bundle import Bundle, BundleError, read_manifest, understood
+from pneumonia_model.errors import BackendError
 from pneumonia_model.opening import runtime_errors
-from pneumonia_model.prediction import BackendError
 from pneumonia_model.preprocessing import PREPROCESSING
 
 from scp_node.domain import ModelIdentity
-from scp_node.inference.served_model import ServedModel, describe, identify
+from scp_node.inference.identity import ShadowRefusedError, describe, identify, promoted
+from scp_node.inference.served_model import ServedModel
 from scp_node.settings import InferenceSettings, SettingsError
 
 # What an unfit bundle raises: ours, and the runtimes' own.
@@ -26,21 +27,6 @@ _FAULTS: Final[tuple[type[Exception], ...]] = (
     TypeError,
     KeyError,
 )
-
-
-class ShadowRefusedError(Exception):
-    """The bundle on trial cannot be run beside the one that reports; the message says why."""
-
-
-def promoted(settings: InferenceSettings) -> InferenceSettings:
-    """Return the settings under which the bundle on trial would report.
-
-    Raises:
-        ShadowRefusedError: none is set.
-    """
-    if settings.shadow_bundle is None:
-        raise ShadowRefusedError("inference.shadow_bundle is not set: no bundle is on trial")
-    return settings.model_copy(update={"bundle": settings.shadow_bundle, "shadow_bundle": None})
 
 
 def identify_shadow(settings: InferenceSettings, reporting: ModelIdentity) -> ModelIdentity:

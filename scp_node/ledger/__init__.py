@@ -5,13 +5,16 @@ from scp_node.ledger.audit import AuditQuery
 from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
+from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome, InputCounts, seconds_within
 from scp_node.ledger.database.engine import create_ledger_engine
-from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
+from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
+from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.projector import Progress, Projector
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
@@ -34,8 +37,20 @@ from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending,
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
+from scp_node.ledger.worklist_rows import (
+    Count,
+    Key,
+    Menus,
+    Opinions,
+    Standing,
+    StudyState,
+    WorklistPage,
+    WorklistQuery,
+    WorklistRow,
+)
 
 __all__ = [
+    "AWAY",
     "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
@@ -49,23 +64,37 @@ __all__ = [
     "CommitmentOutcome",
     "CommitmentTask",
     "Copied",
+    "Count",
+    "DailyQuery",
+    "DayCounts",
     "DeliveryState",
     "DeliveryTask",
     "DestinationState",
     "Duplicate",
+    "FilmOutcome",
     "HeldBack",
     "ImageState",
+    "InputCounts",
+    "Key",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "Menus",
     "NothingToReport",
+    "Opinions",
+    "Origin",
     "Original",
     "PairKey",
+    "Person",
+    "PersonRole",
     "Policy",
+    "Progress",
+    "Projector",
     "Promotion",
     "Registration",
     "ReportTask",
+    "Session",
     "ShadowBundle",
     "ShadowCounts",
     "ShadowOutcome",
@@ -76,20 +105,27 @@ __all__ = [
     "ShadowStudyPage",
     "ShadowTask",
     "ShadowWaiting",
+    "Standing",
     "Statement",
     "StudyPending",
     "StudySnapshot",
+    "StudyState",
     "Suspects",
     "Takes",
+    "Token",
     "UnregistrableFile",
     "VerdictCount",
     "Verification",
     "WorkState",
+    "WorklistPage",
+    "WorklistQuery",
+    "WorklistRow",
     "blames_values",
     "check_revision",
     "create_ledger_engine",
     "is_begun",
     "is_up_to_date",
+    "seconds_within",
     "takes_all",
     "upgrade",
 ]

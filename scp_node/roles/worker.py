@@ -14,8 +14,9 @@ from typing import Final
 from scp_node import __version__
 from scp_node.analysis import Equipment
 from scp_node.decoders import DECODER, DecoderPool, WatchedDecoder
+from scp_node.inference.identity import ShadowRefusedError
 from scp_node.inference.served_model import ServedModel
-from scp_node.inference.shadow import ShadowRefusedError, open_shadow
+from scp_node.inference.shadow import open_shadow
 from scp_node.ledger import Ledger
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter

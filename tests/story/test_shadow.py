@@ -11,7 +11,7 @@ from pneumonia_model.bundle import load_bundle
 
 from scp_node.cli.promote import promote
 from scp_node.demo.pacs import StoragePacs
-from scp_node.inference.served_model import identify
+from scp_node.inference.identity import identify
 from scp_node.ledger import ShadowPair, ShadowQuery
 from scp_node.settings_file import load_settings
 from tests.model.bundles import second_bundle

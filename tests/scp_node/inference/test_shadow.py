@@ -10,8 +10,9 @@ import pytest
 from pneumonia_model.bundle import MANIFEST, WEIGHTS, file_sha256, load_bundle, read_manifest, rendered, seal
 from pneumonia_model.preprocessing import PREPROCESSING
 
-from scp_node.inference.served_model import ServedModel, identify
-from scp_node.inference.shadow import ShadowRefusedError, describe_both, open_shadow, promoted
+from scp_node.inference.identity import ShadowRefusedError, identify, promoted
+from scp_node.inference.served_model import ServedModel
+from scp_node.inference.shadow import describe_both, open_shadow
 from scp_node.settings import InferenceSettings
 from tests.model.bundles import second_bundle
 from tests.node import BUNDLE
