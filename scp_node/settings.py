@@ -76,6 +76,10 @@ def _shipped_if_empty(value: object) -> object:
     return SHIPPED_BUNDLE if value == "" else value
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach `host`."""
     if host == "localhost":
@@ -239,6 +243,10 @@ class InferenceSettings(Section):
         SHIPPED_BUNDLE,
         description="Folder of the model bundle to serve. Relative: to this file's folder. Empty: the one that comes "
         "with this program.",
+    )
+    shadow_bundle: Annotated[Annotated[Path, AfterValidator(_path)] | None, BeforeValidator(_none_if_empty)] = Field(
+        None,
+        description="Folder of a second bundle on trial, run after all other work and never reported. Empty: none.",
     )
     operating_point: str = Field(
         "", description="Name of one of the bundle's operating points (`scp-node model show`). Empty: its default."

@@ -332,10 +332,28 @@ def reanalyse(
 
 @model_cli.command("show")
 def model_show(config: ConfigOption = None) -> None:
-    """Show the model's identity, intended use and figures."""
-    from scp_node.inference.identity import describe  # noqa: PLC0415
+    """Show the model's identity, intended use and figures, and those of a shadow bundle."""
+    from scp_node.inference.shadow import describe_both  # noqa: PLC0415
 
-    out.print_json(json.dumps(describe(settings_of(config).inference)))
+    out.print_json(json.dumps(describe_both(settings_of(config).inference)))
+
+
+@model_cli.command("promote")
+def model_promote(
+    config: ConfigOption = None,
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decided it. Default: the system's user.")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would be done.")] = False,
+) -> None:
+    """Make the shadow bundle the reporting one: in the settings file and in the audit. Restart the node afterwards.
+
+    First the bundle answers its golden inputs. The settings file has to name both bundles in [inference], each in a
+    line of its own; what it was before is kept beside it as FILE.before-promotion. Where one step fails, nothing is
+    changed.
+    """
+    from scp_node.cli.promote import promote  # noqa: PLC0415
+
+    promote(config, by, yes=yes)
 
 
 @model_cli.command("verify")

@@ -33,6 +33,21 @@ from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.reading_sample import Drawn, Pair, ReadingTask, SampleData, SampledStudy, SampleQuery
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
+from scp_node.ledger.shadow import (
+    PairKey,
+    Promotion,
+    ShadowBundle,
+    ShadowCounts,
+    ShadowPage,
+    ShadowPair,
+    ShadowQuery,
+    ShadowStatement,
+    ShadowStudy,
+    ShadowStudyPage,
+    ShadowWaiting,
+    VerdictCount,
+)
+from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
@@ -97,11 +112,13 @@ __all__ = [
     "Origin",
     "Original",
     "Pair",
+    "PairKey",
     "Person",
     "PersonRole",
     "Policy",
     "Progress",
     "Projector",
+    "Promotion",
     "ReadingTask",
     "Registration",
     "ReportTask",
@@ -109,6 +126,17 @@ __all__ = [
     "SampleQuery",
     "SampledStudy",
     "Session",
+    "ShadowBundle",
+    "ShadowCounts",
+    "ShadowOutcome",
+    "ShadowPage",
+    "ShadowPair",
+    "ShadowQuery",
+    "ShadowStatement",
+    "ShadowStudy",
+    "ShadowStudyPage",
+    "ShadowTask",
+    "ShadowWaiting",
     "Source",
     "Standing",
     "Statement",
@@ -121,6 +149,7 @@ __all__ = [
     "Token",
     "Truth",
     "UnregistrableFile",
+    "VerdictCount",
     "Verification",
     "WorkState",
     "WorklistPage",

@@ -30,6 +30,8 @@ from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
+from scp_node.ledger.shadow import Shadow
+from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
@@ -58,6 +60,8 @@ class Ledger:
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
+        self.shadow_queue = ShadowQueue(transactions, policy)
+        self.shadow = Shadow(transactions)
         self.processes = Processes(transactions)
         self.feedback = Feedback(transactions)
         self.reading_sample = ReadingSample(transactions)

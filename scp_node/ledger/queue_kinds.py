@@ -42,6 +42,7 @@ class QueueKind(StrEnum):
     REPORT = "report"
     DELIVER = "deliver"  # one queue for each destination: one that is down holds up no other
     COMMIT = "commit"  # likewise: what a destination will be asked about after its delivery
+    SHADOW = "shadow"  # images for the bundle on trial: no report waits for one
 
     @property
     def rules(self) -> Rules:
@@ -54,6 +55,7 @@ _RULES: Final[Mapping[QueueKind, Rules]] = {
     QueueKind.REPORT: Rules(subject=Subject.STUDY, has_limited_tries=True),
     QueueKind.DELIVER: Rules(subject=Subject.DELIVERY),
     QueueKind.COMMIT: Rules(subject=Subject.DELIVERY),
+    QueueKind.SHADOW: Rules(subject=Subject.IMAGE, has_limited_tries=True, may_stop_worker=True),
 }
 
 
@@ -82,6 +84,7 @@ class Queue:
 
 ANALYSE: Final = Queue(QueueKind.ANALYSE)
 REPORT: Final = Queue(QueueKind.REPORT)
+SHADOW: Final = Queue(QueueKind.SHADOW)
 
 
 def deliver_queue(destination: str) -> Queue:

@@ -197,7 +197,7 @@ def _named(selector: str) -> ColumnElement[bool]:
     )
     return or_(
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
-        in_queue(ANALYSE) & work.c.ref_id.in_(images),
+        is_about(Subject.IMAGE) & work.c.ref_id.in_(images),
         in_queue(REPORT) & work.c.ref_id.in_(patients),
         is_about(Subject.DELIVERY) & work.c.ref_id.in_(deliveries),
     )
