@@ -8,14 +8,20 @@ from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
+from scp_node.ledger.database.schema import Use
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
+from scp_node.ledger.figures import DeliveryKey, Happened, ResultKey, State
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.problems import GivenUp, Overview, QueueDepth
+from scp_node.ledger.processes import ProcessAtWork
 from scp_node.ledger.queue import Claim, Suspects, WorkState
+from scp_node.ledger.queue_kinds import QueueKind
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
+from scp_node.ledger.selection import RECENT_RESULTS, Matching, Trouble, WorkSelection
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
@@ -23,6 +29,7 @@ from scp_node.ledger.verification import Verification
 
 __all__ = [
     "AWAY",
+    "RECENT_RESULTS",
     "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
@@ -36,32 +43,45 @@ __all__ = [
     "CommitmentOutcome",
     "CommitmentTask",
     "Copied",
+    "DeliveryKey",
     "DeliveryState",
     "DeliveryTask",
     "DestinationState",
     "Duplicate",
+    "GivenUp",
+    "Happened",
     "HeldBack",
     "ImageState",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "Matching",
     "NothingToReport",
     "Origin",
     "Original",
+    "Overview",
     "Person",
     "PersonRole",
     "Policy",
+    "ProcessAtWork",
+    "QueueDepth",
+    "QueueKind",
     "Registration",
     "ReportTask",
+    "ResultKey",
     "Session",
+    "State",
     "StudyPending",
     "StudySnapshot",
     "Suspects",
     "Takes",
     "Token",
+    "Trouble",
     "UnregistrableFile",
+    "Use",
     "Verification",
+    "WorkSelection",
     "WorkState",
     "blames_values",
     "check_revision",

@@ -18,8 +18,10 @@ from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.figures import Figures
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
+from scp_node.ledger.problems import Problems
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
@@ -55,6 +57,8 @@ class Ledger:
         self.processes = Processes(transactions)
         self.people = People(transactions)
         self.visits = Visits(transactions)
+        self.problems = Problems(transactions)
+        self.figures = Figures(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
 

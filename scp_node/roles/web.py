@@ -13,7 +13,8 @@ from pneumonia_model.bundle import BundleError
 from scp_node.domain import ModelIdentity
 from scp_node.inference.identity import identify
 from scp_node.ledger import Ledger
-from scp_node.roles.common import STEP_SECONDS, await_ledger
+from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named
+from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.settings import Settings, SettingsError
 from scp_node.web.application import create_application
@@ -29,8 +30,10 @@ _STOP_SECONDS: Final = 10.0
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
-def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, config: Path | None = None) -> int:
     """Serve the web page until `stop` is set; return the exit status of the role.
+
+    `config` is the settings file that the command line named: for the commands that the page starts.
 
     Raises:
         LedgerError: the schema of the database is not this program's.
@@ -41,7 +44,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
     try:
         make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
-        site = Site(settings=settings, ledger=ledger, model=_identity(settings))
+        site = Site(settings=settings, ledger=ledger, model=_identity(settings), config=config)
         server = Server(create_application(site, renew=progress.renew), settings.web)
         waiting = heart.loop("port", STEP_SECONDS)
         waiting.renew(float("inf"))
@@ -53,7 +56,8 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
         heart.working()
-        stop.wait()
+        with announced(ledger, owner_named("web")):
+            stop.wait()
         server.stop(_STOP_SECONDS)
     finally:
         ledger.close()

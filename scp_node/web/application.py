@@ -14,8 +14,10 @@ from starlette.staticfiles import StaticFiles
 
 from scp_node import __version__
 from scp_node.web import errors
+from scp_node.web.children import Examiner
 from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, persons
+from scp_node.web.metrics import Collector
+from scp_node.web.pages import doctor, health, login, metrics, persons, system
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
@@ -27,6 +29,7 @@ _MOST_LARGE: Final = 5 * 2**20
 
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
     """Return the application; `renew` is called each second while its event loop lives."""
+    examiner = Examiner(site)
 
     async def beat() -> None:
         while True:
@@ -41,6 +44,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
             yield
         finally:
             beating.cancel()
+            examiner.close()
 
     app = FastAPI(
         title="scp-node",
@@ -52,8 +56,10 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.examiner = examiner
+    app.state.collector = Collector(site)
     errors.install(app)
-    for page in (health, login, persons):
+    for page in (health, login, persons, system, doctor, metrics):
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -20,6 +21,7 @@ class Site:
     settings: Settings
     ledger: Ledger
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
+    config: Path | None = None  # the settings file, if the command line named one: for commands that are started
 
     @property
     def lifetime(self) -> timedelta:
