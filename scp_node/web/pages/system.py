@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
 from urllib.parse import quote, urlencode
@@ -17,6 +17,7 @@ from scp_node.ledger import (
     LedgerError,
     Overview,
     PersonRole,
+    ProcessAtWork,
     QueueKind,
     Trouble,
     Use,
@@ -108,6 +109,28 @@ class Filter:
         return "/system/confirm?" + urlencode({"action": action, "trouble": trouble.value, **self.values, **more})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemPage:
+    """What the templates of the page show."""
+
+    overview: Overview
+    problems: list[Problem]
+    bulk: Problem | None  # what can be done to all that was given up
+    chosen: Filter
+    destinations: list[str]  # that the settings name, or that have work
+    disk: Disk | None
+    low_disk: Problem | None
+    versions: tuple[tuple[str, str], ...]  # name and version
+    processes: list[ProcessAtWork]
+    kinds: tuple[QueueKind, ...] = tuple(QueueKind)
+    steps: Mapping[QueueKind, str] = field(default_factory=lambda: _STEPS)
+
+    @property
+    def query(self) -> str:
+        """Return the filter as it stands in the address."""
+        return urlencode(self.chosen.values)
+
+
 def checked_filter(
     *, kind: str = "", destination: str = "", calling_ae: str = "", reason: str = "", study: str = ""
 ) -> Filter:
@@ -162,13 +185,13 @@ def system(
     message = _DONE[done].format(number=number) if done in _DONE else ""
     if message and left_out:
         message += f", {left_out} left out: their originals are no longer kept"
-    return render(request, "system.html", visitor, message=message, **_values(site, visitor, chosen))
+    return render(request, "system.html", visitor, message=message, page=_page(site, visitor, chosen))
 
 
 @router.get("/system/live", include_in_schema=False)
 def live(request: Request, site: SiteOf, visitor: Viewer, chosen: FilterOf) -> Response:
     """Return the part of the page that changes by itself."""
-    return render(request, "system_live.html", visitor, **_values(site, visitor, chosen))
+    return render(request, "system_live.html", visitor, page=_page(site, visitor, chosen))
 
 
 @router.get("/api/v1/system")
@@ -266,32 +289,24 @@ def _check(action: Action, trouble: Trouble) -> None:
         raise UnknownValueError("action: a failed analysis is closed; it can only be put back.")
 
 
-def _values(site: Site, visitor: Visitor, chosen: Filter) -> dict[str, object]:
-    """Return what the templates of the page show."""
+def _page(site: Site, visitor: Visitor, chosen: Filter) -> SystemPage:
     problems = site.ledger.problems
     overview = problems.overview(chosen.selection())
     may_act = visitor.may(PersonRole.ADMIN)
     named = [entry.name for entry in site.settings.destinations]
     rows = _Rows(overview, chosen, named=named, may_act=may_act, late=site.settings.web.late_minutes)
     disk = disk_of(site.settings)
-    return {
-        "overview": overview,
-        "problems": rows.problems(),
-        "bulk": rows.bulk(),
-        "chosen": chosen,
-        "kinds": list(QueueKind),
-        "steps": _STEPS,
-        "destinations": sorted({*named, *(each.destination for each in overview.depths)} - {""}),
-        "disk": disk,
-        "low_disk": _low_disk(disk),
-        "versions": (
-            *versions(),
-            ("schema", site.ledger.problems.schema()),
-            ("database", site.ledger.problems.database()),
-        ),
-        "processes": site.ledger.processes.at_work(),
-        "query": urlencode(chosen.values),
-    }
+    return SystemPage(
+        overview=overview,
+        problems=rows.problems(),
+        bulk=rows.bulk(),
+        chosen=chosen,
+        destinations=sorted({*named, *(each.destination for each in overview.depths)} - {""}),
+        disk=disk,
+        low_disk=_low_disk(disk),
+        versions=(*versions(), ("schema", problems.schema()), ("database", problems.database())),
+        processes=site.ledger.processes.at_work(),
+    )
 
 
 def _low_disk(disk: Disk | None) -> Problem | None:
