@@ -37,6 +37,10 @@ class Examination:
     good: bool
     message: str
 
+    def document(self) -> dict[str, str | bool]:
+        """Return it ready for JSON."""
+        return {"name": self.name, "good": self.good, "message": self.message}
+
 
 def examine(settings: Settings) -> list[Examination]:
     """Return what was found of each part that a node needs; what `serve` will make is missing without a problem."""
@@ -57,7 +61,7 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
         )
     yield from _for_a_person(settings)
     for destination in settings.destinations:
-        yield _destination(settings, destination)
+        yield examine_destination(settings, destination)
         yield _deliveries(settings, destination.name)
 
 
@@ -221,7 +225,8 @@ def _own_rejection(error: RejectedError, settings: Settings) -> str:
     return f"it is rejected there ({error}): {held_by_another(settings)}"
 
 
-def _destination(settings: Settings, destination: DestinationSettings) -> Examination:
+def examine_destination(settings: Settings, destination: DestinationSettings) -> Examination:
+    """Return whether a destination answers a C-ECHO and accepts reports, and what to change where it does not."""
     name, setting = f"destination {destination.name}", f"in [[destinations]] {destination.name}"
     call = Call(
         host=destination.host,

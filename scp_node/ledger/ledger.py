@@ -20,8 +20,10 @@ from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.feedback import Feedback
+from scp_node.ledger.figures import Figures
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
+from scp_node.ledger.problems import Problems
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.projection import Describe
 from scp_node.ledger.projector import Projector
@@ -67,6 +69,8 @@ class Ledger:
         self.reading_sample = ReadingSample(transactions)
         self.people = People(transactions)
         self.visits = Visits(transactions)
+        self.problems = Problems(transactions)
+        self.figures = Figures(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
         self.worklist = Worklist(transactions)

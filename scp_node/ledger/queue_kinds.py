@@ -119,10 +119,11 @@ def may_stop_worker() -> ColumnElement[bool]:
 
 def _of_any(condition: Callable[[Rules], bool]) -> ColumnElement[bool]:
     kinds = [kind for kind in QueueKind if condition(kind.rules)]
-    return or_(false(), *(_of_kind(kind) for kind in kinds))
+    return or_(false(), *(of_kind(kind) for kind in kinds))
 
 
-def _of_kind(kind: QueueKind) -> ColumnElement[bool]:
+def of_kind(kind: QueueKind) -> ColumnElement[bool]:
+    """Return the SQL condition that work is in a queue of this kind."""
     if kind.rules.subject is Subject.DELIVERY:
         return work.c.queue.startswith(f"{kind}{_SEPARATOR}")
     return work.c.queue == kind.value

@@ -18,6 +18,7 @@ from scp_node.ledger import AWAY, Ledger
 from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.report.source.description import describe
 from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
+from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
@@ -36,8 +37,10 @@ _STOP_SECONDS: Final = 10.0
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
-def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, config: Path | None = None) -> int:
     """Serve the web page until `stop` is set; return the exit status of the role.
+
+    `config` is the settings file that the command line named: for the commands that the page starts.
 
     Raises:
         LedgerError: the schema of the database is not this program's.
@@ -48,7 +51,13 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
     try:
         make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
-        site = Site(settings=settings, ledger=ledger, model=_identity(settings), reference=_reference(settings))
+        site = Site(
+            settings=settings,
+            ledger=ledger,
+            model=_identity(settings),
+            reference=_reference(settings),
+            config=config,
+        )
         server = Server(create_application(site, renew=progress.renew), settings.web)
         port_free = heart.loop("port", STEP_SECONDS)
         port_free.renew(float("inf"))
@@ -61,7 +70,8 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
         projector = ledger.projector(describe, owner=owner_named("project"))
-        status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
+        with announced(ledger, owner_named("web")):
+            status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)
