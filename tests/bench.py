@@ -21,7 +21,8 @@ from pydicom import dcmread
 from rich.console import Console
 from rich.table import Table
 
-from scp_node.analysis import Prepared, analyse_file
+from scp_node.analysis.analyse import analyse_file
+from scp_node.analysis.answers import Prepared
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import StoragePacs
 from scp_node.domain import Finding, ReportedImage, utc_now

@@ -6,7 +6,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pneumonia_model.preprocessing import INPUT_SIDE
+from pneumonia_model.sizes import INPUT_SIDE
 
 MAP_SIDE: Final = INPUT_SIDE // 16
 """Places of a class activation map along each side."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, Protocol
 
-from scp_node.analysis import Picture
+from scp_node.analysis.answers import Picture
 from scp_node.domain import (
     BuiltObject,
     BuiltReport,

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Final
 
 from scp_node import __version__
-from scp_node.analysis import Equipment
+from scp_node.analysis.answers import Equipment
 from scp_node.decoders import DECODER, DecoderPool, WatchedDecoder
 from scp_node.ledger import Ledger
 from scp_node.loops.analyse import Analyser

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from scp_node.analysis import Picture
 from scp_node.analysis.analyse import picture_file
+from scp_node.analysis.answers import Picture
 from scp_node.domain import Finding, Outcome, ReportedImage
 from scp_node.report import build_overlay
 from scp_node.report.content.wording import percent, short_comment

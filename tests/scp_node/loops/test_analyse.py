@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scp_node.analysis import Prepared
+from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Priority, Reason, Region
 from scp_node.ledger import StudySnapshot

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from scp_node.analysis import Picture
+from scp_node.analysis.answers import Picture
 from scp_node.domain import Finding, NotAnalysed, PreviousReport, Reason, Region, ReportedImage
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.report_builder import ReportBuilder, wants_attention, wants_overlay
