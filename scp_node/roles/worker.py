@@ -17,7 +17,8 @@ from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
 from scp_node.opening import installation_id, lease_of, stored_files
-from scp_node.report import Site, warm_up
+from scp_node.report.objects.sr import warm_up
+from scp_node.report.site import Site
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.roles.routing import route, taken

@@ -330,7 +330,7 @@ class TestStartAndEnd:
 
 
 def test_a_process_that_only_asks_loads_no_library_that_reads_images() -> None:
-    code = "import sys, scp_node.decoders; print(*sys.modules)"
+    code = "import sys, scp_node.decoders, scp_node.spool, scp_node.report.text; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "numpy" in loaded
     assert set(loaded).isdisjoint({"cv2", "pydicom", "gdcm", "onnxruntime", "sqlalchemy", "pynetdicom"})

@@ -19,7 +19,7 @@ from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Pr
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
-from scp_node.report import UnreportableHeader
+from scp_node.report.source.source import UnreportableHeader
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience, Patiently, at_once
