@@ -63,8 +63,8 @@ constraints: TORCH := torch==2.14.1 torchvision==0.29.1
 constraints:  ## Write constraints.txt anew, with the newest versions that pyproject.toml allows
 	rm -rf $(VENV)-constraints
 	$(PYTHON) -m venv $(VENV)-constraints
-	$(VENV)-constraints/bin/pip install --quiet $(PIP_ARGS) setuptools
-	$(VENV)-constraints/bin/pip install --quiet $(PIP_ARGS) --no-build-isolation '.[dev,gpu,training,postgres]' $(TORCH)
+	$(VENV)-constraints/bin/pip install --quiet --upgrade $(PIP_ARGS) setuptools
+	$(VENV)-constraints/bin/pip install --quiet $(PIP_ARGS) --no-build-isolation '.[dev,gpu,training,postgres,oidc,parquet]' $(TORCH)
 	sed -n '/^#/p' constraints.txt > constraints.new
 	$(VENV)-constraints/bin/pip freeze --all --exclude pip --exclude scp-node >> constraints.new
 	mv constraints.new constraints.txt
@@ -86,5 +86,5 @@ $(VENV)/.light: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.full: $(VENV)/.light
-	$(PIP) $(EDITABLE) '.[dev,training,postgres]'
+	$(PIP) $(EDITABLE) '.[dev,training,postgres,oidc,parquet]'
 	@touch $@

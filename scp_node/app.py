@@ -32,6 +32,7 @@ class Role(StrEnum):
     LISTENER = "listener"
     WORKER = "worker"
     SENDER = "sender"
+    WEB = "web"
 
     @property
     def members(self) -> tuple[Role, ...]:
@@ -75,6 +76,10 @@ def _run(
             from scp_node.roles.sender import run_sender  # noqa: PLC0415
 
             return run_sender(settings, stop, heart, allow_different=allow_different)
+        case Role.WEB:
+            from scp_node.roles.web import run_web  # noqa: PLC0415
+
+            return run_web(settings, stop, heart)
         case Role.ALL:
             raise ValueError("a process has one role")
 
@@ -89,13 +94,14 @@ def _command(config: Path | None, parts: Parts, *, allow_different: bool) -> lis
 
 def _supervise(settings: Settings, base: Sequence[str], role: Role, stop: threading.Event) -> int:
     refuse_system_folder(settings)
-    if role is not Role.LISTENER:  # the listener needs no model
+    if role not in {Role.LISTENER, Role.WEB}:  # which need no model
         check_demonstration(settings)
     _prepare_data_folder(settings.node.data_dir)
     if role is Role.ALL and settings.database.upgrade_at_start:
         _upgrade_or_go_on(settings)
     log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
-    commands = {name.value: [*base, "--role", name.value] for name in role.members}
+    roles = [each for each in role.members if each is not Role.WEB or role is Role.WEB or settings.web.enabled]
+    commands = {each.value: [*base, "--role", each.value] for each in roles}
     status = Supervisor(
         commands, silent_seconds=settings.node.silent_seconds, longest_pause=settings.node.restart_cap_seconds
     ).run(stop)
@@ -137,7 +143,7 @@ def check_demonstration(settings: Settings) -> None:
         SettingsError: a destination is not on this machine, and nobody acknowledged the demonstration model.
         BundleError: the bundle is missing or damaged.
     """
-    from scp_node.inference.served_model import identify  # noqa: PLC0415 - the listener must not need a model
+    from scp_node.inference.identity import identify  # noqa: PLC0415 - the listener must not need a model
 
     identity = identify(settings.inference)
     outside = [entry.name for entry in settings.destinations if not is_loopback(entry.host)]

@@ -29,6 +29,23 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """The person who does something, as the audit trail names them."""
+
+    name: str
+    address: str  # IP address; "" on the command line
+
+    @property
+    def detail(self) -> dict[str, str]:
+        """Return the keys that every event of a person has."""
+        return {"by": self.name, "address": self.address}
+
+
+class NodeError(Exception):
+    """An error that an operator can fix; the message says how."""
+
+
 class Priority(IntEnum):
     """The order in which queues are emptied: the lower value first."""
 

@@ -7,11 +7,13 @@ Nothing else in the node reads the environment or a settings file. `load_setting
 from __future__ import annotations
 
 import ipaddress
+import re
+import zoneinfo
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
 from pneumonia_model.shipped import SHIPPED_BUNDLE
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 ENVIRONMENT_PREFIX: Final = "SCP_NODE_"
@@ -56,6 +58,14 @@ def _path(value: Path) -> Path:
     return value
 
 
+def _none_if_empty(value: object) -> object:
+    return None if value == "" else value
+
+
+def _optional_path(value: Path | None) -> Path | None:
+    return None if value is None else _path(value)
+
+
 def _named(value: object) -> object:
     if value == "":
         raise ValueError("name a folder")
@@ -64,6 +74,16 @@ def _named(value: object) -> object:
 
 def _shipped_if_empty(value: object) -> object:
     return SHIPPED_BUNDLE if value == "" else value
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
@@ -336,6 +356,78 @@ class DeliverySettings(Section):
     )
 
 
+class WebSettings(Section):
+    """The web page for audit, feedback and watching the model."""
+
+    enabled: bool = Field(default=True, description="Serve it: the role web of `serve`.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Anything but a loopback address needs a certificate or trusted_proxies.",
+    )
+    port: Port = Field(8080, description="TCP port; 0 takes a free one.")
+    certificate: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+        None, description="PEM file with our certificate and its chain: HTTPS. Relative: to this file's folder."
+    )
+    key: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+        None, description="PEM file with its private key, which nobody else may read. Relative: to this file's folder."
+    )
+    public_url: str = Field(
+        "",
+        pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$",
+        description='Address by which browsers know the page, such as "https://ai.hospital.example". Empty: host and '
+        "port as they are asked for.",
+    )
+    trusted_proxies: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=list,
+        description="Addresses or networks of reverse proxies that end HTTPS before us: their X-Forwarded-For counts.",
+    )
+    header: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9-]{0,64}$",
+        description="Header in which a trusted proxy names the person that it has logged in, such as X-Remote-User. "
+        "Empty: none.",
+    )
+    session_hours: float = Field(12.0, gt=0, le=168, description="A login ends after this long.")
+    idle_minutes: float = Field(30.0, ge=1, le=1_440, description="A login ends when nothing was asked for this long.")
+    viewer_url: str = Field(
+        "",
+        max_length=500,
+        description="Link to a study in the site's viewer, with {study_uid}, {accession} or {patient_id} in it. "
+        "Empty: none.",
+    )
+    time_zone: str = Field("", description='Zone of the times shown, such as "Europe/Berlin". Empty: this machine\'s.')
+
+    @field_validator("viewer_url")
+    @classmethod
+    def _is_web_address(cls, value: str) -> str:
+        if value and not value.startswith(("https://", "http://")):
+            raise ValueError("give an address that begins with https:// or http://")
+        rest = re.sub(r"\{(study_uid|accession|patient_id)\}", "", value)
+        if "{" in rest or "}" in rest:
+            raise ValueError("the only placeholders are {study_uid}, {accession} and {patient_id}")
+        return value
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        if value and value not in zoneinfo.available_timezones():
+            raise ValueError('not a zone of the IANA database, such as "Europe/Berlin"')
+        return value
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both or none")
+        if not is_loopback(self.host) and self.certificate is None and not self.trusted_proxies:
+            raise ValueError(
+                f"host: {self.host} is reachable from outside, and passwords must not travel in the clear: set "
+                "certificate and key, or list the proxy that ends HTTPS in trusted_proxies"
+            )
+        if self.header and not self.trusted_proxies:
+            raise ValueError("header: anybody could send it; list the proxy that sets it in trusted_proxies")
+        return self
+
+
 class LogSettings(Section):
     """The log, on standard error."""
 
@@ -371,6 +463,7 @@ class Settings(BaseSettings):
     analysis: AnalysisSettings = AnalysisSettings()
     report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
+    web: WebSettings = WebSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -404,13 +497,3 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """Return the SQLAlchemy URL; without a setting, that of an SQLite file in the data folder."""
         return self.database.url or f"sqlite:///{self.node.data_dir / 'ledger.sqlite3'}"
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -30,6 +30,7 @@ RENAMED: Final = {
     "inference.max_attempts": "work.max_attempts",
 }
 
+_PATHS: Final = (("node", "data_dir"), ("inference", "bundle"), ("web", "certificate"), ("web", "key"))
 
 # Folders that belong to the operating system: in one of them the node would change the rights of /var/spool.
 _SYSTEM_FOLDERS: Final = frozenset(
@@ -91,7 +92,7 @@ def _below(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     node = sections.setdefault("node", {})
     if isinstance(node, dict):
         node.setdefault("data_dir", str(NodeSettings().data_dir))
-    for name, key in (("node", "data_dir"), ("inference", "bundle")):
+    for name, key in _PATHS:
         section = sections.get(name)
         if isinstance(section, dict) and isinstance(value := section.get(key), str) and value:
             section[key] = str(folder / value)
@@ -184,7 +185,7 @@ def commented_toml() -> str:
 
 
 def _toml(value: Any) -> str:
-    if value == SHIPPED_BUNDLE:  # on every machine elsewhere
+    if value is None or value == SHIPPED_BUNDLE:  # which is elsewhere on every machine
         return '""'
     # JSON's strings, numbers, booleans and flat lists are TOML's
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)

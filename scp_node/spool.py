@@ -23,7 +23,7 @@ from typing import Final, NamedTuple, Protocol
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import Inspected, Origin, describe, inspect
 from scp_node.dicom.part10 import decode_head, encode_head
-from scp_node.domain import Clock, Priority, ReceivedInstance, utc_now
+from scp_node.domain import Clock, NodeError, Priority, ReceivedInstance, utc_now
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
@@ -35,7 +35,7 @@ _NAME: Final = re.compile(r"(?P<time>\d{6}\.\d{6})Z-[0-9a-f]{16}-(?P<priority>st
 _PATH: Final = re.compile(f"(?P<day>{_DAY.pattern})/{_NAME.pattern}")
 
 
-class SpoolError(Exception):
+class SpoolError(NodeError):
     """A file could not be stored, or differs from what the spool stored."""
 
 

@@ -48,6 +48,7 @@ class Node:
             "work": {"lease_seconds": 3},
             "inference": {"bundle": str(BUNDLE)},
             "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5},
+            "web": {"enabled": False},  # a process more to start
             "log": {"level": "INFO"},
         }
         self.settings = Settings.model_validate(_merged(base, self.changes))

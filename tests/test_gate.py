@@ -42,6 +42,7 @@ BAD_IMPORTS: Final = {  # contract -> a file and the line that breaks it
     "The listener stays light": ("scp_node/listener/planted.py", "import torch"),
     "The steps do not know the listener": ("scp_node/loops/planted.py", "import scp_node.listener.contexts"),
     "Ledger and DICOM bytes need no network": ("scp_node/ledger/planted.py", "import pynetdicom.ae"),
+    "The web page is light: no SQL, no pixels, no network as a client": ("scp_node/web/planted.py", "import cv2"),
 }
 PROMISED_TARGETS: Final = {"help", "setup", "run", "test", "check", "demo", "bench", "clean"}
 # Where packages are taken from, and folders that exist on one developer's machine only. Names of hosts are spelt in two

@@ -15,8 +15,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.fcos import FCOSHead
 
 from pneumonia_model.bundle import Bundle, BundleError
+from pneumonia_model.errors import BackendError
 from pneumonia_model.network import pneumonia_resnet18
-from pneumonia_model.prediction import BackendError, checked_inputs
+from pneumonia_model.prediction import checked_inputs
 from pneumonia_model.regions import DETECTOR_WEIGHTS, SECTION, Regions
 
 DETECTOR_ARCHITECTURE: Final = "torchvision.FCOS, resnet18 of 1 input channel, pyramid of 128 channels, 1 class"

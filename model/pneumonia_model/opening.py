@@ -5,8 +5,9 @@ from importlib.util import find_spec
 from typing import Literal
 
 from pneumonia_model.bundle import Bundle
+from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import verify_golden_regions
-from pneumonia_model.prediction import Backend, BackendError
+from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import PREPROCESSING
 from pneumonia_model.regions import Detector, has_detector
 

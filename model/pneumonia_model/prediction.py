@@ -6,14 +6,11 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pneumonia_model.errors import BackendError
 from pneumonia_model.sizes import INPUT_SIDE
 
 MAP_SIDE: Final = INPUT_SIDE // 16
 """Places of a class activation map along each side."""
-
-
-class BackendError(Exception):
-    """The requested runtime or device is missing, or gave no usable numbers."""
 
 
 class NotFiniteError(BackendError):

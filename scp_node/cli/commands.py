@@ -331,7 +331,7 @@ def reanalyse(
 @model_cli.command("show")
 def model_show(config: ConfigOption = None) -> None:
     """Show the model's identity, intended use and figures."""
-    from scp_node.inference.served_model import describe  # noqa: PLC0415
+    from scp_node.inference.identity import describe  # noqa: PLC0415
 
     out.print_json(json.dumps(describe(settings_of(config).inference)))
 

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from pneumonia_model.bundle import BundleError
-from pneumonia_model.prediction import BackendError
+from pneumonia_model.errors import BackendError
 
 from scp_node.app import check_demonstration
 from scp_node.cli.contact import Call, held_by_another, is_this_node, why, why_not_listening

@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from pneumonia_model.bundle import BundleError
-from pneumonia_model.prediction import BackendError
+from pneumonia_model.errors import BackendError
 from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.cli.console import UsageError
+from scp_node.domain import NodeError
 from scp_node.ledger import LedgerError
-from scp_node.listener import ListenError
 from scp_node.settings import SettingsError
-from scp_node.spool import SpoolError
 
 # Of the machine, such as a missing folder. In a role they end its process, and the supervisor starts it again.
 ENVIRONMENT_PROBLEMS: Final = (OSError, SQLAlchemyError, UnicodeEncodeError)
-KNOWN_PROBLEMS: Final = (UsageError, SettingsError, LedgerError, SpoolError, ListenError, BundleError, BackendError)
+KNOWN_PROBLEMS: Final = (UsageError, SettingsError, LedgerError, NodeError, BundleError, BackendError)
 
 
 def in_one_line(error: Exception) -> str:

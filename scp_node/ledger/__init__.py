@@ -6,12 +6,13 @@ from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, Aud
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
 from scp_node.ledger.database.engine import create_ledger_engine
-from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
+from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
+from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
@@ -21,6 +22,7 @@ from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 
 __all__ = [
+    "AWAY",
     "REPORT_KIND",
     "Analysed",
     "AnalysisTask",
@@ -45,14 +47,19 @@ __all__ = [
     "LedgerGoneError",
     "LedgerUnreachableError",
     "NothingToReport",
+    "Origin",
     "Original",
+    "Person",
+    "PersonRole",
     "Policy",
     "Registration",
     "ReportTask",
+    "Session",
     "StudyPending",
     "StudySnapshot",
     "Suspects",
     "Takes",
+    "Token",
     "UnregistrableFile",
     "Verification",
     "WorkState",

@@ -19,6 +19,7 @@ from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
+from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
@@ -28,6 +29,7 @@ from scp_node.ledger.studies import Studies
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
+from scp_node.ledger.visits import Visits
 from scp_node.ledger.watch import Watch
 
 
@@ -51,6 +53,8 @@ class Ledger:
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
         self.processes = Processes(transactions)
+        self.people = People(transactions)
+        self.visits = Visits(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
 

@@ -13,7 +13,15 @@ from pynetdicom import _config as pynetdicom_config
 from pynetdicom.ae import ApplicationEntity
 
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded, utc_now
+from scp_node.domain import (
+    Clock,
+    CommitmentAnswer,
+    NodeError,
+    ReceivedInstance,
+    RejectedInstance,
+    TransferEnded,
+    utc_now,
+)
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
 from scp_node.listener.contexts import accepted_contexts
 from scp_node.listener.library_log import repeat_warnings
@@ -27,7 +35,7 @@ _POLL_SECONDS: Final = 0.02
 log = logging.getLogger(__name__)
 
 
-class ListenError(OSError):
+class ListenError(NodeError, OSError):
     """The address cannot be listened on; the message says which and why."""
 
 

@@ -29,9 +29,10 @@ from pneumonia_model.bundle import (
     rendered,
     seal,
 )
+from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
-from pneumonia_model.prediction import Backend, BackendError, Prediction, checked_prediction
+from pneumonia_model.prediction import Backend, Prediction, checked_prediction
 from pneumonia_model.preprocessing import PREPROCESSING
 
 FILES: Final = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")

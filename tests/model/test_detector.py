@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pneumonia_model import opening
 from pneumonia_model.bundle import Bundle, BundleError, load_bundle
 from pneumonia_model.detector import MOST_REGIONS, OpacityDetector, TorchDetector
+from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import golden_regions
 from pneumonia_model.network import pneumonia_resnet18
 from pneumonia_model.opening import open_detector
-from pneumonia_model.prediction import BackendError
 from pneumonia_model.regions import DETECTOR_WEIGHTS, NO_REGIONS, Regions, detector_threshold, has_detector
 
 from tests.model.detectors import untrained_detector, with_detector

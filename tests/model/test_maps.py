@@ -14,9 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pneumonia_model.bundle import GRAPH, WEIGHTS, Bundle, load_bundle
+from pneumonia_model.errors import BackendError
 from pneumonia_model.network import pneumonia_resnet18
 from pneumonia_model.opening import open_backend
-from pneumonia_model.prediction import MAP_SIDE, Backend, BackendError
+from pneumonia_model.prediction import MAP_SIDE, Backend
 from pneumonia_model.preprocessing import to_input
 from pneumonia_training.release.onnx_graph import write_graph
 from pydicom import dcmread

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 
 import typer
 from pneumonia_model.bundle import BundleError, load_bundle
-from pneumonia_model.prediction import BackendError
+from pneumonia_model.errors import BackendError
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

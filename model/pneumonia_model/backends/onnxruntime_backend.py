@@ -7,7 +7,8 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from pneumonia_model.bundle import GRAPH, Bundle
-from pneumonia_model.prediction import BackendError, Prediction, checked_inputs, checked_logits, checked_prediction
+from pneumonia_model.errors import BackendError
+from pneumonia_model.prediction import Prediction, checked_inputs, checked_logits, checked_prediction
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INPUTS: Final = {"inputs", "mapped"}

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from pneumonia_model.bundle import WEIGHTS, Bundle
+from pneumonia_model.errors import BackendError
 from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
-from pneumonia_model.prediction import BackendError, Prediction, checked_inputs, checked_logits, checked_prediction
+from pneumonia_model.prediction import Prediction, checked_inputs, checked_logits, checked_prediction
 
 
 class TorchBackend:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy.exc import DataError, DBAPIError, StatementError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    DisconnectionError,
+    InterfaceError,
+    OperationalError,
+    StatementError,
+    TimeoutError,  # noqa: A004 - of the pool, no builtin
+)
 
 # SQLSTATE classes of PostgreSQL: data exception, program limit exceeded (a value too long for its index)
 _CLASSES_OF_VALUES: Final = frozenset({"22", "54"})
@@ -20,6 +28,16 @@ class LedgerUnreachableError(LedgerError):
 
 class LedgerGoneError(LedgerUnreachableError):
     """There was a ledger, but now its database is empty or its file is missing."""
+
+
+# The database cannot be used now, and may come back.
+AWAY: Final[tuple[type[Exception], ...]] = (
+    LedgerUnreachableError,
+    OperationalError,
+    InterfaceError,
+    DisconnectionError,
+    TimeoutError,
+)
 
 
 def blames_values(error: Exception) -> bool:

@@ -348,3 +348,57 @@ clock = Table(
     Column("writable_since", UtcDateTime),  # start of the time without a long pause in writing
     Column("writable_at", UtcDateTime),  # last proof that the database can be written to
 )
+
+person = Table(  # who may use the web page
+    "person",
+    metadata,
+    _id(),
+    Column("name", String(64), nullable=False, unique=True),  # casefolded
+    Column("role", String(16), nullable=False),  # see PersonRole
+    Column("origin", String(16), nullable=False),  # local, oidc, header
+    Column("password_hash", Text),  # argon2; null: the person logs in elsewhere
+    Column("must_change", Boolean, nullable=False),  # the password, at the next login
+    Column("disabled", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),  # the token itself is in the person's cookie alone
+    Column("person_id", Id, ForeignKey("person.id"), nullable=False),
+    Column("csrf", String(64), nullable=False),
+    Column("address", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Index(None, "person_id"),
+)
+
+web_token = Table(  # for scripts
+    "web_token",
+    metadata,
+    _id(),
+    Column("token_sha256", String(64), nullable=False, unique=True),
+    Column("person_id", Id, ForeignKey("person.id"), nullable=False),
+    Column("label", String(64), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("used_at", UtcDateTime),
+    Index(None, "person_id"),
+)
+
+web_link = Table(  # logs in once
+    "web_link",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("person_id", Id, ForeignKey("person.id"), nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+)
+
+web_attempt = Table(  # failed logins, by account and by address
+    "web_attempt",
+    metadata,
+    Column("subject", String(64), primary_key=True),  # SHA-256 of "account:NAME" or "address:IP"
+    Column("failures", Integer, nullable=False),  # in a row
+    Column("at", UtcDateTime, nullable=False),
+)

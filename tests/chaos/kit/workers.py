@@ -21,7 +21,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pneumonia_model.prediction import BackendError
+from pneumonia_model.errors import BackendError
 from pydicom import Dataset, dcmread
 
 from scp_node.analysis.analyse import analyse, analyse_file

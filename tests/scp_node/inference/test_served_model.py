@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pneumonia_model.regions import Regions
 
 from scp_node.domain import Region
-from scp_node.inference.served_model import ServedDetector, ServedModel, describe, identify
+from scp_node.inference.identity import describe, identify
+from scp_node.inference.served_model import ServedDetector, ServedModel
 from scp_node.settings import InferenceSettings, SettingsError
 from tests.model.detectors import untrained_detector, with_detector
 from tests.node import BUNDLE

@@ -1,0 +1,88 @@
+"""The web page's process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from pneumonia_model.bundle import BundleError
+
+from scp_node.domain import ModelIdentity
+from scp_node.inference.identity import identify
+from scp_node.ledger import Ledger
+from scp_node.roles.common import STEP_SECONDS, await_ledger
+from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.settings import Settings, SettingsError
+from scp_node.web.application import create_application
+from scp_node.web.passwords import hash_password, random_password
+from scp_node.web.server import Server, open_socket
+from scp_node.web.site import Site
+
+log = logging.getLogger(__name__)
+
+FIRST_ADMIN: Final = "admin"
+PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
+_STOP_SECONDS: Final = 10.0
+_SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
+
+
+def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+    """Serve the web page until `stop` is set; return the exit status of the role.
+
+    Raises:
+        LedgerError: the schema of the database is not this program's.
+        SettingsError: the certificate or its key cannot be used.
+    """
+    if (ledger := await_ledger(settings, stop, heart)) is None:
+        return 0
+    try:
+        make_first_admin(ledger, settings.node.data_dir)
+        progress = heart.loop("web", _SERVER_SECONDS)
+        site = Site(settings=settings, ledger=ledger, model=_identity(settings))
+        server = Server(create_application(site, renew=progress.renew), settings.web)
+        waiting = heart.loop("port", STEP_SECONDS)
+        waiting.renew(float("inf"))
+        listening = open_socket(settings.web, stop)
+        if listening is None:
+            return 0
+        server.start(listening)
+        host, port = listening.getsockname()[:2]
+        scheme = "https" if settings.web.certificate else "http"
+        log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
+        heart.working()
+        stop.wait()
+        server.stop(_STOP_SECONDS)
+    finally:
+        ledger.close()
+    return 0
+
+
+def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
+    """Where nobody may log in yet, make an admin with a random password in a file that only this user may read.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if ledger.people.everybody():
+        return
+    file, password = data_dir / PASSWORD_FILE, random_password()
+    temporary = file.with_name(f"{PASSWORD_FILE}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as written:
+        written.write(f"{password}\n")
+    if ledger.people.add_first(FIRST_ADMIN, hash_password(password)):
+        temporary.replace(file)
+        log.warning("web page has a first login name=%s password_file=%s", FIRST_ADMIN, file)
+    else:
+        temporary.unlink()
+
+
+def _identity(settings: Settings) -> ModelIdentity | None:
+    try:
+        return identify(settings.inference)
+    except (BundleError, SettingsError, OSError) as error:
+        log.error("model bundle cannot be read reason=%s", error)  # noqa: TRY400 - said in one line
+        return None

@@ -1,0 +1,65 @@
+"""Puts the pages together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from anyio import to_thread
+from fastapi import FastAPI
+from starlette.responses import RedirectResponse
+from starlette.staticfiles import StaticFiles
+
+from scp_node import __version__
+from scp_node.web import errors
+from scp_node.web.guard import Guard
+from scp_node.web.pages import health, login, persons
+from scp_node.web.rendering import STATIC
+from scp_node.web.site import Site
+
+_THREADS: Final = 8  # requests that ask the ledger at the same time: PostgreSQL's pool has ten connections
+_BEAT_SECONDS: Final = 1.0
+_LARGE: Final[tuple[str, ...]] = ()  # paths that take more than a form
+_MOST_LARGE: Final = 5 * 2**20
+
+
+def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
+    """Return the application; `renew` is called each second while its event loop lives."""
+
+    async def beat() -> None:
+        while True:
+            renew()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        to_thread.current_default_thread_limiter().total_tokens = _THREADS
+        beating = asyncio.create_task(beat())
+        try:
+            yield
+        finally:
+            beating.cancel()
+
+    app = FastAPI(
+        title="scp-node",
+        version=__version__,
+        description="Results, feedback and state of a node. Research use only: not a medical device.",
+        docs_url=None,  # their pages load from elsewhere
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=lifespan,
+    )
+    app.state.site = site
+    errors.install(app)
+    for page in (health, login, persons):
+        app.include_router(page.router)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)
+
+    @app.get("/", include_in_schema=False)
+    def start() -> RedirectResponse:
+        return RedirectResponse(login.START)
+
+    return app

@@ -1,0 +1,116 @@
+"""What a person or a script is told when a request cannot be answered."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from scp_node.ledger import AWAY, LedgerError
+from scp_node.web.access import ForbiddenError, LoginNeededError, PasswordChangeNeededError
+from scp_node.web.rendering import render
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 5
+API: Final = "/api/"
+_TITLES: Final[Mapping[int, str]] = {
+    404: "There is no such page.",
+    405: "This cannot be done here.",
+    413: "That is too large.",
+    503: "The database does not answer. Films are received meanwhile; this page tries again.",
+}
+
+
+class UnknownValueError(ValueError):
+    """A parameter of the address or a form has a value that is not allowed; the message names the parameter."""
+
+
+def install(app: FastAPI) -> None:
+    """Have `app` answer each error as it should be answered."""
+    app.add_exception_handler(LoginNeededError, _to_login)
+    app.add_exception_handler(PasswordChangeNeededError, _to_password)
+    app.add_exception_handler(ForbiddenError, _forbidden)
+    app.add_exception_handler(UnknownValueError, _unprocessable)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(LedgerError, _refused)
+    app.add_exception_handler(HTTPException, _http)
+    for away in AWAY:
+        app.add_exception_handler(away, _away)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def told(request: Request, status: int, message: str) -> Response:
+    """Return the answer with this status: JSON for a script, a page for a person."""
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+    if request.url.path.startswith(API):
+        return JSONResponse({"detail": message}, status_code=status, headers=headers)
+    page = render(request, "error.html", status=status, title=HTTPStatus(status).phrase, message=message)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET":
+        headers["Refresh"] = str(RETRY_SECONDS)
+    page.headers.update(headers)
+    return page
+
+
+def _to(request: Request, place: str) -> Response:
+    if "hx-request" in request.headers:  # a part of a page: the whole page has to go there
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": place})
+    return RedirectResponse(place, status_code=HTTPStatus.SEE_OTHER)
+
+
+def _to_login(request: Request, _error: Exception) -> Response:
+    if request.url.path.startswith(API):
+        headers = {"WWW-Authenticate": "Bearer"}
+        return JSONResponse({"detail": "Give a token: Authorization: Bearer ..."}, status_code=401, headers=headers)
+    wanted = request.url.path if request.method == "GET" and "hx-request" not in request.headers else "/"
+    if wanted != "/" and request.url.query:
+        wanted += f"?{request.url.query}"
+    return _to(request, "/login" if wanted == "/" else f"/login?next={quote(wanted)}")
+
+
+def _to_password(request: Request, _error: Exception) -> Response:
+    if request.url.path.startswith(API):
+        return told(request, HTTPStatus.FORBIDDEN, "Log in and change your password first.")
+    return _to(request, "/password")
+
+
+def _forbidden(request: Request, error: Exception) -> Response:
+    return told(request, HTTPStatus.FORBIDDEN, str(error))
+
+
+def _unprocessable(request: Request, error: Exception) -> Response:
+    return told(request, HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+
+
+def _invalid(request: Request, error: Exception) -> Response:
+    found = error.errors() if isinstance(error, RequestValidationError) else ()
+    problems = [f"{each['loc'][-1]}: {each['msg']}" for each in found]
+    return told(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(problems))
+
+
+def _refused(request: Request, error: Exception) -> Response:
+    return told(request, HTTPStatus.CONFLICT, str(error))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    detail = error.detail if isinstance(error, HTTPException) else ""
+    is_ours = detail not in {"", HTTPStatus(status).phrase}
+    return told(request, status, detail if is_ours else _TITLES.get(status, HTTPStatus(status).phrase))
+
+
+def _away(request: Request, error: Exception) -> Response:
+    log.warning("database is away, page not shown path=%s error=%s", request.url.path, type(error).__name__)
+    return told(request, HTTPStatus.SERVICE_UNAVAILABLE, _TITLES[503])
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("page failed path=%s", request.url.path, exc_info=error)
+    return told(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the program: see its log.")

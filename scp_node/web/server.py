@@ -1,0 +1,90 @@
+"""Serves the application on a socket, in a thread of the role."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from scp_node.settings import SettingsError, WebSettings
+
+log = logging.getLogger(__name__)
+
+_PAUSE_SECONDS: Final = 5.0
+_START_SECONDS: Final = 30.0
+_MOST_HEADER_BYTES: Final = 16_384
+_MOST_CONNECTIONS: Final = 200
+
+
+def open_socket(settings: WebSettings, stop: threading.Event) -> socket.socket | None:
+    """Return the listening socket, as soon as the port is free; None if `stop` was set first."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    is_first = True
+    while not stop.is_set():
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((settings.host, settings.port))
+            listening.listen(128)
+        except OSError as error:
+            listening.close()
+            level = logging.ERROR if is_first else logging.DEBUG
+            told = "web page cannot listen, will be retried host=%s port=%s reason=%s"
+            log.log(level, told, settings.host, settings.port, error.strerror)
+            is_first = False
+            stop.wait(_PAUSE_SECONDS)
+        else:
+            return listening
+    return None
+
+
+class Server:
+    """uvicorn in a thread."""
+
+    def __init__(self, app: FastAPI, settings: WebSettings) -> None:
+        """Prepare to serve `app`.
+
+        Raises:
+            SettingsError: the certificate or its key cannot be used.
+        """
+        config = uvicorn.Config(
+            app,
+            ssl_certfile=settings.certificate,
+            ssl_keyfile=settings.key,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=False,  # the guard reads them
+            h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=5,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+        )
+        try:
+            config.load()
+        except OSError as error:  # ssl.SSLError is one
+            raise SettingsError(f"web.certificate, web.key: {error.strerror or error}") from error
+        self._server = uvicorn.Server(config)
+        self._thread: threading.Thread | None = None
+
+    def start(self, listening: socket.socket) -> None:
+        """Serve on this socket until `stop`."""
+        run = self._server.run
+        self._thread = threading.Thread(target=run, kwargs={"sockets": [listening]}, name="web", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def stop(self, seconds: float) -> None:
+        """Answer what was asked, and end."""
+        self._server.should_exit = True
+        if self._thread:
+            self._thread.join(seconds)

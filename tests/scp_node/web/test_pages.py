@@ -1,0 +1,82 @@
+"""What every page has in common: headers, errors, and that nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from scp_node.ledger import LedgerUnreachableError, PersonRole
+from scp_node.web.rendering import STATIC
+from tests.scp_node.web.site import Page
+
+
+def test_browsers_may_run_and_show_nothing_but_ours(page: Page) -> None:
+    for path in ("/login", "/static/style.css", "/nothing", "/healthz"):
+        headers = page.get(path).headers
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+    assert page.get("/login").headers["cache-control"] == "no-store"
+    assert "immutable" in page.get("/static/style.css").headers["cache-control"]
+
+
+def test_an_unknown_page_is_404_and_does_not_repeat_what_was_asked(page: Page) -> None:
+    answer = page.get("/<script>alert(1)</script>")
+    assert (answer.status_code, "alert" in answer.text) == (404, False)
+
+
+def test_a_form_of_more_than_64_kibibytes_is_413(page: Page) -> None:
+    assert page.client.post("/login", data={"name": "x" * 70_000, "password": "y"}).status_code == 413
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert page.client.post("/login", content=(b"x" * 1024 for _ in range(70)), headers=headers).status_code == 413
+
+
+def test_without_the_database_the_page_says_so_and_tries_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.log_in(PersonRole.ADMIN)
+
+    def away(*_: object, **__: object) -> None:
+        raise LedgerUnreachableError("away")
+
+    monkeypatch.setattr(type(page.site.ledger.people), "session", away)
+    monkeypatch.setattr(type(page.site.ledger.people), "named", away)
+    answer = page.get("/persons")
+    assert (answer.status_code, answer.headers["refresh"], answer.headers["retry-after"]) == (503, "5", "5")
+    assert page.get("/readyz").status_code == 503
+    assert page.get("/healthz").status_code == 200
+
+
+def test_a_fault_of_the_program_is_told_without_its_insides(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.log_in(PersonRole.ADMIN)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("the secret inside")
+
+    monkeypatch.setattr(type(page.site.ledger.people), "everybody", fails)
+    answer = page.get("/persons")
+    assert (answer.status_code, "secret" in answer.text) == (500, False)
+
+
+def test_every_file_of_others_is_the_one_that_was_taken() -> None:
+    folder = STATIC / "vendor"
+    listed = tomllib.loads((folder / "vendor.toml").read_text(encoding="utf-8"))["file"]
+    for each in listed:
+        assert hashlib.sha256((folder / each["name"]).read_bytes()).hexdigest() == each["sha256"], each["name"]
+        assert (folder / each["licence"]).is_file()
+    known = {each["name"] for each in listed} | {each["licence"] for each in listed} | {"vendor.toml"}
+    assert {file.name for file in folder.iterdir()} == known
+
+
+def test_templates_trust_nothing(repository: Path) -> None:
+    templates = sorted((repository / "scp_node" / "web" / "templates").rglob("*.html"))
+    assert templates
+    for file in templates:
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", text), file
+        assert not re.search(r"<script(?![^>]*\bsrc=)|\son[a-z]+=|\sstyle=|hx-on|js:|https?://", text), file
