@@ -23,9 +23,11 @@ from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
+from scp_node.ledger.resending import Resending
 from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
 from scp_node.ledger.studies import Studies
+from scp_node.ledger.study_page import StudyPages
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
@@ -56,6 +58,8 @@ class Ledger:
         self.people = People(transactions)
         self.visits = Visits(transactions)
         self.audit = Audit(transactions)
+        self.study_pages = StudyPages(transactions)
+        self.resending = Resending(transactions, policy)
         self.verifier = Verifier(transactions)
 
     def copy_to(self, target: Engine) -> Copied:

@@ -75,9 +75,24 @@ def as_text(file: bytes) -> str:
     Raises:
         DamagedError: the file is not one that this node wrote.
     """
+    return "\n".join(_lines(_root(file), 0))
+
+
+def conclusion_of(file: bytes) -> str:
+    """Return the sentence in which a report of this node concludes.
+
+    Raises:
+        DamagedError: the file is not one that this node wrote.
+    """
+    containers = [item for item in _root(file).items(_CONTENT) if item.text(_VALUE_TYPE) == "CONTAINER"]
+    evaluations = containers[-1].items(_CONTENT) if containers else ()
+    return " ".join(item.text(_TEXT) for item in evaluations if item.text(_VALUE_TYPE) == "TEXT")
+
+
+def _root(file: bytes) -> _Item:
     if file[_PREAMBLE - 4 : _PREAMBLE] != b"DICM":
         raise DamagedError("not a DICOM file")
-    return "\n".join(_lines(_Item(memoryview(file)[_PREAMBLE:]), 0))
+    return _Item(memoryview(file)[_PREAMBLE:])
 
 
 def _lines(item: _Item, depth: int) -> Iterator[str]:

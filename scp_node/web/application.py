@@ -14,8 +14,9 @@ from starlette.staticfiles import StaticFiles
 
 from scp_node import __version__
 from scp_node.web import errors
+from scp_node.web.films import Films
 from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, persons
+from scp_node.web.pages import health, login, persons, study
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
@@ -27,6 +28,7 @@ _MOST_LARGE: Final = 5 * 2**20
 
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
     """Return the application; `renew` is called each second while its event loop lives."""
+    films = Films(site.settings)
 
     async def beat() -> None:
         while True:
@@ -41,6 +43,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
             yield
         finally:
             beating.cancel()
+            films.close()
 
     app = FastAPI(
         title="scp-node",
@@ -52,8 +55,9 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.films = films
     errors.install(app)
-    for page in (health, login, persons):
+    for page in (health, login, persons, study):
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)

@@ -11,8 +11,10 @@ from pydicom import Dataset, dcmread
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.domain import Outcome
-from scp_node.report.text import as_text
-from tests.scp_node.report.reports import OUTCOMES, SEEN, built, lateral, radiograph, text_report
+from scp_node.report.content.wording import REMARKS, study_sentence
+from scp_node.report.text import as_text, conclusion_of
+from scp_node.report.version import Remark
+from tests.scp_node.report.reports import MODEL, OUTCOMES, SEEN, built, lateral, radiograph, text_report
 
 
 def said(item: Dataset, depth: int = 0) -> Iterator[str]:
@@ -57,6 +59,14 @@ def test_every_kind_of_outcome_is_said_as_the_library_reads_it(outcome: Outcome)
 def test_the_basic_text_report_is_read_too() -> None:
     file = text_report(radiograph()).file
     assert as_text(file).splitlines() == list(said(dcmread(BytesIO(file))))
+
+
+@pytest.mark.parametrize("outcome", [*OUTCOMES.values(), SEEN], ids=[*OUTCOMES, "with regions"])
+def test_the_conclusion_is_the_sentence_over_all_images(outcome: Outcome) -> None:
+    file = built(radiograph(outcome), lateral()).file
+    remarks = [REMARKS[Remark.INCOMPLETE]]
+    assert conclusion_of(file) == study_sentence([outcome, lateral().outcome], MODEL)
+    assert conclusion_of(built(radiograph(outcome), incomplete=True).file).endswith(remarks[0])
 
 
 @pytest.mark.parametrize("file", [b"", b"\0" * 400, built(radiograph()).file[:-7]])
