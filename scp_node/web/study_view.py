@@ -18,6 +18,7 @@ from scp_node.report.content.wording import statement
 from scp_node.report.text import as_text, conclusion_of
 
 _REPORT: Final = "report"
+_AROUND: Final = 1  # lines that are shown beside a changed one
 _UNREADABLE: Final = "The stored file cannot be read as a report of this node."
 _CHIPS: Final[Mapping[Verdict, tuple[str, str]]] = {
     Verdict.PRESENT: ("positive", "present"),
@@ -38,11 +39,7 @@ _SENT: Final[Mapping[DeliveryState, str]] = {
     DeliveryState.DEAD: "error",
     DeliveryState.DISCARDED: "muted",
 }
-_ARRIVED: Final = {
-    DeliveryState.DELIVERED: "delivered to",
-    DeliveryState.COMMITTED: "delivered to",
-    DeliveryState.FOUND: "delivered to",
-}
+_ARRIVED: Final = frozenset({DeliveryState.DELIVERED, DeliveryState.COMMITTED, DeliveryState.FOUND})
 _KEPT: Final = {DeliveryState.COMMITTED: "committed by", DeliveryState.FOUND: "found at"}
 
 
@@ -84,11 +81,12 @@ class ImageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One line of two versions side by side."""
+    """One line of two versions side by side, or several that are the same in both and left out."""
 
     change: str  # "", "changed", "added" or "removed"
     before: str
     after: str
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +95,7 @@ class ReportView:
 
     report: StudyReport
     text: str
-    lines: tuple[Line, ...]  # beside the version before; () without one
+    lines: tuple[Line, ...]  # beside the version before, what changed and the lines around it; () without one
 
     @property
     def changes(self) -> int:
@@ -195,9 +193,9 @@ def _sentence(patient: StudyPatient, images: Sequence[ImageView]) -> tuple[str, 
         except DamagedError:
             said = ""
         if said:
-            return said, f"report version {newest.version}"
+            return said, f"From report version {newest.version}."
     said = " ".join(dict.fromkeys(image.sentence for image in images))
-    return said, "there is no report yet" if not patient.reports else "results of the images"
+    return said, "From the results of the images." if patient.reports else "There is no report yet."
 
 
 def _image(image: StudyImage, number: int) -> ImageView:
@@ -221,11 +219,12 @@ def _said(row: AuditRow) -> tuple[Chip, str]:
             probability=row.probability, logit=0.0, threshold=row.threshold, grey_zone=row.grey_zone or 0.0
         )
         return Chip(word=word, colour=colour), statement(finding)
+    word = row.state.value.replace("-", " ")
     if row.reason in set(Reason):
         outcome = NotAnalysed(reason=Reason(row.reason), detail=row.detail or "")
         is_muted = row.state in {ImageState.NOT_ANALYSED, ImageState.SET_ASIDE}
-        return Chip(word=row.state.value, colour="muted" if is_muted else "error"), f"NOT ANALYSED: {outcome.sentence}."
-    return Chip(word=row.state.value, colour="muted"), _WAITING.get(row.state, "")
+        return Chip(word=word, colour="muted" if is_muted else "error"), f"NOT ANALYSED: {outcome.sentence}."
+    return Chip(word=word, colour="muted"), _WAITING.get(row.state, "")
 
 
 def _remarks(row: AuditRow) -> tuple[str, ...]:
@@ -244,12 +243,9 @@ def _steps(row: AuditRow) -> tuple[Step, ...]:
         ("analysed", row.analysed_at),
         (f"reported, version {row.report_version}", row.reported_at),
     ]
-    for sent in row.deliveries:
-        if sent.kind == _REPORT and sent.state in _ARRIVED:
-            known.append((f"{_ARRIVED[sent.state]} {sent.destination}", sent.at))
-    for sent in row.deliveries:
-        if sent.kind == _REPORT and sent.state in _KEPT:
-            known.append((f"{_KEPT[sent.state]} {sent.destination}", sent.committed_at))
+    reports = [sent for sent in row.deliveries if sent.kind == _REPORT]
+    known += [(f"delivered to {sent.destination}", sent.at) for sent in reports if sent.state in _ARRIVED]
+    known += [(f"{_KEPT[sent.state]} {sent.destination}", sent.committed_at) for sent in reports if sent.state in _KEPT]
     steps: list[Step] = []
     for name, at in known:
         if at is not None:
@@ -291,7 +287,7 @@ def _reports(reports: Sequence[StudyReport]) -> tuple[ReportView, ...]:
     views = []
     for report in reports:
         before = texts.get(report.supersedes) if report.supersedes is not None else None
-        lines = beside(before, texts[report.version]) if before is not None else ()
+        lines = shortened(beside(before, texts[report.version])) if before is not None else ()
         views.append(ReportView(report=report, text=texts[report.version], lines=lines))
     return tuple(views)
 
@@ -317,6 +313,21 @@ def beside(before: str, after: str) -> tuple[Line, ...]:
             change = "added" if left is None else "removed" if right is None else "changed"
             lines.append(Line(change=change, before=left or "", after=right or ""))
     return tuple(lines)
+
+
+def shortened(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """Return the lines that changed with `_AROUND` lines on either side, and the number of those left out between."""
+    near = {place + step for place, line in enumerate(lines) if line.change for step in range(-_AROUND, _AROUND + 1)}
+    shown: list[Line] = []
+    left_out = 0
+    for place, line in enumerate(lines):
+        if place in near:
+            shown += [Line(change="", before="", after="", left_out=left_out)] if left_out else []
+            shown.append(line)
+            left_out = 0
+        else:
+            left_out += 1
+    return (*shown, *([Line(change="", before="", after="", left_out=left_out)] if left_out else []))
 
 
 def _event(event: StudyEvent) -> EventView:

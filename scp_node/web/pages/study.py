@@ -146,7 +146,7 @@ def _shown(
         events=event_views(page.events),
         delivery_chip=delivery_chip,
         destinations={destination.name for destination in site.settings.destinations},
-        intended_use=f"frontal chest films ({', '.join(analysis.modalities)}) of patients of "
+        intended_use=f"Frontal chest films ({', '.join(analysis.modalities)}) of patients of "
         f"{analysis.minimum_age} years or older",
         done=done,
         problem=problem,

@@ -86,6 +86,7 @@ class FilmViewer {
       "i": "invert", "r": "reset", "1": "one-to-one", "+": "zoom-in", "=": "zoom-in", "-": "zoom-out",
       "0": "fit", "a": "analysed", "m": "map", "b": "regions", "f": "full-screen",
     };
+    this.message.textContent = "The film is loaded when it comes into sight.";
     new IntersectionObserver((seen, observer) => {
       if (!seen.some((entry) => entry.isIntersecting)) return;
       observer.disconnect();
