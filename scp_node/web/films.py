@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Final, Self
 
 import anyio
+import numpy as np
 from anyio import to_thread
 from fastapi import Depends, Request
 
@@ -125,8 +126,8 @@ def encoded(film: Film) -> EncodedFilm:
     """Return a film as the viewer takes it."""
     rows, columns = film.values.shape
     described = asdict(film.view) | {"values_rows": rows, "values_columns": columns, "levels": film.greys.size}
-    values = memoryview(film.values.astype("<u2", copy=False)).cast("B")
-    return EncodedFilm(description=json.dumps(described), parts=(values, memoryview(film.greys)))
+    values = np.ascontiguousarray(film.values, dtype="<u2").data.cast("B")
+    return EncodedFilm(description=json.dumps(described), parts=(values, np.ascontiguousarray(film.greys).data))
 
 
 def _films(request: Request) -> Films:

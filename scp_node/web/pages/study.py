@@ -43,7 +43,20 @@ class _Uid(Convertor[str]):
         return value
 
 
+class _Row(Convertor[int]):
+    """The id of a row; a larger number than any database has is no such page."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
 register_url_convertor("uid", _Uid())
+register_url_convertor("row", _Row())
 router = APIRouter(prefix="/studies/{study_uid:uid}", include_in_schema=False)
 
 
@@ -53,7 +66,7 @@ def study(request: Request, site: SiteOf, visitor: Viewer, study_uid: str) -> Re
     return _shown(request, site, visitor, study_uid)
 
 
-@router.post("/deliveries/{delivery_id:int}/again")
+@router.post("/deliveries/{delivery_id:row}/again")
 def send_again(request: Request, site: SiteOf, visitor: Admin, study_uid: str, delivery_id: int) -> Response:
     """Have one object sent again, and say what happens."""
     known = {destination.name for destination in site.settings.destinations}
@@ -64,7 +77,7 @@ def send_again(request: Request, site: SiteOf, visitor: Admin, study_uid: str, d
     return _shown(request, site, visitor, study_uid, done=done)
 
 
-@router.get("/images/{image_id:int}/pixels")
+@router.get("/images/{image_id:row}/pixels")
 async def pixels(
     site: SiteOf, films: FilmsOf, visitor: Viewer, study_uid: str, image_id: int, size: Annotated[Size, Query()] = "fit"
 ) -> Response:
@@ -83,7 +96,7 @@ async def pixels(
     return StreamingResponse(film.chunks(), media_type=_OCTETS, headers=headers)
 
 
-@router.get("/images/{image_id:int}/attention")
+@router.get("/images/{image_id:row}/attention")
 def attention(site: SiteOf, visitor: Viewer, study_uid: str, image_id: int) -> Response:
     """Return the activation map of an image: 14 x 14 float32, little-endian, in logits."""
     del visitor
@@ -93,7 +106,7 @@ def attention(site: SiteOf, visitor: Viewer, study_uid: str, image_id: int) -> R
     return Response(found, media_type=_OCTETS)
 
 
-@router.get("/images/{image_id:int}/original")
+@router.get("/images/{image_id:row}/original")
 def original(site: SiteOf, films: FilmsOf, visitor: Viewer, study_uid: str, image_id: int) -> Response:
     """Hand out an image as it was received."""
     image = site.ledger.study_pages.image(study_uid, image_id)
