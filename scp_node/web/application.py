@@ -16,7 +16,7 @@ from scp_node import __version__
 from scp_node.web import errors
 from scp_node.web.films import Films
 from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, persons, study
+from scp_node.web.pages import health, login, model, persons, study
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
@@ -57,7 +57,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
     app.state.site = site
     app.state.films = films
     errors.install(app)
-    for page in (health, login, persons, study):
+    for page in (health, login, model, persons, study):
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)

@@ -14,6 +14,7 @@ from scp_node.dicom.encoding import DamagedError
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Note, Reason, Verdict
 from scp_node.ledger.audit_rows import AuditRow, DeliveryState, ImageState
 from scp_node.ledger.study_rows import StudyEvent, StudyImage, StudyPage, StudyPatient, StudyReport
+from scp_node.ledger.worklist_rows import WorklistRow
 from scp_node.report.content.wording import statement
 from scp_node.report.text import as_text, conclusion_of
 
@@ -120,6 +121,7 @@ class PatientView:
     """One patient of a study on the page."""
 
     patient: StudyPatient
+    person: WorklistRow | None  # name, sex and age; None until the list of studies knows this one
     sentence: str
     said_in: str  # where the sentence is from
     accessions: tuple[str, ...]
@@ -138,11 +140,15 @@ class EventView:
     facts: tuple[tuple[str, str], ...]
 
 
-def patient_views(page: StudyPage, model: ModelIdentity | None, viewer_url: str) -> tuple[PatientView, ...]:
+def patient_views(
+    page: StudyPage, persons: Sequence[WorklistRow], model: ModelIdentity | None, viewer_url: str
+) -> tuple[PatientView, ...]:
     """Return the patients of a study, with all that is shown of each."""
+    known = {person.id: person for person in persons}
     views, number = [], 1
     for patient in page.patients:
-        views.append(_patient(page.study_uid, patient, model, viewer_url, first=number))
+        person = known.get(patient.id) if patient.id is not None else None
+        views.append(_patient(page.study_uid, patient, person, model, viewer_url, first=number))
         number += len(patient.images)
     return tuple(views)
 
@@ -166,7 +172,13 @@ def viewer_address(template: str, *, study_uid: str, accession: str, patient_id:
 
 
 def _patient(
-    study_uid: str, patient: StudyPatient, model: ModelIdentity | None, viewer_url: str, *, first: int
+    study_uid: str,
+    patient: StudyPatient,
+    person: WorklistRow | None,
+    model: ModelIdentity | None,
+    viewer_url: str,
+    *,
+    first: int,
 ) -> PatientView:
     images = tuple(_image(image, number) for number, image in enumerate(patient.images, start=first))
     sentence, said_in = _sentence(patient, images)
@@ -174,6 +186,7 @@ def _patient(
     accession = accessions[0] if accessions else ""
     return PatientView(
         patient=patient,
+        person=person,
         sentence=sentence,
         said_in=said_in,
         accessions=accessions,
