@@ -24,15 +24,13 @@ from scp_node.domain import BuiltObject, Reason, Region
 from scp_node.ledger import DeliveryState, ImageState
 from scp_node.listener import contexts, policy
 from scp_node.listener.store import StoreStatus
-from scp_node.report import (
-    COMPANION_SOP_CLASSES,
-    build_key_object,
-    build_overlay,
-    build_presentation_state,
-    build_segmentation,
-    build_trial_report,
-    codes,
-)
+from scp_node.report import codes
+from scp_node.report.objects.key_object import build_key_object
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.presentation_state import build_presentation_state
+from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.trial import build_trial_report
+from scp_node.report.sop_class import COMPANION_SOP_CLASSES
 from scp_node.settings import Settings
 from tests.node import BUNDLE
 from tests.scp_node.report.reports import (

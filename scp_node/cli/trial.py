@@ -64,7 +64,7 @@ def try_destination(settings: Settings, destination: DestinationSettings) -> Tri
     """
     from scp_node.cli.doctor import examine_destination  # noqa: PLC0415 - loads what only this command needs
     from scp_node.delivery import StorageScu  # noqa: PLC0415
-    from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
+    from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
 
     asked = examine_destination(settings, destination)
     if not asked.good:
@@ -112,7 +112,8 @@ def _told(destination: DestinationSettings, built: BuiltObject, sent: SendResult
 
 
 def _built(settings: Settings) -> BuiltObject:
-    from scp_node.report import Site, build_trial_report  # noqa: PLC0415
+    from scp_node.report.objects.trial import build_trial_report  # noqa: PLC0415
+    from scp_node.report.site import Site  # noqa: PLC0415
 
     file = settings.node.data_dir / INSTALLATION_ID
     try:  # before the first start there is none, and this command makes none

@@ -30,11 +30,13 @@ from scp_node.ledger.projector import Projector
 from scp_node.ledger.reading_sample import ReadingSample
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
+from scp_node.ledger.resending import Resending
 from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
 from scp_node.ledger.shadow import Shadow
 from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
+from scp_node.ledger.study_page import StudyPages
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
@@ -72,6 +74,8 @@ class Ledger:
         self.problems = Problems(transactions)
         self.figures = Figures(transactions)
         self.audit = Audit(transactions)
+        self.study_pages = StudyPages(transactions)
+        self.resending = Resending(transactions, policy)
         self.verifier = Verifier(transactions)
         self.worklist = Worklist(transactions)
         self.daily = Daily(transactions)

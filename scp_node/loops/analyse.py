@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.prediction import NotFiniteError
 
-from scp_node.analysis import Prepared, conclude
+from scp_node.analysis.analyse import conclude
+from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
 from scp_node.domain import Clock, Finding, ModelIdentity, NotAnalysed, Outcome, Priority, utc_now
 from scp_node.inference.ports import Network

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from scp_node import __version__
-from scp_node.analysis import Equipment
+from scp_node.analysis.answers import Equipment
 from scp_node.decoders import DECODER, DecoderPool, WatchedDecoder
 from scp_node.inference.identity import ShadowRefusedError
 from scp_node.inference.served_model import ServedModel
@@ -23,7 +23,8 @@ from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
 from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.opening import installation_id, lease_of, stored_files
-from scp_node.report import Site, warm_up
+from scp_node.report.objects.sr import warm_up
+from scp_node.report.site import Site
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.roles.routing import route, taken

@@ -16,6 +16,7 @@ from scp_node import __version__
 from scp_node.truth_file import MOST_BYTES
 from scp_node.web import errors
 from scp_node.web.children import Examiner
+from scp_node.web.films import Films
 from scp_node.web.guard import MOST_FORM_BYTES, Guard
 from scp_node.web.metrics import Collector
 from scp_node.web.pages import (
@@ -30,6 +31,7 @@ from scp_node.web.pages import (
     quality,
     sample,
     studies,
+    study,
     system,
 )
 from scp_node.web.rendering import STATIC
@@ -40,6 +42,7 @@ _PAGES: Final = (
     health,
     login,
     studies,
+    study,
     feedback,
     feedback_api,
     sample,
@@ -58,6 +61,7 @@ _MOST_LARGE: Final = MOST_BYTES + MOST_FORM_BYTES  # a file, and the form around
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
     """Return the application; `renew` is called each second while its event loop lives."""
     examiner = Examiner(site)
+    films = Films(site.settings)
 
     async def beat() -> None:
         while True:
@@ -73,6 +77,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         finally:
             beating.cancel()
             examiner.close()
+            films.close()
 
     app = FastAPI(
         title="scp-node",
@@ -85,6 +90,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
     )
     app.state.site = site
     app.state.examiner = examiner
+    app.state.films = films
     app.state.collector = Collector(site)
     errors.install(app)
     for page in _PAGES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -84,6 +84,7 @@ def _environment() -> Environment:
     environment.filters["percent"] = _percent
     environment.filters["duration"] = duration
     environment.filters["size"] = size
+    environment.filters["milliseconds"] = _milliseconds
     return environment
 
 
@@ -110,6 +111,11 @@ def _utc(instant: datetime | None) -> str:
 
 def _percent(probability: float | None) -> str:
     return "" if probability is None else f"{100 * probability:.1f} %"
+
+
+def _milliseconds(length: timedelta | None) -> str:
+    """Return a length of time in whole milliseconds."""
+    return "" if length is None else f"{length / timedelta(milliseconds=1):,.0f} ms".replace(",", "\u202f")
 
 
 def duration(seconds: float | None) -> str:

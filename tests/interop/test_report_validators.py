@@ -24,18 +24,15 @@ from pydicom.dataset import Dataset
 
 from scp_node.demo.phantom import phantom_image
 from scp_node.domain import Note, Outcome, Region, ReportedImage
-from scp_node.report import (
-    SOP_CLASSES,
-    build_key_object,
-    build_overlay,
-    build_presentation_state,
-    build_segmentation,
-    build_trial_report,
-    codes,
-    with_sop_class,
-)
+from scp_node.report import codes
 from scp_node.report.attributes import dataset
 from scp_node.report.content.wording import REMARKS, image_sentence
+from scp_node.report.objects.key_object import build_key_object
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.presentation_state import build_presentation_state
+from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.trial import build_trial_report
+from scp_node.report.sop_class import SOP_CLASSES, with_sop_class
 from scp_node.report.version import Remark
 from tests.scp_node.report.reports import (
     AT,

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from scp_node.report import ObjectKind
+from scp_node.report.kinds import ObjectKind
 from scp_node.settings import EVERY_OBJECT, NodeSettings, Settings, SettingsError
 from scp_node.settings_file import RENAMED, commented_toml, load_settings, refuse_system_folder
 

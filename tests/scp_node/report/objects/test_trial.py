@@ -9,7 +9,9 @@ from pydicom import Dataset, dcmread
 
 from scp_node.domain import BuiltObject
 from scp_node.listener.contexts import STORAGE_CLASSES
-from scp_node.report import SOP_CLASSES, ObjectKind, build_trial_report, with_sop_class
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.objects.trial import build_trial_report
+from scp_node.report.sop_class import SOP_CLASSES, with_sop_class
 from scp_node.report.text import as_text
 from tests.scp_node.report.reports import AT, SITE
 
