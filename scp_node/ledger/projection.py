@@ -30,6 +30,7 @@ from scp_node.ledger.database.schema import (
     study_patient,
     work,
 )
+from scp_node.ledger.feedback import feedback_of
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.queue_kinds import REPORT, in_queue
 from scp_node.ledger.search import search_text
@@ -98,11 +99,6 @@ class Descriptions:
             self._known.clear()
         self._known.update(found)
         return found
-
-
-def feedback_of(connection: Connection, study_patient_ids: Sequence[int]) -> Mapping[int, str]:  # noqa: ARG001
-    """Return the summary of what readers said of these patients' studies, where they said something: nobody can yet."""
-    return {}
 
 
 def project(connection: Connection, ids: Sequence[int], descriptions: Descriptions) -> list[Projected]:
