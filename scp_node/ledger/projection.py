@@ -40,6 +40,7 @@ from scp_node.ledger.worklist_rows import StudyState, WorklistRow
 Describe = Callable[[bytes, str], FilmDescription]
 """Returns what the header of an image says of its patient; the second argument is its transfer syntax."""
 
+_FIRST_OF_CJK: Final = "\N{CJK RADICAL REPEAT}"  # some sites write such names into the alphabetic group
 _LONGEST_VIEW: Final = 16  # characters; a CS has no more
 _LONGEST_DETAIL: Final = 500
 _HEADERS: Final = 200  # of one statement
@@ -368,7 +369,7 @@ def readable_name(names: Sequence[str]) -> str:
     The phonetic group is left out where there is another one.
     """
     alphabetic, ideographic, phonetic = (*names, "", "", "")[:3]
-    first = _components(alphabetic, ", ")
+    first = _components(alphabetic, " " if any(each >= _FIRST_OF_CJK for each in alphabetic) else ", ")
     second = _components(ideographic, " ")
     if first and second:
         return f"{first} ({second})"

@@ -18,6 +18,7 @@ from scp_node.ledger.database.schema import (
     reading_frame,
     report,
     result,
+    shadow_result,
     study_patient,
 )
 from scp_node.ledger.feedback import GIVEN, SAID
@@ -113,6 +114,7 @@ def verify(connection: Connection, *, noted: str | None = None) -> Verification:
 def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> Iterator[str]:
     yield from _images(connection, _of_kind(batch, "received", "conflict"))
     yield from _results(connection, _of_kind(batch, "analysed"))
+    yield from _shadow_results(connection, _of_kind(batch, "shadow-analysed"))
     yield from _reports(connection, _of_kind(batch, "reported"))
     yield from _answers(connection, _of_kind(batch, GIVEN))
     yield from _samples(connection, _of_kind(batch, DRAWN))
@@ -143,6 +145,24 @@ def _results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
         row = (event.sop_instance_uid, detail["bundle_digest"], detail["run"], *(detail[name] for name in said))
         if row not in kept:
             yield f"result {detail['run']} of image {event.sop_instance_uid}: its row is not what event {event.id} says"
+
+
+def _shadow_results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    said = ("bundle_digest", "outcome", "verdict", "probability", "reason", "reported_verdict")
+    beside = (result.c.bundle_digest.label("reporting_digest"), result.c.run.label("reporting_run"), result.c.verdict)
+    named = (instance.c.sop_instance_uid, shadow_result.c.study_uid, *(shadow_result.c[name] for name in said))
+    joined = select(*named, *beside, shadow_result.c.agrees)
+    joined = joined.join(instance, instance.c.id == shadow_result.c.instance_id)
+    joined = joined.join(result, result.c.id == shadow_result.c.result_id)
+    uids = {event.sop_instance_uid for event in events}
+    kept = set(map(tuple, connection.execute(joined.where(instance.c.sop_instance_uid.in_(uids)))))
+    for event in events:
+        detail = event.detail
+        reported, verdict = detail["reported_verdict"], detail["verdict"]
+        values = (detail[name] for name in (*said, "reporting_digest", "reporting_run"))
+        agrees = None if verdict is None else verdict == reported
+        if (event.sop_instance_uid, event.study_uid, *values, reported, agrees) not in kept:
+            yield f"shadow result of image {event.sop_instance_uid}: its row is not what event {event.id} says"
 
 
 def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
@@ -195,6 +215,7 @@ def _unaccounted(connection: Connection, counts: Counter[str]) -> Iterator[str]:
     expected = {
         instance: counts["received"] + counts["conflict"],
         result: counts["analysed"],
+        shadow_result: counts["shadow-analysed"],
         report: counts["reported"],
         companion: counts[_WITH_REPORTS],
         feedback: counts[_FIRST_ANSWERS],

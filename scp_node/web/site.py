@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -11,6 +12,7 @@ from fastapi import Depends, Request
 from scp_node.domain import ModelIdentity
 from scp_node.ledger import Ledger
 from scp_node.settings import Settings
+from scp_node.web.watching import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,8 @@ class Site:
     settings: Settings
     ledger: Ledger
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
+    reference: Reference | None = None  # distributions that the bundle's manifest holds
+    config: Path | None = None  # the settings file, if the command line named one: for commands that are started
 
     @property
     def lifetime(self) -> timedelta:

@@ -16,11 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from scp_node.analysis import Picture
 from scp_node.analysis.analyse import picture_file
+from scp_node.analysis.answers import Picture
 from scp_node.domain import Finding, Outcome, ReportedImage
-from scp_node.report import build_overlay
 from scp_node.report.content.wording import percent, short_comment
+from scp_node.report.objects.overlay import build_overlay
 from tests import servers
 from tests.node import radiograph
 from tests.scp_node.report.reports import LATERAL, NEGATIVE, POSITIVE, UNDETERMINED, built, stored, version_of

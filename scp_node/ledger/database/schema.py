@@ -174,6 +174,39 @@ result = Table(
     UniqueConstraint("instance_id", "bundle_digest", "run"),
 )
 
+shadow_result = Table(  # by a bundle on trial: apart from `result`, so that no report and no audit row can show one
+    "shadow_result",
+    metadata,
+    _id(),
+    Column("instance_id", Id, ForeignKey("instance.id"), nullable=False),
+    Column("study_uid", Uid, nullable=False),  # of the image, so that one index finds the newest of a study
+    Column("result_id", Id, ForeignKey("result.id"), nullable=False),  # the finding that it stands beside
+    Column("reported_verdict", String(16), nullable=False),  # of that finding, which never changes
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("outcome", String(16), nullable=False),  # see result.outcome
+    Column("verdict", String(16)),
+    Column("agrees", Boolean),  # whether both verdicts are the same; null without a verdict
+    Column("probability", Float),
+    Column("logit", Float),
+    Column("threshold", Float),
+    Column("reason", String(32)),
+    Column("detail", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("instance_id", "bundle_digest"),
+    Index(None, "study_uid", "bundle_digest", "at"),
+    # pages of pairs, and their numbers by verdict, each read from the index alone
+    Index("ix_shadow_result_pairs", "bundle_digest", "at", "id", "reported_verdict", "verdict"),
+    Index(
+        "ix_shadow_result_disagreeing",
+        "bundle_digest",
+        "at",
+        "id",
+        sqlite_where=text("agrees = 0"),
+        postgresql_where=text("agrees = false"),
+    ),
+)
+
 report = Table(
     "report",
     metadata,
@@ -261,7 +294,7 @@ work = Table(
     "work",
     metadata,
     _id(),
-    Column("queue", String(64), nullable=False),  # analyse, report, deliver:<destination>, commit:<destination>
+    Column("queue", String(64), nullable=False),  # see queue_kinds.py
     Column("dedup", String(64), nullable=False),
     Column("ref_id", Id),
     Column("state", String(16), nullable=False),
