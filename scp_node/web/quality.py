@@ -18,7 +18,7 @@ from scp_node.measures import (
     RocPoint,
     Stratum,
     accuracy,
-    auc,
+    auc_of,
     bootstrap,
     kappa,
     roc_curve,
@@ -156,7 +156,7 @@ def _roc(strata: Sequence[_Sample]) -> tuple[Estimate, tuple[RocPoint, ...]]:
     truth = np.concatenate([each.truth for each in strata])
     weights = np.concatenate([each.weights for each in strata])
     signs = np.array([each.is_positive for each in known], dtype=np.int64)
-    area = bootstrap(lambda resampled: auc(scores, truth, resampled), weights, signs)
+    area = bootstrap(auc_of(scores, truth), weights, signs)
     return area, roc_curve(scores, truth, weights)
 
 
