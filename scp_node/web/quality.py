@@ -184,7 +184,7 @@ def _why_unknown(data: SampleData, strata: Sequence[_Sample]) -> str:
         return "No day of this selection is over and has a study with a result."
     if negative.total and not negative.known:
         answers = data.positives_right + data.positives_wrong
-        seen = f" The {answers} answers about flagged studies cannot tell it." if answers else ""
+        seen = f" Answers about flagged studies, {answers} so far, cannot tell it." if answers else ""
         return f"No negative study of the reading sample is read: nobody knows how many findings were missed.{seen}"
     if positive.total and not positive.known:
         return "No positive study of the reading sample is read."
