@@ -76,10 +76,6 @@ def _shipped_if_empty(value: object) -> object:
     return SHIPPED_BUNDLE if value == "" else value
 
 
-def _none_if_empty(value: object) -> object:
-    return None if value == "" else value
-
-
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach `host`."""
     if host == "localhost":
