@@ -168,6 +168,11 @@ _DONE: Final[Mapping[str, str]] = {
     "discard": "{number} discarded",
     "try": "It is tried now, the oldest report first",
 }
+_ONE_AND_MANY: Final[Mapping[Trouble, tuple[str, str]]] = {
+    Trouble.GIVEN_UP: ("piece of work that was given up", "pieces of work that were given up"),
+    Trouble.FAILED: ("image whose analysis failed", "images whose analysis failed"),
+    Trouble.UNDELIVERABLE: ("report that nobody gets", "reports that nobody gets"),
+}
 _COMPARED: Final = ("patient_id", "accession", "study_uid", "calling_ae", "peer", "size", "sha256")
 
 
@@ -208,7 +213,14 @@ def confirm(
     _check(action, trouble)
     matching = site.ledger.upkeep.matching(chosen.selection(trouble))
     return render(
-        request, "system_confirm.html", visitor, action=action, trouble=trouble, chosen=chosen, matching=matching
+        request,
+        "system_confirm.html",
+        visitor,
+        action=action,
+        trouble=trouble,
+        chosen=chosen,
+        matching=matching,
+        what=_ONE_AND_MANY[trouble][matching.number != 1],
     )
 
 
@@ -384,7 +396,7 @@ class _Rows:
                 continue
             yield Problem(
                 title=f"Destination paused: {each.name}",
-                reason=f"{each.reason} ({each.failures} failures in a row)",
+                reason=f"{each.reason} (failures in a row: {each.failures})",
                 number=waiting.get(each.name, 0),
                 since=each.since,
                 advice="It is asked by C-ECHO until it answers; then everything is sent by itself. Doctor says why it "
