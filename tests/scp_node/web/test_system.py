@@ -109,6 +109,15 @@ def test_problems_come_first_with_reason_number_and_what_to_do(page: Page) -> No
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
 
 
+def test_a_role_that_nobody_has_is_a_problem(page: Page) -> None:
+    for role in ("web", "listener", "sender"):
+        page.node.ledger.processes.enter(f"host-a:12:{role}:0a1b2c3d", {}, may_differ=True)
+    text = page.log_in(VIEWER).get("/system").text
+    assert re.findall(r'<tr id="problem-\d+">\s*<th scope="row">(.+?)</th>', text) == ["No worker at work"]
+    assert text.count("host-a") == 3
+    assert "other settings allowed" in text  # of the sender
+
+
 def test_a_viewer_sees_no_button_and_may_do_nothing(page: Page) -> None:
     gave_up(page.node)
     text = page.log_in(VIEWER).get("/system").text
