@@ -5,6 +5,7 @@ from scp_node.ledger.audit import AuditQuery
 from scp_node.ledger.audit_rows import AuditDelivery, AuditEvent, AuditPage, AuditRow, DeliveryState, ImageState
 from scp_node.ledger.commitments import CommitmentOutcome, CommitmentTask
 from scp_node.ledger.copying import Copied
+from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome, InputCounts, seconds_within
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
@@ -13,6 +14,7 @@ from scp_node.ledger.dispatch import Takes, takes_all
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.projector import Progress, Projector
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
@@ -20,6 +22,17 @@ from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending,
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
+from scp_node.ledger.worklist_rows import (
+    Count,
+    Key,
+    Menus,
+    Opinions,
+    Standing,
+    StudyState,
+    WorklistPage,
+    WorklistQuery,
+    WorklistRow,
+)
 
 __all__ = [
     "AWAY",
@@ -36,38 +49,54 @@ __all__ = [
     "CommitmentOutcome",
     "CommitmentTask",
     "Copied",
+    "Count",
+    "DailyQuery",
+    "DayCounts",
     "DeliveryState",
     "DeliveryTask",
     "DestinationState",
     "Duplicate",
+    "FilmOutcome",
     "HeldBack",
     "ImageState",
+    "InputCounts",
+    "Key",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "Menus",
     "NothingToReport",
+    "Opinions",
     "Origin",
     "Original",
     "Person",
     "PersonRole",
     "Policy",
+    "Progress",
+    "Projector",
     "Registration",
     "ReportTask",
     "Session",
+    "Standing",
     "StudyPending",
     "StudySnapshot",
+    "StudyState",
     "Suspects",
     "Takes",
     "Token",
     "UnregistrableFile",
     "Verification",
     "WorkState",
+    "WorklistPage",
+    "WorklistQuery",
+    "WorklistRow",
     "blames_values",
     "check_revision",
     "create_ledger_engine",
     "is_begun",
     "is_up_to_date",
+    "seconds_within",
     "takes_all",
     "upgrade",
 ]

@@ -17,10 +17,13 @@ from scp_node.ledger.backup import backup_ledger
 from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
+from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
+from scp_node.ledger.projection import Describe
+from scp_node.ledger.projector import Projector
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.resolution import Resolution
@@ -31,6 +34,7 @@ from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
 from scp_node.ledger.visits import Visits
 from scp_node.ledger.watch import Watch
+from scp_node.ledger.worklist import Worklist
 
 
 class Ledger:
@@ -41,7 +45,7 @@ class Ledger:
     ) -> None:
         """Use `clock` as it is, or else `wall_clock`, by default the one that all hosts of this database share."""
         self._engine = engine
-        transactions = Transactions(engine, clock, wall_clock=wall_clock)
+        self._transactions = transactions = Transactions(engine, clock, wall_clock=wall_clock)
         self.intake = Intake(transactions, policy)
         self.studies = Studies(transactions, policy)
         self.analyses = Analyses(transactions, policy)
@@ -57,6 +61,12 @@ class Ledger:
         self.visits = Visits(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)
+        self.worklist = Worklist(transactions)
+        self.daily = Daily(transactions)
+
+    def projector(self, describe: Describe, *, owner: str) -> Projector:
+        """Return what keeps `worklist` and `daily` up to date, one of many that may run; see `Projector`."""
+        return Projector(self._transactions, describe, owner=owner)
 
     def copy_to(self, target: Engine) -> Copied:
         """Copy the whole ledger into an empty database; see `copy_ledger`."""

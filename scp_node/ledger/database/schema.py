@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     Float,
@@ -402,3 +403,99 @@ web_attempt = Table(  # failed logins, by account and by address
     Column("failures", Integer, nullable=False),  # in a row
     Column("at", UtcDateTime, nullable=False),
 )
+
+# Projections: the list of studies and the daily counts, made from the tables above by following the events. Nothing but
+# `scp_node.ledger.projector` writes them, and they can be made again from nothing at any time.
+
+_NEWEST: Final = ("newest_at", "id")  # the order of the list
+
+worklist = Table(  # one row for each patient of a study
+    "worklist",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # that of study_patient
+    Column("study_uid", Uid, nullable=False),
+    Column("patient_key", String(64), nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("patient_name", Text, nullable=False),  # as people read it
+    Column("accession", Text, nullable=False),
+    Column("sex", String(1), nullable=False),  # M, F, O or empty
+    Column("age", String(4), nullable=False),  # AS, such as 064Y, or empty
+    Column("views", Text, nullable=False),  # such as "PA, LL"
+    Column("calling_ae", String(16), nullable=False),  # that sent the newest film
+    Column("images", Integer, nullable=False),  # films; neither duplicates nor pictures of this node
+    Column("interrupted", Boolean, nullable=False),  # see study
+    Column("newest_at", UtcDateTime, nullable=False),  # when its newest film was received
+    Column("received_at", UtcDateTime, nullable=False),  # when its first film was
+    Column("state", String(16), nullable=False),  # see StudyState
+    Column("reason", String(32)),  # see domain.Reason: of the film that says most about what is missing
+    Column("detail", Text, nullable=False),  # the words of the destination, or of the step that gave up
+    Column("verdict", String(16)),  # of the film that says most
+    Column("probability", Float),
+    Column("threshold", Float),
+    Column("grey_zone", Float),
+    Column("bundle", Text),
+    Column("bundle_digest", Digest),
+    Column("report_version", Integer),
+    Column("delivery_state", String(16)),  # see DeliveryState: the least of those of the newest report
+    Column("waiting_since", UtcDateTime),  # null: nothing waits
+    Column("reported_at", UtcDateTime),
+    Column("delivered_at", UtcDateTime),  # when the last of the destinations took the report
+    Column("committed_at", UtcDateTime),
+    Column("feedback", Text),
+    Column("search", Text, nullable=False),  # see ledger/search.py
+    Index("ix_worklist_newest", *_NEWEST),
+    Index(None, "study_uid"),
+    Index("ix_worklist_state", "state", *_NEWEST),
+    Index("ix_worklist_verdict", "verdict", *_NEWEST),
+    Index("ix_worklist_calling_ae", "calling_ae", *_NEWEST),
+    Index("ix_worklist_bundle", "bundle", *_NEWEST),
+    Index("ix_worklist_reason", "reason", *_NEWEST),
+    Index("ix_worklist_feedback", "feedback", *_NEWEST),
+    Index(
+        "ix_worklist_waiting",
+        "waiting_since",
+        sqlite_where=text("waiting_since IS NOT NULL"),
+        postgresql_where=text("waiting_since IS NOT NULL"),
+    ),
+)
+
+film = Table(  # what `daily` counts of one image
+    "film",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # that of instance
+    Column("study_patient_id", Id, nullable=False),
+    Column("day", Date, nullable=False),  # of its receipt, in UTC
+    Column("calling_ae", String(16), nullable=False),
+    Column("view", String(16), nullable=False),
+    Column("bundle", Text, nullable=False),  # "": no result yet
+    Column("outcome", String(16), nullable=False),  # see FilmOutcome
+    Column("reason", String(32), nullable=False),
+    Column("probability", Float),
+    Column("inputs", JSON, nullable=False),  # some of result.input_stats
+    Column("seconds", Float),  # from its receipt to the first delivery of a report of it
+    Index(None, "study_patient_id"),
+)
+
+daily = Table(
+    "daily",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("calling_ae", String(16), primary_key=True),
+    Column("view", String(16), primary_key=True),
+    Column("bundle", Text, primary_key=True),
+    Column("counts", JSON, nullable=False),  # see ledger/daily.py
+)
+
+projection = Table(
+    "projection",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
+    Column("phase", String(16), nullable=False),  # see Phase
+    Column("position", BigInteger, nullable=False),  # the last event that was followed
+    Column("cursor", BigInteger, nullable=False),  # rows of study_patient with a lower id wait to be filled in
+    Column("owner", Text),
+    Column("lease_until", UtcDateTime),
+)
+
+PROJECTIONS: Final = frozenset({worklist, film, daily, projection})
+RECORDS: Final = [table for table in metadata.sorted_tables if table not in PROJECTIONS]

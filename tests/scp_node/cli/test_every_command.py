@@ -38,6 +38,7 @@ COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that m
     "model show": [[]],
     "model verify": [[]],
     "db upgrade": [[]],
+    "db rebuild": [[]],
     "db copy": [["postgresql+psycopg://user:secret@127.0.0.1:1/x"]],
     "db backup": [["copy.sqlite3"]],
 }
