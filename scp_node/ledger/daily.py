@@ -15,7 +15,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.ledger.database.schema import daily, film
@@ -134,6 +134,12 @@ class Daily:
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(chosen).all()
         return [_day_counts(row) for row in rows]
+
+    def first_day(self, bundle: str) -> date | None:
+        """Return the first day with films that this bundle has read; None if there is none."""
+        with self._transactions.reading() as (connection, _now):
+            day: date | None = connection.scalar(select(func.min(daily.c.day)).where(daily.c.bundle == bundle))
+        return day
 
 
 def bin_of_seconds(seconds: float) -> int:

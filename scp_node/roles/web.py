@@ -11,7 +11,7 @@ from typing import Final
 from pneumonia_model.bundle import BundleError
 
 from scp_node.domain import ModelIdentity
-from scp_node.inference.identity import identify
+from scp_node.inference.identity import describe, identify
 from scp_node.ledger import Ledger
 from scp_node.roles.common import STEP_SECONDS, await_ledger
 from scp_node.runtime.heartbeat import Heartbeat
@@ -20,6 +20,7 @@ from scp_node.web.application import create_application
 from scp_node.web.passwords import hash_password, random_password
 from scp_node.web.server import Server, open_socket
 from scp_node.web.site import Site
+from scp_node.web.watching import Reference, reference_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
     try:
         make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
-        site = Site(settings=settings, ledger=ledger, model=_identity(settings))
+        site = Site(settings=settings, ledger=ledger, model=_identity(settings), reference=_reference(settings))
         server = Server(create_application(site, renew=progress.renew), settings.web)
         waiting = heart.loop("port", STEP_SECONDS)
         waiting.renew(float("inf"))
@@ -78,6 +79,13 @@ def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
         log.warning("web page has a first login name=%s password_file=%s", FIRST_ADMIN, file)
     else:
         temporary.unlink()
+
+
+def _reference(settings: Settings) -> Reference | None:
+    try:
+        return reference_of(describe(settings.inference), identify(settings.inference).bundle)
+    except (BundleError, SettingsError, OSError):  # `_identity` has told
+        return None
 
 
 def _identity(settings: Settings) -> ModelIdentity | None:

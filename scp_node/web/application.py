@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from scp_node import __version__
 from scp_node.web import errors
 from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, persons
+from scp_node.web.pages import health, login, model, persons
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
@@ -53,7 +53,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
     )
     app.state.site = site
     errors.install(app)
-    for page in (health, login, persons):
+    for page in (health, login, model, persons):
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)

@@ -11,6 +11,7 @@ from fastapi import Depends, Request
 from scp_node.domain import ModelIdentity
 from scp_node.ledger import Ledger
 from scp_node.settings import Settings
+from scp_node.web.watching import Reference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,7 @@ class Site:
     settings: Settings
     ledger: Ledger
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
+    reference: Reference | None = None  # distributions that the bundle's manifest holds
 
     @property
     def lifetime(self) -> timedelta:
