@@ -44,9 +44,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         progress = heart.loop("web", _SERVER_SECONDS)
         site = Site(settings=settings, ledger=ledger, model=_identity(settings), reference=_reference(settings))
         server = Server(create_application(site, renew=progress.renew), settings.web)
-        waiting = heart.loop("port", STEP_SECONDS)
-        waiting.renew(float("inf"))
-        listening = open_socket(settings.web, stop)
+        listening = open_socket(settings.web, stop, renew=lambda: heart.still_starting(STEP_SECONDS))
         if listening is None:
             return 0
         server.start(listening)
