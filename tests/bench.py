@@ -21,15 +21,19 @@ from pydicom import dcmread
 from rich.console import Console
 from rich.table import Table
 
-from scp_node.analysis import Prepared, analyse_file
+from scp_node.analysis.analyse import analyse_file
+from scp_node.analysis.answers import Prepared
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import StoragePacs
 from scp_node.domain import Finding, ReportedImage, utc_now
 from scp_node.ledger import Analysed, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.opening import upgrade_database
-from scp_node.report import ReportVersion, Site, build_overlay, build_report, warm_up
 from scp_node.report.content.attention import activation_map
 from scp_node.report.objects.drawing import draw, heading
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.sr import build_report, warm_up
+from scp_node.report.site import Site
+from scp_node.report.version import ReportVersion
 from scp_node.settings import AnalysisSettings
 from scp_node.spool import Spool
 from tests.highdicom_report import plain_picture, plain_report

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser
 from pydicom import Dataset
 
-from scp_node.analysis import Picture
 from scp_node.analysis.analyse import picture_file
+from scp_node.analysis.answers import Picture
 from scp_node.domain import Finding, Outcome, ReportedImage
-from scp_node.report import build_overlay
 from scp_node.report.content.wording import percent, short_comment
+from scp_node.report.objects.overlay import build_overlay
 from tests import npm, servers
 from tests.node import radiograph
 from tests.scp_node.report.reports import LATERAL, NEGATIVE, POSITIVE, UNDETERMINED, built, stored, version_of
