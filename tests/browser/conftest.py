@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests import servers
-from tests.browser.place import SLOWEST, Place, open_place
+from tests.browser.place import SLOWEST, Place, films_of_all_kinds, open_place
 from tests.chromium import chromium
 
 
@@ -23,5 +23,5 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def place(browser: Browser) -> Iterator[Place]:
     """A node with its page, and studies in it."""
-    with servers.open_folder() as folder, open_place(folder, browser) as opened:
+    with servers.open_folder() as folder, open_place(folder, browser, films_of_all_kinds()) as opened:
         yield opened

@@ -104,7 +104,7 @@ class Screen:
 
     def weight(self) -> int:
         """Return the bytes that came over the wire since `open`, with their headers, and without films."""
-        return round(sum(size for path, size in self._weights.items() if "/film" not in path))
+        return round(sum(size for path, size in self._weights.items() if "/images/" not in path))
 
     def weights(self) -> str:
         """Return what weighs how much."""

@@ -41,8 +41,17 @@ def addresses() -> Iterator[str]:
 def filled(path: str, place: Place) -> str:
     """Return a path with a value for each parameter: those of the study whose texts are hostile."""
     film = place.films["hostile 0"]
-    known = {"study_uid": film.StudyInstanceUID, "sop_instance_uid": film.SOPInstanceUID}
-    return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: known[found[1]], path)
+    page = place.node.ledger.study_pages.page(film.StudyInstanceUID)
+    assert page
+    [patient] = page.patients
+    known = {
+        "study_uid": film.StudyInstanceUID,
+        "sop_instance_uid": film.SOPInstanceUID,
+        "uid": film.SOPInstanceUID,
+        "image_id": patient.images[0].id,
+        "subject_id": patient.id,
+    }
+    return re.sub(r"\{(\w+)(?::\w+)?\}", lambda found: str(known[found[1]]), path)
 
 
 def examine(screen: Screen) -> list[str]:
