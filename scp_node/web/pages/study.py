@@ -155,9 +155,7 @@ def _shown(
         visitor,
         status=status,
         page=page,
-        patients=patient_views(
-            page, site.ledger.worklist.study(study_uid), site.model, site.settings.web.viewer_url
-        ),
+        patients=patient_views(page, site.ledger.worklist.study(study_uid), site.model, site.settings.web.viewer_url),
         events=event_views(page.events),
         delivery_chip=delivery_chip,
         destinations={destination.name for destination in site.settings.destinations},
