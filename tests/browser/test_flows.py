@@ -260,7 +260,7 @@ def test_a_report_is_sent_again_to_a_pacs_that_was_down(place: Place, tmp_path: 
 
 def test_after_logging_out_back_shows_nothing_of_a_study(place: Place) -> None:
     film = place.films["cyrillic"]
-    with place.visit(VIEWER) as screen:
+    with place.log_in(VIEWER) as screen:
         open_study(screen, place, "cyrillic")
         assert film.PatientID in screen.text()
         screen.press("Log out")

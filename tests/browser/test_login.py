@@ -81,7 +81,7 @@ def test_a_role_taken_away_counts_at_the_next_click(place: Place) -> None:
         admin.field("Name").fill("for a while")
         admin.choice("Role").select_option("admin")
         admin.press("Add")
-        with place.visit("for a while") as other:
+        with place.log_in("for a while") as other:
             other.open("/persons")
             assert "for a while" in other.text()
             row = admin.page.get_by_role("row", name="for a while")
