@@ -96,8 +96,13 @@ class Place:
 
 
 @contextmanager
-def open_place(folder: Path, browser: Browser, films: Mapping[str, Dataset]) -> Iterator[Place]:
-    """Start everything, send the films, each of a study of its own, and wait until each is read and reported."""
+def open_place(
+    folder: Path, browser: Browser, films: Mapping[str, Dataset], *, has_archive: bool = True
+) -> Iterator[Place]:
+    """Start everything, send the films, each of a study of its own, and wait until each is read and reported.
+
+    With an archive, there is a second destination, where nothing listens.
+    """
     with ExitStack() as stack:
         pacs = StoragePacs(folder / "pacs")
         stack.callback(pacs.close)
@@ -107,7 +112,10 @@ def open_place(folder: Path, browser: Browser, films: Mapping[str, Dataset]) -> 
             "delivery": {"retry_for_hours": 1 / 3_600},  # what the archive does not take is soon given up
             "work": {"lease_seconds": 60},  # nothing dies here, and a busy machine is slow
             "inference": {"backend": "onnxruntime"},  # to look for CUDA takes seconds
-            "destinations": [destination(pacs.port), destination(absent, "archive", "ARCHIVE")],
+            "destinations": [
+                destination(pacs.port),
+                *([destination(absent, "archive", "ARCHIVE")] if has_archive else []),
+            ],
         }
         node = Node(folder, changes)
         stack.callback(node.end)
