@@ -21,6 +21,7 @@ from scp_node.app import serve as serve_node
 from scp_node.cli.arguments import address, first_instant, instant_after, refuse_empty, title
 from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
+from scp_node.cli.people import token_cli, user_cli
 from scp_node.cli.resolve import resolve
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
@@ -39,6 +40,8 @@ model_cli = typer.Typer(help="The model bundle that the node serves.", no_args_i
 cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
+cli.add_typer(user_cli, name="user")
+cli.add_typer(token_cli, name="token")
 cli.command()(resolve)
 
 STATES: Final[Mapping[str, ImageState | DeliveryState]] = {str(state): state for state in (*ImageState, *DeliveryState)}

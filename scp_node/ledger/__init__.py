@@ -10,18 +10,21 @@ from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, 
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
+from scp_node.ledger.entrance import Limit, limits
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
-from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.people import OpenSession, Origin, Person, PersonRole, Session, Token, known_name
 from scp_node.ledger.queue import Claim, Suspects, WorkState
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 
 __all__ = [
+    "ANY_PERSON",
     "AWAY",
     "REPORT_KIND",
     "Analysed",
@@ -42,11 +45,16 @@ __all__ = [
     "Duplicate",
     "HeldBack",
     "ImageState",
+    "JournalEvent",
+    "JournalPage",
+    "JournalQuery",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "Limit",
     "NothingToReport",
+    "OpenSession",
     "Origin",
     "Original",
     "Person",
@@ -57,6 +65,7 @@ __all__ = [
     "Session",
     "StudyPending",
     "StudySnapshot",
+    "StudyVisitor",
     "Suspects",
     "Takes",
     "Token",
@@ -68,6 +77,8 @@ __all__ = [
     "create_ledger_engine",
     "is_begun",
     "is_up_to_date",
+    "known_name",
+    "limits",
     "takes_all",
     "upgrade",
 ]

@@ -18,6 +18,7 @@ from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.entrance import Entrance
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
 from scp_node.ledger.processes import Processes
@@ -26,6 +27,7 @@ from scp_node.ledger.reports import Reports
 from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
 from scp_node.ledger.studies import Studies
+from scp_node.ledger.trail.journal import Journal
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
@@ -54,6 +56,8 @@ class Ledger:
         self.resolution = Resolution(transactions, policy)
         self.processes = Processes(transactions)
         self.people = People(transactions)
+        self.entrance = Entrance(transactions)
+        self.journal = Journal(transactions)
         self.visits = Visits(transactions)
         self.audit = Audit(transactions)
         self.verifier = Verifier(transactions)

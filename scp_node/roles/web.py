@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FIRST_ADMIN: Final = "admin"
 PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
 _STOP_SECONDS: Final = 10.0
+_RENEWAL_SECONDS: Final = 30.0  # between two looks at the files of the certificate
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
@@ -34,12 +35,13 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
 
     Raises:
         LedgerError: the schema of the database is not this program's.
-        SettingsError: the certificate or its key cannot be used.
+        SettingsError: the certificate or its key cannot be used, or [web.oidc] cannot.
     """
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
     try:
-        make_first_admin(ledger, settings.node.data_dir)
+        if settings.web.local_login:
+            make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
         site = Site(settings=settings, ledger=ledger, model=_identity(settings))
         server = Server(create_application(site, renew=progress.renew), settings.web)
@@ -53,7 +55,8 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
         heart.working()
-        stop.wait()
+        while not stop.wait(_RENEWAL_SECONDS):
+            server.renew_certificate()
         server.stop(_STOP_SECONDS)
     finally:
         ledger.close()

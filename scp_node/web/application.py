@@ -13,9 +13,11 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from scp_node import __version__
+from scp_node.settings import SettingsError, WebSettings
 from scp_node.web import errors
 from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, persons
+from scp_node.web.pages import api, audit, health, login, persons, sessions, sign_on, tokens
+from scp_node.web.ports import SignOn
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
@@ -26,7 +28,11 @@ _MOST_LARGE: Final = 5 * 2**20
 
 
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
-    """Return the application; `renew` is called each second while its event loop lives."""
+    """Return the application; `renew` is called each second while its event loop lives.
+
+    Raises:
+        SettingsError: [web.oidc] cannot be used.
+    """
 
     async def beat() -> None:
         while True:
@@ -41,6 +47,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
             yield
         finally:
             beating.cancel()
+            site.check.stop()
 
     app = FastAPI(
         title="scp-node",
@@ -48,12 +55,13 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         description="Results, feedback and state of a node. Research use only: not a medical device.",
         docs_url=None,  # their pages load from elsewhere
         redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # `pages/api.py` shows it to who is logged in
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.sign_on = _sign_on(site.settings.web)
     errors.install(app)
-    for page in (health, login, persons):
+    for page in (health, login, sign_on, persons, sessions, tokens, audit, api):
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)
@@ -63,3 +71,18 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         return RedirectResponse(login.START)
 
     return app
+
+
+def _sign_on(settings: WebSettings) -> SignOn | None:
+    """Return the site's single sign-on; None where there is none.
+
+    Raises:
+        SettingsError: its secret cannot be read, or the extra "oidc" is not installed.
+    """
+    if not settings.oidc.issuer:
+        return None
+    try:
+        from scp_node.web.single_sign_on import SingleSignOn  # noqa: PLC0415 - 20 MiB that most sites do not need
+    except ModuleNotFoundError as error:
+        raise SettingsError(f'web.oidc: {error.name} is missing: install "scp-node[oidc]"') from error
+    return SingleSignOn(settings.oidc, settings.public_url)

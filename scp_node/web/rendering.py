@@ -34,7 +34,10 @@ class Entry:
     role: PersonRole = PersonRole.VIEWER
 
 
-NAVIGATION: Final[Sequence[Entry]] = (Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),)
+NAVIGATION: Final[Sequence[Entry]] = (
+    Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
+    Entry(path="/audit", name="Audit", role=PersonRole.ADMIN),
+)
 
 
 def render(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from fastapi import Depends, Request
 from scp_node.domain import ModelIdentity
 from scp_node.ledger import Ledger
 from scp_node.settings import Settings
+from scp_node.web.checking import ChainCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,8 @@ class Site:
     settings: Settings
     ledger: Ledger
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
+    form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)  # of forms without a session
+    check: ChainCheck = field(default_factory=ChainCheck)
 
     @property
     def lifetime(self) -> timedelta:
