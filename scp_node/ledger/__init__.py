@@ -41,6 +41,7 @@ from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
 from scp_node.ledger.selection import RECENT_RESULTS, Matching, Trouble, WorkSelection
 from scp_node.ledger.shadow import (
+    JudgedStudy,
     PairKey,
     Promotion,
     ShadowBundle,
@@ -115,6 +116,7 @@ __all__ = [
     "JournalEvent",
     "JournalPage",
     "JournalQuery",
+    "JudgedStudy",
     "Key",
     "Ledger",
     "LedgerError",

@@ -39,6 +39,7 @@ from scp_node.web.pages import (
     study,
     system,
     tokens,
+    trial,
 )
 from scp_node.web.ports import SignOn
 from scp_node.web.rendering import STATIC
@@ -56,6 +57,7 @@ _PAGES: Final = (
     sample,
     quality,
     model,
+    trial,
     system,
     doctor,
     metrics,
