@@ -343,6 +343,16 @@ class TransferEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FilmDescription:
+    """What the header of an image says of its patient, for the list of studies; what is absent or wrong is empty."""
+
+    names: tuple[str, ...] = ()  # Patient's Name: alphabetic, ideographic, phonetic (PS3.5 Section 6.2.1)
+    sex: str = ""  # M, F or O
+    age: str = ""  # as an AS, such as "064Y"
+    view: str = ""  # View Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportedImage:
     """One image of a study with its outcome, for the report builder."""
 

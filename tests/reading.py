@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 
-from scp_node.analysis import Picture, Prepared, analyse_file, conclude
-from scp_node.analysis.analyse import picture_file
+from scp_node.analysis.analyse import analyse_file, conclude, picture_file
+from scp_node.analysis.answers import Picture, Prepared
 from scp_node.domain import Finding, ReportedImage
 from scp_node.inference.served_model import ServedModel
-from scp_node.report import ReportVersion, Site, build_overlay, build_report
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.sr import build_report
+from scp_node.report.site import Site
+from scp_node.report.version import ReportVersion
 from scp_node.settings import AnalysisSettings, InferenceSettings, NodeSettings, ReportSettings
 from tests.node import BUNDLE, radiograph
 from tests.scp_node.report.reports import stored

@@ -22,9 +22,7 @@ from pydicom.uid import UID
 from pneumonia_model.attributes import MalformedAttribute, text, whole
 from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg, read_jpeg2000
 from pneumonia_model.plausibility import Words, has_other_columns
-
-MAX_SIDE: Final = 8192
-"""Largest Rows or Columns decoded: twice the widest detector on the market."""
+from pneumonia_model.sizes import MAX_SIDE
 
 NATIVE: Final = frozenset(
     {

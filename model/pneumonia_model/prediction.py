@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_model.errors import BackendError
-from pneumonia_model.preprocessing import INPUT_SIDE
+from pneumonia_model.sizes import INPUT_SIDE
 
 MAP_SIDE: Final = INPUT_SIDE // 16
 """Places of a class activation map along each side."""

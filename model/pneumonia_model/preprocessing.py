@@ -35,20 +35,22 @@ from pneumonia_model.decoding import (
 )
 from pneumonia_model.lookup import MalformedTable, read_table
 from pneumonia_model.plausibility import Words, continues_above
+from pneumonia_model.sizes import INPUT_SIDE
 
 __all__ = [
     "INPUT_SIDE",
     "PREPROCESSING",
     "Display",
+    "GreyScale",
     "UnreadablePixels",
     "display_words",
+    "grey_scale",
     "input_from_display",
     "read_display",
     "to_display",
     "to_input",
 ]
 
-INPUT_SIDE: Final = 224
 PREPROCESSING: Final = {
     "version": 1,
     "photometric": "modality LUT, first VOI LUT or window, else full range of the bits that the values need; air dark",
@@ -130,22 +132,55 @@ def display_words(image: Dataset, layout: PixelLayout, stored: StoredWords) -> D
     Raises:
         UnreadablePixels: the attributes do not say how the words are shown.
     """
+    scale = grey_scale(image, layout, stored)
+    return Display(
+        greys=np.asarray(np.take(scale.greys, stored.words)),
+        samples=layout.samples,
+        one_value=int((scale.counts > 0).sum()) == 1,
+        shaped_by=scale.shaped_by,
+        mended=stored.mended | scale.mended,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GreyScale:
+    """What an image makes of each word that its container can hold; every array has one place for each word.
+
+    Attributes:
+        greys: as a viewer first shows the word, 0 to 255, air dark.
+        values: behind the modality transformation.
+        counts: how many pixels have the word.
+        padding: whether the word stands for places without film.
+        has_own_view: whether the image says itself how it is first shown, by a VOI LUT or a window.
+        window: values behind the modality transformation between which its window lies; None without a window.
+        shaped_by, mended: as in `Display`; `mended` without what was mended in the stored words.
+    """
+
+    greys: NDArray[np.uint8]
+    values: NDArray[np.float64]
+    counts: NDArray[np.float32]
+    padding: NDArray[np.bool_]
+    has_own_view: bool
+    window: tuple[float, float] | None
+    shaped_by: tuple[str, ...]
+    mended: frozenset[Mended]
+
+
+def grey_scale(image: Dataset, layout: PixelLayout, stored: StoredWords) -> GreyScale:
+    """Return how the words of a decoded image are shown.
+
+    Raises:
+        UnreadablePixels: the attributes do not say it.
+    """
     counts = _counts(stored.words)
-    occurring = counts > 0
     if layout.samples == 3:
-        return Display(
-            greys=stored.words.astype(np.uint8),
-            samples=3,
-            one_value=int(occurring.sum()) == 1,
-            shaped_by=(),
-            mended=stored.mended,
-        )
+        return _of_one_channel(counts)
     values = _stored_values(stored, layout)
-    if int(occurring.sum()) > 1 and np.ptp(values[occurring]) == 0:
+    if int((counts > 0).sum()) > 1 and np.ptp(values[counts > 0]) == 0:
         raise UnreadablePixels(PixelDefect.BITS, "BitsStored")
     try:
         padding = _padding(image, layout, values)
-        table = _display_table(image, layout, values, counts, padding)
+        scale = _scale_of_words(image, layout, values, counts, padding)
     except UnreadablePixels:
         raise
     except MalformedAttribute as error:
@@ -155,31 +190,31 @@ def display_words(image: Dataset, layout: PixelLayout, stored: StoredWords) -> D
     if _exceeds_bits_stored(stored, layout, values, counts, padding):
         signed = ("PixelRepresentation",) if layout.signed else ()
         raise UnreadablePixels(PixelDefect.BITS, "BitsStored", *signed)
-    return Display(
-        greys=np.asarray(np.take(table.greys, stored.words)),
-        samples=1,
-        one_value=int(occurring.sum()) == 1,
-        shaped_by=table.shaped_by,
-        mended=stored.mended | table.mended,
+    return scale
+
+
+def _of_one_channel(counts: NDArray[np.float32]) -> GreyScale:
+    """Return the scale of an image in colour with equal channels of 8 bits: its words are the greys."""
+    words = np.arange(counts.size)
+    return GreyScale(
+        greys=words.astype(np.uint8),
+        values=words.astype(np.float64),
+        counts=counts,
+        padding=np.zeros(counts.shape, dtype=np.bool_),
+        has_own_view=False,
+        window=None,
+        shaped_by=(),
+        mended=frozenset(),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Table:
-    """The grey of every word that the container can hold; the rest as in `Display`."""
-
-    greys: NDArray[np.uint8]
-    shaped_by: tuple[str, ...]
-    mended: frozenset[Mended]
-
-
-def _display_table(
+def _scale_of_words(
     image: Dataset,
     layout: PixelLayout,
     values: NDArray[np.int64],
     counts: NDArray[np.float32],
     padding: NDArray[np.bool_],
-) -> _Table:
+) -> GreyScale:
     occurring = counts > 0
     film = occurring & ~padding if (occurring & ~padding).any() else occurring
     pixels = np.where(film, counts, 0)
@@ -209,8 +244,13 @@ def _display_table(
         *windowed,
         *(("PixelPaddingValue",) if (padding & occurring).any() else ()),
     )
-    return _Table(
+    return GreyScale(
         greys=np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8),
+        values=modality.values,
+        counts=counts,
+        padding=padding,
+        has_own_view=voi is not None or window is not None,
+        window=None if window is None else _window_ends(image, *window),
         shaped_by=shaped_by if np.ptp(values[film]) else (),
         mended=mended | (voi.mended if voi else set()) | ({Mended.NUMBERS} if commas else set()),
     )
@@ -339,9 +379,7 @@ def _counts(words: Words) -> NDArray[np.float32]:
 
 def _windowed(image: Dataset, modality: NDArray[np.float64], center: float, width: float) -> NDArray[np.float64]:
     """Return the values under a window, 0 to 1 (PS3.3 C.11.2.1.2 and C.11.2.1.3)."""
-    function = _FUNCTIONS.get(SEPARATORS.sub("", text(image, "VOILUTFunction")))
-    if function is None:
-        raise UnreadablePixels(PixelDefect.DISPLAY, "VOILUTFunction")
+    function = _window_function(image)
     if width < 1 if function == "LINEAR" else width <= 0:
         raise UnreadablePixels(PixelDefect.DISPLAY, "WindowWidth")
     offset = modality - (center - 0.5) if function == "LINEAR" else modality - center
@@ -351,6 +389,19 @@ def _windowed(image: Dataset, modality: NDArray[np.float64], center: float, widt
     if span == 0:
         return (offset > 0).astype(np.float64)
     return np.clip(offset / span + 0.5, 0, 1)
+
+
+def _window_ends(image: Dataset, center: float, width: float) -> tuple[float, float]:
+    """Return the values that a window shows as black and as white; a sigmoid has the same slope at its centre."""
+    shift = 0.5 if _window_function(image) == "LINEAR" else 0
+    return center - width / 2, center + width / 2 - 2 * shift
+
+
+def _window_function(image: Dataset) -> str:
+    function = _FUNCTIONS.get(SEPARATORS.sub("", text(image, "VOILUTFunction")))
+    if function is None:
+        raise UnreadablePixels(PixelDefect.DISPLAY, "VOILUTFunction")
+    return function
 
 
 def _full_range(

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import cv2
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from scp_node.analysis.answers import Equipment, Film, Picture, Prepared
 from scp_node.analysis.attributes import undisturbed_reading
-from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.eligibility import assess_header
 from scp_node.analysis.files import read_image
-from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
+from scp_node.analysis.film import film
+from scp_node.analysis.pixels import picture, prepare
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
 from scp_node.domain import Finding, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
+
+_Shown = TypeVar("_Shown")
 
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF  # PS3.5 7.1.1
 
@@ -54,10 +60,22 @@ def picture_file(path: Path) -> Picture | NotAnalysed:
 
     The limits of `analyse_file` hold here as well, and so does what it raises.
     """
+    return _of_file(path, picture)
+
+
+def film_file(path: Path, *, full: bool) -> Film | NotAnalysed:
+    """Return a DICOM file for a viewer, also one outside the intended use, or the reason why it cannot be read.
+
+    See `film`. The limits of `analyse_file` hold here as well, and so does what it raises.
+    """
+    return _of_file(path, lambda image: film(image, full=full))
+
+
+def _of_file(path: Path, show: Callable[[Dataset], _Shown]) -> _Shown | NotAnalysed:
     with undisturbed_reading():
         try:
-            with foreign_bytes(as_=DamagedError("not readable again"), passing=(OSError, MemoryError)):
-                return picture(read_image(path))
+            with foreign_bytes(as_=DamagedError("not readable again"), passing=(OSError, MemoryError, cv2.error)):
+                return show(read_image(path))
         except OSError as error:
             return NotAnalysed(reason=Reason.UNREADABLE_HEADER, detail=f"file: {type(error).__name__}")
         except DamagedError as error:

@@ -14,6 +14,7 @@ from typing import Final
 from pneumonia_model.decoding import UnreadablePixels, one_frame, pixel_form
 from pydicom.dataset import Dataset
 
+from scp_node.analysis.answers import Equipment
 from scp_node.analysis.attributes import (
     UnreadableAttributeError,
     code,
@@ -67,14 +68,6 @@ _STUDY_TEXTS: Final = ("StudyDescription", "PerformedProcedureStepDescription", 
 _STUDY_CODES: Final = ("ProcedureCodeSequence", "RequestedProcedureCodeSequence")
 _REQUEST_TEXTS: Final = ("ScheduledProcedureStepDescription", "RequestedProcedureDescription")
 _REQUEST_CODES: Final = ("ScheduledProtocolCodeSequence", "RequestedProcedureCodeSequence")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Equipment:
-    """The manufacturer and model that an object names; here, those of this node."""
-
-    manufacturer: str
-    model_name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

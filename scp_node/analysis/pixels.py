@@ -9,7 +9,6 @@ bytes in its middle stays within all limits: only a checksum by the sender could
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -17,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.decoding import PixelDefect
 from pneumonia_model.preprocessing import (
-    INPUT_SIDE,
     UnreadablePixels,
     input_from_display,
     read_display,
@@ -25,6 +23,7 @@ from pneumonia_model.preprocessing import (
 )
 from pydicom.dataset import Dataset
 
+from scp_node.analysis.answers import PICTURE_SIDE, Picture, Prepared
 from scp_node.analysis.polarity import polarity
 from scp_node.analysis.refusals import NOTES, refusal, refused
 from scp_node.domain import NotAnalysed, Note, Reason
@@ -38,26 +37,7 @@ LARGEST_BLANK_END: Final = 0.45  # films up to 0.32; half a film never written, 
 LEAST_SMOOTHNESS: Final = 0.88  # films from 0.94; swapped bytes up to 0.82, noise up to 0.20
 LEAST_POLARITY: Final = -0.10  # films from 0.06, an upside-down one -0.09; negatives of films: 99.93 % lower
 
-INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
-PICTURE_SIDE: Final = 1024  # pixels of an overlay on the screen of a viewer
-
 _SAME_GREY: Final = 2  # display values that count as equal, since lossy compression causes ripples
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prepared:
-    """An image ready for the network."""
-
-    inputs: NDArray[np.float32]  # shape (224, 224), values in [0, 1], air dark
-    notes: tuple[Note, ...] = ()
-    input_stats: Mapping[str, float] = field(default_factory=dict)  # see `describe`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Picture:
-    """An image for people to look at."""
-
-    display: NDArray[np.uint8]  # shape (rows, columns), the longer side at most PICTURE_SIDE, air dark
 
 
 def picture(image: Dataset) -> Picture | NotAnalysed:

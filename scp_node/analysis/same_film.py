@@ -10,8 +10,9 @@ from pneumonia_model.decoding import UnreadablePixels, decode, pixel_layout
 from pneumonia_model.preprocessing import display_words
 from pydicom.dataset import Dataset
 
+from scp_node.analysis.answers import Equipment
 from scp_node.analysis.attributes import UnreadableAttributeError, code, undisturbed_reading
-from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.eligibility import assess_header
 from scp_node.analysis.files import read_image
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes

@@ -64,6 +64,23 @@ def db_upgrade(config: ConfigOption = None) -> None:
     out.print("database is up to date")
 
 
+@db_cli.command("rebuild")
+def db_rebuild(config: ConfigOption = None) -> None:
+    """Make the list of studies and the daily counts of the web page again from what the ledger recorded.
+
+    The node may run, and nothing is lost meanwhile: the page shows the newest studies first until all are there again.
+    Whoever keeps the list up to date helps, so that a rebuild that is interrupted is finished by the node.
+    """
+    from scp_node.report.source.description import describe  # noqa: PLC0415 - loads the DICOM library
+    from scp_node.roles.common import owner_named  # noqa: PLC0415 - likewise
+
+    with closing(open_ledger(settings_of(config))) as ledger:
+        projector = ledger.projector(describe, owner=owner_named("rebuild"))
+        with closing(projector):
+            studies = projector.rebuild()
+    out.print(f"the list has {studies} studies again")
+
+
 @db_cli.command("copy")
 def db_copy(
     url: Annotated[

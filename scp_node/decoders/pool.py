@@ -11,10 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import Picture, Prepared
+from scp_node.analysis.answers import Equipment, Film, Picture, Prepared
 from scp_node.decoders.process import START_SECONDS, DecoderEndedError, DecoderProcess, DecoderStartError
-from scp_node.decoders.wire import Compared, OutOfMemory, Question, Setup
+from scp_node.decoders.wire import Compared, OutOfMemory, Question, Setup, Wanted
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings
 
@@ -87,8 +86,17 @@ class DecoderPool:
         Raises:
             DecoderStartError: a decoder process does not start.
         """
-        [answer] = self._ask([Question(path=path, picture=True)])
+        [answer] = self._ask([Question(path=path, wanted=Wanted.PICTURE)])
         return answer if isinstance(answer, Picture | NotAnalysed) else _MISUNDERSTOOD
+
+    def film(self, path: Path, *, full: bool = False) -> Film | NotAnalysed:
+        """Return a DICOM file for a viewer, its long side at most FILM_SIDE unless `full`, or why it cannot be read.
+
+        Raises:
+            DecoderStartError: a decoder process does not start.
+        """
+        [answer] = self._ask([Question(path=path, wanted=Wanted.WHOLE_FILM if full else Wanted.FILM)])
+        return answer if isinstance(answer, Film | NotAnalysed) else _MISUNDERSTOOD
 
     def same_film(self, path: Path, other: Path) -> bool:
         """Return whether two DICOM files hold one film in two encodings; False if that cannot be told.
@@ -96,10 +104,10 @@ class DecoderPool:
         Raises:
             DecoderStartError: a decoder process does not start.
         """
-        [answer] = self._ask([Question(path=path, other=other)])
+        [answer] = self._ask([Question(path=path, wanted=Wanted.COMPARISON, other=other)])
         return isinstance(answer, Compared) and answer.same
 
-    def _ask(self, questions: Sequence[Question]) -> list[Prepared | Picture | Compared | NotAnalysed]:
+    def _ask(self, questions: Sequence[Question]) -> list[Prepared | Picture | Film | Compared | NotAnalysed]:
         with self._lock:
             if self._closed:
                 raise ValueError("the pool is closed")
@@ -192,7 +200,7 @@ class _Batch:
         self.busy: dict[DecoderProcess, int] = {}
         self.asked_again: set[int] = set()
         self.failed_starts = 0
-        self.outcomes: dict[int, Prepared | Picture | Compared | NotAnalysed] = {}
+        self.outcomes: dict[int, Prepared | Picture | Film | Compared | NotAnalysed] = {}
 
 
 def _readable(processes: Sequence[DecoderProcess]) -> list[DecoderProcess]:

@@ -10,8 +10,19 @@ import time
 from collections.abc import Sequence
 from typing import IO, Final, cast
 
-from scp_node.analysis.pixels import Picture, Prepared
-from scp_node.decoders.wire import Compared, GarbledReplyError, OutOfMemory, Question, Ready, Request, Setup, take_reply
+from scp_node.analysis.answers import Film, Picture, Prepared
+from scp_node.decoders.wire import (
+    NO_PIXELS,
+    Compared,
+    GarbledReplyError,
+    OutOfMemory,
+    Question,
+    Ready,
+    Request,
+    Setup,
+    most_pixel_bytes,
+    take_reply,
+)
 from scp_node.domain import NotAnalysed
 
 START_SECONDS: Final = 60.0
@@ -58,6 +69,7 @@ class DecoderProcess:
         self._input, self._output = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
         self._received = bytearray()
         self._requests = 0
+        self._most_pixel_bytes = NO_PIXELS
         self._ready = False
         self._waited_for = True
         self.deadline = time.monotonic() + START_SECONDS
@@ -75,11 +87,12 @@ class DecoderProcess:
     def ask(self, question: Question, seconds: float) -> bool:
         """Give the process an image; return False if it did not take it, since somebody may have ended it."""
         self._requests += 1
+        self._most_pixel_bytes = most_pixel_bytes(question.wanted)
         self._waited_for = True
         self.deadline = time.monotonic() + seconds
         return self._send(Request(number=self._requests, question=question).encode())
 
-    def receive(self) -> Prepared | Picture | Compared | NotAnalysed | OutOfMemory | None:
+    def receive(self) -> Prepared | Picture | Film | Compared | NotAnalysed | OutOfMemory | None:
         """Read what the process has written; return its answer about the image once that is complete, else None.
 
         Raises:
@@ -90,7 +103,7 @@ class DecoderProcess:
             raise DecoderEndedError
         self._received += chunk
         try:
-            reply = take_reply(self._received)
+            reply = take_reply(self._received, self._most_pixel_bytes)
         except GarbledReplyError as error:
             raise DecoderEndedError from error
         if reply is None:

@@ -17,11 +17,10 @@ from typing import BinaryIO, Final
 
 import cv2
 
-from scp_node.analysis.analyse import analyse_file, picture_file
-from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import Prepared
+from scp_node.analysis.analyse import analyse_file, film_file, picture_file
+from scp_node.analysis.answers import Equipment, Prepared
 from scp_node.analysis.same_film import same_film
-from scp_node.decoders.wire import Answer, Compared, OutOfMemory, Question, Ready, Request, Setup, encode_reply
+from scp_node.decoders.wire import Answer, Compared, OutOfMemory, Question, Ready, Request, Setup, Wanted, encode_reply
 from scp_node.domain import NotAnalysed
 from scp_node.settings import AnalysisSettings
 
@@ -48,13 +47,23 @@ def main(analyse: Analyse = analyse_file) -> None:
             reply = encode_reply(request.number, _answer(request.question, setup, analyse))
         except MemoryError:
             reply = encode_reply(request.number, OutOfMemory())
+        except cv2.error as error:
+            if error.code != cv2.Error.StsNoMem:
+                raise
+            reply = encode_reply(request.number, OutOfMemory())
         _write(replies, reply)
 
 
 def _answer(question: Question, setup: Setup, analyse: Analyse) -> Answer:
     if question.other is not None:
         return Compared(same=same_film(question.path, question.other, setup.rules, setup.own))
-    return picture_file(question.path) if question.picture else analyse(question.path, setup.rules, setup.own)
+    match question.wanted:
+        case Wanted.PICTURE:
+            return picture_file(question.path)
+        case Wanted.FILM | Wanted.WHOLE_FILM:
+            return film_file(question.path, full=question.wanted is Wanted.WHOLE_FILM)
+        case _:
+            return analyse(question.path, setup.rules, setup.own)
 
 
 def end_with_parent(lifeline: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from scp_node.analysis import Picture, Prepared
+from scp_node.analysis.answers import Picture, Prepared
 from scp_node.decoders.pool import DecoderPool
 from scp_node.domain import NotAnalysed
 from scp_node.runtime.heartbeat import Progress

@@ -1,29 +1,42 @@
 """The messages between the node and its decoder processes.
 
 No message can run code: a decoder reads hostile bytes with C libraries, so the node never unpickles its output. A
-request is a line of JSON. A reply is three numbers, a JSON object, and the network's input or the picture, if any.
+request is a line of JSON. A reply is three numbers, a JSON object, and pixels: those of the network's input, of the
+picture or of the film, if any.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import INPUT_SHAPE, PICTURE_SIDE, Picture, Prepared
+from scp_node.analysis.answers import (
+    FILM_SIDE,
+    INPUT_SHAPE,
+    LARGEST_FILM,
+    LEVELS,
+    PICTURE_SIDE,
+    Equipment,
+    Film,
+    FilmView,
+    Picture,
+    Prepared,
+)
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 
 _HEAD: Final = struct.Struct("<III")  # number of the request, bytes of JSON, bytes of pixels
 _INPUT: Final = np.dtype("<f4")
-_INPUT_BYTES: Final = INPUT_SHAPE[0] * INPUT_SHAPE[1] * _INPUT.itemsize
-_MOST_PIXEL_BYTES: Final = max(_INPUT_BYTES, PICTURE_SIDE * PICTURE_SIDE)
+_LEVEL: Final = np.dtype("<u2")
 _MOST_JSON_BYTES: Final = 65_536
 
 
@@ -69,16 +82,46 @@ class Compared:
     same: bool
 
 
-Answer = Prepared | Picture | Compared | NotAnalysed | Ready | OutOfMemory
+_WITHOUT_FIELDS: Final[Mapping[str, Ready | OutOfMemory]] = {"Ready": Ready(), "OutOfMemory": OutOfMemory()}
+
+Answer = Prepared | Picture | Film | Compared | NotAnalysed | Ready | OutOfMemory
+
+
+class Wanted(StrEnum):
+    """What a decoder makes of an image."""
+
+    INPUT = "input"  # the network's
+    PICTURE = "picture"  # for people, in 8 bits
+    FILM = "film"  # for a viewer, the long side at most FILM_SIDE
+    WHOLE_FILM = "whole-film"  # for a viewer, as large as it is
+    COMPARISON = "comparison"  # with another file: do both hold one film?
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a decoder is asked about one image: for the network's input, unless one of the others is set."""
+    """What a decoder is asked about one image."""
 
     path: Path
-    picture: bool = False  # for the picture that people see
-    other: Path | None = None  # whether this file holds the same film
+    wanted: Wanted = Wanted.INPUT
+    other: Path | None = None  # the file to compare with
+
+
+NO_PIXELS: Final = 0
+
+
+def most_pixel_bytes(wanted: Wanted) -> int:
+    """Return how many bytes of pixels an answer may have."""
+    match wanted:
+        case Wanted.INPUT:
+            return INPUT_SHAPE[0] * INPUT_SHAPE[1] * _INPUT.itemsize
+        case Wanted.PICTURE:
+            return PICTURE_SIDE * PICTURE_SIDE
+        case Wanted.FILM:
+            return FILM_SIDE * FILM_SIDE * _LEVEL.itemsize + LEVELS
+        case Wanted.WHOLE_FILM:
+            return LARGEST_FILM * _LEVEL.itemsize + LEVELS
+        case Wanted.COMPARISON:
+            return NO_PIXELS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,37 +135,42 @@ class Request:
         """Return the message as a line."""
         asked = self.question
         other = None if asked.other is None else str(asked.other)
-        return _line({"number": self.number, "path": str(asked.path), "picture": asked.picture, "other": other})
+        return _line({"number": self.number, "path": str(asked.path), "wanted": asked.wanted, "other": other})
 
     @classmethod
     def decode(cls, line: bytes) -> Request:
         """Return the message of a line."""
         fields = json.loads(line)
         other = None if fields["other"] is None else Path(fields["other"])
-        question = Question(path=Path(fields["path"]), picture=fields["picture"], other=other)
+        question = Question(path=Path(fields["path"]), wanted=Wanted(fields["wanted"]), other=other)
         return cls(number=fields["number"], question=question)
 
 
 def encode_reply(number: int, answer: Answer) -> bytes:
     """Return the bytes of a reply."""
     fields: dict[str, Any] = {"kind": type(answer).__name__}
-    pixels = b""
+    pixels: tuple[NDArray[Any], ...] = ()
     if isinstance(answer, Prepared):
         fields |= {"notes": answer.notes, "input_stats": dict(answer.input_stats)}
-        pixels = answer.inputs.astype(_INPUT, copy=False).tobytes()
+        pixels = (np.ascontiguousarray(answer.inputs, dtype=_INPUT),)
     elif isinstance(answer, Picture):
         fields |= {"rows": answer.display.shape[0]}
-        pixels = answer.display.tobytes()
+        pixels = (np.ascontiguousarray(answer.display),)
+    elif isinstance(answer, Film):
+        fields |= {"shape": answer.values.shape, "view": asdict(answer.view)}
+        pixels = (np.ascontiguousarray(answer.values, dtype=_LEVEL), np.ascontiguousarray(answer.greys))
     elif isinstance(answer, Compared):
         fields |= {"same": answer.same}
     elif isinstance(answer, NotAnalysed):
         fields |= {"reason": answer.reason, "detail": answer.detail}
     text = json.dumps(fields).encode()
-    return _HEAD.pack(number, len(text), len(pixels)) + text + pixels
+    size = sum(part.nbytes for part in pixels)
+    head = _HEAD.pack(number, len(text), size)
+    return b"".join((head, text, *(part.data for part in pixels)))  # copies a large film once
 
 
-def take_reply(received: bytearray) -> tuple[int, Answer] | None:
-    """Remove a whole reply from `received` and return it; None until it is whole.
+def take_reply(received: bytearray, most: int) -> tuple[int, Answer] | None:
+    """Remove a whole reply with at most `most` bytes of pixels from `received`; None until it is whole.
 
     Raises:
         GarbledReplyError: the bytes are not a reply or the beginning of one.
@@ -130,13 +178,14 @@ def take_reply(received: bytearray) -> tuple[int, Answer] | None:
     if len(received) < _HEAD.size:
         return None
     number, text_bytes, pixel_bytes = _HEAD.unpack_from(received)
-    if text_bytes > _MOST_JSON_BYTES or pixel_bytes > _MOST_PIXEL_BYTES:
+    if text_bytes > _MOST_JSON_BYTES or pixel_bytes > most:
         raise GarbledReplyError
     end = _HEAD.size + text_bytes + pixel_bytes
     if len(received) < end:
         return None
     text = bytes(received[_HEAD.size : _HEAD.size + text_bytes])
-    pixels = bytes(received[_HEAD.size + text_bytes : end])
+    with memoryview(received) as whole:
+        pixels = bytes(whole[_HEAD.size + text_bytes : end])
     del received[:end]
     try:
         return number, _answer(json.loads(text), pixels)
@@ -154,15 +203,13 @@ def _answer(fields: dict[str, Any], pixels: bytes) -> Answer:
             )
         case "Picture":
             return Picture(display=_display(pixels, rows=int(fields["rows"])))
+        case "Film":
+            return _film(fields, pixels)
         case "Compared":
             return Compared(same=fields["same"] is True)
         case "NotAnalysed":
             return NotAnalysed(reason=Reason(fields["reason"]), detail=str(fields["detail"]))
-        case "Ready":
-            return Ready()
-        case "OutOfMemory":
-            return OutOfMemory()
-    raise GarbledReplyError
+    return _WITHOUT_FIELDS[fields["kind"]]
 
 
 def _display(pixels: bytes, *, rows: int) -> NDArray[np.uint8]:
@@ -170,6 +217,32 @@ def _display(pixels: bytes, *, rows: int) -> NDArray[np.uint8]:
     if not display.size or max(display.shape) > PICTURE_SIDE:
         raise GarbledReplyError
     return display
+
+
+def _film(fields: dict[str, Any], pixels: bytes) -> Film:
+    rows, columns = (int(side) for side in fields["shape"])
+    if rows < 1 or columns < 1:
+        raise GarbledReplyError
+    values = np.frombuffer(pixels, dtype=_LEVEL, count=rows * columns).reshape(rows, columns)
+    greys = np.frombuffer(pixels, dtype=np.uint8, offset=values.nbytes)
+    if not 0 < greys.size <= LEVELS:
+        raise GarbledReplyError
+    return Film(values=values, greys=greys, view=_view(fields["view"]))
+
+
+def _view(fields: dict[str, Any]) -> FilmView:
+    numbers = {name: float(fields[name]) for name in ("centre", "width", "base", "step")}
+    spacing = fields["spacing"] and (float(fields["spacing"][0]), float(fields["spacing"][1]))
+    if not all(map(math.isfinite, (*numbers.values(), *(spacing or ())))) or numbers["width"] <= 0:
+        raise GarbledReplyError
+    return FilmView(
+        **numbers,
+        has_own_view=fields["has_own_view"] is True,
+        rows=int(fields["rows"]),
+        columns=int(fields["columns"]),
+        spacing=spacing,
+        spacing_from=str(fields["spacing_from"]),
+    )
 
 
 def _line(value: dict[str, Any]) -> bytes:

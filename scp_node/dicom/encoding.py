@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from pydicom.datadict import dictionary_VR
-
 MAXIMUM_DEPTH: Final = 64  # sequences within sequences; the deepest known object has 40
 MAXIMUM_ELEMENTS: Final = 200_000  # a radiograph has a few hundred
 FIRST_GROUP: Final = 0x0008  # lower groups belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
@@ -57,6 +55,8 @@ class _Frame:
 @lru_cache(maxsize=4096)
 def _dictionary_vr(tag: int) -> bytes:
     """Return the VR that the data dictionary knows, the first of several; b"" for a tag that it does not know."""
+    from pydicom.datadict import dictionary_VR  # noqa: PLC0415 - 50 MiB, which a process that reads no film saves
+
     try:
         return dictionary_VR(tag)[:2].encode()
     except KeyError:

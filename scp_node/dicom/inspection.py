@@ -13,9 +13,6 @@ from datetime import datetime
 from io import BytesIO
 from typing import Final
 
-from pydicom.charset import python_encoding
-from pydicom.filereader import read_dataset
-
 from scp_node.dicom.encoding import FIRST_GROUP, PIXEL_DATA, UNDEFINED_LENGTH, DamagedError, Element, Walker
 from scp_node.dicom.foreign import foreign_bytes
 from scp_node.dicom.repairs import NONE, Repairs, end_of_data
@@ -158,6 +155,8 @@ def _issuer(dataset: memoryview, values: _Values, *, is_implicit: bool) -> str:
     issuer = values.text(_ISSUER_OF_PATIENT_ID, limit=None)
     if (element := values.element(_ISSUER_QUALIFIERS)) is None:
         return issuer
+    from pydicom.filereader import read_dataset  # noqa: PLC0415 - as in `encoding`
+
     try:
         with foreign_bytes(as_=DamagedError("sequence cannot be decoded")):
             parsed = read_dataset(BytesIO(dataset[element.start : element.end]), is_implicit, is_little_endian=True)
@@ -302,6 +301,8 @@ class _Values:
         return int(text) if re.fullmatch(r"\+?[0-9]{1,12}", text) else None  # IS
 
     def _codec(self) -> str:
+        from pydicom.charset import python_encoding  # noqa: PLC0415 - as in `encoding`
+
         terms = (self.raw(_SPECIFIC_CHARACTER_SET) or b"").decode("ascii", "replace").split("\\")
         codec = python_encoding.get(terms[0].strip(" \0"), "latin_1")
         return codec if isinstance(codec, str) else "latin_1"

@@ -90,7 +90,7 @@ class Audit:
             conditions = _conditions(query, connection.dialect.name)
             chosen = select(instance.c.id).where(instance.c.id > after, *conditions)
             ids = connection.scalars(chosen.order_by(instance.c.id).limit(most)).all()
-            rows = _described(connection, ids)
+            rows = described(connection, ids)
         return AuditPage(rows=tuple(rows), next_key=ids[-1] if len(ids) == most else None)
 
     def unregistrable(self) -> int:
@@ -262,16 +262,16 @@ def _newest_report() -> ScalarSelect[Any]:
     return newest.order_by(report.c.version.desc()).limit(1).correlate(instance).scalar_subquery()
 
 
-def _described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
+def described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
     """Return the rows of these images, each with its newest result, that result's report and its deliveries."""
-    newest_results = select(func.max(result.c.id)).where(result.c.instance_id.in_(ids)).group_by(result.c.instance_id)
-    results = {row.instance_id: row for row in _rows(connection, select(result).where(result.c.id.in_(newest_results)))}
+    chosen = select(result).where(result.c.id.in_(newest_results(ids)))
+    results = {row.instance_id: row for row in _rows(connection, chosen)}
     reports = _newest_reports(connection, [row.id for row in results.values()])
-    deliveries = _deliveries(connection, [row.id for row in reports.values()])
+    deliveries = described_deliveries(connection, [row.id for row in reports.values()])
     in_work = select(work.c.ref_id).where(in_queue(ANALYSE), work.c.ref_id.in_(ids), work.c.state == WorkState.LEASED)
     leased = set(connection.scalars(in_work))
     images = select(*WITHOUT_HEADER, study.c.interrupted).outerjoin(study, study.c.study_uid == instance.c.study_uid)
-    described = []
+    audited_rows = []
     for row in _rows(connection, images.where(instance.c.id.in_(ids)).order_by(instance.c.id)):
         audited = _received(row, analysing=row.id in leased)
         found = results.get(row.id)
@@ -279,8 +279,13 @@ def _described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
             audited = _with_result(audited, found)
             if sent := reports.get(found.id):
                 audited = _with_report(audited, sent, deliveries.get(sent.id, []))
-        described.append(audited)
-    return described
+        audited_rows.append(audited)
+    return audited_rows
+
+
+def newest_results(ids: Sequence[int]) -> Select[Any]:
+    """Return the query for the id of the newest result of each of these images."""
+    return select(func.max(result.c.id)).where(result.c.instance_id.in_(ids)).group_by(result.c.instance_id)
 
 
 def _rows(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
@@ -295,28 +300,30 @@ def _newest_reports(connection: Connection, result_ids: Sequence[int]) -> dict[i
     return {row.result_id: row for row in _rows(connection, chosen)}
 
 
-def _deliveries(connection: Connection, report_ids: Sequence[int]) -> dict[int, list[AuditDelivery]]:
-    table: dict[int, list[AuditDelivery]] = {}
+def described_deliveries(
+    connection: Connection, report_ids: Sequence[int]
+) -> dict[int, list[tuple[int, AuditDelivery]]]:
+    """Return the deliveries of each of these reports and its companions, with their ids."""
+    table: dict[int, list[tuple[int, AuditDelivery]]] = {}
     sent = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
-    described = select(delivery, sent, func.coalesce(companion.c.kind, "report").label("kind"))
-    joined = described.join(report, report.c.id == delivery.c.report_id)
+    columns = select(delivery, sent, func.coalesce(companion.c.kind, "report").label("kind"))
+    joined = columns.join(report, report.c.id == delivery.c.report_id)
     joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
     chosen = joined.where(delivery.c.report_id.in_(report_ids)).order_by(delivery.c.id)
     for row in _rows(connection, chosen):
-        table.setdefault(row.report_id, []).append(
-            AuditDelivery(
-                destination=row.destination,
-                kind=row.kind,
-                sop_instance_uid=row.sop_instance_uid,
-                state=DeliveryState(row.state),
-                status=status_text(row.dimse_status),
-                at=row.delivered_at or row.last_attempt_at,
-                committed_at=row.committed_at,
-                attempts=row.attempts,
-                detail=row.detail,
-                sop_class_uid=row.sop_class_uid,
-            )
+        sent_there = AuditDelivery(
+            destination=row.destination,
+            kind=row.kind,
+            sop_instance_uid=row.sop_instance_uid,
+            state=DeliveryState(row.state),
+            status=status_text(row.dimse_status),
+            at=row.delivered_at or row.last_attempt_at,
+            committed_at=row.committed_at,
+            attempts=row.attempts,
+            detail=row.detail,
+            sop_class_uid=row.sop_class_uid,
         )
+        table.setdefault(row.report_id, []).append((row.id, sent_there))
     return table
 
 
@@ -363,11 +370,11 @@ def _with_result(audited: AuditRow, row: Row[Any]) -> AuditRow:
     )
 
 
-def _with_report(audited: AuditRow, row: Row[Any], deliveries: Sequence[AuditDelivery]) -> AuditRow:
+def _with_report(audited: AuditRow, row: Row[Any], deliveries: Sequence[tuple[int, AuditDelivery]]) -> AuditRow:
     return replace(
         audited,
         report_uid=row.sop_instance_uid,
         report_version=row.version,
         reported_at=row.at,
-        deliveries=tuple(deliveries),
+        deliveries=tuple(sent for _, sent in deliveries),
     )

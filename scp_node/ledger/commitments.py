@@ -189,8 +189,9 @@ def reopen_delivery(
     chosen = update(delivery).where(delivery.c.id == delivery_id)
     if was is not None:
         chosen = chosen.where(delivery.c.state == was)
-    values = {"state": "waiting", "detail": detail, "created_at": now, "delivered_at": None, "transaction_uid": None}
-    return connection.execute(chosen.values(**values)).rowcount == 1
+    values = {"state": "waiting", "detail": detail, "created_at": now}
+    forgotten = {"delivered_at": None, "committed_at": None, "transaction_uid": None}
+    return connection.execute(chosen.values(**values, **forgotten)).rowcount == 1
 
 
 def _confirm(connection: Connection, row: Row[Any], now: datetime, *, state: str) -> CommitmentOutcome | None:

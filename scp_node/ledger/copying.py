@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine, Table, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.ledger.database.errors import LedgerError
-from scp_node.ledger.database.schema import chain, clock, metadata, work
+from scp_node.ledger.database.schema import RECORDS, chain, clock, work
+from scp_node.ledger.projector import begin_rebuild
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import verify
@@ -48,7 +49,7 @@ def copy_ledger(source: Engine, target: Engine) -> Copied:
     """Copy every row into an empty database that has the schema; either the whole copy is there, or nothing.
 
     Nobody can write to the source meanwhile. One transaction writes the new database, reads every row back, compares it
-    and verifies the chain.
+    and verifies the chain. The projections are not copied: they are made again there.
 
     Raises:
         LedgerError: the target is not empty, somebody works on the source, or the copy differs from the source.
@@ -59,7 +60,8 @@ def copy_ledger(source: Engine, target: Engine) -> Copied:
             _lock(writer, "EXCLUSIVE")
             _require_idle(reader, now)
             _require_empty(writer)
-            copied = {table: _copy(reader, writer, table) for table in metadata.sorted_tables}
+            copied = {table: _copy(reader, writer, table) for table in RECORDS}
+            begin_rebuild(writer)
             return _compared(writer, copied)
     except SQLAlchemyError as error:  # its first line holds no values of rows
         raise LedgerError(f"copy: {str(error).splitlines()[0]}") from None
@@ -69,7 +71,7 @@ def _lock(connection: Connection, mode: str) -> None:
     """Keep all others from writing; on SQLite the transaction has done that since it began."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))  # one waits for the other
-        names = ", ".join(table.name for table in metadata.sorted_tables)
+        names = ", ".join(table.name for table in RECORDS)
         connection.execute(text(f"LOCK TABLE {names} IN {mode} MODE"))
 
 
@@ -84,7 +86,7 @@ def _require_idle(connection: Connection, now: datetime) -> None:
 
 def _require_empty(connection: Connection) -> None:
     """Check that nothing was ever written: only the rows that the migrations add are there, unchanged."""
-    for table in metadata.sorted_tables:
+    for table in RECORDS:
         used = select(table)
         if table is chain:
             used = used.where(chain.c.length > 0)

@@ -17,22 +17,34 @@ from scp_node.ledger.backup import backup_ledger
 from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
+from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.entrance import Entrance
+from scp_node.ledger.feedback import Feedback
+from scp_node.ledger.figures import Figures
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
+from scp_node.ledger.problems import Problems
 from scp_node.ledger.processes import Processes
+from scp_node.ledger.projection import Describe
+from scp_node.ledger.projector import Projector
+from scp_node.ledger.reading_sample import ReadingSample
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
+from scp_node.ledger.resending import Resending
 from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
+from scp_node.ledger.shadow import Shadow
+from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
+from scp_node.ledger.study_page import StudyPages
 from scp_node.ledger.trail.journal import Journal
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
 from scp_node.ledger.visits import Visits
 from scp_node.ledger.watch import Watch
+from scp_node.ledger.worklist import Worklist
 
 
 class Ledger:
@@ -43,7 +55,7 @@ class Ledger:
     ) -> None:
         """Use `clock` as it is, or else `wall_clock`, by default the one that all hosts of this database share."""
         self._engine = engine
-        transactions = Transactions(engine, clock, wall_clock=wall_clock)
+        self._transactions = transactions = Transactions(engine, clock, wall_clock=wall_clock)
         self.intake = Intake(transactions, policy)
         self.studies = Studies(transactions, policy)
         self.analyses = Analyses(transactions, policy)
@@ -54,13 +66,27 @@ class Ledger:
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
+        self.shadow_queue = ShadowQueue(transactions, policy)
+        self.shadow = Shadow(transactions)
         self.processes = Processes(transactions)
+        self.feedback = Feedback(transactions)
+        self.reading_sample = ReadingSample(transactions)
         self.people = People(transactions)
         self.entrance = Entrance(transactions)
         self.journal = Journal(transactions)
         self.visits = Visits(transactions)
+        self.problems = Problems(transactions)
+        self.figures = Figures(transactions)
         self.audit = Audit(transactions)
+        self.study_pages = StudyPages(transactions)
+        self.resending = Resending(transactions, policy)
         self.verifier = Verifier(transactions)
+        self.worklist = Worklist(transactions)
+        self.daily = Daily(transactions)
+
+    def projector(self, describe: Describe, *, owner: str) -> Projector:
+        """Return what keeps `worklist` and `daily` up to date, one of many that may run; see `Projector`."""
+        return Projector(self._transactions, describe, owner=owner)
 
     def copy_to(self, target: Engine) -> Copied:
         """Copy the whole ledger into an empty database; see `copy_ledger`."""

@@ -24,10 +24,19 @@ class Visits:
         """Work on `transactions`."""
         self._transactions = transactions
 
-    def note(self, kind: str, actor: Actor, *, study_uid: str = "", detail: Mapping[str, object] | None = None) -> None:
+    def note(
+        self,
+        kind: str,
+        actor: Actor,
+        *,
+        study_uid: str = "",
+        sop_instance_uid: str = "",
+        detail: Mapping[str, object] | None = None,
+    ) -> None:
         """Add an event; `kind` begins with "web-"."""
+        facts = {**(detail or {}), **actor.detail}
         with self._transactions.writing() as (connection, now):
-            record_event(connection, now, kind, study_uid=study_uid, detail={**(detail or {}), **actor.detail})
+            record_event(connection, now, kind, study_uid=study_uid, sop_instance_uid=sop_instance_uid, detail=facts)
 
     def note_view(self, actor: Actor, study_uid: str) -> bool:
         """Note that a person looks at a study, once in `AGAIN_AFTER`; return whether it was noted now."""

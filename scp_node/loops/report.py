@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from scp_node.domain import BuiltReport, ModelIdentity
 from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot, Takes, takes_all
-from scp_node.report import UnreportableHeader
+from scp_node.report.source.source import UnreportableHeader
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, Protocol
 
-from scp_node.analysis import Picture
+from scp_node.analysis.answers import Picture
 from scp_node.domain import (
     BuiltObject,
     BuiltReport,
@@ -20,17 +20,15 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.ledger import StudySnapshot
-from scp_node.report import (
-    ObjectKind,
-    ReportVersion,
-    Site,
-    build_key_object,
-    build_overlay,
-    build_presentation_state,
-    build_report,
-    build_segmentation,
-    build_text_report,
-)
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.objects.key_object import build_key_object
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.presentation_state import build_presentation_state
+from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.sr import build_report
+from scp_node.report.objects.text_sr import build_text_report
+from scp_node.report.site import Site
+from scp_node.report.version import ReportVersion
 from scp_node.settings import ReportSettings
 from scp_node.spool import StoredFiles
 

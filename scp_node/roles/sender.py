@@ -12,7 +12,7 @@ from scp_node.domain import LARGEST_REQUEST
 from scp_node.loops.commit import Committer
 from scp_node.loops.deliver import Sender
 from scp_node.opening import lease_of
-from scp_node.report import COMPANION_SOP_CLASSES, with_sop_class
+from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class
 from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.runtime.heartbeat import Heartbeat, Progress

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -35,6 +35,12 @@ class Entry:
 
 
 NAVIGATION: Final[Sequence[Entry]] = (
+    Entry(path="/studies", name="Studies"),
+    Entry(path="/sample", name="Reading sample", role=PersonRole.READER),
+    Entry(path="/quality", name="Quality"),
+    Entry(path="/model", name="Model"),
+    Entry(path="/system", name="System"),
+    Entry(path="/doctor", name="Doctor", role=PersonRole.ADMIN),
     Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
     Entry(path="/audit", name="Audit", role=PersonRole.ADMIN),
 )
@@ -78,6 +84,8 @@ def _environment() -> Environment:
     environment.filters["utc"] = _utc
     environment.filters["percent"] = _percent
     environment.filters["duration"] = duration
+    environment.filters["size"] = size
+    environment.filters["milliseconds"] = _milliseconds
     return environment
 
 
@@ -106,6 +114,11 @@ def _percent(probability: float | None) -> str:
     return "" if probability is None else f"{100 * probability:.1f} %"
 
 
+def _milliseconds(length: timedelta | None) -> str:
+    """Return a length of time in whole milliseconds."""
+    return "" if length is None else f"{length / timedelta(milliseconds=1):,.0f} ms".replace(",", "\u202f")
+
+
 def duration(seconds: float | None) -> str:
     """Return a length of time as people say it: 240 ms, 3.2 s, 14 min, 5 h, 3 d."""
     if seconds is None:
@@ -116,3 +129,12 @@ def duration(seconds: float | None) -> str:
         if seconds < limit:
             return f"{seconds / size:.1f} {unit}" if seconds / size < 10 else f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86_400:.0f} d"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes as people say it: 512 B, 3.4 MiB, 120 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.1f} {unit}" if number < 10 and unit != "B" else f"{number:,.0f} {unit}"

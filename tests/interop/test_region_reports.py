@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from scp_node.domain import Region
-from scp_node.report import SOP_CLASSES, with_sop_class
+from scp_node.report.sop_class import SOP_CLASSES, with_sop_class
 from tests.interop.test_report_validators import _pixelmed as pixelmed_errors
 from tests.scp_node.report.reports import IMAGE, LATERAL, MODEL, POSITIVE, built, lateral, radiograph
 from tests.tools import require

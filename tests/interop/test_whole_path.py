@@ -13,7 +13,8 @@ import pytest
 
 from scp_node.delivery import Disposition, StorageScu
 from scp_node.domain import PreviousReport
-from scp_node.report import COMPANION_SOP_CLASSES, SOP_CLASSES, build_overlay, with_sop_class
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES, with_sop_class
 from scp_node.settings import DeliverySettings, DestinationSettings
 from tests.conftest import Send
 from tests.node import Node, destination, radiograph

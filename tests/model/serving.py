@@ -16,7 +16,7 @@ from pneumonia_training.films.prepare import prepare
 from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from scp_node.analysis import Prepared
+from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderPool
 from scp_node.dicom.inspection import Origin, inspect
 from scp_node.dicom.part10 import PREAMBLE, decode_head

@@ -10,8 +10,9 @@ from typing import Any, Final
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pneumonia_model.decoding import MAX_SIDE, Mended, PixelDefect
+from pneumonia_model.decoding import Mended, PixelDefect
 from pneumonia_model.preprocessing import UnreadablePixels, read_display, to_display
+from pneumonia_model.sizes import MAX_SIDE
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets
 from pydicom.uid import (

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     Float,
@@ -174,6 +175,39 @@ result = Table(
     UniqueConstraint("instance_id", "bundle_digest", "run"),
 )
 
+shadow_result = Table(  # by a bundle on trial: apart from `result`, so that no report and no audit row can show one
+    "shadow_result",
+    metadata,
+    _id(),
+    Column("instance_id", Id, ForeignKey("instance.id"), nullable=False),
+    Column("study_uid", Uid, nullable=False),  # of the image, so that one index finds the newest of a study
+    Column("result_id", Id, ForeignKey("result.id"), nullable=False),  # the finding that it stands beside
+    Column("reported_verdict", String(16), nullable=False),  # of that finding, which never changes
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("outcome", String(16), nullable=False),  # see result.outcome
+    Column("verdict", String(16)),
+    Column("agrees", Boolean),  # whether both verdicts are the same; null without a verdict
+    Column("probability", Float),
+    Column("logit", Float),
+    Column("threshold", Float),
+    Column("reason", String(32)),
+    Column("detail", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("instance_id", "bundle_digest"),
+    Index(None, "study_uid", "bundle_digest", "at"),
+    # pages of pairs, and their numbers by verdict, each read from the index alone
+    Index("ix_shadow_result_pairs", "bundle_digest", "at", "id", "reported_verdict", "verdict"),
+    Index(
+        "ix_shadow_result_disagreeing",
+        "bundle_digest",
+        "at",
+        "id",
+        sqlite_where=text("agrees = 0"),
+        postgresql_where=text("agrees = false"),
+    ),
+)
+
 report = Table(
     "report",
     metadata,
@@ -192,6 +226,7 @@ report = Table(
     Column("at", UtcDateTime, nullable=False),
     UniqueConstraint("study_uid", "version"),  # counted over all patients that the study names
     Index(None, "study_patient_id"),
+    Index(None, "at"),
 )
 
 report_result = Table(
@@ -260,7 +295,7 @@ work = Table(
     "work",
     metadata,
     _id(),
-    Column("queue", String(64), nullable=False),  # analyse, report, deliver:<destination>, commit:<destination>
+    Column("queue", String(64), nullable=False),  # see queue_kinds.py
     Column("dedup", String(64), nullable=False),
     Column("ref_id", Id),
     Column("state", String(16), nullable=False),
@@ -429,3 +464,156 @@ web_attempt = Table(  # failed logins
     Column("failures", Integer, nullable=False),  # in a row
     Column("at", UtcDateTime, nullable=False),
 )
+
+feedback = Table(  # what each reader says now of each patient's study; former answers are in the events
+    "feedback",
+    metadata,
+    _id(),
+    Column("study_patient_id", Id, ForeignKey("study_patient.id"), nullable=False),
+    Column("reader", String(64), nullable=False),  # casefolded
+    Column("number", Integer, nullable=False),  # 1, 2, ...: how often the reader has answered
+    Column("opinion", String(16), nullable=False),  # see Opinion
+    Column("truth", String(16), nullable=False),  # see Truth
+    Column("comment", Text, nullable=False),
+    Column("source", String(16), nullable=False),  # see Source
+    Column("blind", Boolean, nullable=False),  # the result was not shown before the answer
+    Column("report_version", Integer, nullable=False),  # the report that it is about
+    Column("bundle_digest", Digest, nullable=False),
+    Column("verdict", String(16), nullable=False),  # what that report says
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("study_patient_id", "reader"),
+    Index(None, "at"),
+)
+
+reading_day = Table(  # the days whose reading sample is drawn
+    "reading_day",
+    metadata,
+    Column("day", Date, primary_key=True),  # in UTC
+    Column("positive", Integer, nullable=False),  # patients' studies first reported that day, by what the report says
+    Column("negative", Integer, nullable=False),
+    Column("without_result", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+reading_frame = Table(  # each patient's study with a result, as it stood at the end of the day of its first report
+    "reading_frame",
+    metadata,
+    Column("study_patient_id", Id, ForeignKey("study_patient.id"), primary_key=True, autoincrement=False),
+    Column("day", Date, nullable=False),
+    Column("report_version", Integer, nullable=False),
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("view", String(16), nullable=False),
+    Column("weight", Float),  # inverse of the rate at which it was drawn; null: it was not
+    Index(None, "day"),
+    Index(None, "calling_ae"),
+    Index(None, "view"),
+    Index(None, "bundle"),
+    Index(
+        "ix_reading_frame_drawn",
+        "day",
+        "study_patient_id",
+        sqlite_where=text("weight IS NOT NULL"),
+        postgresql_where=text("weight IS NOT NULL"),
+    ),
+)
+
+# Projections: the list of studies and the daily counts, made from the tables above by following the events. Nothing but
+# `scp_node.ledger.projector` writes them, and they can be made again from nothing at any time.
+
+_NEWEST: Final = ("newest_at", "id")  # the order of the list
+
+worklist = Table(  # one row for each patient of a study
+    "worklist",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # that of study_patient
+    Column("study_uid", Uid, nullable=False),
+    Column("patient_key", String(64), nullable=False),
+    Column("patient_id", Text, nullable=False),
+    Column("patient_name", Text, nullable=False),  # as people read it
+    Column("accession", Text, nullable=False),
+    Column("sex", String(1), nullable=False),  # M, F, O or empty
+    Column("age", String(4), nullable=False),  # AS, such as 064Y, or empty
+    Column("views", Text, nullable=False),  # such as "PA, LL"
+    Column("calling_ae", String(16), nullable=False),  # that sent the newest film
+    Column("images", Integer, nullable=False),  # films; neither duplicates nor pictures of this node
+    Column("interrupted", Boolean, nullable=False),  # see study
+    Column("newest_at", UtcDateTime, nullable=False),  # when its newest film was received
+    Column("received_at", UtcDateTime, nullable=False),  # when its first film was
+    Column("state", String(16), nullable=False),  # see StudyState
+    Column("reason", String(32)),  # see domain.Reason: of the film that says most about what is missing
+    Column("detail", Text, nullable=False),  # the words of the destination, or of the step that gave up
+    Column("verdict", String(16)),  # of the film that says most
+    Column("probability", Float),
+    Column("threshold", Float),
+    Column("grey_zone", Float),
+    Column("bundle", Text),
+    Column("bundle_digest", Digest),
+    Column("report_version", Integer),
+    Column("delivery_state", String(16)),  # see DeliveryState: the least of those of the newest report
+    Column("waiting_since", UtcDateTime),  # null: nothing waits
+    Column("reported_at", UtcDateTime),
+    Column("delivered_at", UtcDateTime),  # when the last of the destinations took the report
+    Column("committed_at", UtcDateTime),
+    Column("feedback", Text),
+    Column("search", Text, nullable=False),  # see ledger/search.py
+    Index("ix_worklist_newest", *_NEWEST),
+    Index(None, "study_uid"),
+    Index("ix_worklist_state", "state", *_NEWEST),
+    Index("ix_worklist_verdict", "verdict", *_NEWEST),
+    Index("ix_worklist_calling_ae", "calling_ae", *_NEWEST),
+    Index("ix_worklist_bundle", "bundle", *_NEWEST),
+    Index("ix_worklist_reason", "reason", *_NEWEST),
+    Index("ix_worklist_feedback", "feedback", *_NEWEST),
+    Index(
+        "ix_worklist_waiting",
+        "waiting_since",
+        sqlite_where=text("waiting_since IS NOT NULL"),
+        postgresql_where=text("waiting_since IS NOT NULL"),
+    ),
+)
+
+film = Table(  # what `daily` counts of one image
+    "film",
+    metadata,
+    Column("id", Id, primary_key=True, autoincrement=False),  # that of instance
+    Column("study_patient_id", Id, nullable=False),
+    Column("day", Date, nullable=False),  # of its receipt, in UTC
+    Column("calling_ae", String(16), nullable=False),
+    Column("view", String(16), nullable=False),
+    Column("bundle", Text, nullable=False),  # "": no result yet
+    Column("outcome", String(16), nullable=False),  # see FilmOutcome
+    Column("reason", String(32), nullable=False),
+    Column("probability", Float),
+    Column("inputs", JSON, nullable=False),  # some of result.input_stats
+    Column("seconds", Float),  # from its receipt to the first delivery of a report of it
+    Index(None, "study_patient_id"),
+)
+
+daily = Table(
+    "daily",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("calling_ae", String(16), primary_key=True),
+    Column("view", String(16), primary_key=True),
+    Column("bundle", Text, primary_key=True),
+    Column("counts", JSON, nullable=False),  # see ledger/daily.py
+)
+
+projection = Table(
+    "projection",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
+    Column("phase", String(16), nullable=False),  # see Phase
+    Column("position", BigInteger, nullable=False),  # the last event that was followed
+    Column("cursor", BigInteger, nullable=False),  # rows of study_patient with a lower id wait to be filled in
+    Column("owner", Text),
+    Column("lease_until", UtcDateTime),
+)
+
+PROJECTIONS: Final = frozenset({worklist, film, daily, projection})
+RECORDS: Final = [table for table in metadata.sorted_tables if table not in PROJECTIONS]

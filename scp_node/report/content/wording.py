@@ -116,10 +116,15 @@ def leading_finding(outcomes: Sequence[Outcome]) -> Finding | None:
     return max(findings, key=lambda f: (_RANK[f.verdict], f.probability), default=None)
 
 
-def _result(finding: Finding, model: ModelIdentity) -> str:
+def statement(finding: Finding) -> str:
+    """Return what a finding says, in one sentence."""
     probability = percent(finding.probability, *finding.limits)
+    return f"Pneumonia: {_SAID[finding.verdict]} (probability {probability} %, {operating_point(finding)})."
+
+
+def _result(finding: Finding, model: ModelIdentity) -> str:
     sentences = [
-        f"Pneumonia: {_SAID[finding.verdict]} (probability {probability} %, {operating_point(finding)}).",
+        statement(finding),
         UNVERIFIED,
     ]
     if model.status != "cleared":

@@ -115,6 +115,18 @@ def read_source(image: ReportedImage) -> SourceImage:
     )
 
 
+def header_attributes(header: bytes, transfer_syntax: str) -> Attributes:
+    """Return the attributes of a received header, of one that is cut off those that are whole.
+
+    Raises:
+        DamagedError: it cannot be decoded at all.
+    """
+    syntax = UID(transfer_syntax)
+    with foreign_bytes(as_=DamagedError("header cannot be decoded")):
+        parsed = read_dataset(BytesIO(header), syntax.is_implicit_VR, syntax.is_little_endian)
+    return _attributes(parsed, ())
+
+
 def _parse(image: ReportedImage) -> Dataset:
     syntax = UID(image.transfer_syntax)
     with foreign_bytes(as_=UnreportableHeader("header cannot be decoded", image.sop_instance_uid)):

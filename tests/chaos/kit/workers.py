@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from pneumonia_model.errors import BackendError
 from pydicom import Dataset, dcmread
 
-from scp_node.analysis import Equipment, Prepared, analyse, analyse_file
+from scp_node.analysis.analyse import analyse, analyse_file
+from scp_node.analysis.answers import Equipment, Prepared
 from scp_node.app import Role, serve
 from scp_node.cli.console import settings_of
 from scp_node.cli.problems import KNOWN_PROBLEMS

@@ -19,9 +19,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEGBaseline8Bit
 
 from scp_node.analysis.analyse import analyse, analyse_file, conclude
+from scp_node.analysis.answers import Equipment, Prepared
 from scp_node.analysis.attributes import undisturbed_reading
-from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import Prepared
 from scp_node.domain import Completion, Finding, NotAnalysed, Note, Reason, Verdict
 from scp_node.settings import AnalysisSettings
 from tests.scp_node.analysis.films import MISSING, picture, radiograph, save

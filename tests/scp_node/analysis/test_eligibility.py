@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.tag import BaseTag, Tag
 
-from scp_node.analysis.eligibility import Equipment, assess_header
+from scp_node.analysis.answers import Equipment
+from scp_node.analysis.eligibility import assess_header
 from scp_node.domain import NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 from tests.scp_node.analysis.films import MISSING, radiograph

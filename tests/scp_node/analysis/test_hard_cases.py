@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 
 from scp_node.analysis.analyse import analyse_file
-from scp_node.analysis.pixels import Prepared
+from scp_node.analysis.answers import Prepared
 from scp_node.domain import Completion, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings
 from tests.conftest import clinical_data

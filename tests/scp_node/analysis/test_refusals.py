@@ -13,7 +13,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, HTJ2KLossless, JPEG2000Lossless
 
 from scp_node.analysis.analyse import analyse
-from scp_node.analysis.pixels import Picture, Prepared, picture, prepare
+from scp_node.analysis.answers import Picture, Prepared
+from scp_node.analysis.pixels import picture, prepare
 from scp_node.analysis.refusals import NOTES, REASONS
 from scp_node.domain import Completion, NotAnalysed, Note, Reason
 from scp_node.settings import AnalysisSettings

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from scp_node.analysis.analyse import analyse_file
-from scp_node.analysis.eligibility import Equipment
-from scp_node.analysis.pixels import Prepared
+from scp_node.analysis.answers import Equipment, Prepared
 from scp_node.decoders.program import main
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings

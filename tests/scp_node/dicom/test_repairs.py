@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scp_node.analysis.analyse import analyse_file, picture_file
-from scp_node.analysis.pixels import Picture, Prepared
+from scp_node.analysis.answers import Picture, Prepared
 from scp_node.dicom.inspection import Origin, inspect
 from scp_node.dicom.part10 import repaired_file
 from scp_node.dicom.repairs import Repairs, end_of_data

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from scp_node.ledger import LedgerError, create_ledger_engine, upgrade
+from scp_node.ledger import LedgerError, WorklistQuery, create_ledger_engine, upgrade
 from scp_node.ledger.backup import backup_ledger
+from tests.scp_node.ledger.projecting import followed
 from tests.scp_node.ledger_node import Node
 from tests.waiting import wait_until
 
@@ -28,6 +29,7 @@ def restored(file: Path) -> Node:
 
 def test_a_backup_holds_what_was_there_and_is_one_private_file(embedded: Node, tmp_path: Path) -> None:
     embedded.receive("1", "2")
+    listed = followed(embedded)
     (tmp_path / "to").mkdir()
     file = tmp_path / "to" / "backup.sqlite3"
     verification = backup_ledger(embedded.engine, file)
@@ -36,6 +38,7 @@ def test_a_backup_holds_what_was_there_and_is_one_private_file(embedded: Node, t
     assert file.stat().st_mode & 0o777 == 0o600
     copy = restored(file)
     assert copy.audit() == embedded.audit()
+    assert list(copy.ledger.worklist.rows(WorklistQuery(search="a1"))) == listed
     assert copy.analyse() == 2
     copy.engine.dispose()
     embedded.engine.dispose()

@@ -12,10 +12,11 @@ from sqlalchemy import Engine, select, text
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.ledger import LedgerError, create_ledger_engine, upgrade
 from scp_node.ledger.copying import copy_ledger
-from scp_node.ledger.database.schema import chain, metadata
+from scp_node.ledger.database.schema import RECORDS, chain
 from tests import servers
+from tests.scp_node.ledger.projecting import followed
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
-from tests.scp_node.ledger_node import LEASE, Node, ledger_engine
+from tests.scp_node.ledger_node import LEASE, SHADOW, Node, ledger_engine
 
 
 @pytest.fixture
@@ -35,6 +36,9 @@ def filled(node: Node) -> Node:
     node.analyse(NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL"))
     node.clock.advance(seconds=11)
     assert node.report("pacs") is not None  # a second version, which refers to the first
+    node.receive("9", study="7.8.9")
+    node.analyse(shadow=SHADOW)
+    assert node.try_out() == 1
     node.receive("3", study="4.5.6")
     return node
 
@@ -44,7 +48,7 @@ def contents(engine: Engine) -> dict[str, list[Any]]:
     with engine.connect() as connection:
         return {
             table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key))]
-            for table in metadata.sorted_tables
+            for table in RECORDS
         }
 
 
@@ -63,6 +67,16 @@ def test_every_row_arrives_as_it_was_and_the_work_goes_on_there(filled: Node, ta
     moved.ledger.upkeep.requeue()
     assert claimed(moved, "archive").sop_instance_uid == before["report"][0][7]
     assert moved.ledger.verifier.verify().problems == ()
+
+
+def test_the_list_of_studies_is_not_copied_but_made_again(filled: Node, target: Engine) -> None:
+    listed = followed(filled)
+    followed(Node(target))  # a web page looked at the empty database before
+    copied = copy_ledger(filled.engine, target)
+    assert not {"worklist", "film", "daily", "projection"} & set(copied.rows)
+    moved = Node(target, filled.clock)
+    assert not moved.ledger.worklist.standing().is_complete
+    assert followed(moved) == listed
 
 
 def test_an_embedded_database_can_be_the_target_too(filled: Node, tmp_path: Path) -> None:

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from scp_node.analysis import Prepared
+from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Priority, Reason, Region
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
-from scp_node.report import UnreportableHeader
+from scp_node.report.source.source import UnreportableHeader
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience, Patiently, at_once

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from scp_node.analysis import Picture
+from scp_node.analysis.answers import Picture
 from scp_node.domain import Finding, NotAnalysed, PreviousReport, Reason, Region, ReportedImage
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.report_builder import ReportBuilder, wants_attention, wants_overlay
-from scp_node.report import SOP_CLASSES, codes
+from scp_node.report import codes
+from scp_node.report.sop_class import SOP_CLASSES
 from scp_node.settings import ReportSettings
 from tests.scp_node.report.reports import AT, LATERAL, MODEL, NEGATIVE, POSITIVE, SITE, found, lateral, radiograph
 from tests.scp_node.spooled import FilesByName

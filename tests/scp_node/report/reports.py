@@ -29,20 +29,18 @@ from scp_node.domain import (
     Region,
     ReportedImage,
 )
-from scp_node.report import (
-    SOP_CLASSES,
-    ObjectKind,
-    ReportVersion,
-    Site,
-    build_key_object,
-    build_overlay,
-    build_presentation_state,
-    build_report,
-    build_segmentation,
-    build_text_report,
-)
 from scp_node.report.attributes import dataset
 from scp_node.report.codes import Concept
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.objects.key_object import build_key_object
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.objects.presentation_state import build_presentation_state
+from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.sr import build_report
+from scp_node.report.objects.text_sr import build_text_report
+from scp_node.report.site import Site
+from scp_node.report.sop_class import SOP_CLASSES
+from scp_node.report.version import ReportVersion
 
 AT: Final = datetime(2026, 5, 1, 12, 30, tzinfo=UTC)
 SITE: Final = Site(

@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 from pydicom import Dataset, dcmread
 
-from scp_node.report import COMPANION_SOP_CLASSES, SOP_CLASSES, ObjectKind
+from scp_node.report.kinds import ObjectKind
+from scp_node.report.sop_class import COMPANION_SOP_CLASSES, SOP_CLASSES
 from tests.scp_node.report.reports import MODEL, SEEN, SITE, every_object, radiograph
 
 COMPANIONS: Final = [kind for kind in ObjectKind if kind is not ObjectKind.REPORT]

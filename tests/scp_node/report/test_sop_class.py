@@ -9,7 +9,7 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import ImplicitVRLittleEndian
 
-from scp_node.report import SOP_CLASSES, with_sop_class
+from scp_node.report.sop_class import SOP_CLASSES, with_sop_class
 from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR
 from tests.scp_node.report.reports import built, radiograph, report
 

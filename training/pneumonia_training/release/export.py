@@ -50,7 +50,7 @@ from pneumonia_training.release.onnx_graph import write_graph
 
 METRICS: Final = "metrics.json"
 RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
-_QUANTILES: Final = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+_QUANTILES: Final = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 
 ATTRIBUTIONS: Final = (
     (
@@ -248,6 +248,7 @@ def _reference(images: NDArray[np.uint8], rows: NDArray[np.intp], probabilities:
         return [round(float(value), 5) for value in np.quantile(values, _QUANTILES)]
 
     return {
+        "films": len(rows),
         "quantiles": list(_QUANTILES),
         "input_mean": quantiles(moments[:, 0]),
         "input_std": quantiles(moments[:, 1]),

@@ -5,19 +5,21 @@ from __future__ import annotations
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, inspect, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
 from scp_node.ledger import (
     LedgerError,
     LedgerGoneError,
     LedgerUnreachableError,
+    WorklistQuery,
     check_revision,
     create_ledger_engine,
     is_begun,
@@ -26,11 +28,48 @@ from scp_node.ledger import (
 from scp_node.ledger.database import engine as engine_module
 from scp_node.ledger.database import migrations
 from scp_node.ledger.database.schema import metadata, result
+from scp_node.ledger.search import ensure_index
+from tests import servers
+from tests.scp_node.ledger.projecting import followed
+from tests.scp_node.ledger_node import Node
+
+SEARCH_INDEX: Final = ("worklist_search", "ix_worklist_search")  # of SQLite, of PostgreSQL: SQLAlchemy knows neither
 
 
 def test_the_migrations_make_exactly_the_tables_of_the_program(engine: Engine) -> None:
     with engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        only_of_the_program = {"include_object": lambda _item, name, *_: not str(name).startswith(SEARCH_INDEX)}
+        assert compare_metadata(MigrationContext.configure(connection, opts=only_of_the_program), metadata) == []
+
+
+def test_the_search_has_an_index_of_trigrams_on_either_database(engine: Engine) -> None:
+    with engine.connect() as connection:
+        names = set(inspect(connection).get_table_names())
+        indexes = {index["name"] for index in inspect(connection).get_indexes("worklist")}
+    assert ("worklist_search" in names) != ("ix_worklist_search" in indexes)
+
+
+def test_a_user_who_may_not_have_an_extension_gets_the_list_without_an_index(
+    running_postgres: servers.Postgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_postgres.database() as url:
+        database = make_url(url).database or ""
+        running_postgres.execute(
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'plain') THEN CREATE ROLE plain LOGIN;"
+            " END IF; END $$"
+        )
+        running_postgres.execute("CREATE SCHEMA own AUTHORIZATION plain", database)
+        running_postgres.execute(f"ALTER ROLE plain IN DATABASE {database} SET search_path = own")
+        engine = create_ledger_engine(url.replace("postgres@", "plain@"))
+        upgrade(engine)
+        with engine.begin() as connection:
+            assert not ensure_index(connection)
+        node = Node(engine)
+        node.receive("1", patient_id="P77")
+        [row] = followed(node, WorklistQuery(search="p77"))
+        assert row.patient_id == "P77"
+        engine.dispose()
+    assert "search of studies has no index" in caplog.text
 
 
 def test_a_second_upgrade_changes_nothing(engine: Engine) -> None:

@@ -12,8 +12,11 @@ import pytest
 from pydicom import Dataset, config, dcmread
 
 from scp_node.domain import BuiltObject, Finding, Region, ReportedImage
-from scp_node.report import build_key_object, build_presentation_state, build_segmentation, codes
+from scp_node.report import codes
 from scp_node.report.content.attention import attention_outlines
+from scp_node.report.objects.key_object import build_key_object
+from scp_node.report.objects.presentation_state import build_presentation_state
+from scp_node.report.objects.segmentation import build_segmentation
 from tests.scp_node.report.reports import (
     IMAGE,
     NEGATIVE,

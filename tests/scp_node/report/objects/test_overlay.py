@@ -13,10 +13,11 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from scp_node.domain import BuiltObject, Finding, ModelIdentity, Note, PreviousReport, Region, ReportedImage
-from scp_node.report import Site, build_overlay
 from scp_node.report.content.wording import DEMONSTRATION
 from scp_node.report.objects import drawing
 from scp_node.report.objects.drawing import LONG_SIDE, Text, draw
+from scp_node.report.objects.overlay import build_overlay
+from scp_node.report.site import Site
 from tests.scp_node.report.reports import (
     LATERAL,
     MODEL,

@@ -12,7 +12,8 @@ from pydicom import dcmread
 
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from scp_node.domain import BuiltReport, Outcome, PreviousReport
-from scp_node.report import ReportVersion, warm_up
+from scp_node.report.objects.sr import warm_up
+from scp_node.report.version import ReportVersion
 from tests.scp_node.report.reports import (
     AT,
     FAILED,

@@ -10,8 +10,7 @@ import pytest
 from pydicom import dcmread
 
 from scp_node.domain import Finding, ReportedImage
-from scp_node.report import UnreportableHeader
-from scp_node.report.source.source import read_source
+from scp_node.report.source.source import UnreportableHeader, read_source
 from tests.scp_node.report.reports import LATERAL, SEEN, built, every_object, radiograph, report, stored, unvalidated
 
 NAMES: Final = {

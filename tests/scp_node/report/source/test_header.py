@@ -14,8 +14,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
 from scp_node.domain import ReportedImage
-from scp_node.report import UnreportableHeader, codes
+from scp_node.report import codes
 from scp_node.report.attributes import dataset
+from scp_node.report.source.source import UnreportableHeader
 from tests.scp_node.report.reports import (
     IMAGE,
     MODEL,

@@ -1,0 +1,195 @@
+"""Watching the model: what came, what it said, how long that took, and whether any of it has moved."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from scp_node.domain import Reason
+from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome
+from scp_node.web.access import Viewer
+from scp_node.web.errors import UnknownValueError
+from scp_node.web.rendering import in_zone, render
+from scp_node.web.site import Site, SiteOf
+from scp_node.web.watching import (
+    BASELINE_FILMS,
+    LOOKED_AT_DAYS,
+    WARNING_DAYS,
+    WINDOW_DAYS,
+    WINDOW_FILMS,
+    Day,
+    days,
+    drifts,
+    histogram,
+    input_pictures,
+    period,
+)
+
+router = APIRouter()
+
+USUAL_DAYS: Final = 28
+MOST_DAYS: Final = 732
+_BEGINNING_DAYS: Final = 92  # in which the site's own beginning is looked for
+
+Text = Annotated[str, Query(max_length=200)]
+
+
+class DayDocument(BaseModel):
+    """One day, in UTC, over all senders, views and bundles that were asked for."""
+
+    day: date
+    received: int
+    outcomes: dict[str, int]
+    not_analysed: dict[str, int]
+    positive_rate: float | None
+    positive_rate_low: float | None
+    positive_rate_high: float | None
+    median_seconds: float | None
+    p95_seconds: float | None
+
+
+class DaysDocument(BaseModel):
+    """The days with films, in order."""
+
+    first: date
+    last: date
+    days: list[DayDocument]
+
+
+@router.get("/api/v1/model/days", response_model=DaysDocument, tags=["model"])
+def day_documents(
+    site: SiteOf,
+    visitor: Viewer,  # noqa: ARG001 - only who is logged in
+    first: Text = "",
+    last: Text = "",
+    calling_ae: Text = "",
+    view: Text = "",
+    bundle: Text = "",
+) -> DaysDocument:
+    """Return what came on each day, what the model said of it, and how long it took from receipt to delivery."""
+    query = _query(site, first, last, calling_ae, view, bundle)
+    found = days(site.ledger.daily.counts(query))
+    return DaysDocument(first=query.first, last=query.last, days=[_document(each) for each in found])
+
+
+@router.get("/model", include_in_schema=False)
+def model_page(
+    request: Request,
+    site: SiteOf,
+    visitor: Viewer,
+    first: Text = "",
+    last: Text = "",
+    calling_ae: Text = "",
+    view: Text = "",
+    bundle: Text = "",
+) -> Response:
+    """Show volume, results, times, pictures and drift of some days."""
+    query = _query(site, first, last, calling_ae, view, bundle)
+    counts = site.ledger.daily.counts(query)
+    watched = bundle or (site.model.bundle if site.model else "")
+    reference = site.reference if site.reference and site.reference.bundle == watched else None
+    of_bundle = [row for row in counts if row.bundle == watched]
+    length = (query.last - query.first).days + 1
+    before = DailyQuery(
+        first=query.first - timedelta(days=length),
+        last=query.first - timedelta(days=1),
+        calling_ae=query.calling_ae,
+        view=query.view,
+        bundle=query.bundle,
+    )
+    found = drifts(*_for_drift(site, watched, query.last), reference, query.last)
+    total = period(counts)
+    return render(
+        request,
+        "model.html",
+        visitor,
+        query=query,
+        menus=site.ledger.worklist.menus(),
+        views=sorted({row.view for row in counts}),
+        watched=watched,
+        reference=reference,
+        total=total,
+        before=period(site.ledger.daily.counts(before)),
+        days=days(counts),
+        not_analysed=[
+            (_sentence(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
+        ],
+        bars=histogram(of_bundle, reference),
+        threshold=site.model.threshold if site.model and site.model.bundle == watched else None,
+        pictures=input_pictures(of_bundle, reference),
+        drifts=found,
+        warnings=[each for each in found if each.is_warning],
+        outcomes=FilmOutcome,
+        rules={
+            "window_days": WINDOW_DAYS,
+            "window_films": WINDOW_FILMS,
+            "baseline": BASELINE_FILMS,
+            "looked_at": LOOKED_AT_DAYS,
+            "warning": WARNING_DAYS,
+        },
+    )
+
+
+def _for_drift(site: Site, bundle: str, last: date) -> tuple[list[DayCounts], list[DayCounts]]:
+    """Return the days of the windows, and those of the site's beginning with the bundle, of all senders and views."""
+    daily = site.ledger.daily
+    windows = DailyQuery(first=last - timedelta(days=WINDOW_DAYS + LOOKED_AT_DAYS), last=last, bundle=bundle)
+    began = daily.first_day(bundle)
+    if began is None:
+        return [], []
+    beginning = DailyQuery(first=began, last=began + timedelta(days=_BEGINNING_DAYS), bundle=bundle)
+    return daily.counts(windows), daily.counts(beginning)
+
+
+def _query(site: Site, first: str, last: str, calling_ae: str, view: str, bundle: str) -> DailyQuery:
+    """Return the query of an address; the last four weeks where it names no days.
+
+    Raises:
+        UnknownValueError: a day is none, they are in the wrong order, or too far apart.
+    """
+    today = in_zone(datetime.now(UTC), site.settings.web.time_zone).date()
+    until = _day("last", last) or today
+    since = _day("first", first) or until - timedelta(days=USUAL_DAYS - 1)
+    if since > until:
+        raise UnknownValueError("first: the first day is after the last one")
+    if (until - since).days >= MOST_DAYS:
+        raise UnknownValueError(f"first: at most {MOST_DAYS} days at once")
+    return DailyQuery(first=since, last=until, calling_ae=calling_ae or None, view=view or None, bundle=bundle or None)
+
+
+def _day(name: str, value: str) -> date | None:
+    if not value:
+        return None
+    try:
+        found = date.fromisoformat(value)
+    except ValueError:
+        raise UnknownValueError(f"{name}: give a day such as 2026-05-31") from None
+    if not 1990 <= found.year <= 2200:
+        raise UnknownValueError(f"{name}: give a day such as 2026-05-31")
+    return found
+
+
+def _sentence(reason: str) -> str:
+    try:
+        return Reason(reason).sentence
+    except ValueError:
+        return reason
+
+
+def _document(each: Day) -> DayDocument:
+    rate = each.positive_rate
+    return DayDocument(
+        day=each.day,
+        received=each.received,
+        outcomes={str(name): number for name, number in each.outcomes.items()},
+        not_analysed=dict(each.reasons),
+        positive_rate=rate.value,
+        positive_rate_low=rate.low,
+        positive_rate_high=rate.high,
+        median_seconds=each.median_seconds,
+        p95_seconds=each.slow_seconds,
+    )
