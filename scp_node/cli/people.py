@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from contextlib import closing
 from datetime import datetime, timedelta
 from typing import Annotated, Final
@@ -12,8 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
-from scp_node.domain import Actor
+from scp_node.cli.console import ConfigOption, UsageError, operator, out, settings_of
 from scp_node.ledger import PersonRole
 from scp_node.opening import open_ledger
 
@@ -26,10 +23,6 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="By which the person l
 Role = Annotated[PersonRole, typer.Option(help="What they may do; each role may also do what those before it may.")]
 
 
-def _operator() -> Actor:
-    return Actor(name=f"{getpass.getuser()}@{socket.gethostname()}", address="")
-
-
 @user_cli.command("add")
 def user_add(name: Name, config: ConfigOption = None, role: Role = PersonRole.VIEWER) -> None:
     """Add a person, and print the password that they have to change at the first login."""
@@ -38,7 +31,7 @@ def user_add(name: Name, config: ConfigOption = None, role: Role = PersonRole.VI
     password = random_password()
     with closing(open_ledger(settings_of(config))) as ledger:
         person = ledger.people.add(
-            name, role, actor=_operator(), password_hash=hash_password(password), must_change=True
+            name, role, actor=operator(), password_hash=hash_password(password), must_change=True
         )
     out.print(f"{person.name} is added as {role}\npassword {password}", highlight=False, markup=False)
 
@@ -51,7 +44,7 @@ def user_role(
 ) -> None:
     """Give a person another role. Their sessions end."""
     with closing(open_ledger(settings_of(config))) as ledger:
-        ledger.people.change_role(name, role, actor=_operator())
+        ledger.people.change_role(name, role, actor=operator())
     out.print(f"{name} is {role}", highlight=False, markup=False)
 
 
@@ -62,7 +55,7 @@ def user_reset(name: Name, config: ConfigOption = None) -> None:
 
     password = random_password()
     with closing(open_ledger(settings_of(config))) as ledger:
-        ledger.people.change_password(name, hash_password(password), actor=_operator(), must_change=True)
+        ledger.people.change_password(name, hash_password(password), actor=operator(), must_change=True)
     out.print(f"password {password}", highlight=False, markup=False)
 
 
@@ -70,7 +63,7 @@ def user_reset(name: Name, config: ConfigOption = None) -> None:
 def user_disable(name: Name, config: ConfigOption = None) -> None:
     """Shut a person out. Sessions and tokens end at once."""
     with closing(open_ledger(settings_of(config))) as ledger:
-        ledger.people.set_disabled(name, actor=_operator(), disabled=True)
+        ledger.people.set_disabled(name, actor=operator(), disabled=True)
     out.print(f"{name} is shut out", highlight=False, markup=False)
 
 
@@ -78,7 +71,7 @@ def user_disable(name: Name, config: ConfigOption = None) -> None:
 def user_enable(name: Name, config: ConfigOption = None) -> None:
     """Let a person in again."""
     with closing(open_ledger(settings_of(config))) as ledger:
-        ledger.people.set_disabled(name, actor=_operator(), disabled=False)
+        ledger.people.set_disabled(name, actor=operator(), disabled=False)
     out.print(f"{name} may log in", highlight=False, markup=False)
 
 
@@ -98,7 +91,7 @@ def user_link(name: Name, config: ConfigOption = None) -> None:
     """Print a link that logs a person in once, within 15 minutes: for who is locked out. It changes no password."""
     settings = settings_of(config)
     with closing(open_ledger(settings)) as ledger:
-        token = ledger.people.make_link(name, lifetime=timedelta(minutes=LINK_MINUTES), actor=_operator())
+        token = ledger.people.make_link(name, lifetime=timedelta(minutes=LINK_MINUTES), actor=operator())
     out.print(f"{settings.web.address}/login/link#{token}", highlight=False, markup=False)
 
 
@@ -115,7 +108,7 @@ def token_add(
     """Make a token and print it, once."""
     lifetime = timedelta(days=days) if days else None
     with closing(open_ledger(settings_of(config))) as ledger:
-        token = ledger.people.make_token(name, label, actor=_operator(), role=role, lifetime=lifetime)
+        token = ledger.people.make_token(name, label, actor=operator(), role=role, lifetime=lifetime)
     out.print(token, highlight=False, markup=False)
 
 
@@ -144,7 +137,7 @@ def token_revoke(
 ) -> None:
     """Take a token back; it is good for nothing from now on."""
     with closing(open_ledger(settings_of(config))) as ledger:
-        if not ledger.people.take_back_token(number, actor=_operator()):
+        if not ledger.people.take_back_token(number, actor=operator()):
             raise UsageError(f"token revoke: there is no token {number}")
     out.print(f"token {number} is taken back", highlight=False)
 

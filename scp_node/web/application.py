@@ -108,10 +108,10 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.sign_on = _sign_on(site.settings.web)
     app.state.examiner = examiner
     app.state.films = films
     app.state.collector = Collector(site)
-    app.state.sign_on = _sign_on(site.settings.web)
     errors.install(app)
     for page in _PAGES:
         app.include_router(page.router)

@@ -24,10 +24,10 @@ class Site:
     settings: Settings
     ledger: Ledger
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
-    reference: Reference | None = None  # distributions that the bundle's manifest holds
-    config: Path | None = None  # the settings file, if the command line named one: for commands that are started
     form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)  # of forms without a session
     check: ChainCheck = field(default_factory=ChainCheck)
+    reference: Reference | None = None  # distributions that the bundle's manifest holds
+    config: Path | None = None  # the settings file, if the command line named one: for commands that are started
 
     @property
     def lifetime(self) -> timedelta:

@@ -26,7 +26,7 @@ from tests.browser.place import ADMIN, Place
 from tests.browser.screen import DESK, PHONE, THEMES, Screen
 
 REDIRECTS: Final = {"/login"}  # for who is logged in
-FOR_NOBODY: Final = ("/login", "/login/link?token=used", "/login?next=/persons")
+FOR_NOBODY: Final = ("/login", "/login/link", "/login?next=/persons")
 WRONG: Final = ("/nothing", "/studies/1.2.3", "/persons?page=%00")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -116,10 +117,11 @@ def test_a_new_password_and_being_shut_out_end_links_and_known_browsers(node: No
     people, entrance = node.ledger.people, node.ledger.entrance
     people.add("root", ADMIN, actor=TESTER)
     people.add("ada", ADMIN, actor=TESTER)
-    for end in (
+    ends: list[Callable[[], None]] = [
         lambda: people.change_password("ada", "hash", actor=TESTER),
         lambda: people.set_disabled("ada", actor=TESTER, disabled=True),
-    ):
+    ]
+    for end in ends:
         link = people.make_link("ada", lifetime=timedelta(minutes=15))
         browser = entrance.know_browser("ada", None)
         end()

@@ -40,6 +40,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Page, Pro
 def site(opened: tuple[Page, Provider]) -> tuple[Page, Provider]:
     page, idp = opened
     page.client.cookies.clear()
+    page.client.app.state.sign_on._provider = None  # type: ignore[attr-defined]
     idp.changes, idp.sign_with, idp.published = {}, ("ES256", idp.key), [idp.key]
     return opened
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
 from sqlalchemy import Engine, event, text
 
 from scp_node.domain import Actor
-from scp_node.ledger import ANY_PERSON, JournalQuery
+from scp_node.ledger import ANY_PERSON, JournalEvent, JournalQuery
 from tests.scp_node.ledger_node import Node
 
 ADA, BOB = Actor(name="ada", address="192.0.2.1"), Actor(name="bob", address="192.0.2.2")
@@ -48,7 +48,8 @@ def test_each_question_is_answered_newest_first_on_pages_without_gaps(told: Node
     whole = told.ledger.journal.page(query).events
     assert len(whole) == number
     assert [each.id for each in whole] == sorted((each.id for each in whole), reverse=True)
-    paged, before = [], None
+    paged: list[JournalEvent] = []
+    before: tuple[datetime, int] | None = None
     while True:
         page = told.ledger.journal.page(query, before=before, most=1)
         paged += page.events
