@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from scp_node.cli.doctor import Examination, _shadow, examine, examine_deliveries
+from scp_node.cli.doctor import _shadow, examine, examine_deliveries
+from scp_node.cli.examination import Examination
 from scp_node.opening import upgrade_database
 from scp_node.settings import Settings
 from tests.model.bundles import second_bundle
