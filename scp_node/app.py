@@ -137,7 +137,7 @@ def check_demonstration(settings: Settings) -> None:
         SettingsError: a destination is not on this machine, and nobody acknowledged the demonstration model.
         BundleError: the bundle is missing or damaged.
     """
-    from scp_node.inference.served_model import identify  # noqa: PLC0415 - the listener must not need a model
+    from scp_node.inference.identity import identify  # noqa: PLC0415 - the listener must not need a model
 
     identity = identify(settings.inference)
     outside = [entry.name for entry in settings.destinations if not is_loopback(entry.host)]

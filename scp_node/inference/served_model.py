@@ -10,10 +10,11 @@ from pneumonia_model.bundle import Bundle, load_bundle
 from pneumonia_model.golden import verify_golden, verify_golden_regions
 from pneumonia_model.opening import open_backend, open_detector
 from pneumonia_model.prediction import Backend
-from pneumonia_model.regions import Detector, Regions, detector_threshold, has_detector
+from pneumonia_model.regions import Detector, Regions, detector_threshold
 
 from scp_node.domain import ModelIdentity, Region
-from scp_node.settings import InferenceSettings, SettingsError
+from scp_node.inference.identity import identity_of
+from scp_node.settings import InferenceSettings
 
 _DIGITS: Final = 6  # of a share of the image, finer than a hundredth of a pixel
 
@@ -63,7 +64,7 @@ class ServedModel:
             BackendError: the configured runtime or device is missing, or the one that the detector needs.
         """
         bundle = load_bundle(settings.bundle)
-        identity = _identity(bundle, settings)
+        identity = identity_of(bundle, settings)
         backend = open_backend(bundle, settings.backend, settings.device, threads=settings.threads or None)
         verify_golden(bundle, backend)
         detector = open_detector(bundle, settings.device, threads=settings.threads or None)
@@ -98,16 +99,6 @@ class ServedModel:
             self.detector.verify(self._bundle)
 
 
-def identify(settings: InferenceSettings) -> ModelIdentity:
-    """Return the identity of the configured bundle, without opening its network.
-
-    Raises:
-        BundleError: a file is missing or altered.
-        SettingsError: the bundle has no such operating point.
-    """
-    return _identity(load_bundle(settings.bundle), settings)
-
-
 def describe(settings: InferenceSettings) -> dict[str, Any]:
     """Return the bundle's manifest with its digest, ready for JSON.
 
@@ -116,22 +107,6 @@ def describe(settings: InferenceSettings) -> dict[str, Any]:
     """
     bundle = load_bundle(settings.bundle)
     return {"digest": bundle.digest, **bundle.manifest}
-
-
-def _identity(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
-    threshold = _threshold(bundle, settings.operating_point)
-    if settings.grey_zone and not settings.grey_zone < threshold < 1 - settings.grey_zone:
-        raise SettingsError(f"inference.grey_zone: {settings.grey_zone} around the threshold {threshold} leaves 0 to 1")
-    return ModelIdentity(
-        name=bundle.name,
-        version=bundle.version,
-        digest=bundle.digest,
-        status=bundle.status,
-        threshold=threshold,
-        grey_zone=settings.grey_zone,
-        calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
-        region_threshold=detector_threshold(bundle) if has_detector(bundle) else None,
-    )
 
 
 def _regions(found: Regions) -> tuple[Region, ...]:
@@ -143,15 +118,3 @@ def _regions(found: Regions) -> tuple[Region, ...]:
         )
     )
     return tuple(region for region in regions if region.right > region.left and region.bottom > region.top)
-
-
-def _threshold(bundle: Bundle, operating_point: str) -> float:
-    """Return the threshold of that operating point; only the bundle's points can be chosen."""
-    if not operating_point:
-        return bundle.threshold
-    points = {str(point["name"]): float(point["threshold"]) for point in bundle.manifest["operating_points"]}
-    if operating_point not in points:
-        raise SettingsError(
-            f"inference.operating_point: {bundle.name} has {', '.join(points)}, not {operating_point!r}"
-        )
-    return points[operating_point]

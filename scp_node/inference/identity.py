@@ -1,0 +1,52 @@
+"""Who the configured model is, without its network: a supervisor that only names it loads no runtime and no pydicom."""
+
+from __future__ import annotations
+
+from pneumonia_model.bundle import Bundle, load_bundle
+from pneumonia_model.regions import detector_threshold, has_detector
+
+from scp_node.domain import ModelIdentity
+from scp_node.settings import InferenceSettings, SettingsError
+
+
+def identify(settings: InferenceSettings) -> ModelIdentity:
+    """Return the identity of the configured bundle, without opening its network.
+
+    Raises:
+        BundleError: a file is missing or altered.
+        SettingsError: the bundle has no such operating point.
+    """
+    return identity_of(load_bundle(settings.bundle), settings)
+
+
+def identity_of(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
+    """Return the identity that a loaded bundle has by these settings.
+
+    Raises:
+        SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
+    """
+    threshold = _threshold(bundle, settings.operating_point)
+    if settings.grey_zone and not settings.grey_zone < threshold < 1 - settings.grey_zone:
+        raise SettingsError(f"inference.grey_zone: {settings.grey_zone} around the threshold {threshold} leaves 0 to 1")
+    return ModelIdentity(
+        name=bundle.name,
+        version=bundle.version,
+        digest=bundle.digest,
+        status=bundle.status,
+        threshold=threshold,
+        grey_zone=settings.grey_zone,
+        calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
+        region_threshold=detector_threshold(bundle) if has_detector(bundle) else None,
+    )
+
+
+def _threshold(bundle: Bundle, operating_point: str) -> float:
+    """Return the threshold of that operating point; only the bundle's points can be chosen."""
+    if not operating_point:
+        return bundle.threshold
+    points = {str(point["name"]): float(point["threshold"]) for point in bundle.manifest["operating_points"]}
+    if operating_point not in points:
+        raise SettingsError(
+            f"inference.operating_point: {bundle.name} has {', '.join(points)}, not {operating_point!r}"
+        )
+    return points[operating_point]
