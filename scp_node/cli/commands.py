@@ -62,18 +62,26 @@ class Format(StrEnum):
 
 def main() -> None:
     """Run the command line; a known problem ends it with one line and exit status 2."""
-    from scp_node.cli.problems import ENVIRONMENT_PROBLEMS, KNOWN_PROBLEMS, in_one_line  # noqa: PLC0415
-
     for stream in (sys.stdout, sys.stderr):  # the name of a file may hold what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    ends = KNOWN_PROBLEMS if SUPERVISED in sys.argv else (*KNOWN_PROBLEMS, *ENVIRONMENT_PROBLEMS)
     try:
         refuse_empty(sys.argv[1:])
         cli()
-    except ends as error:
+    except SystemExit:  # said before what follows, which loads all that defines a problem
+        raise
+    except _problems() as error:
+        from scp_node.cli.problems import in_one_line  # noqa: PLC0415
+
         print(f"scp-node: {in_one_line(error)}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
         raise SystemExit(2) from None
+
+
+def _problems() -> tuple[type[Exception], ...]:
+    """Return what ends a command with one line: asked where one ends so, since it takes half a second to load."""
+    from scp_node.cli.problems import ENVIRONMENT_PROBLEMS, KNOWN_PROBLEMS  # noqa: PLC0415
+
+    return KNOWN_PROBLEMS if SUPERVISED in sys.argv else (*KNOWN_PROBLEMS, *ENVIRONMENT_PROBLEMS)
 
 
 @cli.callback(invoke_without_command=True)

@@ -17,10 +17,10 @@ import pytest
 import typer.main
 
 from scp_node.cli.commands import cli, main
-from scp_node.opening import upgrade_database
 from scp_node.settings import NodeSettings, Settings
 from scp_node.settings_file import load_settings
 from tests.scp_node.delivery.test_send_files import write_file
+from tests.scp_node.ledger_node import begin_ledger
 from tests.tools import require
 
 COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that make sense
@@ -245,7 +245,7 @@ def test_a_fault_of_the_machine_ends_a_command_with_one_line(
 def test_an_argument_that_makes_no_sense_ends_a_command_with_status_2(
     line: str, told: str, place: Path, say: Say
 ) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     status, error = say(line.split())
     assert (status, told in " ".join(error.split())) == (2, True), error
     assert "secret" not in error
@@ -262,7 +262,7 @@ def test_an_empty_argument_is_refused_by_every_command(command: str, say: Say, p
 
 
 def test_an_argument_that_is_not_text_is_refused(say: Say, place: Path) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     for command in ("report", "requeue", "reanalyse", "resolve", "feedback"):
         status, error = say([command, os.fsdecode(b"\xff")])
         assert (status, error.count("\n")) == (2, 1), error
@@ -348,7 +348,7 @@ def test_a_folder_without_rights_is_named(place: Path) -> None:
 
 
 def test_a_database_without_rights_is_named(place: Path) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     file = place / "var" / "ledger.sqlite3"
     file.chmod(0)
     for command in ("audit", "requeue --dead"):
@@ -358,13 +358,13 @@ def test_a_database_without_rights_is_named(place: Path) -> None:
 
 
 def test_a_database_that_may_only_be_read_is_read(place: Path) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     (place / "var" / "ledger.sqlite3").chmod(0o400)
     assert _without_rights(["audit", "--format", "csv"]).returncode == 0
 
 
 def test_a_fault_of_the_database_in_the_middle_of_a_command_is_one_line(place: Path, say: Say) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     with closing(sqlite3.connect(place / "var" / "ledger.sqlite3")) as connection, connection:
         connection.execute("DROP TABLE work")
     for command in ("requeue 1.2.3", "requeue --dead"):
