@@ -35,7 +35,9 @@ def addresses() -> Iterator[str]:
     for found in pkgutil.iter_modules(pages.__path__, f"{pages.__name__}."):
         router = getattr(importlib.import_module(found.name), "router", None)
         if isinstance(router, APIRouter):
-            yield from (each.path for each in router.routes if isinstance(each, APIRoute) and "GET" in each.methods)
+            yield from (
+                each.path for each in router.routes if isinstance(each, APIRoute) and "GET" in (each.methods or ())
+            )
 
 
 def filled(path: str, place: Place) -> str:

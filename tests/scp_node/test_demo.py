@@ -64,7 +64,7 @@ def test_its_link_logs_an_admin_in_once_without_a_password_and_nobody_else_is_th
 def test_it_ends_with_a_link_to_the_page_that_shows_its_studies(tmp_path: Path) -> None:
     film = radiograph(7, opacity=True)
     film.save_as(tmp_path / "film.dcm", enforce_file_format=True)
-    command = [sys.executable, "-m", "scp_node.demo", tmp_path, "--keep"]
+    command = [sys.executable, "-m", "scp_node.demo", str(tmp_path), "--keep"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdin
         assert demo.stdout
