@@ -85,7 +85,7 @@ class Place:
     def _logged_in(self, name: str) -> Screen:
         context = self._new_browser()
         token = self.node.ledger.people.make_link(name, lifetime=timedelta(minutes=5))
-        answer = context.request.get(f"{self.address}/login/link?token={token}", max_redirects=0)
+        answer = context.request.post(f"{self.address}/login/link", form={"token": token}, max_redirects=0)
         assert answer.status == HTTPStatus.SEE_OTHER, answer.text()
         return Screen.of(context, self.address)
 

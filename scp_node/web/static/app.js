@@ -24,3 +24,10 @@ function reachable(root) {
 
 addEventListener("resize", () => reachable(document));
 document.addEventListener("htmx:load", (event) => reachable(event.target.parentElement ?? document));
+
+// A link that logs in holds its token behind the "#", which no server and no log sees.
+const fromFragment = document.querySelector("[data-from-fragment]");
+if (fromFragment && location.hash.length > 1) {
+  fromFragment.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+}
