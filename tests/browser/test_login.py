@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from http import HTTPStatus
+from typing import Final
 
 from playwright.sync_api import expect
 
@@ -11,7 +13,8 @@ from tests.browser.place import ADMIN, PASSWORD, SLOWEST, VIEWER, Place
 from tests.browser.screen import Screen
 from tests.waiting import wait_until
 
-NEW_PASSWORD = "a longer one of my own"  # noqa: S105 - of a test
+TOO_MANY: Final = re.compile(r"Too many failures: wait \d+ s\.")
+NEW_PASSWORD: Final = "a longer one of my own"  # noqa: S105 - of a test
 
 
 def log_in(screen: Screen, name: str, password: str) -> None:
@@ -42,8 +45,11 @@ def test_the_sixth_wrong_password_has_to_wait_and_then_the_right_one_is_taken(pl
             log_in(screen, VIEWER, "not the password")
             expect(screen.page.get_by_role("alert")).to_have_text("Name or password is wrong.")
             expect(screen.field("Name")).to_have_value(VIEWER)
-        log_in(screen, VIEWER, "not the password")
-        expect(screen.page.get_by_role("alert")).to_have_text(re.compile(r"Too many failures: wait \d+ s\."))
+        for _ in range(6):  # the wait begins with a second, which a busy machine may need for one try
+            log_in(screen, VIEWER, "not the password")
+            if TOO_MANY.search(screen.text()):
+                break
+        expect(screen.page.get_by_role("alert")).to_have_text(TOO_MANY)
 
         def is_in() -> bool:
             log_in(screen, VIEWER, PASSWORD)
@@ -51,6 +57,16 @@ def test_the_sixth_wrong_password_has_to_wait_and_then_the_right_one_is_taken(pl
 
         wait_until(is_in, SLOWEST, what="the wait is over")
         assert screen.faults(expected=[HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS]) == []
+
+
+def test_a_link_logs_in_by_one_button_and_does_not_stay_in_the_address(place: Place) -> None:
+    token = place.node.ledger.people.make_link(VIEWER, lifetime=timedelta(hours=1))
+    with place.visit() as screen:
+        screen.open(f"/login/link#{token}")
+        assert token not in screen.page.url
+        screen.press("Log in")
+        assert screen.place() == "/studies"
+        assert screen.faults() == []
 
 
 def test_a_new_person_has_to_choose_a_password_first(place: Place) -> None:
@@ -86,7 +102,8 @@ def test_a_role_taken_away_counts_at_the_next_click(place: Place) -> None:
             assert "for a while" in other.text()
             row = admin.page.get_by_role("row", name="for a while")
             row.get_by_role("combobox").select_option("viewer")
-            row.get_by_role("button", name="Set").click()
+            with admin.page.expect_response(lambda answer: answer.request.method == "POST"):
+                row.get_by_role("button", name="Set").click()
             admin.settle()
             other.page.reload()
             other.settle()
