@@ -16,7 +16,7 @@ from scp_node.ledger import Key, StudyState, WorklistQuery
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 FIRST_KEY: Final = "0-0"  # behind every row
 _KEY: Final = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")  # microseconds since 1970, and the row
-_PLACES: Final = ("older", "newer")
+_PLACES: Final = frozenset({"older", "newer"})
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
@@ -64,8 +64,8 @@ class Filters(BaseModel):
     @property
     def chosen(self) -> dict[str, str]:
         """Return the filters that are set, without the place in the list."""
-        given = self.model_dump(mode="json", exclude_none=True)
-        return {name: str(given[name]) for name in Filters.model_fields if name in given and name not in _PLACES}
+        given = self.model_dump(mode="json", exclude_none=True, include=set(Filters.model_fields) - _PLACES)
+        return {name: str(value) for name, value in given.items()}
 
     def address(self, path: str, **place: str) -> str:
         """Return the address of `path` with these filters, at a place in the list."""

@@ -48,6 +48,9 @@ STATES: Final[Mapping[StudyState, StateWords]] = {
 }
 
 
+_TELLING: Final = frozenset({StudyState.FAILED})
+
+
 def state_sentence(row: WorklistRow) -> str:
     """Return in words why a study is in its state, with what a destination said."""
     words = STATES[row.state].sentence
@@ -60,12 +63,15 @@ def state_sentence(row: WorklistRow) -> str:
     return words
 
 
-def reason_sentence(reason: str | None) -> str:
+def reason_sentence(row: WorklistRow) -> str:
     """Return why a film has no verdict; "" where each has one."""
-    if reason is None:
-        return ""
-    known = {each.value: each for each in Reason}.get(reason)
-    return reason if known is None else known.sentence
+    known = {each.value: each for each in Reason}.get(row.reason or "")
+    return known.sentence if known else row.reason or ""
+
+
+def is_reason_told(row: WorklistRow) -> bool:
+    """Return whether the reason stands beside the state: a side view beside a frontal one needs no words."""
+    return bool(row.reason) and row.state is not StudyState.CONFLICT and (not row.verdict or row.state in _TELLING)
 
 
 def age_in_words(age: str) -> str:

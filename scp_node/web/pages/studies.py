@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -13,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from scp_node.domain import Actor, Reason
-from scp_node.ledger import Count, StudyState, WorklistRow
+from scp_node.ledger import StudyState, WorklistRow
 from scp_node.web import words
 from scp_node.web.access import Viewer
 from scp_node.web.export import as_csv, as_json, as_parquet, has_parquet
@@ -36,6 +38,12 @@ class ApiFilters(Filters):
     """The filters, and how many rows a script takes at once."""
 
     limit: Annotated[int, Field(ge=1, le=500)] = 50
+
+
+class SeenFilters(Filters):
+    """The filters of a page that is open, and what it shows."""
+
+    seen: Annotated[str, Field(max_length=64)] = ""
 
 
 class StudyDocument(BaseModel):
@@ -101,7 +109,7 @@ def studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Re
     page = worklist.page(query, older_than=older, newer_than=newer)
     if not is_first and not page.has_newer:
         is_first = True  # paged back to the top, or past the end
-    top = page.rows[0].key if page.rows else None
+    top = key_text(page.rows[0].key) if page.rows else FIRST_KEY
     standing = worklist.standing()
     return render(
         request,
@@ -111,7 +119,7 @@ def studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Re
         filters=asked,
         is_filtered=bool(asked.chosen),
         count=worklist.count(query),
-        new=asked.address(_NEW, newer=FIRST_KEY if top is None else key_text(top)) if is_first else None,
+        new=asked.address(_NEW, newer=top, seen=_digest(page.rows)) if is_first else None,
         first=None if is_first else asked.address(PATH),
         newer=asked.address(PATH, newer=key_text(page.rows[0].key)) if page.has_newer else None,
         older=asked.address(PATH, older=key_text(page.rows[-1].key)) if page.has_older else None,
@@ -124,13 +132,13 @@ def studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Re
 
 
 @router.get(_NEW, include_in_schema=False)
-def new_studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Response:
-    """Say how many studies have come since the page was made; nothing if there are none."""
-    key = key_of(asked.newer)
-    found = Count(number=0, is_capped=False)
-    if key is not None:
-        found = site.ledger.worklist.newer(asked.query(site.settings.web.time_zone), key)
-    if not found.number:
+def new_studies(request: Request, site: SiteOf, visitor: Viewer, asked: Annotated[SeenFilters, Query()]) -> Response:
+    """Say how many studies have come since the page was made, or that a row has changed; nothing if none has."""
+    key, query = key_of(asked.newer), asked.query(site.settings.web.time_zone)
+    if key is None:
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+    found = site.ledger.worklist.newer(query, key)
+    if not found.number and _digest(site.ledger.worklist.page(query).rows) == asked.seen:
         return Response(status_code=HTTPStatus.NO_CONTENT)
     return render(request, "studies/new.html", visitor, found=found, first=asked.address(PATH))
 
@@ -169,6 +177,11 @@ def list_studies(site: SiteOf, visitor: Viewer, asked: Annotated[ApiFilters, Que
         newer=key_text(page.rows[0].key) if page.has_newer else None,
         older=key_text(page.rows[-1].key) if page.has_older else None,
     )
+
+
+def _digest(rows: Sequence[WorklistRow]) -> str:
+    """Return a text that changes when a row does."""
+    return hashlib.sha256(json.dumps([row.document() for row in rows]).encode()).hexdigest()[:16]
 
 
 def _note_search(site: Site, actor: Actor, asked: Filters) -> None:

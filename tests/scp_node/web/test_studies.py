@@ -54,7 +54,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 
 def patients(text: str) -> list[str]:
-    return re.findall(r"data-study>([^<]*)</a>", text)
+    return re.findall(r"data-study><bdi>([^<]*)</bdi></a>", text)
 
 
 def link(text: str, name: str) -> str:
@@ -207,6 +207,30 @@ def test_what_is_new_is_asked_by_key_and_moves_no_row(tmp_path: Path) -> None:
             followed(node)
             assert page.get(new[1].replace("&amp;", "&")).status_code == 204
             assert page.get("/studies.new").status_code == 204
+
+
+def test_a_row_that_changed_is_told_and_stays_where_it_is(page: Page) -> None:
+    page.node.receive("1")
+    followed(page.node)
+    new = re.search(r'hx-get="([^"]+)"', page.log_in().get("/studies").text)
+    assert new
+    address = new[1].replace("&amp;", "&")
+    assert page.get(address).status_code == 204
+    page.node.analyse()
+    followed(page.node)
+    answer = page.get(address)
+    assert (answer.status_code, "Rows have changed" in answer.text) == (200, True)
+
+
+def test_a_side_view_beside_a_verdict_needs_no_words(page: Page) -> None:
+    page.node.receive("1")
+    page.node.analyse()
+    page.node.receive("2")
+    page.node.analyse(NotAnalysed(reason=Reason.VIEW))
+    followed(page.node)
+    text = page.log_in().get("/studies").text
+    assert "; view is outside the intended use" not in text
+    assert 'title="Not analysed: view is outside' in text
 
 
 def test_the_page_says_when_the_list_is_behind_or_incomplete(page: Page) -> None:
