@@ -29,6 +29,7 @@ PATH: Final = "/studies"
 _NEW: Final = "/studies.new"
 _SEARCHED: Final = "web-searched"
 _EXPORTED: Final = "web-exported"
+_OPINIONS: Final = ("agree", "disagree", "unsure", "contradictory")
 _BEHIND_SECONDS: Final = 1.0  # from which the page says that it is behind
 
 Asked = Annotated[Filters, Query()]
