@@ -51,6 +51,7 @@ format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
 
 bench: $(VENV)/.full  ## Measure throughput and latency on this machine
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench_worklist --studies 20000
 
 tools: $(VENV)/.full  ## Install the external programs that tests drive (Debian, as root; else tests skip)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/install_tools.sh
