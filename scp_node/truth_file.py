@@ -1,6 +1,6 @@
 """Reads a CSV file with the truth of studies, such as an export of a RIS, and writes the answers of readers as one.
 
-A spreadsheet has often been at such a file. What it spoils beyond doubt is an error that says so; nothing is guessed.
+A spreadsheet has often been at such a file. A value that it has spoilt is an error that says so; nothing is guessed.
 """
 
 from __future__ import annotations

@@ -157,8 +157,12 @@ def _shadow(settings: Settings) -> Iterator[Examination]:
             yield Examination(name="shadow model", good=True, message=message)
         return
     try:
-        model = open_shadow(settings.inference, identify(settings.inference))
-    except (ShadowRefusedError, SettingsError, BundleError) as error:
+        reporting = identify(settings.inference)
+    except (SettingsError, BundleError):
+        return  # the examination of the model says so
+    try:
+        model = open_shadow(settings.inference, reporting)
+    except ShadowRefusedError as error:
         told = f"{error}; reporting goes on without it (inference.shadow_bundle)"
         yield Examination(name="shadow model", good=False, message=told)
         return

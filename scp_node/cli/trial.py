@@ -39,8 +39,8 @@ def send_test(
 ) -> None:
     """Send a small report that says "THIS IS A TEST, NO PATIENT" to a destination, and show its answer.
 
-    The patient is TEST^SCP-NODE. All tests of a site lie in one study, which can be deleted in the PACS. The ledger
-    does not learn of it. Exits with 1 when the destination does not take it.
+    The patient is TEST^SCP-NODE. All tests of a day lie in one study, which can be deleted in the PACS. The ledger does
+    not learn of it. Exits with 1 when the destination does not take it.
     """
     settings = settings_of(config)
     found = next((entry for entry in settings.destinations if entry.name == name), None)

@@ -89,7 +89,7 @@ class Feedback:
     def give(
         self, subject_id: int, reader: str, answer: Answer, *, actor: Actor, source: Source = Source.READER
     ) -> FeedbackRow:
-        """Keep a reader's answer in place of an earlier one of theirs, and return it; the same answer changes nothing.
+        """Keep a reader's answer in place of their earlier one, and return it; the same answer changes nothing.
 
         Raises:
             FeedbackError: the subject is unknown, its report says nothing that one could judge, or the name is wrong.
@@ -108,12 +108,12 @@ class Feedback:
     def import_truths(
         self, truths: Sequence[ImportedTruth], *, actor: Actor, most_problems: int, dry_run: bool = False
     ) -> Imported:
-        """Keep what a file says is true: every line of it, or nothing where one cannot be taken.
+        """Keep the truth that a file states: every line of it, or nothing where one cannot be taken.
 
         Args:
             truths: the lines.
             actor: who brought the file.
-            most_problems: after so many it is not read further.
+            most_problems: the number after which it is not read further.
             dry_run: only say what would be done.
         """
         with self._transactions.writing() as (connection, now):
@@ -147,7 +147,7 @@ def feedback_of(connection: Connection, study_patient_ids: Sequence[int]) -> Map
 
 
 def truths_of(connection: Connection, study_patient_ids: Sequence[int]) -> dict[int, dict[str, Truth]]:
-    """Return what each reader says is true of these subjects, by subject and reader."""
+    """Return the truth of these subjects as each reader says it, by subject and reader."""
     found: dict[int, dict[str, Truth]] = defaultdict(dict)
     for chunk in chunks(study_patient_ids):
         columns = select(feedback.c.study_patient_id, feedback.c.reader, feedback.c.truth).order_by(feedback.c.id)

@@ -255,7 +255,9 @@ def _given_up(connection: Connection, selection: WorkSelection) -> Iterator[Give
     number = func.count().label("number")
     columns = (work.c.queue, work.c.error, number, func.min(work.c.done_at), func.max(work.c.done_at))
     grouped = select(*columns).where(given_up(selection)).group_by(work.c.queue, work.c.error)
-    for name, reason, count, since, newest in connection.execute(grouped.order_by(number.desc()).limit(MOST)):
+    for name, reason, count, since, newest in connection.execute(
+        grouped.order_by(number.desc(), work.c.queue, work.c.error).limit(MOST)
+    ):
         queue = Queue.named(name)
         yield GivenUp(
             kind=queue.kind,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, exists, func, select, text
+from sqlalchemy import ColumnElement, Connection, exists, func, select, text, union
 
 from scp_node.dicom.view import view_position
 from scp_node.domain import Verdict
@@ -177,26 +177,27 @@ class ReadingSample:
     def choices(self) -> tuple[list[str], list[str], list[str]]:
         """Return the calling AE titles, views and bundles that there are, each sorted."""
         with self._transactions.reading() as (connection, _now):
-            lists = [
-                [value for value in connection.scalars(select(column).distinct().order_by(column)) if value]
-                for column in (reading_frame.c.calling_ae, reading_frame.c.view, reading_frame.c.bundle)
-            ]
+            columns = (reading_frame.c.calling_ae, reading_frame.c.view, reading_frame.c.bundle)
+            lists = [_values(connection, column) for column in columns]
         return lists[0], lists[1], lists[2]
 
     def data(self, query: SampleQuery) -> SampleData:
         """Return what is known of the studies that a query selects."""
         conditions = _conditions(query)
-        verdicts = select(reading_frame.c.verdict, func.count()).where(*conditions).group_by(reading_frame.c.verdict)
-        days = select(func.count(reading_frame.c.day.distinct())).where(*conditions)
-        bundles = select(reading_frame.c.bundle).where(*conditions).distinct().order_by(reading_frame.c.bundle)
-        answered = exists().where(feedback.c.study_patient_id == reading_frame.c.study_patient_id)
-        wanted = select(reading_frame).where(*conditions, reading_frame.c.weight.is_not(None) | answered)
+        groups = (reading_frame.c.day, reading_frame.c.verdict, reading_frame.c.bundle)
+        counted = select(*groups, func.count().label("studies")).where(*conditions).group_by(*groups)
+        answered = union(
+            select(reading_frame.c.study_patient_id).where(*conditions, reading_frame.c.weight.is_not(None)),
+            select(feedback.c.study_patient_id),
+        )
+        wanted = select(reading_frame).where(*conditions, reading_frame.c.study_patient_id.in_(answered))
         with self._transactions.reading() as (connection, _now):
-            counts = {Verdict(verdict): number for verdict, number in connection.execute(verdicts)}
+            counted_rows = connection.execute(counted).all()
             rows = connection.execute(wanted.order_by(reading_frame.c.study_patient_id)).all()
             truths = truths_of(connection, [row.study_patient_id for row in rows])
-            by = tuple(connection.scalars(bundles))
-            number_of_days = connection.execute(days).scalar_one()
+        counts: Counter[Verdict] = Counter()
+        for row in counted_rows:
+            counts[Verdict(row.verdict)] += row.studies
         positive = counts.get(Verdict.PRESENT, 0)
         said = Counter(
             consensus(truths[row.study_patient_id].values())
@@ -204,10 +205,10 @@ class ReadingSample:
             if row.verdict == Verdict.PRESENT and row.study_patient_id in truths
         )
         return SampleData(
-            days=number_of_days,
+            days=len({row.day for row in counted_rows}),
             positive=positive,
-            negative=sum(counts.values()) - positive,
-            bundles=by,
+            negative=counts.total() - positive,
+            bundles=tuple(sorted({row.bundle for row in counted_rows})),
             undetermined=counts.get(Verdict.UNDETERMINED, 0),
             sample=tuple(
                 SampledStudy(
@@ -335,6 +336,16 @@ def _insert_frame(
     ]
     if rows:
         connection.execute(reading_frame.insert(), rows)
+
+
+def _values(connection: Connection, column: ColumnElement[str]) -> list[str]:
+    """Return the values of a column that an index begins with, without reading the rows between them."""
+    values: list[str] = []
+    value = connection.scalar(select(func.min(column)).where(column > ""))
+    while value is not None:
+        values.append(value)
+        value = connection.scalar(select(func.min(column)).where(column > value))
+    return values
 
 
 def _conditions(query: SampleQuery) -> list[ColumnElement[bool]]:

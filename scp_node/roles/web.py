@@ -59,9 +59,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
             config=config,
         )
         server = Server(create_application(site, renew=progress.renew), settings.web)
-        port_free = heart.loop("port", STEP_SECONDS)
-        port_free.renew(float("inf"))
-        listening = open_socket(settings.web, stop)
+        listening = open_socket(settings.web, stop, renew=lambda: heart.still_starting(STEP_SECONDS))
         if listening is None:
             return 0
         server.start(listening)

@@ -18,7 +18,7 @@ from scp_node.measures import (
     RocPoint,
     Stratum,
     accuracy,
-    auc,
+    auc_of,
     bootstrap,
     kappa,
     roc_curve,
@@ -156,7 +156,7 @@ def _roc(strata: Sequence[_Sample]) -> tuple[Estimate, tuple[RocPoint, ...]]:
     truth = np.concatenate([each.truth for each in strata])
     weights = np.concatenate([each.weights for each in strata])
     signs = np.array([each.is_positive for each in known], dtype=np.int64)
-    area = bootstrap(lambda resampled: auc(scores, truth, resampled), weights, signs)
+    area = bootstrap(auc_of(scores, truth), weights, signs)
     return area, roc_curve(scores, truth, weights)
 
 
@@ -184,7 +184,7 @@ def _why_unknown(data: SampleData, strata: Sequence[_Sample]) -> str:
         return "No day of this selection is over and has a study with a result."
     if negative.total and not negative.known:
         answers = data.positives_right + data.positives_wrong
-        seen = f" The {answers} answers about flagged studies cannot tell it." if answers else ""
+        seen = f" Answers about flagged studies, {answers} so far, cannot tell it." if answers else ""
         return f"No negative study of the reading sample is read: nobody knows how many findings were missed.{seen}"
     if positive.total and not positive.known:
         return "No positive study of the reading sample is read."

@@ -483,6 +483,9 @@ reading_frame = Table(  # each patient's study with a result, as it stood at the
     Column("view", String(16), nullable=False),
     Column("weight", Float),  # inverse of the rate at which it was drawn; null: it was not
     Index(None, "day"),
+    Index(None, "calling_ae"),
+    Index(None, "view"),
+    Index(None, "bundle"),
     Index(
         "ix_reading_frame_drawn",
         "day",

@@ -26,7 +26,7 @@ WORDS: Final = "THIS IS A TEST, NO PATIENT"
 def build_trial_report(site: Site, at: datetime) -> BuiltObject:
     """Return a small Comprehensive 3D SR (PS3.16 TID 2000) about nobody, made at the aware instant `at`.
 
-    It has a study of its own, one for each installation, so that all trials of a site lie in one place. Each instant
+    All of one installation and day lie in one study, which begins at midnight in the zone of the site. Each instant
     gives another SOP Instance UID.
     """
     local = at.astimezone(site.time_zone)
@@ -41,15 +41,15 @@ def build_trial_report(site: Site, at: datetime) -> BuiltObject:
         PatientID=PATIENT_ID,
         PatientBirthDate="",
         PatientSex="",
-        StudyInstanceUID=derived_uid("trial study", site.installation),
-        StudyDate="",
-        StudyTime="",
+        StudyInstanceUID=derived_uid("trial study", site.installation, day),
+        StudyDate=day,
+        StudyTime="000000",
         ReferringPhysicianName="",
         StudyID="TEST",
         AccessionNumber="",
         StudyDescription=WORDS,
         Modality=ObjectKind.REPORT.modality,
-        SeriesInstanceUID=derived_uid("trial series", site.installation),
+        SeriesInstanceUID=derived_uid("trial series", site.installation, day),
         SeriesNumber=site.series_number,
         SeriesDescription=WORDS,
         Manufacturer=site.manufacturer,

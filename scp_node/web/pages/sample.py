@@ -5,18 +5,19 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
-from scp_node.ledger import FeedbackRow, ReadingTask, SampleQuery, Subject, Truth
+from scp_node.ledger import FeedbackRow, ReadingTask, SampleQuery
 from scp_node.web.access import Reader, Visitor
 from scp_node.web.pages.feedback import NO_STUDY
 from scp_node.web.quality import quality_of
 from scp_node.web.rendering import render
 from scp_node.web.site import Site, SiteOf
+from scp_node.web.study_view import viewer_address
 
 router = APIRouter(prefix="/sample", include_in_schema=False)
 
@@ -80,14 +81,6 @@ def study(
     raise HTTPException(HTTPStatus.NOT_FOUND, "This study does not wait for you in the reading sample.")
 
 
-def viewer_address(template: str, subject: Subject) -> str:
-    """Return the address of a study in the site's viewer; "" without one."""
-    values = {"study_uid": subject.study_uid, "accession": subject.accession, "patient_id": subject.patient_id}
-    for name, value in values.items():
-        template = template.replace(f"{{{name}}}", quote(value, safe=""))
-    return template
-
-
 def _since(site: Site) -> date:
     return (datetime.now(UTC) - timedelta(days=site.settings.web.sample_days)).date()
 
@@ -123,14 +116,18 @@ def _read(
         task=task,
         subject=subject,
         films=feedback.films(subject.id),
-        viewer=viewer_address(site.settings.web.viewer_url, subject),
+        viewer=viewer_address(
+            site.settings.web.viewer_url,
+            study_uid=subject.study_uid,
+            accession=subject.accession,
+            patient_id=subject.patient_id,
+        ),
         blind=blind,
         again=again,
         left=left,
         before=_answered(site, visitor, done),
         query=_query(blind=blind, again=again),
         turned=_query(blind=not blind, again=again),
-        truths=list(Truth),
     )
 
 

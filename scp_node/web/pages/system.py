@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
@@ -168,6 +168,16 @@ _DONE: Final[Mapping[str, str]] = {
     "discard": "{number} discarded",
     "try": "It is tried now, the oldest report first",
 }
+_ROLES: Final[Mapping[str, str]] = {
+    "listener": "Nothing is received, or what is received is not registered.",
+    "worker": "Nothing is analysed and reported.",
+    "sender": "Nothing is sent.",
+}
+_ONE_AND_MANY: Final[Mapping[Trouble, tuple[str, str]]] = {
+    Trouble.GIVEN_UP: ("piece of work that was given up", "pieces of work that were given up"),
+    Trouble.FAILED: ("image whose analysis failed", "images whose analysis failed"),
+    Trouble.UNDELIVERABLE: ("report that nobody gets", "reports that nobody gets"),
+}
 _COMPARED: Final = ("patient_id", "accession", "study_uid", "calling_ae", "peer", "size", "sha256")
 
 
@@ -208,7 +218,14 @@ def confirm(
     _check(action, trouble)
     matching = site.ledger.upkeep.matching(chosen.selection(trouble))
     return render(
-        request, "system_confirm.html", visitor, action=action, trouble=trouble, chosen=chosen, matching=matching
+        request,
+        "system_confirm.html",
+        visitor,
+        action=action,
+        trouble=trouble,
+        chosen=chosen,
+        matching=matching,
+        what=_ONE_AND_MANY[trouble][matching.number != 1],
     )
 
 
@@ -295,18 +312,29 @@ def _page(site: Site, visitor: Visitor, chosen: Filter) -> SystemPage:
     may_act = visitor.may(PersonRole.ADMIN)
     named = [entry.name for entry in site.settings.destinations]
     rows = _Rows(overview, chosen, named=named, may_act=may_act, late=site.settings.web.late_minutes)
-    disk = disk_of(site.settings)
+    disk, processes = disk_of(site.settings), site.ledger.processes.at_work()
     return SystemPage(
         overview=overview,
-        problems=rows.problems(),
+        problems=[*_missing_roles(processes), *rows.problems()],
         bulk=rows.bulk(),
         chosen=chosen,
         destinations=sorted({*named, *(each.destination for each in overview.depths)} - {""}),
         disk=disk,
         low_disk=_low_disk(disk),
         versions=(*versions(), ("schema", problems.schema()), ("database", problems.database())),
-        processes=site.ledger.processes.at_work(),
+        processes=processes,
     )
+
+
+def _missing_roles(processes: Sequence[ProcessAtWork]) -> Iterator[Problem]:
+    """Yield a line for each role that no process has; nothing where not even the web role has a row."""
+    if not processes:
+        return
+    for role, harm in _ROLES.items():
+        if role not in {each.role for each in processes}:
+            reason = f"No process has shown for a while that it works as {role}"
+            advice = f"{harm} Look at the log of `scp-node serve`; it starts a role again that ended."
+            yield Problem(title=f"No {role} at work", reason=reason, number=1, since=None, advice=advice)
 
 
 def _low_disk(disk: Disk | None) -> Problem | None:
@@ -384,7 +412,7 @@ class _Rows:
                 continue
             yield Problem(
                 title=f"Destination paused: {each.name}",
-                reason=f"{each.reason} ({each.failures} failures in a row)",
+                reason=f"{each.reason} (failures in a row: {each.failures})",
                 number=waiting.get(each.name, 0),
                 since=each.since,
                 advice="It is asked by C-ECHO until it answers; then everything is sent by itself. Doctor says why it "

@@ -3,7 +3,7 @@
 
 document.addEventListener("keydown", (event) => {
   if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-  if (event.target.closest("input, textarea, select, [contenteditable], [data-film]")) return;
+  if (event.target.closest("input, textarea, select, [contenteditable]")) return;
   const forms = document.querySelectorAll("form[data-feedback]");
   if (forms.length !== 1) return; // several patients: a key would not say which
   const wanted = event.key.toLowerCase();

@@ -344,3 +344,6 @@ def test_a_bundle_on_trial_that_is_refused_is_a_problem_that_stops_no_report(tmp
     assert not found.good
     assert "is the bundle that reports" in found.message
     assert found.message.endswith("reporting goes on without it (inference.shadow_bundle)")
+    assert shadow_in(tmp_path, bundle=tmp_path / "absent", shadow_bundle=BUNDLE) is None, (
+        "that is no fault of the shadow"
+    )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pneumonia_model.prediction import NotFiniteError
 from sqlalchemy import Engine
 
-from scp_node.analysis.pixels import Prepared
+from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
 from scp_node.demo.phantom import phantom_image
 from scp_node.domain import NotAnalysed

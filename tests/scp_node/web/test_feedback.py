@@ -16,7 +16,6 @@ from fastapi.testclient import TestClient
 
 from scp_node.domain import Actor, NotAnalysed, Reason
 from scp_node.ledger import PersonRole, Truth
-from scp_node.web.rendering import render
 from tests.scp_node.ledger.test_feedback import NEGATIVE, OTHER, POSITIVE, receive, reported
 from tests.scp_node.ledger_node import FakeClock, Node, ledger_engine
 from tests.scp_node.web.site import ORIGIN, Page, page_before
@@ -188,21 +187,12 @@ class TestTheBox:
         answer = site.reader.get(f"/studies/{HOSTILE}/feedback/{subject}")
         assert (answer.status_code, "alert" in answer.text) == (404, False)
 
-    def test_loads_itself_into_the_page_of_a_study(self, site: Site) -> None:
-        @dataclass
-        class Named:
-            id: int = 7
-            study_uid: str = "1.2.3"
-
-        class View:
-            patient = Named()
-
-        class Request:
-            app = site.reader.client.app
-            cookies: Mapping[str, str] = {}
-
-        shown = render(Request(), "study/feedback.html", page=Named(), view=View())  # type: ignore[arg-type]
-        assert b'hx-get="/studies/1.2.3/feedback/7"' in shown.body
+    def test_loads_itself_into_the_page_of_its_study(self, site: Site, quiet: tuple[str, int]) -> None:
+        uid, subject = quiet
+        shown = site.of[PersonRole.VIEWER].get(f"/studies/{uid}")
+        assert shown.status_code == 200
+        assert f'hx-get="/studies/{uid}/feedback/{subject}" hx-trigger="load"' in shown.text
+        assert re.search(r'<script src="/static/feedback\.js\?v=\w+" defer>', shown.text)
 
 
 class TestTheSample:
@@ -220,6 +210,9 @@ class TestTheSample:
         shown = site.reader.get(f"/sample/{subject}")
         assert "hidden until you have answered" in shown.text
         assert "90.0" not in shown.text
+        film = site.node.ledger.feedback.films(subject)[0]
+        assert f'data-pixels="/studies/{uid}/images/{film}/pixels" data-regions="[]"' in shown.text
+        assert "data-attention" not in shown.text  # which would tell the result
         assert "https://pacs.example/?a=A1" in shown.text
         answer = give(site.reader, uid, subject, truth="negative", blind="1", again="0", place="sample")
         assert (answer.status_code, answer.headers["location"]) == (303, f"/sample/next?done={subject}&blind=1&again=0")

@@ -34,9 +34,9 @@ def page(sqlite_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def samples(text: str) -> dict[tuple[str, tuple[str, ...]], float]:
-    """Return each sample by its name and the values of its labels, as Prometheus' own parser reads them."""
+    """Return each sample by its name and the values of its labels, in the order of the labels' names."""
     return {
-        (sample.name, tuple(sample.labels.values())): sample.value
+        (sample.name, tuple(value for _, value in sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
@@ -56,7 +56,7 @@ def ask_from(page: Page, address: str, **headers: str) -> int:
 
 def test_queues_destinations_results_and_times_are_told(page: Page) -> None:
     before = samples(page.get("/metrics").text)
-    assert before["scp_node_queue_depth", ("deliver", "pacs", "dead")] == 0, "an alarm needs a zero"
+    assert before["scp_node_queue_depth", ("pacs", "deliver", "dead")] == 0, "an alarm needs a zero"
     assert before["scp_node_last_image_timestamp_seconds", ()] == 0
     node = page.node
     node.receive("1", priority=Priority.STAT)
@@ -72,10 +72,10 @@ def test_queues_destinations_results_and_times_are_told(page: Page) -> None:
     answer = page.get("/metrics")
     assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     found = samples(answer.text)
-    assert found["scp_node_queue_depth", ("deliver", "pacs", "ready")] == 1
-    assert found["scp_node_queue_oldest_waiting_seconds", ("deliver", "pacs")] == 90
-    assert found["scp_node_results_total", ("finding", "present", "")] == 1
-    assert found["scp_node_results_total", ("not-attempted", "", "view")] == 1
+    assert found["scp_node_queue_depth", ("pacs", "deliver", "ready")] == 1
+    assert found["scp_node_queue_oldest_waiting_seconds", ("pacs", "deliver")] == 90
+    assert found["scp_node_results_total", ("finding", "", "present")] == 1
+    assert found["scp_node_results_total", ("not-attempted", "view", "")] == 1
     assert found["scp_node_deliveries_total", ("pacs", "delivered")] == 1
     assert found["scp_node_destination_paused", ("pacs",)] == 1
     assert found["scp_node_receipt_to_delivery_seconds_bucket", ("5",)] == 0

@@ -20,6 +20,7 @@ from pydicom import dcmread
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.ledger import PersonRole
 from tests.scp_node.analysis.films import picture, save
+from tests.scp_node.ledger.projecting import followed
 from tests.scp_node.ledger_node import Node, ledger_engine
 from tests.scp_node.web.site import Page, page_before
 from tests.scp_node.web.studies import SEEN, STUDY, Archive
@@ -100,6 +101,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studies]:
         archive.receive(archive.film(1, OTHER), archive.film(2, OTHER, PatientID=EVIL, IssuerOfPatientID='Ward"7"'))
         archive.analyse(replace(SEEN, probability=0.121, regions=()))
         archive.report("pacs", pictures=False)
+        followed(page.node)
         page.log_in(ADMIN)
         yield Studies(page, archive)
 
@@ -170,6 +172,13 @@ class TestThePage:
         assert EVIL not in text
         assert "of Ward&#34;7&#34;" in text
         assert text.count("STUDY NAMES SEVERAL PATIENTS") >= 2
+
+    def test_the_patient_s_name_sex_age_and_views_are_those_of_the_list(self, studies: Studies) -> None:
+        [row] = studies.page.site.ledger.worklist.study(STUDY)
+        text = studies.text()
+        assert f"<h2>{row.patient_name}</h2>" in text
+        assert "064Y" in text
+        assert "ID P-0815" in text
 
     def test_the_site_s_viewer_is_linked_with_encoded_values(self, studies: Studies) -> None:
         assert f"https://viewer.example/?study={STUDY}&amp;a=A-4711&amp;p=P-0815" in studies.text()

@@ -1,4 +1,4 @@
-"""The test report: about nobody wherever people look, in one study of its own, and never one of a patient."""
+"""The test report: about nobody wherever people look, in a study of its own, and never one of a patient."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ def test_it_says_that_it_is_a_test_wherever_people_look() -> None:
     assert not any(word in as_text(built.file).lower() for word in ("pneumonia =", "probability", "absent"))
 
 
-def test_all_of_a_site_lie_in_one_study_and_each_is_another_object() -> None:
+def test_all_of_a_day_lie_in_one_study_and_each_is_another_object() -> None:
     one, two = (read(build_trial_report(SITE, AT + timedelta(seconds=delay))) for delay in (0, 1))
     assert (one.StudyInstanceUID, one.SeriesInstanceUID) == (two.StudyInstanceUID, two.SeriesInstanceUID)
+    later = read(build_trial_report(SITE, AT + timedelta(days=1)))
+    assert later.StudyInstanceUID != one.StudyInstanceUID
+    assert [each.StudyDate + each.StudyTime for each in (one, later)] == ["20260501000000", "20260502000000"]
     assert one.SOPInstanceUID != two.SOPInstanceUID
     assert build_trial_report(SITE, AT).file == build_trial_report(SITE, AT).file
 

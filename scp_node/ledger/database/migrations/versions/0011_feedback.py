@@ -65,7 +65,8 @@ def upgrade() -> None:
             ["study_patient_id"], ["study_patient.id"], name=op.f("fk_reading_frame_study_patient_id_study_patient")
         ),
     )
-    op.create_index(op.f("ix_reading_frame_day"), "reading_frame", ["day"], unique=False)
+    for column in ("day", "calling_ae", "view", "bundle"):
+        op.create_index(op.f(f"ix_reading_frame_{column}"), "reading_frame", [column], unique=False)
     op.create_index(
         "ix_reading_frame_drawn",
         "reading_frame",
