@@ -63,7 +63,7 @@ class LostLeaseError(LedgerError):
 
 
 class Projector:
-    """Follows the events. Of many, one works; the others take over when its lease is lost."""
+    """Follows the events; one works at a time, and the next takes over when its lease is lost."""
 
     def __init__(self, transactions: Transactions, describe: Describe, *, owner: str) -> None:
         """Describe headers with `describe`; `owner` names this process among those of the ledger."""
@@ -94,8 +94,8 @@ class Projector:
     def rebuild(self, progress: Callable[[Progress], None] = lambda _: None) -> int:
         """Make the projections again from nothing, or help the process that does; return the number of studies.
 
-        The node may run. What is asked for twice is done once more, and one that was interrupted is gone on with by
-        whoever follows the events next.
+        The node may run. Asked for twice, it begins again; a rebuild that is interrupted is finished by whoever follows
+        the events next.
         """
         with self._transactions.writing() as (connection, _now):
             ensure_index(connection)

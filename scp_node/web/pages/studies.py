@@ -48,7 +48,7 @@ class SeenFilters(Filters):
 
 
 class StudyDocument(BaseModel):
-    """One patient's images of a study. Instants are ISO 8601 in UTC; what is not known is null."""
+    """One patient's images of a study. Instants are ISO 8601 in UTC; an unknown value is null."""
 
     study_uid: str
     patient_id: str
