@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tools run demo check test chaos format bench screens wheel constraints clean distclean
+.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench screens wheel constraints clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -30,9 +30,11 @@ run: $(VENV)/.light  ## Start the node on its defaults: port 11112, this machine
 demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for your own, KEEP=1 to look around
 	$(BIN)/python -m scp_node.demo $(IMAGES) $(if $(KEEP),--keep)
 
-# Many tests wait for a clock or a process: two processors are busy with three at a time. Those that break things have
-# bounds of time, so they come last, beside none of the others.
-test: check tools  ## Run the gate and every test, those that take long first; those that break things come last
+# mypy has one processor, so another prepares the tests meanwhile. Many tests wait for a clock or a process: two
+# processors are busy with three at a time. Those that break things have bounds of time, so they come last, beside none of
+# the others.
+test: $(VENV)/.full  ## Run the gate and every test, those that take long first; those that break things come last
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check tools compiled
 	OMP_NUM_THREADS=1 $(BIN)/pytest --ignore tests/chaos --numprocesses 3 $(SPREAD)
 	$(BIN)/pytest tests/chaos --numprocesses 3 $(SPREAD)
 
@@ -44,6 +46,10 @@ check: $(VENV)/.full  ## Run the gate without the tests: ruff, mypy --strict, im
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# As they are found, so that not each process of theirs does it. What cannot be found is told when they run.
+compiled: $(VENV)/.full  ## Compile the tests and all that they import, once
+	@$(BIN)/python -m pytest --collect-only --quiet --quiet >/dev/null 2>&1 || true
 
 format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix

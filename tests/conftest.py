@@ -16,7 +16,10 @@ from scp_node.demo import pacs as demo
 from tests import node as running
 from tests import servers, spread
 from tests.scp_node.ledger_node import ledger_engine
+from tests.spread import pytest_xdist_make_scheduler
 from tests.tools import require
+
+__all__ = ["pytest_xdist_make_scheduler"]  # a hook: pytest finds it by its name
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
 DATA_VARIABLE: Final = "PNEUMONIA_TEST_DATA"
@@ -38,10 +41,6 @@ def pytest_report_header() -> str:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # one process of several
         spread.long_first(items)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> spread.Spread:
-    return spread.Spread(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)

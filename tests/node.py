@@ -20,6 +20,7 @@ from scp_node.demo.phantom import phantom_image
 from scp_node.ledger import AuditQuery, Ledger
 from scp_node.opening import open_ledger
 from scp_node.settings import InferenceSettings, Settings
+from tests.command import run_here
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -112,6 +113,12 @@ class Node:
             on_progress=lambda *_: None,
         )
         return [status for _, status in results]
+
+    def command(self, *arguments: str, status: int = 0) -> str:
+        """Run a command with the settings of this node; return what it wrote, if it ends with this status."""
+        done = run_here(*arguments, "--config", self.config)
+        assert done.returncode == status, done.stderr
+        return done.stdout + done.stderr
 
     @cached_property
     def ledger(self) -> Ledger:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 # What takes longest begins, so that no process ends alone with it. The rest follows in its own order.
@@ -38,6 +39,11 @@ class Spread(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no t
     def _split_scope(self, nodeid: str) -> str:
         """Return the name of the unit of work that a test belongs to: xdist asks for it."""
         return unit_of(self.config.rootpath, nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Spread:
+    """Return what spreads the tests; xdist calls it by this name where a conftest has it."""
+    return Spread(config, log)
 
 
 def unit_of(root: Path, nodeid: str) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.spread import unit_of
+from tests import conftest
+from tests.spread import pytest_xdist_make_scheduler, unit_of
 
 TESTS: Final = """
 import os, pathlib, pytest
@@ -24,29 +24,48 @@ def server():
 def test_it(server, number):
     pathlib.Path({folder!r}, f"{{number}}").write_text(os.environ["PYTEST_XDIST_WORKER"])
 """
+SCOPES: Final = {
+    "own": "",
+    "shared": 'scope="module"',
+}  # in this order, so that both processes begin with one of the first
 
 
-@pytest.fixture
-def processes(repository: Path, tmp_path: Path) -> Callable[[str], set[str]]:
-    """Run six tests with one fixture of a scope, two at a time; return the processes that they ran in."""
+@pytest.fixture(scope="module")
+def processes(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """Run six tests with one fixture and six with one each, two at a time; return the processes that they ran in."""
+    place = tmp_path_factory.mktemp("planted")
+    for name, scope in SCOPES.items():
+        (place / name).mkdir()
+        (place / f"test_{name}.py").write_text(TESTS.format(scope=scope, folder=str(place / name)))
+    (place / "conftest.py").write_text("from tests.spread import pytest_xdist_make_scheduler\n")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "xdist",
+        "-n",
+        "2",
+        "--dist",
+        "loadscope",
+        "--no-loadscope-reorder",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(repository), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    subprocess.run([*command, f"--rootdir={place}"], cwd=place, env=environment, check=True, capture_output=True)
+    return {name: {(place / name / str(number)).read_text() for number in range(6)} for name in SCOPES}
 
-    def run(scope: str) -> set[str]:
-        (tmp_path / "test_planted.py").write_text(TESTS.format(scope=scope, folder=str(tmp_path)))
-        (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_xdist_make_scheduler\n")
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--dist", "loadscope", f"--rootdir={tmp_path}"]
-        environment = {**os.environ, "PYTHONPATH": str(repository)}
-        subprocess.run([*command, "test_planted.py"], cwd=tmp_path, env=environment, check=True, capture_output=True)
-        return {(tmp_path / str(number)).read_text() for number in range(6)}
 
-    return run
+def test_tests_that_share_a_fixture_run_in_one_process(processes: dict[str, set[str]]) -> None:
+    assert len(processes["shared"]) == 1
 
 
-def test_tests_that_share_a_fixture_run_in_one_process(processes: Callable[[str], set[str]]) -> None:
-    assert len(processes('scope="module"')) == 1
+def test_tests_that_share_nothing_are_spread(processes: dict[str, set[str]]) -> None:
+    assert len(processes["own"]) == 2
 
 
-def test_tests_that_share_nothing_are_spread(processes: Callable[[str], set[str]]) -> None:
-    assert len(processes("")) == 2
+def test_so_are_the_tests_of_this_project() -> None:
+    assert conftest.pytest_xdist_make_scheduler is pytest_xdist_make_scheduler
 
 
 def test_tests_of_a_folder_that_share_a_fixture_stay_together(repository: Path) -> None:

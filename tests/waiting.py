@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-# seconds between two looks: as long as a look takes, so that what is waited for has the processor at least as often
+# seconds between two looks: four times as long as a look takes, so that what is waited for has the processor
+PAUSE_FOR_A_LOOK: Final = 4
 SHORTEST_PAUSE: Final = 0.01
 LONGEST_PAUSE: Final = 0.1
 
@@ -25,7 +26,7 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, *, what: str =
         if time.monotonic() > deadline:
             name = what or getattr(condition, "__qualname__", repr(condition))
             raise AssertionError(f"not true within {timeout:g} s: {name} (last value: {value!r})")
-        time.sleep(min(max(SHORTEST_PAUSE, time.monotonic() - looked), LONGEST_PAUSE))
+        time.sleep(min(max(SHORTEST_PAUSE, PAUSE_FOR_A_LOOK * (time.monotonic() - looked)), LONGEST_PAUSE))
         looked = time.monotonic()
     return value
 

@@ -1,8 +1,10 @@
 """A released model: a folder with a hash over every byte, and the one identity that its results carry.
 
-This module needs only the standard library and numpy, so that the parts of the node that only name the model never load
-a runtime.
+This module needs only the standard library, and numpy for the golden inputs, so that the parts of the node that only
+name the model never load a runtime.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
@@ -11,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 MANIFEST: Final = "manifest.json"
 WEIGHTS: Final = "weights.safetensors"
@@ -75,10 +78,14 @@ class Bundle:
 
     def golden_inputs(self) -> NDArray[np.float32]:
         """Return the synthetic inputs whose logits the manifest holds, shape (n, 224, 224)."""
+        import numpy as np  # noqa: PLC0415 - 11 MiB that a process which only names the model does not need
+
         pictures = np.load(self.path / GOLDEN, allow_pickle=False)
         return np.asarray(pictures, dtype=np.float32) / np.float32(255)
 
     def golden_logits(self) -> NDArray[np.float64]:
+        import numpy as np  # noqa: PLC0415 - as above
+
         return np.asarray(self.manifest["golden"]["logits"], dtype=np.float64)
 
 

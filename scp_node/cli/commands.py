@@ -22,6 +22,7 @@ from scp_node.cli.arguments import address, first_instant, instant_after, refuse
 from scp_node.cli.console import ConfigOption, UsageError, operator, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
 from scp_node.cli.feedback import feedback
+from scp_node.cli.people import token_cli, user_cli
 from scp_node.cli.resolve import resolve
 from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
@@ -41,6 +42,8 @@ model_cli = typer.Typer(help="The model bundle that the node serves.", no_args_i
 cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
+cli.add_typer(user_cli, name="user")
+cli.add_typer(token_cli, name="token")
 cli.command()(resolve)
 cli.command()(feedback)
 cli.command("send-test")(send_test)
@@ -59,18 +62,26 @@ class Format(StrEnum):
 
 def main() -> None:
     """Run the command line; a known problem ends it with one line and exit status 2."""
-    from scp_node.cli.problems import ENVIRONMENT_PROBLEMS, KNOWN_PROBLEMS, in_one_line  # noqa: PLC0415
-
     for stream in (sys.stdout, sys.stderr):  # the name of a file may hold what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    ends = KNOWN_PROBLEMS if SUPERVISED in sys.argv else (*KNOWN_PROBLEMS, *ENVIRONMENT_PROBLEMS)
     try:
         refuse_empty(sys.argv[1:])
         cli()
-    except ends as error:
+    except SystemExit:  # said before what follows, which loads all that defines a problem
+        raise
+    except _problems() as error:
+        from scp_node.cli.problems import in_one_line  # noqa: PLC0415
+
         print(f"scp-node: {in_one_line(error)}", file=sys.stderr)  # noqa: T201 - the log may not be set up yet
         raise SystemExit(2) from None
+
+
+def _problems() -> tuple[type[Exception], ...]:
+    """Return what ends a command with one line: asked where one ends so, since it takes half a second to load."""
+    from scp_node.cli.problems import ENVIRONMENT_PROBLEMS, KNOWN_PROBLEMS  # noqa: PLC0415
+
+    return KNOWN_PROBLEMS if SUPERVISED in sys.argv else (*KNOWN_PROBLEMS, *ENVIRONMENT_PROBLEMS)
 
 
 @cli.callback(invoke_without_command=True)

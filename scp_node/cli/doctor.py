@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from pneumonia_model.bundle import BundleError
 from pneumonia_model.errors import BackendError
 
 from scp_node.app import check_demonstration
-from scp_node.cli.contact import Call, held_by_another, is_this_node, why, why_not_listening
+from scp_node.cli.contact import held_by_another, why_not_listening
+from scp_node.cli.examination import Examination, examine_destination
 from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
-from scp_node.delivery.echo import echo_destination, echo_ourselves
+from scp_node.delivery.echo import echo_ourselves
 from scp_node.inference.identity import ShadowRefusedError, identify
 from scp_node.inference.served_model import ServedModel
 from scp_node.inference.shadow import open_shadow
@@ -24,22 +24,9 @@ from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
-from scp_node.settings import DestinationSettings, Settings, SettingsError
+from scp_node.settings import Settings, SettingsError
 from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Examination:
-    """One thing that was looked at."""
-
-    name: str
-    good: bool
-    message: str
-
-    def document(self) -> dict[str, str | bool]:
-        """Return it ready for JSON."""
-        return {"name": self.name, "good": self.good, "message": self.message}
 
 
 def examine(settings: Settings) -> list[Examination]:
@@ -227,37 +214,6 @@ def _own_rejection(error: RejectedError, settings: Settings) -> str:
         case 1, 7:
             return f"a DICOM program with another AE title answers there (1/1/7): {held_by_another(settings)}"
     return f"it is rejected there ({error}): {held_by_another(settings)}"
-
-
-def examine_destination(settings: Settings, destination: DestinationSettings) -> Examination:
-    """Return whether a destination answers a C-ECHO and accepts reports, and what to change where it does not."""
-    name, setting = f"destination {destination.name}", f"in [[destinations]] {destination.name}"
-    call = Call(
-        host=destination.host,
-        port=destination.port,
-        called=destination.ae_title,
-        calling=settings.node.ae_title,
-        called_set_by=f"ae_title {setting}",
-        calling_set_by="node.ae_title",
-        address_set_by=f"host and port {setting}",
-        reachable_at=settings.listen.port if destination.commitment else None,
-    )
-    if is_this_node(settings, destination):
-        told = f"is the port of this node itself: give address and port of the PACS (host and port {setting})"
-        return Examination(name=name, good=False, message=f"{call.where} {told}")
-    answer = echo_destination(settings, destination)
-    if answer.error:
-        return Examination(name=name, good=False, message=f"{call.where}: {why(answer.error, call)}")
-    if answer.status != 0:
-        told = f"answers C-ECHO with status 0x{answer.status or 0:04X}: see its log"
-        return Examination(name=name, good=False, message=f"{call.where} {told}")
-    if not answer.takes_reports:
-        told = (
-            "answers C-ECHO, but accepts none of the SOP classes of report.sop_classes: have it accept Structured "
-            "Reports, or name the right destination"
-        )
-        return Examination(name=name, good=False, message=f"{call.where} {told}")
-    return Examination(name=name, good=True, message=f"{call.where} answers C-ECHO and accepts reports")
 
 
 def _deliveries(settings: Settings, name: str) -> Examination:

@@ -62,7 +62,7 @@ def try_destination(settings: Settings, destination: DestinationSettings) -> Tri
     Raises:
         SettingsError: the identifier of this installation is damaged or cannot be read.
     """
-    from scp_node.cli.doctor import examine_destination  # noqa: PLC0415 - loads what only this command needs
+    from scp_node.cli.examination import examine_destination  # noqa: PLC0415 - loads what only this command needs
     from scp_node.delivery import StorageScu  # noqa: PLC0415
     from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
 

@@ -154,7 +154,7 @@ def page_link(settings: Settings) -> str:
     """Return the address that logs the person in: once, and within `LINK_LIFETIME`."""
     with contextlib.closing(open_ledger(settings)) as ledger:
         token = ledger.people.make_link(PERSON, lifetime=LINK_LIFETIME)
-    return f"http://{settings.web.host}:{settings.web.port}/login/link?token={token}"
+    return f"http://{settings.web.host}:{settings.web.port}/login/link#{token}"
 
 
 def _environment(settings: Settings) -> dict[str, str]:

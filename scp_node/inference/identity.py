@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from pneumonia_model.bundle import Bundle, load_bundle
-from pneumonia_model.regions import detector_threshold, has_detector
 
 from scp_node.domain import ModelIdentity
 from scp_node.settings import InferenceSettings, SettingsError
@@ -63,8 +62,17 @@ def identity_of(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
         threshold=threshold,
         grey_zone=settings.grey_zone,
         calibration=f"platt:slope={bundle.calibration.slope:.4f},intercept={bundle.calibration.intercept:.4f}",
-        region_threshold=detector_threshold(bundle) if has_detector(bundle) else None,
+        region_threshold=_region_threshold(bundle),
     )
+
+
+def _region_threshold(bundle: Bundle) -> float | None:
+    """Return the score of a region from which it is reported; None where the bundle finds none."""
+    if "detector" not in bundle.manifest:
+        return None
+    from pneumonia_model.regions import detector_threshold  # noqa: PLC0415 - loads numpy
+
+    return detector_threshold(bundle)
 
 
 def _threshold(bundle: Bundle, operating_point: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -10,9 +11,12 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, exists, func, or_, select
 
 from scp_node.domain import Verdict
-from scp_node.ledger.database.schema import Use, instance, result, shadow_result, work
+from scp_node.ledger.database.schema import Use, feedback, instance, result, shadow_result, study_patient, work
+from scp_node.ledger.feedback import truths_of
+from scp_node.ledger.feedback_rows import Truth, consensus
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import SHADOW, in_queue
+from scp_node.ledger.statements import chunks
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
@@ -67,6 +71,16 @@ class ShadowStudy:
     images: int  # that both bundles have a finding of
     unpaired: int  # that have a finding and that the bundle on trial has not seen or could not read
     reporting: ShadowStatement
+    shadow: ShadowStatement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedStudy:
+    """A study of one patient that both bundles and the readers spoke of."""
+
+    study_uid: str
+    is_positive: bool  # as most of the readers say who know
+    reporting: ShadowStatement  # of its image of the highest probability, as the next
     shadow: ShadowStatement
 
 
@@ -204,6 +218,19 @@ class Shadow:
             found = tuple(_studies(connection, whole, newest))
         return ShadowStudyPage(studies=found, next_key=newest[-1].key if len(newest) == most else None)
 
+    def judged(self, query: ShadowQuery) -> list[JudgedStudy]:
+        """Return the studies of which readers know the truth; those that name several patients are left out."""
+        with self._transactions.reading() as (connection, _now):
+            truths = _known_truths(connection)
+            found = []
+            for chunk in chunks(list(truths)):
+                of_study: dict[str, list[ShadowPair]] = defaultdict(list)
+                in_chunk = _pairs(query).where(shadow_result.c.study_uid.in_(chunk), instance.c.use == Use.READ)
+                for pair in map(_pair, connection.execute(in_chunk)):
+                    of_study[pair.study_uid].append(pair)
+                found += [_judged(uid, of_study[uid], is_positive=truths[uid]) for uid in chunk if uid in of_study]
+        return found
+
     def waiting(self) -> ShadowWaiting:
         """Return how much work of a bundle on trial is not done."""
         with self._transactions.reading() as (connection, _now):
@@ -325,6 +352,26 @@ def _studies(connection: Connection, query: ShadowQuery, newest: Sequence[Shadow
             reporting=max((pair.reporting for pair in pairs), key=lambda said: said.probability),
             shadow=max((pair.shadow for pair in pairs), key=lambda said: said.probability),
         )
+
+
+def _known_truths(connection: Connection) -> dict[str, bool]:
+    """Return whether the finding is there, for each study of one patient of which that is known."""
+    alone = select(study_patient.c.study_uid).group_by(study_patient.c.study_uid).having(func.count() == 1)
+    subjects = select(study_patient.c.id, study_patient.c.study_uid).where(
+        study_patient.c.id.in_(select(feedback.c.study_patient_id)), study_patient.c.study_uid.in_(alone)
+    )
+    uids = {row.id: row.study_uid for row in connection.execute(subjects.order_by(study_patient.c.id))}
+    truths = {uids[key]: consensus(said.values()) for key, said in truths_of(connection, list(uids)).items()}
+    return {uid: truth is Truth.POSITIVE for uid, truth in truths.items() if truth is not Truth.UNKNOWN}
+
+
+def _judged(study_uid: str, pairs: Sequence[ShadowPair], *, is_positive: bool) -> JudgedStudy:
+    return JudgedStudy(
+        study_uid=study_uid,
+        is_positive=is_positive,
+        reporting=max((pair.reporting for pair in pairs), key=lambda said: said.probability),
+        shadow=max((pair.shadow for pair in pairs), key=lambda said: said.probability),
+    )
 
 
 def _pair(row: Row[Any]) -> ShadowPair:

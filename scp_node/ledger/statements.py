@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Select, func, select
 
 from scp_node.domain import Verdict
 from scp_node.ledger.database.schema import instance, report, report_result, result, study_patient
 from scp_node.ledger.feedback_rows import Statement, Subject
+
+T = TypeVar("T")
 
 CHUNK: Final = 500  # values in one IN list
 _TELLING: Final = (Verdict.NOT_DETECTED, Verdict.UNDETERMINED, Verdict.PRESENT)
@@ -92,8 +94,8 @@ def statements(connection: Connection, report_ids: Sequence[int]) -> dict[int, S
     }
 
 
-def chunks(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Yield the ids in parts that fit into one statement."""
+def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Yield the ids, or other keys, in parts that fit into one statement."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 

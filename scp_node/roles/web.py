@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
 import threading
@@ -33,7 +34,10 @@ log = logging.getLogger(__name__)
 
 FIRST_ADMIN: Final = "admin"
 PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
+_M_MMAP_THRESHOLD: Final = -3  # malloc.h
+_M_ARENA_MAX: Final = -8
 _STOP_SECONDS: Final = 10.0
+_RENEWAL_SECONDS: Final = 30.0  # between two looks at the files of the certificate
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
@@ -44,12 +48,14 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
 
     Raises:
         LedgerError: the schema of the database is not this program's.
-        SettingsError: the certificate or its key cannot be used.
+        SettingsError: the certificate or its key cannot be used, or [web.oidc] cannot.
     """
+    return_memory()
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
     try:
-        make_first_admin(ledger, settings.node.data_dir)
+        if settings.web.local_login:
+            make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
         site = Site(
             settings=settings,
@@ -64,6 +70,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
             return 0
         server.start(listening)
         drawing = _draw_samples(settings, ledger, stop)
+        renewing = _renew_certificates(server, stop)
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
@@ -73,7 +80,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)
-        have_ended([drawing], _STOP_SECONDS)
+        have_ended([drawing, renewing], _STOP_SECONDS)
     finally:
         ledger.close()
     return status
@@ -89,6 +96,29 @@ def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> 
     thread = threading.Thread(target=draw, name="draw", daemon=True)
     thread.start()
     return thread
+
+
+def _renew_certificates(server: Server, stop: threading.Event) -> threading.Thread:
+    """Look in a thread, until `stop` is set, whether the certificate was renewed."""
+
+    def look() -> None:
+        while not stop.wait(_RENEWAL_SECONDS):
+            server.renew_certificate()
+
+    thread = threading.Thread(target=look, name="certificate", daemon=True)
+    thread.start()
+    return thread
+
+
+def return_memory() -> None:
+    """Have glibc return large blocks to the system, and share its pools between threads.
+
+    By itself it keeps the 19 MiB of a password's hash for the next one, in each thread (mallopt(3)).
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc's
+        library.mallopt(_M_MMAP_THRESHOLD, 2**20)
+        library.mallopt(_M_ARENA_MAX, 2)
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:

@@ -39,9 +39,11 @@ NAVIGATION: Final[Sequence[Entry]] = (
     Entry(path="/sample", name="Reading sample", role=PersonRole.READER),
     Entry(path="/quality", name="Quality"),
     Entry(path="/model", name="Model"),
+    Entry(path="/trial", name="On trial"),
     Entry(path="/system", name="System"),
     Entry(path="/doctor", name="Doctor", role=PersonRole.ADMIN),
     Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
+    Entry(path="/audit", name="Audit", role=PersonRole.ADMIN),
 )
 
 

@@ -67,7 +67,7 @@ class Place:
         with self.browser.new_context(timezone_id="Europe/Berlin", locale="en-GB") as context:
             if name:
                 token = self.node.ledger.people.make_link(name, lifetime=timedelta(minutes=5))
-                answer = context.request.get(f"{self.address}/login/link?token={token}", max_redirects=0)
+                answer = context.request.post(f"{self.address}/login/link", form={"token": token}, max_redirects=0)
                 assert answer.status == 303, answer.text()
             context.set_default_timeout(1_000 * SLOWEST)
             yield Screen.of(context, self.address)

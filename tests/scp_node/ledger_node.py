@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
 from scp_node.ledger import (
@@ -27,6 +27,9 @@ from scp_node.ledger import (
     upgrade,
 )
 from scp_node.ledger.database import migrations
+from scp_node.ledger.database.engine import sqlite_file
+from scp_node.opening import upgrade_database
+from scp_node.settings import Settings
 
 MODEL: Final = ModelIdentity(
     name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"
@@ -51,6 +54,16 @@ def ledger_engine(url: str | Path) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def begin_ledger(settings: Settings) -> None:
+    """Do what `scp-node db upgrade` does where there is no ledger yet, on SQLite."""
+    file = sqlite_file(make_url(settings.database_url))
+    assert file
+    file.parent.mkdir(parents=True, mode=0o700)
+    file.touch(mode=0o600)
+    file.write_bytes(_empty_ledger())
+    upgrade_database(settings)
 
 
 @cache

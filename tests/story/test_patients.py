@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -40,14 +38,8 @@ class Site:
         wait_until(lambda: len(made()) >= number, 60, what=f"{number} reports")
         return made()
 
-    def command(self, *arguments: str, status: int = 0) -> str:
-        command = [sys.executable, "-m", "scp_node", *arguments, "--config", str(self.node.config)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == status, done.stderr
-        return done.stdout + done.stderr
-
     def states(self, study_uid: str) -> list[str]:
-        rows = map(json.loads, self.command("audit", "--study", study_uid, "--format", "json").splitlines())
+        rows = map(json.loads, self.node.command("audit", "--study", study_uid, "--format", "json").splitlines())
         return [row["state"] for row in rows]
 
 
@@ -86,10 +78,10 @@ def test_two_patients_under_one_study_uid_get_two_reports(site: Site) -> None:
         assert (report.PatientName, report.CompletionFlag) == (film.PatientName, "PARTIAL")
         assert films_of(report) == {film.SOPInstanceUID}
         assert "STUDY NAMES SEVERAL PATIENTS" in words(report)
-    told = site.command("report", study)
+    told = site.node.command("report", study)
     assert all(str(report.SOPInstanceUID) in told for report in newest.values())
     saved = site.node.folder / "one.dcm"
-    assert "choose one report with --version" in site.command("report", study, "--save", str(saved), status=2)
+    assert "choose one report with --version" in site.node.command("report", study, "--save", str(saved), status=2)
     assert "several-patients" in [event.kind for event in site.node.ledger.audit.events(study)]
     assert "study names several patients" in site.node.log
 
@@ -108,15 +100,15 @@ def test_a_person_has_the_other_film_of_one_uid_read(site: Site) -> None:
     assert "1 of 2 images NOT ANALYSED" in words(two)
     assert site.states(study) == ["analysed", "conflict"]
 
-    assert "conflict" in site.command("resolve", str(first.SOPInstanceUID))
-    assert "no number 3" in site.command("resolve", str(first.SOPInstanceUID), "--use", "3", status=2)
-    site.command("resolve", str(first.SOPInstanceUID), "--use", "2")
+    assert "conflict" in site.node.command("resolve", str(first.SOPInstanceUID))
+    assert "no number 3" in site.node.command("resolve", str(first.SOPInstanceUID), "--use", "3", status=2)
+    site.node.command("resolve", str(first.SOPInstanceUID), "--use", "2")
     *_, last = site.reports(study, 3)
     assert last.CompletionFlag == "COMPLETE"
     assert "Pneumonia: PRESENT" in words(last)
     assert "a person chose another image with the same SOP Instance UID" in words(last)
     assert site.states(study) == ["set-aside", "analysed"]
-    assert "the ledger says what was recorded" in site.command("audit", "verify")
+    assert "the ledger says what was recorded" in site.node.command("audit", "verify")
 
 
 def test_the_same_film_in_another_encoding_is_a_duplicate(site: Site) -> None:
@@ -131,40 +123,4 @@ def test_the_same_film_in_another_encoding_is_a_duplicate(site: Site) -> None:
 
 
 def test_an_unknown_uid_is_an_error(site: Site) -> None:
-    assert "no image has the SOP Instance UID 1.2.3" in site.command("resolve", "1.2.3", status=2)
-
-
-def test_a_report_for_nobody_is_undeliverable_until_the_settings_name_somebody(
-    start_node: Callable[..., Node], pacs: StoragePacs
-) -> None:
-    node = start_node(destinations=[destination(pacs.port)], routing={"reply_to": []})
-    film = radiograph(31)
-    node.send(film)
-    [row] = node.run_until_idle(1)
-    assert [each["state"] for each in row["deliveries"]] == ["undeliverable"]
-    assert "report is undeliverable" in node.log
-    site = Site(node, pacs)
-    assert "undeliverable" in site.command("audit", "--state", "undeliverable")
-    assert "undeliverable: 1 reports" in site.command("doctor", status=1)
-
-    (node.folder / "second").mkdir()
-    tables = {**node.changes, "routing": {"reply_to": "all"}, "node": {"data_dir": str(node.folder / "var")}}
-    second = Node(node.folder / "second", tables)
-    refused = subprocess.run(
-        [sys.executable, "-m", "scp_node", "serve", "--role", "worker", "--config", str(second.config)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert refused.returncode == 2
-    assert "settings differ" in refused.stderr
-
-    node.stop()
-    again = Node(node.folder, {**node.changes, "routing": {"reply_to": "all"}})
-    again.start()
-    try:
-        assert "1 put back" in Site(again, pacs).command("requeue", "--dead")
-        assert len(Site(again, pacs).reports(str(film.StudyInstanceUID), 1)) == 1
-    finally:
-        again.end()
+    assert "no image has the SOP Instance UID 1.2.3" in site.node.command("resolve", "1.2.3", status=2)

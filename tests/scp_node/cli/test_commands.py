@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -11,23 +10,39 @@ import sys
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import pytest
 import typer.main
 
 from scp_node.cli.commands import cli
-from scp_node.opening import open_ledger, upgrade_database
+from scp_node.opening import open_ledger
 from scp_node.settings import NodeSettings, Settings
 from scp_node.settings_file import load_settings
+from tests.command import Ended, run_here
 from tests.node import BUNDLE
-from tests.scp_node.ledger_node import Node
+from tests.scp_node.ledger_node import Node, begin_ledger
 from tests.servers import free_port
 
+AUDIT: Final = """
+import sys
+from scp_node.cli.commands import main
+sys.argv = ["scp-node", "audit"]
+try:
+    main()
+except SystemExit as ended:
+    print(ended.code, sorted({"alembic", "numpy", "pydicom", "pynetdicom"} & set(sys.modules)))
+"""
 
-def run(*arguments: str | Path, cwd: Path, timeout: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "scp_node", *map(str, arguments)]
-    variables = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd, env=variables)
+
+def run(*arguments: str | Path, cwd: Path, **environment: str) -> Ended:
+    return run_here(*arguments, cwd=cwd, environment=environment)
+
+
+def serve(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a node that is expected to end at once: in a process of its own, for it could serve."""
+    command = [sys.executable, "-m", "scp_node", "serve", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, cwd=cwd)
 
 
 def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path: Path) -> None:
@@ -64,7 +79,7 @@ def test_a_mistake_ends_with_one_line_and_status_2(tmp_path: Path, arguments: li
 
 def test_the_model_s_verification_names_what_it_checked_and_what_failed(tmp_path: Path) -> None:
     (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE}"\n')
-    good = run("model", "verify", cwd=tmp_path, timeout=300)  # it takes seconds, and a minute where all cores are busy
+    good = run("model", "verify", cwd=tmp_path)
     assert good.returncode == 0, good.stdout
     for name in ("manifest", "file weights.safetensors", "preprocessing", "golden logits, onnxruntime, 4 threads"):
         assert name in good.stdout
@@ -99,7 +114,7 @@ def test_the_schema_is_made_by_its_command_and_then_the_audit_is_empty(tmp_path:
 @pytest.fixture
 def berlin(tmp_path: Path) -> Path:
     """A folder with a ledger: three images, received at three times of a day and of the day after, in local time."""
-    upgrade_database(load_settings_in(tmp_path))
+    begin_ledger(load_settings_in(tmp_path))
     with closing(open_ledger(load_settings_in(tmp_path))) as ledger:
         images = Node(ledger.intake._transactions.engine)
         for name, at in (("1", "2026-11-29T22:59:59"), ("2", "2026-11-29T23:00:00.4"), ("3", "2026-11-30T22:59:59.9")):
@@ -159,10 +174,9 @@ def test_work_that_was_not_given_up_is_known_and_not_put_back(berlin: Path) -> N
 
 
 def test_a_command_waits_neither_for_the_dicom_library_nor_for_the_migrations(tmp_path: Path) -> None:
-    slow = "{'alembic', 'numpy', 'pydicom'}"
-    code = f"import sys, scp_node.cli.commands; print(sorted({slow} & set(sys.modules)))"
-    command = [sys.executable, "-c", code]
-    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout == "[]\n"
+    run("db", "upgrade", cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", AUDIT], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 def test_every_command_takes_a_settings_file() -> None:
@@ -184,7 +198,7 @@ def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_ackno
     (tmp_path / "scp_node.toml").write_text(
         f'[inference]\nbundle = "{BUNDLE}"\n[[destinations]]\nname = "pacs"\nae_title = "P"\nhost = "192.0.2.1"\n'
     )
-    done = run("serve", "--role", role, cwd=tmp_path)
+    done = serve("--role", role, cwd=tmp_path)
     assert done.returncode == 2
     assert "inference.acknowledge_demonstration" in done.stderr
     assert "pacs" in done.stderr
@@ -196,7 +210,7 @@ def test_a_schema_that_does_not_fit_ends_a_role_with_status_2_and_is_not_waited_
     assert run("db", "upgrade", cwd=tmp_path).returncode == 0
     with closing(sqlite3.connect(next(tmp_path.rglob("ledger.sqlite3")))) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    done = run("serve", "--role", role, cwd=tmp_path)
+    done = serve("--role", role, cwd=tmp_path)
     assert done.returncode == 2
     assert "schema 9999 is newer than this program" in done.stderr
 
@@ -208,6 +222,6 @@ def test_one_flipped_byte_in_the_bundle_stops_the_start(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     weights.write_bytes(data)
     (tmp_path / "scp_node.toml").write_text(f'[inference]\nbundle = "{BUNDLE.name}"\n')
-    done = run("serve", cwd=tmp_path)
+    done = serve(cwd=tmp_path)
     assert done.returncode == 2
     assert "weights.safetensors" in done.stderr

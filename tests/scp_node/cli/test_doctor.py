@@ -12,14 +12,14 @@ from typing import Any, Final
 
 import pytest
 
-from scp_node.cli.doctor import Examination, _shadow, examine, examine_deliveries
-from scp_node.opening import upgrade_database
+from scp_node.cli.doctor import _shadow, examine, examine_deliveries
+from scp_node.cli.examination import Examination
 from scp_node.settings import Settings
 from tests.model.bundles import second_bundle
 from tests.node import BUNDLE, destination
 from tests.scp_node.delivery.scp import Scp, answering
 from tests.scp_node.delivery.test_send_files import CR
-from tests.scp_node.ledger_node import SHADOW, Node, ledger_engine
+from tests.scp_node.ledger_node import SHADOW, Node, begin_ledger, ledger_engine
 from tests.servers import StoreScp
 from tests.servers import free_port as unused_port
 
@@ -248,7 +248,7 @@ def test_a_schema_that_only_a_person_makes_is_asked_for(tmp_path: Path) -> None:
 
 def test_a_ledger_that_was_there_and_is_gone_is_a_problem(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    upgrade_database(settings)
+    begin_ledger(settings)
     assert doctor(settings)["database"].message == "schema is up to date, 0 given up"
     (tmp_path / "var" / "ledger.sqlite3").unlink()
     found = doctor(settings)["database"]

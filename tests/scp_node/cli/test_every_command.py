@@ -17,10 +17,10 @@ import pytest
 import typer.main
 
 from scp_node.cli.commands import cli, main
-from scp_node.opening import upgrade_database
 from scp_node.settings import NodeSettings, Settings
 from scp_node.settings_file import load_settings
 from tests.scp_node.delivery.test_send_files import write_file
+from tests.scp_node.ledger_node import begin_ledger
 from tests.tools import require
 
 COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that make sense
@@ -44,6 +44,16 @@ COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that m
     "db rebuild": [[]],
     "db copy": [["postgresql+psycopg://user:secret@127.0.0.1:1/x"]],
     "db backup": [["copy.sqlite3"]],
+    "user add": [["ada", "--role", "admin"]],
+    "user role": [["ada", "reader"]],
+    "user reset": [["ada"]],
+    "user disable": [["ada"]],
+    "user enable": [["ada"]],
+    "user list": [[]],
+    "user link": [["ada"]],
+    "token add": [["ada", "a script", "--days", "30"]],
+    "token list": [[]],
+    "token revoke": [["1"]],
 }
 NONSENSE: Final = [  # with what the line says
     ("init nowhere/x.toml", "nowhere/x.toml: No such file or directory"),
@@ -101,6 +111,11 @@ NONSENSE: Final = [  # with what the line says
     ("db backup nowhere/copy", "nowhere/copy not written"),
     ("db backup film.dcm", "film.dcm is there already"),
     ("db backup folder", "folder"),
+    ("user add a/b", "a name has 1 to 64 printable characters"),
+    ("user role nobody reader", "nobody has this name"),
+    ("user link nobody", "nobody has this name"),
+    ("token add nobody script", "nobody has this name"),
+    ("token revoke 404", "there is no token 404"),
 ]
 
 
@@ -230,7 +245,7 @@ def test_a_fault_of_the_machine_ends_a_command_with_one_line(
 def test_an_argument_that_makes_no_sense_ends_a_command_with_status_2(
     line: str, told: str, place: Path, say: Say
 ) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     status, error = say(line.split())
     assert (status, told in " ".join(error.split())) == (2, True), error
     assert "secret" not in error
@@ -247,7 +262,7 @@ def test_an_empty_argument_is_refused_by_every_command(command: str, say: Say, p
 
 
 def test_an_argument_that_is_not_text_is_refused(say: Say, place: Path) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     for command in ("report", "requeue", "reanalyse", "resolve", "feedback"):
         status, error = say([command, os.fsdecode(b"\xff")])
         assert (status, error.count("\n")) == (2, 1), error
@@ -333,7 +348,7 @@ def test_a_folder_without_rights_is_named(place: Path) -> None:
 
 
 def test_a_database_without_rights_is_named(place: Path) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     file = place / "var" / "ledger.sqlite3"
     file.chmod(0)
     for command in ("audit", "requeue --dead"):
@@ -343,13 +358,13 @@ def test_a_database_without_rights_is_named(place: Path) -> None:
 
 
 def test_a_database_that_may_only_be_read_is_read(place: Path) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     (place / "var" / "ledger.sqlite3").chmod(0o400)
     assert _without_rights(["audit", "--format", "csv"]).returncode == 0
 
 
 def test_a_fault_of_the_database_in_the_middle_of_a_command_is_one_line(place: Path, say: Say) -> None:
-    upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
+    begin_ledger(Settings(node=NodeSettings(data_dir=place / "var")))
     with closing(sqlite3.connect(place / "var" / "ledger.sqlite3")) as connection, connection:
         connection.execute("DROP TABLE work")
     for command in ("requeue 1.2.3", "requeue --dead"):
