@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tools run demo check test chaos format bench wheel constraints clean distclean
+.PHONY: help setup setup-dev tools run demo check test chaos format bench screens wheel constraints clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -51,6 +51,9 @@ format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
 
 bench: $(VENV)/.full  ## Measure throughput and latency on this machine
 	$(BIN)/python -m tests.bench
+
+screens: tools  ## Make the pictures of the web page in docs/ anew, from phantoms
+	$(BIN)/python -m tests.screens
 
 tools: $(VENV)/.full  ## Install the external programs that tests drive (Debian, as root; else tests skip)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/install_tools.sh

@@ -57,11 +57,18 @@ def serve(
     stop_when_orphaned(stop)
     heart = Heartbeat()
     heart.start(stop)
-    return _run(role, settings, stop, heart, parts, allow_different=allow_different)
+    return _run(role, settings, stop, heart, parts, config=config, allow_different=allow_different)
 
 
 def _run(
-    role: Role, settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts, *, allow_different: bool
+    role: Role,
+    settings: Settings,
+    stop: threading.Event,
+    heart: Heartbeat,
+    parts: Parts,
+    *,
+    config: Path | None,
+    allow_different: bool,
 ) -> int:
     match role:  # each process loads only what it needs
         case Role.LISTENER:
@@ -79,7 +86,7 @@ def _run(
         case Role.WEB:
             from scp_node.roles.web import run_web  # noqa: PLC0415
 
-            return run_web(settings, stop, heart)
+            return run_web(settings, stop, heart, config=config)
         case Role.ALL:
             raise ValueError("a process has one role")
 

@@ -240,6 +240,10 @@ class InferenceSettings(Section):
         description="Folder of the model bundle to serve. Relative: to this file's folder. Empty: the one that comes "
         "with this program.",
     )
+    shadow_bundle: Annotated[Annotated[Path, AfterValidator(_path)] | None, BeforeValidator(_none_if_empty)] = Field(
+        None,
+        description="Folder of a second bundle on trial, run after all other work and never reported. Empty: none.",
+    )
     operating_point: str = Field(
         "", description="Name of one of the bundle's operating points (`scp-node model show`). Empty: its default."
     )
@@ -395,6 +399,22 @@ class WebSettings(Section):
         description="Link to a study in the site's viewer, with {study_uid}, {accession} or {patient_id} in it. "
         "Empty: none.",
     )
+    sample_positive: int = Field(
+        5,
+        ge=0,
+        le=1_000,
+        description="Positive studies of each day that readers are asked to read: the reading sample.",
+    )
+    sample_negative: int = Field(10, ge=0, le=1_000, description="Negative studies of each day in it.")
+    sample_days: int = Field(28, ge=1, le=3_650, description="How many days back readers are asked.")
+    late_minutes: float = Field(
+        15.0, gt=0, le=10_080, description="What waits for longer than this is shown as a problem."
+    )
+    metrics_from: list[Annotated[str, AfterValidator(_network)]] = Field(
+        default_factory=lambda: ["127.0.0.0/8", "::1"],
+        description="Addresses or networks that may read /metrics without a token: if they ask directly, never by what "
+        "a proxy says of them. With trusted_proxies the default is none.",
+    )
     time_zone: str = Field("", description='Zone of the times shown, such as "Europe/Berlin". Empty: this machine\'s.')
 
     @field_validator("viewer_url")
@@ -413,6 +433,15 @@ class WebSettings(Section):
         if value and value not in zoneinfo.available_timezones():
             raise ValueError('not a zone of the IANA database, such as "Europe/Berlin"')
         return value
+
+    @property
+    def metrics_networks(self) -> list[str]:
+        """Return who may read the metrics without a token.
+
+        Behind a proxy on this machine everybody seems to come from here: then the default does not hold.
+        """
+        is_default = "metrics_from" not in self.model_fields_set
+        return [] if is_default and self.trusted_proxies else self.metrics_from
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:

@@ -30,7 +30,13 @@ RENAMED: Final = {
     "inference.max_attempts": "work.max_attempts",
 }
 
-_PATHS: Final = (("node", "data_dir"), ("inference", "bundle"), ("web", "certificate"), ("web", "key"))
+_PATHS: Final = (
+    ("node", "data_dir"),
+    ("inference", "bundle"),
+    ("inference", "shadow_bundle"),
+    ("web", "certificate"),
+    ("web", "key"),
+)
 
 # Folders that belong to the operating system: in one of them the node would change the rights of /var/spool.
 _SYSTEM_FOLDERS: Final = frozenset(
@@ -49,8 +55,20 @@ def load_settings(file: Path | None = None) -> Settings:
     Raises:
         SettingsError: the file cannot be read, or a key or value is not allowed.
     """
-    path = file or named_file() or (DEFAULT_FILE if _exists(DEFAULT_FILE) else None)
-    values = _below(_read(path), path.absolute().parent) if path else {}
+    path = settings_path(file)
+    return _settings(_below(_read(path), path.absolute().parent) if path else {})
+
+
+def parse_settings(text: str, path: Path) -> Settings:
+    """Return the settings as `load_settings` would, if `text` were the contents of the file.
+
+    Raises:
+        SettingsError: see `load_settings`.
+    """
+    return _settings(_below(_parsed(text, path), path.absolute().parent))
+
+
+def _settings(values: dict[str, Any]) -> Settings:
     _refuse_unknown_variables()
     try:
         return Settings(**values)
@@ -58,6 +76,11 @@ def load_settings(file: Path | None = None) -> Settings:
         raise SettingsError(_explain(error)) from None
     except ValueError as error:  # pydantic-settings: a list in the environment that is not JSON
         raise SettingsError(f"environment: {error}") from None
+
+
+def settings_path(file: Path | None = None) -> Path | None:
+    """Return the file from which `load_settings` reads; None if there is none."""
+    return file or named_file() or (DEFAULT_FILE if _exists(DEFAULT_FILE) else None)
 
 
 def named_file() -> Path | None:
@@ -75,11 +98,17 @@ def _exists(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
+        text = path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise SettingsError(f"{path}: cannot be read: {error}") from None
+    return _parsed(text, path)
+
+
+def _parsed(text: str, path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: is not TOML: {error}") from None
     except RecursionError:

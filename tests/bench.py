@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from scp_node.report.site import Site
 from scp_node.report.version import ReportVersion
 from scp_node.settings import AnalysisSettings
 from scp_node.spool import Spool
+from tests.browser.place import VIEWER, open_place
+from tests.chromium import chromium
 from tests.highdicom_report import plain_picture, plain_report
 from tests.node import BUNDLE, Node, destination, radiograph
 from tests.scp_node.ledger_node import MODEL
@@ -58,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scp-node-bench-") as name:
         folder = Path(name)
         files = _films(folder, arguments.images)
-        for part in (_receive, _analyse, _report, _ledger, _whole_way):
+        for part in (_receive, _analyse, _report, _ledger, _whole_way, _on_screen):
             for stage, unit, values in part(folder, files, arguments.runs):
                 low, high = min(values), max(values)
                 table.add_row(stage, f"{statistics.median(values):.4g} {unit}", f"{low:.4g} - {high:.4g}")
@@ -245,6 +248,34 @@ def _whole_way(folder: Path, files: list[Path], runs: int) -> Rows:
         pacs.close()
     yield "last C-STORE response to report in the PACS: p50", "ms", times[1:]
     yield "  p95", "ms", [float(np.percentile(times[1:], 95))]
+
+
+def _on_screen(folder: Path, files: list[Path], runs: int) -> Rows:
+    """Milliseconds from the C-STORE response to the film's row in a Chromium that shows the newest studies."""
+    if not find("chromium"):
+        return
+    base = folder / "screen"
+    base.mkdir()
+    films = {dcmread(file, specific_tags=["PatientID"]).PatientID: file for file in files[: 4 * runs + 1]}
+    reloaded: list[float] = []
+    announced: list[float] = []
+    with chromium() as browser, open_place(base, browser, {}) as place, place.visit(VIEWER) as screen:
+        for patient, file in films.items():
+            screen.open("/studies")
+            place.node.send_files([file])
+            answered = time.monotonic()
+            row = screen.page.get_by_role("row").filter(has_text=patient)
+            if len(reloaded) <= 2 * runs:  # by a person who reloads the page
+                while not row.count():
+                    screen.page.reload()
+                reloaded.append(1000 * (time.monotonic() - answered))
+            else:  # by the page, which asks every five seconds
+                screen.page.get_by_role("link", name=re.compile(r"^\d+ new$")).click()
+                row.wait_for()
+                announced.append(1000 * (time.monotonic() - answered))
+    for way, times in (("reloaded", reloaded[1:]), ("announced by the page, and clicked", announced)):
+        yield f"C-STORE response to the row on the screen, {way}: p50", "ms", times
+        yield "  p95", "ms", [float(np.percentile(times, 95))]
 
 
 if __name__ == "__main__":

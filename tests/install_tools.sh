@@ -4,20 +4,20 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-# The pages of a viewer come from npm's registry, where npm is.
-pages() {
-    python -m tests.viewer.pages
+# The pages of a viewer, and what examines our own, come from npm's registry, where npm is.
+npm_packages() {
+    python -m tests.npm
 }
 
 missing=$(python -m tests.tools)
 [ -n "$missing" ] || {
-    pages
+    npm_packages
     exit 0
 }
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
     echo "Some tests are skipped. For all of them: apt-get install --no-install-recommends $missing"
-    pages
+    npm_packages
     exit 0
 fi
 
@@ -48,4 +48,4 @@ for server in orthanc postgresql; do
     esac
 done
 
-pages
+npm_packages

@@ -24,14 +24,16 @@ LONG: Final = (
     "tests/docker/",
     "tests/model/",
     "tests/viewer/",
+    "tests/browser/",
     "tests/scp_node/cli/",
 )
 ALONE: Final = frozenset({"test_kills.py"})  # its tests do not run side by side: they bound how long work stands still
 _SHARED: Final = re.compile(r'scope="(?:module|class|package)"')  # a fixture such as a server or a trained model
+_OF_FOLDER: Final = 'scope="package"'  # in the conftest.py of a folder: all tests of the folder share it
 
 
 class Spread(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no types
-    """Gives each test to the process that is free next, and the tests of a file that share a fixture to one."""
+    """Gives each test to the process that is free next, and those of a file or folder that share a fixture to one."""
 
     def _split_scope(self, nodeid: str) -> str:
         """Return the name of the unit of work that a test belongs to: xdist asks for it."""
@@ -39,14 +41,23 @@ class Spread(LoadScopeScheduling):  # type: ignore[misc]  # xdist publishes no t
 
 
 def unit_of(root: Path, nodeid: str) -> str:
-    """Return the file of a test that shares a fixture with others of it, or the test itself."""
+    """Return the folder or the file of a test that shares a fixture with others of it, or the test itself."""
     name = nodeid.partition("::")[0]
+    folder = name.rpartition("/")[0]
+    if _is_one_unit(root / folder):
+        return folder
     return name if _stays_together(root / name) else nodeid
 
 
 @cache
 def _stays_together(file: Path) -> bool:
     return file.name in ALONE or _SHARED.search(file.read_text(encoding="utf-8")) is not None
+
+
+@cache
+def _is_one_unit(folder: Path) -> bool:
+    file = folder / "conftest.py"
+    return file.is_file() and _OF_FOLDER in file.read_text(encoding="utf-8")
 
 
 def long_first(items: list[pytest.Item]) -> None:

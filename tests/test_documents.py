@@ -29,12 +29,15 @@ from scp_node.report.objects.key_object import build_key_object
 from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.objects.presentation_state import build_presentation_state
 from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.trial import build_trial_report
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES
 from scp_node.settings import Settings
 from tests.node import BUNDLE
 from tests.scp_node.report.reports import (
+    AT,
     POSITIVE,
     PREVIOUS,
+    SITE,
     built,
     radiograph,
     rich_header,
@@ -149,6 +152,15 @@ def test_every_attribute_that_is_written_is_stated_and_every_stated_one_is_writt
     assert len(stated) == len(set(stated))
     written = {dictionary_description(element.tag) for made in created[kind] for element in made}
     assert set(stated) == written
+
+
+def test_every_attribute_of_the_test_report_is_stated(statement: str) -> None:
+    rows = table(statement, "Attribute of the test report")
+    written = {dictionary_description(element.tag): element for element in read(build_trial_report(SITE, AT))}
+    stated = {name: row[1] for row in rows for name in row[0].split(", ")}
+    assert set(stated) == set(written)
+    for name in ("Patient's Name", "Patient ID", "Study Description"):
+        assert str(written[name].value) == stated[name]
 
 
 def test_what_is_fixed_does_not_depend_on_the_image(statement: str, created: dict[str, list[Dataset]]) -> None:

@@ -49,6 +49,11 @@ def test_tests_that_share_nothing_are_spread(processes: Callable[[str], set[str]
     assert len(processes("")) == 2
 
 
+def test_tests_of_a_folder_that_share_a_fixture_stay_together(repository: Path) -> None:
+    names = ("tests/browser/test_login.py::test_a", "tests/browser/test_every_page.py::test_b[x]")
+    assert {unit_of(repository, name) for name in names} == {"tests/browser"}
+
+
 def test_the_storms_of_kills_stay_together(repository: Path) -> None:
     name = "tests/chaos/test_kills.py"
     assert (

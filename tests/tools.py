@@ -22,7 +22,6 @@ PACKAGES: Final[Mapping[str, str]] = {  # tool -> Debian's name for what brings 
     "Orthanc": "orthanc",
     "c-headers": "libc6-dev",
     "cc": "gcc",
-    "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "dcmdump": "dcmtk",
     "dcmp2pgm": "dcmtk",

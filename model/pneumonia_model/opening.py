@@ -48,6 +48,15 @@ def installed(backend: Literal["onnxruntime", "torch"]) -> bool:
     return all(find_spec(package) is not None for package in packages)
 
 
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """Return the errors of an installed runtime that have no base of Python's own but `Exception`."""
+    if not installed("onnxruntime"):
+        return ()
+    from pneumonia_model.backends.onnxruntime_backend import ERRORS  # noqa: PLC0415 - as above
+
+    return ERRORS
+
+
 def cuda_found() -> bool:
     """Return whether the torch backend would run on CUDA."""
     return installed("torch") and _cuda_driver_present() and _torch_finds_cuda()

@@ -19,9 +19,11 @@ from scp_node import __version__
 from scp_node.app import ALLOW_DIFFERENT, Role
 from scp_node.app import serve as serve_node
 from scp_node.cli.arguments import address, first_instant, instant_after, refuse_empty, title
-from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
+from scp_node.cli.console import ConfigOption, UsageError, operator, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
+from scp_node.cli.feedback import feedback
 from scp_node.cli.resolve import resolve
+from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
 from scp_node.runtime.supervisor import SUPERVISED
@@ -40,6 +42,8 @@ cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
 cli.command()(resolve)
+cli.command()(feedback)
+cli.command("send-test")(send_test)
 
 STATES: Final[Mapping[str, ImageState | DeliveryState]] = {str(state): state for state in (*ImageState, *DeliveryState)}
 MANY: Final = 100  # images that `reanalyse` takes without being told so
@@ -113,7 +117,11 @@ def init(
 
 
 @cli.command()
-def doctor(config: ConfigOption = None) -> None:
+def doctor(
+    config: ConfigOption = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON array: name, good, message.")] = False,
+) -> None:
     """Check settings, folder, database, model and destinations, and say what to do about each problem.
 
     Exits with 0 when nothing keeps the node from working, 1 when there is a problem, and 2 when the settings cannot be
@@ -122,7 +130,9 @@ def doctor(config: ConfigOption = None) -> None:
     from scp_node.cli.doctor import examine  # noqa: PLC0415
 
     examinations = examine(load_settings(config))
-    for each in examinations:
+    if as_json:
+        sys.stdout.write(json.dumps([each.document() for each in examinations]) + "\n")
+    for each in () if as_json else examinations:
         out.print("ok     " if each.good else "PROBLEM", style="green" if each.good else "red", end=" ")
         out.print(f"{each.name}: {each.message}", highlight=False, markup=False)
     raise SystemExit(0 if all(each.good for each in examinations) else 1)
@@ -277,7 +287,8 @@ def requeue(
         if selector is not None and not ledger.audit.knows(selector):
             raise UsageError(f"requeue: {selector} is not known: not a work id, and no image, study or report has it")
         upkeep = ledger.upkeep
-        number = upkeep.discard(selector) if discard and selector else upkeep.requeue(selector)
+        who = operator()
+        number = upkeep.discard(selector, actor=who) if discard and selector else upkeep.requeue(selector, actor=who)
         gone = 0 if discard or selector is None else upkeep.without_original(selector)
     left_out = f"; {gone} left out, their originals are no longer kept" if gone else ""
     if not (number or gone):
@@ -330,10 +341,28 @@ def reanalyse(
 
 @model_cli.command("show")
 def model_show(config: ConfigOption = None) -> None:
-    """Show the model's identity, intended use and figures."""
-    from scp_node.inference.identity import describe  # noqa: PLC0415
+    """Show the model's identity, intended use and figures, and those of a shadow bundle."""
+    from scp_node.inference.shadow import describe_both  # noqa: PLC0415
 
-    out.print_json(json.dumps(describe(settings_of(config).inference)))
+    out.print_json(json.dumps(describe_both(settings_of(config).inference)))
+
+
+@model_cli.command("promote")
+def model_promote(
+    config: ConfigOption = None,
+    by: Annotated[str | None, typer.Option(metavar="NAME", help="Who decided it. Default: the system's user.")] = None,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would be done.")] = False,
+) -> None:
+    """Make the shadow bundle the reporting one: in the settings file and in the audit. Restart the node afterwards.
+
+    First the bundle answers its golden inputs. The settings file has to name both bundles in [inference], each in a
+    line of its own; what it was before is kept beside it as FILE.before-promotion. Where one step fails, nothing is
+    changed.
+    """
+    from scp_node.cli.promote import promote  # noqa: PLC0415
+
+    promote(config, by, yes=yes)
 
 
 @model_cli.command("verify")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from scp_node.domain import Actor
 from scp_node.runtime.logs import configure_logging
 from scp_node.settings import Settings
 from scp_node.settings_file import load_settings
@@ -33,3 +37,12 @@ def settings_of(config: Path | None) -> Settings:
     settings = load_settings(config)
     configure_logging(settings.log)
     return settings
+
+
+def operator() -> Actor:
+    """Return who gives the command, as the audit trail names them: USER@HOST."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        user = str(os.geteuid())
+    return Actor(name=f"{user}@{socket.gethostname()}", address="")

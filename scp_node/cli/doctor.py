@@ -17,8 +17,10 @@ from scp_node.app import check_demonstration
 from scp_node.cli.contact import Call, held_by_another, is_this_node, why, why_not_listening
 from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
 from scp_node.delivery.echo import echo_destination, echo_ourselves
+from scp_node.inference.identity import ShadowRefusedError, identify
 from scp_node.inference.served_model import ServedModel
-from scp_node.ledger import Ledger, LedgerError
+from scp_node.inference.shadow import open_shadow
+from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
@@ -35,6 +37,10 @@ class Examination:
     good: bool
     message: str
 
+    def document(self) -> dict[str, str | bool]:
+        """Return it ready for JSON."""
+        return {"name": self.name, "good": self.good, "message": self.message}
+
 
 def examine(settings: Settings) -> list[Examination]:
     """Return what was found of each part that a node needs; what `serve` will make is missing without a problem."""
@@ -46,6 +52,7 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
     yield _try("database", lambda: _database(settings))
     yield _try("retention", lambda: _retention(settings))
     yield _try("model", lambda: _model(settings))
+    yield from _shadow(settings)
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
     if not settings.destinations:
@@ -54,7 +61,7 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
         )
     yield from _for_a_person(settings)
     for destination in settings.destinations:
-        yield _destination(settings, destination)
+        yield examine_destination(settings, destination)
         yield _deliveries(settings, destination.name)
 
 
@@ -140,6 +147,42 @@ def _model(settings: Settings) -> str:
     return f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}; golden inputs agree"
 
 
+def _shadow(settings: Settings) -> Iterator[Examination]:
+    """Yield what becomes of the bundle on trial; nothing where there is none and none of its work is left."""
+    waiting = _waiting_for_shadow(settings)
+    left = f"{waiting.open} images wait for it, {waiting.given_up} given up" if waiting else "no image has come yet"
+    if settings.inference.shadow_bundle is None:
+        if waiting and waiting.open:
+            message = f"none is set, and {waiting.open} images wait for one; that holds up nothing"
+            yield Examination(name="shadow model", good=True, message=message)
+        return
+    try:
+        reporting = identify(settings.inference)
+    except (SettingsError, BundleError):
+        return  # the examination of the model says so
+    try:
+        model = open_shadow(settings.inference, reporting)
+    except ShadowRefusedError as error:
+        told = f"{error}; reporting goes on without it (inference.shadow_bundle)"
+        yield Examination(name="shadow model", good=False, message=told)
+        return
+    if model:
+        runs = f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}"
+        message = f"{runs}; golden inputs agree; {left}; never reported"
+        yield Examination(name="shadow model", good=True, message=message)
+
+
+def _waiting_for_shadow(settings: Settings) -> ShadowWaiting | None:
+    """Return the work of the bundle on trial; None where there is no ledger that can be read."""
+    try:
+        if has_ledger(settings):
+            with closing(open_ledger(settings)) as ledger:
+                return ledger.shadow.waiting()
+    except (LedgerError, OSError):
+        pass  # the examination of the database says so
+    return None
+
+
 def _demonstration(settings: Settings) -> str:
     check_demonstration(settings)
     return "the model may send to all destinations"
@@ -186,7 +229,8 @@ def _own_rejection(error: RejectedError, settings: Settings) -> str:
     return f"it is rejected there ({error}): {held_by_another(settings)}"
 
 
-def _destination(settings: Settings, destination: DestinationSettings) -> Examination:
+def examine_destination(settings: Settings, destination: DestinationSettings) -> Examination:
+    """Return whether a destination answers a C-ECHO and accepts reports, and what to change where it does not."""
     name, setting = f"destination {destination.name}", f"in [[destinations]] {destination.name}"
     call = Call(
         host=destination.host,

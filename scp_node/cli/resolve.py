@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Sequence
 from contextlib import closing
 from typing import Annotated
@@ -11,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from scp_node.cli.console import ConfigOption, UsageError, out, settings_of
+from scp_node.cli.console import ConfigOption, UsageError, operator, out, settings_of
 from scp_node.ledger import Candidate
 from scp_node.opening import open_ledger
 
@@ -35,7 +33,7 @@ def resolve(
         if use is None:
             _show(candidates)
             return
-        ledger.resolution.choose(sop_instance_uid, use, by=f"{getpass.getuser()}@{socket.gethostname()}")
+        ledger.resolution.choose(sop_instance_uid, use, actor=operator())
     out.print(f"image {use} of {len(candidates)} is read; its study is reported anew")
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from scp_node.ledger import AuditDelivery, AuditRow, DeliveryState
+from scp_node.web.cells import harmless_cell
 
 
 def print_audit(rows: Iterable[AuditRow], style: str, console: Console) -> None:
@@ -30,13 +31,7 @@ def _print_csv(rows: Iterable[AuditRow]) -> None:
     writer = csv.DictWriter(sys.stdout, fieldnames=[each.name for each in fields(AuditRow)])
     writer.writeheader()
     for row in rows:
-        writer.writerow({name: _cell(value) for name, value in row.document().items()})
-
-
-def _cell(value: object) -> object:
-    """Return a value as one cell that no spreadsheet runs as a formula: a peer may have written it."""
-    text = json.dumps(value) if isinstance(value, list | dict) else value
-    return f"'{text}" if isinstance(text, str) and text[:1] in {"=", "+", "@", "\t", "\r"} else text
+        writer.writerow({name: harmless_cell(value) for name, value in row.document().items()})
 
 
 def _print_table(rows: Iterable[AuditRow], console: Console) -> None:

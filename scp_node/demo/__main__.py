@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -25,9 +28,14 @@ from scp_node.delivery import send_files
 from scp_node.delivery.echo import answers_echo
 from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs
 from scp_node.demo.phantom import phantom_image
+from scp_node.domain import Actor
+from scp_node.ledger import PersonRole
+from scp_node.opening import open_ledger, upgrade_database
 from scp_node.settings import Settings
 
 QUIET_SECONDS: Final = 1.0
+PERSON: Final = "demo"  # who looks at the web page
+LINK_LIFETIME: Final = timedelta(hours=1)
 _START_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 90.0  # without a new report
 # PS3.16 Annex D
@@ -52,16 +60,20 @@ def main() -> int:
     """Run the demonstration; return 0 if every study got its report."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("images", nargs="?", type=Path, help="folder of DICOM files; default: synthetic phantoms")
-    parser.add_argument("--keep", action="store_true", help="leave node and PACS running until Enter is pressed")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave all of it running until Enter is pressed; so it is in a terminal"
+    )
     arguments = parser.parse_args()
+    keep = arguments.keep or (sys.stdin.isatty() and console.is_terminal)
     with tempfile.TemporaryDirectory(prefix="scp-node-demo-") as folder:
-        return _demonstrate(Path(folder), arguments.images, keep=arguments.keep)
+        return _demonstrate(Path(folder), arguments.images, keep=keep)
 
 
 def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
     files = _images(images) if images else _phantoms(folder / "phantoms")
     pacs = open_pacs(folder / "pacs")
-    settings = _settings(folder, pacs)
+    settings = demo_settings(folder, pacs.port)
+    add_person(settings)
     node = subprocess.Popen([sys.executable, "-m", "scp_node", "serve"], env=_environment(settings))
     try:
         _wait_for_node(node, settings)
@@ -73,7 +85,12 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
         reports = _collect(pacs, sent)
         _show(sent, reports, refused, pacs)
         if keep:
-            console.input("Node and PACS are running. Press Enter to stop. ")
+            _wait_for_page(settings)
+            console.print(f"See them in the web page, logged in: the link is good once, for {LINK_LIFETIME}")
+            console.print(page_link(settings), soft_wrap=True, highlight=False, markup=False)
+            console.input("Node, web page and PACS are running. Press Enter to stop. ")
+        else:
+            console.print("See them in the web page: make demo KEEP=1")
     finally:
         node.terminate()
         node.wait()
@@ -110,17 +127,34 @@ def _phantoms(folder: Path) -> list[Path]:
     return files
 
 
-def _settings(folder: Path, pacs: Pacs) -> Settings:
-    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs.port}
+def demo_settings(folder: Path, pacs_port: int) -> Settings:
+    """Return the settings of a node that keeps everything in `folder` and reports to the PACS."""
+    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port}
     return Settings.model_validate(
         {
             "node": {"data_dir": str(folder / "node")},
             "listen": {"port": free_port()},
             "destinations": [destination],
             "study": {"quiet_seconds": QUIET_SECONDS},
+            "web": {"port": free_port()},
             "log": {"level": "WARNING"},
         }
     )
+
+
+def add_person(settings: Settings) -> None:
+    """Begin the ledger with a person who may do everything on the web page, by a link: there is no password."""
+    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    upgrade_database(settings)
+    with contextlib.closing(open_ledger(settings)) as ledger:
+        ledger.people.add(PERSON, PersonRole.ADMIN, actor=Actor(name="make demo", address=""))
+
+
+def page_link(settings: Settings) -> str:
+    """Return the address that logs the person in: once, and within `LINK_LIFETIME`."""
+    with contextlib.closing(open_ledger(settings)) as ledger:
+        token = ledger.people.make_link(PERSON, lifetime=LINK_LIFETIME)
+    return f"http://{settings.web.host}:{settings.web.port}/login/link?token={token}"
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -140,6 +174,19 @@ def _wait_for_node(node: subprocess.Popen[bytes], settings: Settings) -> None:
         if node.poll() is not None or time.monotonic() > deadline:
             raise SystemExit("the node does not start")
         time.sleep(0.1)
+
+
+def _wait_for_page(settings: Settings) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            socket.create_connection((settings.web.host, settings.web.port), timeout=1).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise SystemExit("the web page does not answer: see the log above") from None
+            time.sleep(0.1)
+        else:
+            return
 
 
 def _warm_up(folder: Path, settings: Settings, pacs: Pacs) -> None:

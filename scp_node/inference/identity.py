@@ -11,6 +11,21 @@ from scp_node.domain import ModelIdentity
 from scp_node.settings import InferenceSettings, SettingsError
 
 
+class ShadowRefusedError(Exception):
+    """The bundle on trial cannot be run beside the one that reports; the message says why."""
+
+
+def promoted(settings: InferenceSettings) -> InferenceSettings:
+    """Return the settings under which the bundle on trial would report.
+
+    Raises:
+        ShadowRefusedError: none is set.
+    """
+    if settings.shadow_bundle is None:
+        raise ShadowRefusedError("inference.shadow_bundle is not set: no bundle is on trial")
+    return settings.model_copy(update={"bundle": settings.shadow_bundle, "shadow_bundle": None})
+
+
 def identify(settings: InferenceSettings) -> ModelIdentity:
     """Return the identity of the configured bundle, without opening its network.
 

@@ -9,20 +9,57 @@ from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome, InputCount
 from scp_node.ledger.database.engine import create_ledger_engine
 from scp_node.ledger.database.errors import AWAY, LedgerError, LedgerGoneError, LedgerUnreachableError, blames_values
 from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to_date, upgrade
+from scp_node.ledger.database.schema import Use
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
+from scp_node.ledger.feedback_rows import (
+    Answer,
+    Assessment,
+    FeedbackError,
+    FeedbackRow,
+    Imported,
+    ImportedTruth,
+    LineProblem,
+    Opinion,
+    Source,
+    Statement,
+    Subject,
+    Truth,
+)
+from scp_node.ledger.figures import DeliveryKey, Happened, ResultKey, State
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
 from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.problems import GivenUp, Overview, QueueDepth
+from scp_node.ledger.processes import ProcessAtWork
 from scp_node.ledger.projector import Progress, Projector
 from scp_node.ledger.queue import Claim, Suspects, WorkState
+from scp_node.ledger.queue_kinds import QueueKind
+from scp_node.ledger.reading_sample import Drawn, Pair, ReadingTask, SampleData, SampledStudy, SampleQuery
 from scp_node.ledger.resolution import Candidate
 from scp_node.ledger.retention import HeldBack, Original
+from scp_node.ledger.selection import RECENT_RESULTS, Matching, Trouble, WorkSelection
+from scp_node.ledger.shadow import (
+    PairKey,
+    Promotion,
+    ShadowBundle,
+    ShadowCounts,
+    ShadowPage,
+    ShadowPair,
+    ShadowQuery,
+    ShadowStatement,
+    ShadowStudy,
+    ShadowStudyPage,
+    ShadowWaiting,
+    VerdictCount,
+)
+from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 from scp_node.ledger.worklist_rows import (
+    WORKLIST_FIELDS,
     Count,
     Key,
     Menus,
@@ -36,9 +73,13 @@ from scp_node.ledger.worklist_rows import (
 
 __all__ = [
     "AWAY",
+    "RECENT_RESULTS",
     "REPORT_KIND",
+    "WORKLIST_FIELDS",
     "Analysed",
     "AnalysisTask",
+    "Answer",
+    "Assessment",
     "AuditDelivery",
     "AuditEvent",
     "AuditPage",
@@ -52,41 +93,84 @@ __all__ = [
     "Count",
     "DailyQuery",
     "DayCounts",
+    "DeliveryKey",
     "DeliveryState",
     "DeliveryTask",
     "DestinationState",
+    "Drawn",
     "Duplicate",
+    "FeedbackError",
+    "FeedbackRow",
     "FilmOutcome",
+    "GivenUp",
+    "Happened",
     "HeldBack",
     "ImageState",
+    "Imported",
+    "ImportedTruth",
     "InputCounts",
     "Key",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "LineProblem",
+    "Matching",
     "Menus",
     "NothingToReport",
+    "Opinion",
     "Opinions",
     "Origin",
     "Original",
+    "Overview",
+    "Pair",
+    "PairKey",
     "Person",
     "PersonRole",
     "Policy",
+    "ProcessAtWork",
     "Progress",
     "Projector",
+    "Promotion",
+    "QueueDepth",
+    "QueueKind",
+    "ReadingTask",
     "Registration",
     "ReportTask",
+    "ResultKey",
+    "SampleData",
+    "SampleQuery",
+    "SampledStudy",
     "Session",
+    "ShadowBundle",
+    "ShadowCounts",
+    "ShadowOutcome",
+    "ShadowPage",
+    "ShadowPair",
+    "ShadowQuery",
+    "ShadowStatement",
+    "ShadowStudy",
+    "ShadowStudyPage",
+    "ShadowTask",
+    "ShadowWaiting",
+    "Source",
     "Standing",
+    "State",
+    "Statement",
     "StudyPending",
     "StudySnapshot",
     "StudyState",
+    "Subject",
     "Suspects",
     "Takes",
     "Token",
+    "Trouble",
+    "Truth",
     "UnregistrableFile",
+    "Use",
+    "VerdictCount",
     "Verification",
+    "WorkSelection",
     "WorkState",
     "WorklistPage",
     "WorklistQuery",

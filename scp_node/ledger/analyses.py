@@ -11,9 +11,9 @@ from sqlalchemy import Connection, ScalarSelect, func, select, update
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
 from scp_node.ledger import queue
-from scp_node.ledger.database.schema import Use, companion, instance, result
-from scp_node.ledger.queue import Claim, Suspects
-from scp_node.ledger.queue_kinds import ANALYSE, REPORT
+from scp_node.ledger.database.schema import Use, companion, instance, result, shadow_result
+from scp_node.ledger.queue import AFTER_ALL_ELSE, Claim, Suspects
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT, SHADOW
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Policy, Transactions
 
@@ -124,11 +124,13 @@ class Analyses:
             if (row := rows[claim.ref_id])
         ]
 
-    def record(self, analysed: Sequence[Analysed], model: ModelIdentity) -> int:
+    def record(self, analysed: Sequence[Analysed], model: ModelIdentity, shadow: ModelIdentity | None = None) -> int:
         """Write results, close their work and open the reports of their studies; return how many claims still held.
 
         An object that this node made and a PACS routed back opens no report. The report would add another picture, and
         that picture would come back as well, for ever.
+
+        With a `shadow`, the bundle on trial, its work is opened as well: for each image that got a finding.
         """
         kept, patients = 0, set()
         with self._transactions.writing() as (connection, now):
@@ -143,6 +145,8 @@ class Analyses:
                         started_at=item.started_at,
                         timings=item.timings,
                     )
+                    if shadow and isinstance(item.outcome, Finding):
+                        _open_shadow(connection, self._policy, item.task.instance_id, shadow, now)
                     if not _is_own(item.outcome):
                         patients.add(item.task.study_patient_id)
                     kept += 1
@@ -233,6 +237,26 @@ def open_report(connection: Connection, policy: Policy, study_patient_id: int, n
         due=policy.report_due(row.priority, row.last, now),
         at=now,
     )
+
+
+def _open_shadow(
+    connection: Connection, policy: Policy, instance_id: int, shadow: ModelIdentity, now: datetime
+) -> None:
+    """Have the bundle on trial look at an image once, after all other work."""
+    seen = select(shadow_result.c.id).where(
+        shadow_result.c.instance_id == instance_id, shadow_result.c.bundle_digest == shadow.digest
+    )
+    if connection.execute(seen).first() is None:
+        queue.schedule(
+            connection,
+            queue=SHADOW,
+            dedup=str(instance_id),
+            ref_id=instance_id,
+            priority=AFTER_ALL_ELSE,
+            max_attempts=policy.most_tries(SHADOW),
+            due=now,
+            at=now,
+        )
 
 
 def insert_result(

@@ -28,6 +28,7 @@ BINS_PER_DECADE: Final = 20  # of the seconds, each 12 % wide
 SHORTEST_SECONDS: Final = 0.1  # lower edge of bin 0, which holds all that is shorter
 _LONGEST_BIN: Final = 200  # 1e9 seconds
 _MICRO: Final = 1_000_000  # sums are kept in millionths
+_PROBABILITY: Final = "probability"
 _FILMS: Final = 500  # rows of one statement: SQLite has 32,766 variables
 
 
@@ -158,6 +159,9 @@ def seconds_within(seconds: Mapping[int, int], share: float) -> float | None:
     return None
 
 
+Counts = Counter[tuple[str, str]]  # by the name of a group and the name in it
+
+
 class _Cell(NamedTuple):
     day: date
     calling_ae: str
@@ -184,7 +188,7 @@ def apply(connection: Connection, before: Mapping[int, FilmFacts], after: Mappin
         statement = insert(film)
         new = {column.name: statement.excluded[column.name] for column in film.c if column is not film.c.id}
         connection.execute(statement.on_conflict_do_update(index_elements=[film.c.id], set_=new), values)
-    differences: dict[_Cell, Counter[str]] = defaultdict(Counter)
+    differences: dict[_Cell, Counts] = defaultdict(Counter)
     for facts in changed:
         differences[_cell(facts)].update(_contribution(facts))
     for key in (*gone, *(facts.id for facts in changed if facts.id in before)):
@@ -194,18 +198,23 @@ def apply(connection: Connection, before: Mapping[int, FilmFacts], after: Mappin
             _change(connection, cell, counts)
 
 
-def _change(connection: Connection, cell: _Cell, difference: Counter[str]) -> None:
+def _change(connection: Connection, cell: _Cell, difference: Counts) -> None:
     here = [daily.c[name] == value for name, value in cell._asdict().items()]
     kept = connection.scalar(select(daily.c.counts).where(*here))
-    counts = Counter(kept or {})
+    counts: Counts = Counter(
+        {(group, name): number for group, named in (kept or {}).items() for name, number in named.items()}
+    )
     counts.update(difference)
-    values = {name: number for name, number in sorted(counts.items()) if number}
-    if not values:
+    groups: dict[str, dict[str, int]] = defaultdict(dict)
+    for (group, name), number in sorted(counts.items()):
+        if number:
+            groups[group][name] = number
+    if not groups:
         connection.execute(delete(daily).where(*here))
     elif kept is None:
-        connection.execute(daily.insert().values(**cell._asdict(), counts=values))
+        connection.execute(daily.insert().values(**cell._asdict(), counts=groups))
     else:
-        connection.execute(daily.update().where(*here).values(counts=values))
+        connection.execute(daily.update().where(*here).values(counts=groups))
 
 
 def _values(facts: FilmFacts) -> dict[str, Any]:
@@ -217,21 +226,21 @@ def _cell(facts: FilmFacts) -> _Cell:
     return _Cell(facts.day, facts.calling_ae, facts.view, facts.bundle)
 
 
-def _contribution(facts: FilmFacts) -> dict[str, int]:
-    """Return what one film adds to its day; the words are those that `_day_counts` reads."""
-    counts = {f"outcome.{facts.outcome}": 1}
+def _contribution(facts: FilmFacts) -> Counts:
+    """Return what one film adds to its day; the groups are those that `_day_counts` reads."""
+    counts: Counts = Counter({("outcome", facts.outcome.value): 1})
     if facts.reason:
-        counts[f"reason.{facts.reason}"] = 1
+        counts["reason", facts.reason] = 1
     if facts.probability is not None:
-        counts["probability"] = round(facts.probability * _MICRO)
-        counts[f"probability.{_bin(facts.probability, PROBABILITY_BINS)}"] = 1
+        counts["sum", _PROBABILITY] = round(facts.probability * _MICRO)
+        counts[_PROBABILITY, str(_bin(facts.probability, PROBABILITY_BINS))] = 1
     for name, value in facts.inputs.items():
-        counts[f"films.{name}"] = 1
-        counts[f"sum.{name}"] = round(value * _MICRO)
-        counts[f"squares.{name}"] = round(value * value * _MICRO)
-        counts[f"bin.{name}.{_bin(value, INPUT_BINS)}"] = 1
+        counts["films", name] = 1
+        counts["sum", name] = round(value * _MICRO)
+        counts["squares", name] = round(value * value * _MICRO)
+        counts[f"input {name}", str(_bin(value, INPUT_BINS))] = 1
     if facts.seconds is not None:
-        counts[f"seconds.{bin_of_seconds(facts.seconds)}"] = 1
+        counts["seconds", str(bin_of_seconds(facts.seconds))] = 1
     return counts
 
 
@@ -240,33 +249,30 @@ def _bin(value: float, bins: int) -> int:
 
 
 def _day_counts(row: Any) -> DayCounts:
-    groups: dict[str, dict[str, int]] = defaultdict(dict)
-    for name, number in row.counts.items():
-        group, _, rest = name.partition(".")
-        groups[group][rest] = number
-    bins: dict[str, dict[int, int]] = defaultdict(dict)
-    for name, number in groups["bin"].items():
-        measured, _, place = name.rpartition(".")
-        bins[measured][int(place)] = number
+    groups: dict[str, dict[str, int]] = row.counts
+    sums, squares = groups.get("sum", {}), groups.get("squares", {})
     inputs = {
         name: InputCounts(
             films=films,
-            sum=groups["sum"].get(name, 0) / _MICRO,
-            squares=groups["squares"].get(name, 0) / _MICRO,
-            bins=bins[name],
+            sum=sums.get(name, 0) / _MICRO,
+            squares=squares.get(name, 0) / _MICRO,
+            bins=_bins(groups, f"input {name}"),
         )
-        for name, films in groups["films"].items()
+        for name, films in groups.get("films", {}).items()
     }
-    probabilities = groups["probability"]
     return DayCounts(
         day=row.day,
         calling_ae=row.calling_ae,
         view=row.view,
         bundle=row.bundle,
-        outcomes={FilmOutcome(name): number for name, number in groups["outcome"].items()},
-        reasons=groups["reason"],
-        probability_sum=probabilities.pop("", 0) / _MICRO,
-        probabilities={int(place): number for place, number in probabilities.items()},
+        outcomes={FilmOutcome(name): number for name, number in groups.get("outcome", {}).items()},
+        reasons=groups.get("reason", {}),
+        probability_sum=sums.get(_PROBABILITY, 0) / _MICRO,
+        probabilities=_bins(groups, _PROBABILITY),
         inputs=inputs,
-        seconds={int(place): number for place, number in groups["seconds"].items()},
+        seconds=_bins(groups, "seconds"),
     )
+
+
+def _bins(groups: Mapping[str, Mapping[str, int]], group: str) -> dict[int, int]:
+    return {int(place): number for place, number in groups.get(group, {}).items()}

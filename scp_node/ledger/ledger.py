@@ -19,16 +19,22 @@ from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.feedback import Feedback
+from scp_node.ledger.figures import Figures
 from scp_node.ledger.intake import Intake
 from scp_node.ledger.people import People
+from scp_node.ledger.problems import Problems
 from scp_node.ledger.processes import Processes
 from scp_node.ledger.projection import Describe
 from scp_node.ledger.projector import Projector
+from scp_node.ledger.reading_sample import ReadingSample
 from scp_node.ledger.reanalysis import Reanalysis
 from scp_node.ledger.reports import Reports
 from scp_node.ledger.resending import Resending
 from scp_node.ledger.resolution import Resolution
 from scp_node.ledger.retention import Retention
+from scp_node.ledger.shadow import Shadow
+from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.study_page import StudyPages
 from scp_node.ledger.transactions import Policy, Transactions
@@ -58,9 +64,15 @@ class Ledger:
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)
+        self.shadow_queue = ShadowQueue(transactions, policy)
+        self.shadow = Shadow(transactions)
         self.processes = Processes(transactions)
+        self.feedback = Feedback(transactions)
+        self.reading_sample = ReadingSample(transactions)
         self.people = People(transactions)
         self.visits = Visits(transactions)
+        self.problems = Problems(transactions)
+        self.figures = Figures(transactions)
         self.audit = Audit(transactions)
         self.study_pages = StudyPages(transactions)
         self.resending = Resending(transactions, policy)

@@ -223,8 +223,11 @@ class People:
             _record(connection, now, "web-logged-in", actor, row)
         return token
 
-    def session(self, token: str, *, lifetime: timedelta, idle: timedelta) -> Session | None:
-        """Return the session of a token, and note that it is used; None where it is over or never was."""
+    def session(self, token: str, *, lifetime: timedelta, idle: timedelta, is_used: bool = True) -> Session | None:
+        """Return the session of a token, and note that it is used; None where it is over or never was.
+
+        Without `is_used` it is not noted: the page asks by itself, and not the person.
+        """
         known = digest(token)
         chosen = select(person, web_session.c.csrf, web_session.c.seen_at, web_session.c.created_at.label("since"))
         chosen = chosen.join(person, person.c.id == web_session.c.person_id)
@@ -232,7 +235,7 @@ class People:
             row = connection.execute(chosen.where(web_session.c.token_sha256 == known, ~person.c.disabled)).first()
         if row is None or row.since < now - lifetime or row.seen_at < now - idle:
             return None
-        if row.seen_at < now - _SEEN_EVERY:
+        if is_used and row.seen_at < now - _SEEN_EVERY:
             with self._transactions.writing() as (connection, now):
                 used = update(web_session).where(web_session.c.token_sha256 == known)
                 connection.execute(used.values(seen_at=now))

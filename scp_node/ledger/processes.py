@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from scp_node.ledger.database.schema import process
 from scp_node.ledger.transactions import Transactions
 
 SEEN_EVERY: Final = timedelta(seconds=5)  # each process renews its row
+_OWNER: Final = re.compile(r"(.+):([0-9]{1,12}):([^:]+):[0-9a-f]+")  # host, process, role, and what makes it unique
 GONE_AFTER: Final = timedelta(seconds=20)  # without a renewal
 
 
@@ -22,6 +24,17 @@ class OtherProcess:
 
     owner: str
     differing: tuple[str, ...]  # names of the settings
+    seen_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessAtWork:
+    """A process that shows that it works on the ledger."""
+
+    host: str
+    number: int  # of the process on its host
+    role: str
+    may_differ: bool
     seen_at: datetime
 
 
@@ -42,15 +55,23 @@ class Processes:
             values = {"owner": owner, "settings": dict(settings), "may_differ": may_differ, "seen_at": now}
             connection.execute(insert(process).values(**values))
 
-    def renew(self, owner: str) -> None:
-        """Show that the process is still at work."""
+    def renew(self, owner: str) -> bool:
+        """Show that the process is still at work; return False if it counted as gone and has to enter again."""
         with self._transactions.writing() as (connection, now):
-            connection.execute(update(process).where(process.c.owner == owner).values(seen_at=now))
+            shown = update(process).where(process.c.owner == owner).values(seen_at=now)
+            return connection.execute(shown).rowcount == 1
 
     def leave(self, owner: str) -> None:
         """Take the process out."""
         with self._transactions.writing() as (connection, _now):
             connection.execute(delete(process).where(process.c.owner == owner))
+
+    def at_work(self) -> list[ProcessAtWork]:
+        """Return the processes that have shown lately that they are at work, by role and host."""
+        with self._transactions.reading() as (connection, now):
+            rows = connection.execute(select(process).where(process.c.seen_at >= now - GONE_AFTER)).all()
+        found = [_described(row) for row in rows]
+        return sorted(found, key=lambda each: (each.role, each.host, each.number))
 
     def differing(self, settings: Mapping[str, str]) -> list[OtherProcess]:
         """Return the processes at work whose settings differ from these, ordered by owner."""
@@ -59,6 +80,12 @@ class Processes:
             rows = connection.execute(select(process).where(at_work).order_by(process.c.owner)).all()
         found = [(row, _differing(row.settings, settings)) for row in rows]
         return [OtherProcess(owner=row.owner, differing=names, seen_at=row.seen_at) for row, names in found if names]
+
+
+def _described(row: Row[Any]) -> ProcessAtWork:
+    found = _OWNER.fullmatch(row.owner)
+    host, number, role = found.groups() if found else (row.owner, "0", "")
+    return ProcessAtWork(host=host, number=int(number), role=role, may_differ=row.may_differ, seen_at=row.seen_at)
 
 
 def _differing(one: Mapping[str, str], two: Mapping[str, str]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from scp_node.ledger.database.schema import (
     study_patient,
     work,
 )
+from scp_node.ledger.feedback import feedback_of
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.queue_kinds import REPORT, in_queue
 from scp_node.ledger.search import search_text
@@ -39,6 +40,7 @@ from scp_node.ledger.worklist_rows import StudyState, WorklistRow
 Describe = Callable[[bytes, str], FilmDescription]
 """Returns what the header of an image says of its patient; the second argument is its transfer syntax."""
 
+_FIRST_OF_CJK: Final = "\N{CJK RADICAL REPEAT}"  # some sites write such names into the alphabetic group
 _LONGEST_VIEW: Final = 16  # characters; a CS has no more
 _LONGEST_DETAIL: Final = 500
 _HEADERS: Final = 200  # of one statement
@@ -97,11 +99,6 @@ class Descriptions:
             self._known.clear()
         self._known.update(found)
         return found
-
-
-def feedback_of(connection: Connection, study_patient_ids: Sequence[int]) -> Mapping[int, str]:  # noqa: ARG001
-    """Return the summary of what readers said of these patients' studies, where they said something: nobody can yet."""
-    return {}
 
 
 def project(connection: Connection, ids: Sequence[int], descriptions: Descriptions) -> list[Projected]:
@@ -372,7 +369,7 @@ def readable_name(names: Sequence[str]) -> str:
     The phonetic group is left out where there is another one.
     """
     alphabetic, ideographic, phonetic = (*names, "", "", "")[:3]
-    first = _components(alphabetic, ", ")
+    first = _components(alphabetic, " " if any(each >= _FIRST_OF_CJK for each in alphabetic) else ", ")
     second = _components(ideographic, " ")
     if first and second:
         return f"{first} ({second})"

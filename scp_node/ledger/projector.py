@@ -37,6 +37,7 @@ _RESOLVED: Final = "resolved"  # changes every image of its SOP Instance UID, in
 _EVENTS: Final = 500  # of one step
 _STUDIES: Final = 100  # rows of study_patient in one transaction
 _CLEARED: Final = 2_000  # rows in one transaction
+_LONGEST_REST: Final = 0.5  # seconds
 _PAUSE: Final = 0.1  # seconds, while another process works on a rebuild
 
 
@@ -157,7 +158,9 @@ class Projector:
         with self._transactions.reading() as (connection, _now):
             ids = connection.scalars(older.order_by(study_patient.c.id.desc()).limit(_STUDIES)).all()
         if ids:
+            began = time.monotonic()
             self._make(Phase.FILL, ids, cursor=ids[-1])
+            time.sleep(min(_LONGEST_REST, time.monotonic() - began))  # half of the time is for the other roles
         else:
             self._write(Phase.FILL, _nothing, phase=Phase.FOLLOW, cursor=0)
 

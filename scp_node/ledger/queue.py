@@ -44,7 +44,7 @@ class WorkState(StrEnum):
     DELAYED = "delayed"  # becomes ready at due_at
     DONE = "done"
     DEAD = "dead"  # given up: a person has to look at it
-    CANCELLED = "cancelled"  # a person discarded it
+    CANCELLED = "cancelled"  # discarded: by a person, or since nothing is left to do
 
 
 OPEN_STATES: Final = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
@@ -298,6 +298,13 @@ def cancel(connection: Connection, condition: ColumnElement[bool], *, at: dateti
     return connection.execute(
         update(work).where(work.c.state == WorkState.DEAD, condition).values(state=WorkState.CANCELLED, done_at=at)
     ).rowcount
+
+
+def cancel_unneeded(connection: Connection, condition: ColumnElement[bool], *, error: str, at: datetime) -> int:
+    """Discard open and dead work that meets `condition`, since nothing is left to do; a holder loses its claim."""
+    needless = work.c.state.in_([*OPEN_STATES, WorkState.DEAD])
+    values = {"state": WorkState.CANCELLED, "done_at": at, "error": error, **RELEASED}
+    return connection.execute(update(work).where(needless, condition).values(**values)).rowcount
 
 
 def _close(connection: Connection, claim: Claim, **values: Any) -> bool:

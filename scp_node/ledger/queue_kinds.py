@@ -42,6 +42,7 @@ class QueueKind(StrEnum):
     REPORT = "report"
     DELIVER = "deliver"  # one queue for each destination: one that is down holds up no other
     COMMIT = "commit"  # likewise: what a destination will be asked about after its delivery
+    SHADOW = "shadow"  # images for the bundle on trial: no report waits for one
 
     @property
     def rules(self) -> Rules:
@@ -54,6 +55,7 @@ _RULES: Final[Mapping[QueueKind, Rules]] = {
     QueueKind.REPORT: Rules(subject=Subject.STUDY, has_limited_tries=True),
     QueueKind.DELIVER: Rules(subject=Subject.DELIVERY),
     QueueKind.COMMIT: Rules(subject=Subject.DELIVERY),
+    QueueKind.SHADOW: Rules(subject=Subject.IMAGE, has_limited_tries=True, may_stop_worker=True),
 }
 
 
@@ -82,6 +84,7 @@ class Queue:
 
 ANALYSE: Final = Queue(QueueKind.ANALYSE)
 REPORT: Final = Queue(QueueKind.REPORT)
+SHADOW: Final = Queue(QueueKind.SHADOW)
 
 
 def deliver_queue(destination: str) -> Queue:
@@ -116,10 +119,11 @@ def may_stop_worker() -> ColumnElement[bool]:
 
 def _of_any(condition: Callable[[Rules], bool]) -> ColumnElement[bool]:
     kinds = [kind for kind in QueueKind if condition(kind.rules)]
-    return or_(false(), *(_of_kind(kind) for kind in kinds))
+    return or_(false(), *(of_kind(kind) for kind in kinds))
 
 
-def _of_kind(kind: QueueKind) -> ColumnElement[bool]:
+def of_kind(kind: QueueKind) -> ColumnElement[bool]:
+    """Return the SQL condition that work is in a queue of this kind."""
     if kind.rules.subject is Subject.DELIVERY:
         return work.c.queue.startswith(f"{kind}{_SEPARATOR}")
     return work.c.queue == kind.value

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
+from scp_node.domain import Actor
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.database.errors import LedgerError
@@ -28,9 +29,16 @@ class Candidate:
     patient_id: str
     accession: str
     calling_ae: str
+    peer: str  # address of the sender
     received_at: datetime
     sha256: str
+    size: int  # bytes of the dataset
     kept: bool  # whether its original is kept: without it there is nothing to analyse
+
+    @property
+    def may_be_read(self) -> bool:
+        """Return whether it can be chosen in place of the one that is read."""
+        return self.kept and self.use in {Use.CONFLICT, Use.SET_ASIDE}
 
 
 class Resolution:
@@ -53,8 +61,10 @@ class Resolution:
                 patient_id=row.patient_id,
                 accession=row.accession,
                 calling_ae=row.calling_ae,
+                peer=row.peer,
                 received_at=row.received_at,
                 sha256=row.sha256,
+                size=row.size,
                 kept=row.purging_at is None,
             )
             for number, row in enumerate(rows, start=1)
@@ -66,8 +76,8 @@ class Resolution:
         with self._transactions.reading() as (connection, _now):
             return connection.execute(counted).scalar_one()
 
-    def choose(self, sop_instance_uid: str, number: int, *, by: str) -> None:
-        """Have image `number` read in place of the others, which are set aside; `by` is who decided.
+    def choose(self, sop_instance_uid: str, number: int, *, actor: Actor) -> None:
+        """Have image `number` read in place of the others, which are set aside; `actor` is who decided.
 
         Every report that names one of them is made anew.
 
@@ -93,7 +103,7 @@ class Resolution:
                 "input_sha256": [chosen.sha256],
                 "set_aside_sha256": [row.sha256 for row in others],
                 "number": number,
-                "by": by,
+                **actor.detail,
             }
             record_event(
                 connection,

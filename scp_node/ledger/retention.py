@@ -10,12 +10,13 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
 
 from scp_node.ledger.database.schema import Use, delivery, instance, report, work
-from scp_node.ledger.queue import OPEN_STATES, WorkState
-from scp_node.ledger.queue_kinds import ANALYSE, REPORT, in_queue
+from scp_node.ledger.queue import OPEN_STATES, WorkState, cancel_unneeded
+from scp_node.ledger.queue_kinds import ANALYSE, REPORT, SHADOW, in_queue
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
 BATCH: Final = 100  # originals in one transaction
+ORIGINAL_REMOVED: Final = "its original was removed"
 _CLOSED_ANALYSES: Final = (WorkState.DONE, WorkState.CANCELLED)
 _OPEN_REPORTS: Final = (*OPEN_STATES, WorkState.DEAD)
 _OPEN_DELIVERIES: Final = ("waiting", "dead")
@@ -51,7 +52,10 @@ class Retention:
         self._transactions = transactions
 
     def mark(self, older_than: timedelta) -> list[Original]:
-        """Mark up to `BATCH` originals that are older than `older_than` and that nothing needs; return them."""
+        """Mark up to `BATCH` originals that are older than `older_than` and that nothing needs; return them.
+
+        A bundle on trial holds no original back: its work on these ends here.
+        """
         with self._transactions.writing() as (connection, now):
             old = (instance.c.received_at < now - older_than) & instance.c.purging_at.is_(None)
             kept = instance.c.purged_at.is_(None)  # the index has this condition
@@ -60,6 +64,8 @@ class Retention:
             # now they are locked, so nobody can ask for an analysis of them; but somebody may have done so just before
             ids = connection.scalars(select(instance.c.id).where(instance.c.id.in_(ids), ~_needed())).all()
             connection.execute(update(instance).where(instance.c.id.in_(ids)).values(purging_at=now))
+            trials = in_queue(SHADOW) & work.c.ref_id.in_(ids)
+            cancel_unneeded(connection, trials, error=ORIGINAL_REMOVED, at=now)
             return _originals(connection, instance.c.id.in_(ids))
 
     def unfinished(self) -> list[Original]:

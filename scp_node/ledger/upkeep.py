@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, exists, false, func, or_, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, false, func, or_, select, update
 
-from scp_node.domain import Completion, ModelIdentity, NotAnalysed, Reason
+from scp_node.domain import Actor, Completion, ModelIdentity, NotAnalysed, Reason
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import ANALYSED, insert_result, open_report
 from scp_node.ledger.audit_rows import DeliveryState
 from scp_node.ledger.commitments import reopen_delivery
+from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.database.schema import companion, delivery, instance, report, result, study_patient, work
 from scp_node.ledger.dispatch import is_undeliverable
 from scp_node.ledger.queue import Claim, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, Queue, QueueKind, Subject, commit_queue, in_queue, is_about
 from scp_node.ledger.retention import hold_originals
+from scp_node.ledger.selection import Matching, Trouble, WorkSelection, failed_images, given_up, undeliverable_reports
 from scp_node.ledger.sweep import Expired, is_leased, sweep, sweep_needed
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_report_file, of_work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Standing, Watch
 
+BATCH: Final = 200  # rows that a selection changes in one transaction
 LEASES_OF_PAUSE: Final = 2  # leases for which an image waits that stopped a worker when it was alone
+
+_Act = Callable[[Connection, Sequence[Any], Actor | None, datetime], None]
 
 
 class Upkeep:
@@ -77,35 +82,54 @@ class Upkeep:
         insert_result(connection, image, outcome, model, now)
         open_report(connection, self._policy, image.study_patient_id, now)
 
-    def requeue(self, selector: str | None = None) -> int:
-        """Put dead work back: all of it, or the work that `selector` names; return the number of rows.
+    def requeue(self, chosen: str | WorkSelection | None = None, *, actor: Actor | None = None) -> int:
+        """Put back work that was given up: all of it, or what `chosen` names; return the number of rows.
 
-        `selector` is a work id, the SOP Instance UID of an image, a report or a companion, or a Study Instance UID. An
-        image that it names and that ended as failed is analysed again although its work is done, unless its original
-        was removed: `without_original` counts those.
+        `chosen` is a selection, a work id, the SOP Instance UID of an image, a report or a companion, or a Study
+        Instance UID. An image that it names and that ended as failed is analysed again although its work is done,
+        unless its original was removed: `without_original` counts those. A selection is worked off in transactions of
+        `BATCH` rows, so that others may write in between.
         """
+        if isinstance(chosen, WorkSelection):
+            return self._requeue_selected(chosen, actor)
         with self._transactions.writing() as (connection, now):
             dead = work.c.state == WorkState.DEAD
-            failed = _failed_analysis() & work.c.ref_id.in_(_hold_failed(connection, selector)) if selector else false()
-            chosen = dead if selector is None else _named(selector) & (dead | failed)
-            rows = connection.execute(_CLOSED.where(chosen)).all()
-            for row in rows:
-                queue.wake(connection, work.c.id == row.id, at=now)
-                closed = Queue.named(row.queue)
-                if closed.kind is QueueKind.DELIVER:
-                    reopen_delivery(connection, row.ref_id, detail="requeued", now=now)
-                    asked = commit_queue(closed.destination)
-                    queue.forget_attempts(connection, queue=asked, dedup=str(row.ref_id))
-                _record(connection, now, "requeued", row)
-            return len(rows) + self._route_again(connection, selector, now)
+            failed = _failed_analysis() & work.c.ref_id.in_(_hold_failed(connection, chosen)) if chosen else false()
+            named = dead if chosen is None else _named(chosen) & (dead | failed)
+            rows = connection.execute(_CLOSED.where(named)).all()
+            _wake(connection, rows, actor, now)
+            again = connection.execute(_undeliverable(chosen)).all()
+            self._route_again(connection, again, actor, now)
+        return len(rows) + len(again)
 
-    def _route_again(self, connection: Connection, selector: str | None, now: datetime) -> int:
-        """Have the undeliverable reports looked at again: they go to the destinations that the settings name now."""
-        rows = connection.execute(_undeliverable(selector)).all()
+    def _requeue_selected(self, selection: WorkSelection, actor: Actor | None) -> int:
+        match selection.trouble:
+            case Trouble.GIVEN_UP:
+                return self._in_batches(_CLOSED.where(given_up(selection)), work.c.id, _wake, actor)
+            case Trouble.FAILED:
+                kept = failed_images(selection).where(instance.c.purging_at.is_(None))
+                return self._in_batches(kept, instance.c.id, _analyse_again, actor)
+            case Trouble.UNDELIVERABLE:
+                return self._in_batches(undeliverable_reports(selection), report.c.id, self._route_again, actor)
+
+    def _in_batches(self, query: Select[Any], key: Column[Any], act: _Act, actor: Actor | None) -> int:
+        """Do `act` to each row of `query` once, in the order of `key`, their first column; return their number."""
+        number, after = 0, 0
+        while True:
+            with self._transactions.writing() as (connection, now):
+                batch = query.where(key > after).order_by(None).order_by(key).limit(BATCH)
+                rows = connection.execute(batch.with_for_update(of=key.table)).all()
+                act(connection, rows, actor, now)
+            number += len(rows)
+            if len(rows) < BATCH:
+                return number
+            after = rows[-1][0]
+
+    def _route_again(self, connection: Connection, rows: Sequence[Any], actor: Actor | None, now: datetime) -> None:
+        """Have undeliverable reports looked at again: they go to the destinations that the settings name now."""
         for row in rows:
             open_report(connection, self._policy, row.study_patient_id, now)
-            _record_report(connection, now, "requeued", row)
-        return len(rows)
+            _record_report(connection, now, "requeued", row, actor)
 
     def without_original(self, selector: str) -> int:
         """Return the number of named images that ended as failed and have lost their original; see `requeue`."""
@@ -114,22 +138,48 @@ class Upkeep:
         with self._transactions.reading() as (connection, _now):
             return connection.execute(gone).scalar_one()
 
-    def discard(self, selector: str) -> int:
-        """Close dead work that `selector` names (see `requeue`) without a result; return the number of rows."""
+    def matching(self, selection: WorkSelection) -> Matching:
+        """Return how much `requeue` or `discard` would find by this selection."""
+        with self._transactions.reading() as (connection, _now):
+            match selection.trouble:
+                case Trouble.GIVEN_UP:
+                    found = select(func.count()).select_from(work).where(given_up(selection))
+                    return Matching(number=connection.execute(found).scalar_one())
+                case Trouble.FAILED:
+                    images = failed_images(selection).add_columns(instance.c.purging_at).subquery()
+                    counted = select(func.count(), func.count(images.c.purging_at)).select_from(images)
+                    number, gone = connection.execute(counted).one()
+                    return Matching(number=number - gone, without_original=gone)
+                case Trouble.UNDELIVERABLE:
+                    found = select(func.count()).select_from(undeliverable_reports(selection).subquery())
+                    return Matching(number=connection.execute(found).scalar_one())
+
+    def discard(self, chosen: str | WorkSelection, *, actor: Actor | None = None) -> int:
+        """Close work that was given up, and that `chosen` names (see `requeue`), without a result; return the number.
+
+        Raises:
+            LedgerError: `chosen` selects failed analyses, which are closed already.
+        """
+        if isinstance(chosen, WorkSelection):
+            return self._discard_selected(chosen, actor)
         with self._transactions.writing() as (connection, now):
-            chosen = _named(selector) & (work.c.state == WorkState.DEAD)
-            rows = connection.execute(_CLOSED.where(chosen)).all()
-            for row in rows:
-                queue.cancel(connection, work.c.id == row.id, at=now)
-                if Queue.named(row.queue).kind is QueueKind.DELIVER:
-                    connection.execute(update(delivery).where(delivery.c.id == row.ref_id).values(state="discarded"))
-                _record(connection, now, "discarded", row)
-            undelivered = connection.execute(_undeliverable(selector)).all()
-            for row in undelivered:
-                closed = (delivery.c.report_id == row.report_id) & is_undeliverable()
-                connection.execute(update(delivery).where(closed).values(state=DeliveryState.DISCARDED))
-                _record_report(connection, now, "discarded", row)
+            named = _named(chosen) & (work.c.state == WorkState.DEAD)
+            rows = connection.execute(_CLOSED.where(named)).all()
+            _cancel(connection, rows, actor, now)
+            undelivered = connection.execute(_undeliverable(chosen)).all()
+            _give_to_nobody(connection, undelivered, actor, now)
         return len(rows) + len(undelivered)
+
+    def _discard_selected(self, selection: WorkSelection, actor: Actor | None) -> int:
+        match selection.trouble:
+            case Trouble.GIVEN_UP:
+                return self._in_batches(_CLOSED.where(given_up(selection)), work.c.id, _cancel, actor)
+            case Trouble.UNDELIVERABLE:
+                return self._in_batches(undeliverable_reports(selection), report.c.id, _give_to_nobody, actor)
+            case Trouble.FAILED:
+                raise LedgerError(
+                    "an analysis that failed is closed and reported as failed: there is nothing to discard"
+                )
 
     def undeliverable(self) -> int:
         """Return the number of reports that no destination is to get; a newer version counts in their place."""
@@ -149,25 +199,57 @@ class Upkeep:
 _CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id)
 
 
+def _wake(connection: Connection, rows: Sequence[Any], actor: Actor | None, now: datetime) -> None:
+    """Put closed work back, with all its tries; a delivery gets its full time."""
+    for row in rows:
+        queue.wake(connection, work.c.id == row.id, at=now)
+        closed = Queue.named(row.queue)
+        if closed.kind is QueueKind.DELIVER:
+            reopen_delivery(connection, row.ref_id, detail="requeued", now=now)
+            queue.forget_attempts(connection, queue=commit_queue(closed.destination), dedup=str(row.ref_id))
+        _record(connection, now, "requeued", row, actor)
+
+
+def _analyse_again(connection: Connection, images: Sequence[Any], actor: Actor | None, now: datetime) -> None:
+    """Put the analyses of these images back, whose originals the caller has locked."""
+    ids = [image.id for image in images]
+    done = in_queue(ANALYSE) & (work.c.state == WorkState.DONE) & work.c.ref_id.in_(ids)
+    _wake(connection, connection.execute(_CLOSED.where(done).order_by(work.c.id)).all(), actor, now)
+
+
+def _cancel(connection: Connection, rows: Sequence[Any], actor: Actor | None, now: datetime) -> None:
+    """Close dead work for good."""
+    for row in rows:
+        queue.cancel(connection, work.c.id == row.id, at=now)
+        if Queue.named(row.queue).kind is QueueKind.DELIVER:
+            closed = update(delivery).where(delivery.c.id == row.ref_id)
+            connection.execute(closed.values(state=DeliveryState.DISCARDED))
+        _record(connection, now, "discarded", row, actor)
+
+
+def _give_to_nobody(connection: Connection, rows: Sequence[Any], actor: Actor | None, now: datetime) -> None:
+    """Close undeliverable reports for good."""
+    for row in rows:
+        closed = (delivery.c.report_id == row.report_id) & is_undeliverable()
+        connection.execute(update(delivery).where(closed).values(state=DeliveryState.DISCARDED))
+        _record_report(connection, now, "discarded", row, actor)
+
+
 def _undeliverable(selector: str | None) -> Select[Any]:
     """Return the newest reports of their patients that no destination is to get: all, or those that are named."""
-    newer = report.alias()
-    replaced = exists().where(newer.c.study_patient_id == report.c.study_patient_id, newer.c.id > report.c.id)
-    columns = select(report.c.id.label("report_id"), report.c.study_uid, report.c.study_patient_id)
-    of_nobody = columns.join(delivery, delivery.c.report_id == report.c.id).where(is_undeliverable())
-    chosen = of_nobody.where(~replaced).order_by(report.c.id)
+    chosen = undeliverable_reports()
     if selector is None:
         return chosen
     return chosen.where(or_(report.c.study_uid == selector, report.c.sop_instance_uid == selector))
 
 
-def _record_report(connection: Connection, now: datetime, kind: str, row: Any) -> None:
+def _record_report(connection: Connection, now: datetime, kind: str, row: Any, actor: Actor | None) -> None:
     """Note in the study's trail what a person did to a report that no destination is to get."""
-    detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name}
+    detail = {**of_report_file(connection, row.report_id), "queue": REPORT.name, **_by(actor)}
     record_event(connection, now, kind, study_uid=row.study_uid, detail=detail)
 
 
-def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
+def _record(connection: Connection, now: datetime, kind: str, row: Any, actor: Actor | None) -> None:
     """Note in the study's trail what a person did to a piece of work."""
     subject = of_work(connection, Queue.named(row.queue), row.ref_id)
     record_event(
@@ -176,8 +258,12 @@ def _record(connection: Connection, now: datetime, kind: str, row: Any) -> None:
         kind,
         study_uid=subject.study_uid,
         sop_instance_uid=subject.sop_instance_uid,
-        detail={**subject.names, "work": row.id, "queue": row.queue},
+        detail={**subject.names, "work": row.id, "queue": row.queue, **_by(actor)},
     )
+
+
+def _by(actor: Actor | None) -> dict[str, str]:
+    return actor.detail if actor else {}
 
 
 def _named(selector: str) -> ColumnElement[bool]:
@@ -197,7 +283,7 @@ def _named(selector: str) -> ColumnElement[bool]:
     )
     return or_(
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
-        in_queue(ANALYSE) & work.c.ref_id.in_(images),
+        is_about(Subject.IMAGE) & work.c.ref_id.in_(images),
         in_queue(REPORT) & work.c.ref_id.in_(patients),
         is_about(Subject.DELIVERY) & work.c.ref_id.in_(deliveries),
     )

@@ -6,16 +6,30 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, func, select
 
-from scp_node.ledger.database.schema import companion, instance, report, result
+from scp_node.ledger.database.schema import (
+    companion,
+    feedback,
+    instance,
+    reading_frame,
+    report,
+    result,
+    shadow_result,
+    study_patient,
+)
+from scp_node.ledger.feedback import GIVEN, SAID
+from scp_node.ledger.reading_sample import DRAWN
 from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
 MOST_PROBLEMS: Final = 20  # that are named: a person has to look at a ledger with more anyway
 _WITH_REPORTS: Final = "companions"
+_FIRST_ANSWERS: Final = "first answers"
+_FRAMED: Final = "framed"
 _FILES: Final = 8  # stored files in memory at once: a picture has megabytes
 
 
@@ -86,6 +100,8 @@ def verify(connection: Connection, *, noted: str | None = None) -> Verification:
             events += len(batch)
             counts.update(event.kind for event in batch)
             counts[_WITH_REPORTS] += sum(len(event.detail.get("companions", ())) for event in batch)
+            counts[_FIRST_ANSWERS] += sum(each.detail["number"] == 1 for each in _of_kind(batch, GIVEN))
+            counts[_FRAMED] += sum(each.detail["positive"] + each.detail["negative"] for each in _of_kind(batch, DRAWN))
             problems += _contradictions(connection, batch)
         problems += _unaccounted(connection, counts)
     except BrokenChainError as error:
@@ -98,7 +114,10 @@ def verify(connection: Connection, *, noted: str | None = None) -> Verification:
 def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> Iterator[str]:
     yield from _images(connection, _of_kind(batch, "received", "conflict"))
     yield from _results(connection, _of_kind(batch, "analysed"))
+    yield from _shadow_results(connection, _of_kind(batch, "shadow-analysed"))
     yield from _reports(connection, _of_kind(batch, "reported"))
+    yield from _answers(connection, _of_kind(batch, GIVEN))
+    yield from _samples(connection, _of_kind(batch, DRAWN))
 
 
 def _of_kind(batch: Sequence[ChainedEvent], *kinds: str) -> list[ChainedEvent]:
@@ -128,6 +147,24 @@ def _results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
             yield f"result {detail['run']} of image {event.sop_instance_uid}: its row is not what event {event.id} says"
 
 
+def _shadow_results(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    said = ("bundle_digest", "outcome", "verdict", "probability", "reason", "reported_verdict")
+    beside = (result.c.bundle_digest.label("reporting_digest"), result.c.run.label("reporting_run"), result.c.verdict)
+    named = (instance.c.sop_instance_uid, shadow_result.c.study_uid, *(shadow_result.c[name] for name in said))
+    joined = select(*named, *beside, shadow_result.c.agrees)
+    joined = joined.join(instance, instance.c.id == shadow_result.c.instance_id)
+    joined = joined.join(result, result.c.id == shadow_result.c.result_id)
+    uids = {event.sop_instance_uid for event in events}
+    kept = set(map(tuple, connection.execute(joined.where(instance.c.sop_instance_uid.in_(uids)))))
+    for event in events:
+        detail = event.detail
+        reported, verdict = detail["reported_verdict"], detail["verdict"]
+        values = (detail[name] for name in (*said, "reporting_digest", "reporting_run"))
+        agrees = None if verdict is None else verdict == reported
+        if (event.sop_instance_uid, event.study_uid, *values, reported, agrees) not in kept:
+            yield f"shadow result of image {event.sop_instance_uid}: its row is not what event {event.id} says"
+
+
 def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
     uids = {event.detail["report_uid"] for event in events}
     reports = _digests(connection, report, uids)
@@ -142,6 +179,31 @@ def _reports(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator
                     yield f"{table.name} {uid}: its row is not what event {event.id} says"
 
 
+def _answers(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    """Compare the newest answer of each reader with its event; former answers are in events alone."""
+    subjects = {event.detail["subject"] for event in events}
+    rows = connection.execute(select(feedback).where(feedback.c.study_patient_id.in_(subjects)))
+    kept: dict[tuple[int, str], Any] = {(row.study_patient_id, row.reader): row for row in rows}
+    for event in events:
+        detail = event.detail
+        row = kept.get((detail["subject"], detail["reader"]))
+        is_newest = row is not None and row.number == detail["number"]
+        is_later = row is not None and row.number > detail["number"]
+        if not (is_later or (is_newest and all(getattr(row, name) == detail["new"][name] for name in SAID))):
+            yield f"answer of {detail['reader']} to study {event.study_uid}: its row is not what event {event.id} says"
+
+
+def _samples(connection: Connection, events: Sequence[ChainedEvent]) -> Iterator[str]:
+    for event in events:
+        day = date.fromisoformat(event.detail["day"])
+        joined = select(study_patient.c.study_uid).join(
+            reading_frame, reading_frame.c.study_patient_id == study_patient.c.id
+        )
+        drawn = connection.scalars(joined.where(reading_frame.c.day == day, reading_frame.c.weight.is_not(None)))
+        if sorted(drawn) != sorted([*event.detail["drawn_positive"], *event.detail["drawn_negative"]]):
+            yield f"reading sample of {day}: its rows are not what event {event.id} says"
+
+
 def _digests(connection: Connection, table: Table, uids: set[str]) -> dict[str, str]:
     columns = select(table.c.sop_instance_uid, table.c.sha256)
     rows = connection.execute(columns.where(table.c.sop_instance_uid.in_(uids)))
@@ -153,8 +215,11 @@ def _unaccounted(connection: Connection, counts: Counter[str]) -> Iterator[str]:
     expected = {
         instance: counts["received"] + counts["conflict"],
         result: counts["analysed"],
+        shadow_result: counts["shadow-analysed"],
         report: counts["reported"],
         companion: counts[_WITH_REPORTS],
+        feedback: counts[_FIRST_ANSWERS],
+        reading_frame: counts[_FRAMED],
     }
     for table, events in expected.items():
         rows = connection.execute(select(func.count()).select_from(table)).scalar_one()

@@ -49,7 +49,7 @@ MOST_NEW: Final = 100
 _EXPORTED: Final = 500  # rows in one transaction
 _FEW: Final = 2_000  # rows that are found and then sorted; more are found on the way through the list
 _MENU: Final = 100  # values of one menu
-_UID: Final = re.compile(r"[0-9]+(\.[0-9]+){2,}")
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
 _COLUMNS: Final = [worklist.c[name] for name in WorklistRow.__slots__]
 
 
@@ -128,6 +128,7 @@ class Worklist:
             waiting = select(event.c.at).where(event.c.id > row.position).order_by(event.c.id).limit(1)
             oldest: datetime | None = connection.scalar(waiting)
         return Standing(
+            now=now,
             is_followed=row.owner is not None and row.lease_until > now,
             is_complete=row.phase == Phase.FOLLOW,
             behind_seconds=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,

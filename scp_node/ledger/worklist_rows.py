@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from scp_node.domain import Verdict
 from scp_node.ledger.audit_rows import DeliveryState
@@ -82,10 +83,10 @@ class WorklistRow:
 
     def document(self) -> dict[str, str | int | float | bool | None]:
         """Return the row ready for JSON, instants in ISO 8601, without what only the database needs."""
-        return {name: _plain(getattr(self, name)) for name in DOCUMENT_FIELDS}
+        return {name: _plain(getattr(self, name)) for name in WORKLIST_FIELDS}
 
 
-DOCUMENT_FIELDS = tuple(each.name for each in fields(WorklistRow) if each.name not in {"id", "patient_key"})
+WORKLIST_FIELDS: Final = tuple(each.name for each in fields(WorklistRow) if each.name not in {"id", "patient_key"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +135,7 @@ class Menus:
 class Standing:
     """How far the list is behind the ledger."""
 
+    now: datetime  # by the ledger's clock
     is_followed: bool  # a process follows the events now
     is_complete: bool  # False: it is being made from nothing, the newest studies first
     behind_seconds: float  # age of the oldest event that is not in the list; 0: none

@@ -23,7 +23,7 @@ from pneumonia_model.prediction import NotFiniteError
 from scp_node.analysis.analyse import conclude
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
-from scp_node.domain import Clock, Finding, NotAnalysed, Outcome, Priority, utc_now
+from scp_node.domain import Clock, Finding, ModelIdentity, NotAnalysed, Outcome, Priority, utc_now
 from scp_node.inference.ports import Network
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
 from scp_node.runtime.heartbeat import Progress
@@ -63,6 +63,7 @@ class Analyser:
         batch_size: int,
         owner: str,
         wants_attention: Callable[[Finding], bool] = lambda _: False,
+        shadow: ModelIdentity | None = None,
         clock: Clock = utc_now,
         progress: Progress | None = None,
         batch_seconds: float = math.inf,
@@ -70,7 +71,8 @@ class Analyser:
     ) -> None:
         """Analyse stored `files` and write the outcomes to `ledger`, some with their activation map.
 
-        The network has `batch_seconds` for a batch; after that the loop with this `progress` counts as hung.
+        Each finding opens the work of the `shadow` that this process serves, if any. The network has `batch_seconds`
+        for a batch; after that the loop with this `progress` counts as hung.
         """
         self._patiently = patiently
         self._ledger = ledger
@@ -84,7 +86,14 @@ class Analyser:
         self._clock = clock
         self._progress = progress or Progress("analyse")
         self._batch_seconds = batch_seconds
+        self._shadow = shadow
         self._claims = 0
+        self._is_busy = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no batch is under analysis here; for any thread."""
+        return not self._is_busy
 
     def step(self) -> bool:
         """Analyse one batch; return whether there was one."""
@@ -92,10 +101,14 @@ class Analyser:
         tasks = self._claim()
         if not tasks:
             return False
-        with self._leases.hold([task.claim for task in tasks]):
-            if tasks[0].claim.attempt > 1:
-                self._require_sound_machine(tasks)
-            self._finish(tasks)
+        self._is_busy = True
+        try:
+            with self._leases.hold([task.claim for task in tasks]):
+                if tasks[0].claim.attempt > 1:
+                    self._require_sound_machine(tasks)
+                self._finish(tasks)
+        finally:
+            self._is_busy = False
         return True
 
     def _finish(self, tasks: Sequence[AnalysisTask]) -> None:
@@ -162,7 +175,7 @@ class Analyser:
         return ""
 
     def _record(self, analysed: Sequence[Analysed]) -> None:
-        kept = self._patiently(lambda: self._ledger.analyses.record(analysed, self._network.identity))
+        kept = self._patiently(lambda: self._ledger.analyses.record(analysed, self._network.identity, self._shadow))
         for item in analysed:
             _log_outcome(item)
         if kept < len(analysed):
@@ -185,7 +198,7 @@ class Analyser:
             prepared = self._decoder.prepare_many(paths)
         decoded = time.monotonic()
         with self._progress.stage(self._batch_seconds):
-            outcomes = self._with_maps(prepared, self._with_regions(prepared, self._infer(prepared)))
+            outcomes = self._with_maps(prepared, self._with_regions(prepared, infer(self._network, prepared)))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -195,15 +208,6 @@ class Analyser:
             Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
-
-    def _infer(self, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
-        ready = [item for item in prepared if isinstance(item, Prepared)]
-        logits = self._network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0, np.float32)
-        if len(logits) != len(ready):
-            raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
-        _require_numbers(logits)
-        values = iter(logits.tolist())
-        return [item if isinstance(item, NotAnalysed) else self._conclude(item, next(values)) for item in prepared]
 
     def _with_regions(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with regions for the positive ones: the detector does not look at other images."""
@@ -231,15 +235,32 @@ class Analyser:
             for outcome, wants in zip(outcomes, wanted, strict=True)
         ]
 
-    def _conclude(self, item: Prepared, logit: float) -> Outcome:
-        identity = self._network.identity
-        return conclude(
-            item,
-            logit=logit,
-            probability=self._network.probability(logit),
-            threshold=identity.threshold,
-            grey_zone=identity.grey_zone,
-        )
+
+def infer(network: Network, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
+    """Return the outcome of each image by the network, in order; one that could not be prepared has its own.
+
+    Raises:
+        NotFiniteError: the network gave a number that is not finite.
+        RuntimeError: it gave another number of values than there are images.
+    """
+    ready = [item for item in prepared if isinstance(item, Prepared)]
+    logits = network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0, np.float32)
+    if len(logits) != len(ready):
+        raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
+    _require_numbers(logits)
+    values = iter(logits.tolist())
+    return [item if isinstance(item, NotAnalysed) else _conclude(network, item, next(values)) for item in prepared]
+
+
+def _conclude(network: Network, item: Prepared, logit: float) -> Outcome:
+    identity = network.identity
+    return conclude(
+        item,
+        logit=logit,
+        probability=network.probability(logit),
+        threshold=identity.threshold,
+        grey_zone=identity.grey_zone,
+    )
 
 
 def _require_numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:

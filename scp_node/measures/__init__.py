@@ -7,7 +7,7 @@ from scp_node.measures.accuracy import Accuracy, Stratum, accuracy
 from scp_node.measures.agreement import kappa, mcnemar
 from scp_node.measures.drift import chi2_quantile, psi, psi_limit
 from scp_node.measures.intervals import UNKNOWN, Estimate, bootstrap, effective_size, wilson
-from scp_node.measures.roc import PairedAuc, RocPoint, auc, compare_auc, delong, roc_curve
+from scp_node.measures.roc import PairedAuc, RocPoint, auc, auc_of, compare_auc, delong, roc_curve
 
 __all__ = [
     "UNKNOWN",
@@ -18,6 +18,7 @@ __all__ = [
     "Stratum",
     "accuracy",
     "auc",
+    "auc_of",
     "bootstrap",
     "chi2_quantile",
     "compare_auc",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -57,12 +58,22 @@ def auc(scores: Floats, truth: Bools, weights: Floats | None = None) -> float | 
 
     With weights a pair counts by the product of its two weights.
     """
-    _, positives, negatives = _tied(scores, truth, weights)
-    pairs = float(positives.sum() * negatives.sum())
-    if pairs <= 0:
-        return None
-    below = np.cumsum(negatives) - negatives / 2
-    return float((positives * below).sum()) / pairs
+    return auc_of(scores, truth)(np.ones(len(scores)) if weights is None else weights)
+
+
+def auc_of(scores: Floats, truth: Bools) -> Callable[[Floats], float | None]:
+    """Return a function that takes weights, shape (n,), and returns the area; many times, as a bootstrap does."""
+    place, number = _places(scores)
+
+    def area(weights: Floats) -> float | None:
+        positives, negatives = _sums(place, number, truth, weights)
+        pairs = float(positives.sum() * negatives.sum())
+        if pairs <= 0:
+            return None
+        below = np.cumsum(negatives) - negatives / 2
+        return float((positives * below).sum()) / pairs
+
+    return area
 
 
 def delong(scores: Floats, truth: Bools) -> Estimate:
@@ -100,14 +111,28 @@ def compare_auc(first: Floats, second: Floats, truth: Bools) -> PairedAuc:
 
 def _tied(scores: Floats, truth: Bools, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
     """Return the different scores in rising order, and the weight of positives and of negatives at each."""
+    place, number = _places(scores)
+    positives, negatives = _sums(place, number, truth, np.ones(len(scores)) if weights is None else weights)
+    return np.unique(scores), positives, negatives
+
+
+def _places(scores: Floats) -> tuple[NDArray[np.int64], int]:
+    """Return the place of each score among the different ones in rising order, and how many different ones there are.
+
+    Raises:
+        ValueError: a score is not finite.
+    """
     if not np.isfinite(scores).all():
         raise ValueError("scores are finite")
-    weights = np.ones(len(scores)) if weights is None else weights
     values, place = np.unique(scores, return_inverse=True)
-    each = len(values)
-    positives = np.asarray(np.bincount(place, weights=weights * truth, minlength=each), dtype=np.float64)
-    negatives = np.asarray(np.bincount(place, weights=weights * ~truth, minlength=each), dtype=np.float64)
-    return values, positives, negatives
+    return np.asarray(place, dtype=np.int64), len(values)
+
+
+def _sums(place: NDArray[np.int64], number: int, truth: Bools, weights: Floats) -> tuple[Floats, Floats]:
+    """Return the weight of positives and of negatives at each place."""
+    positives = np.bincount(place, weights=weights * truth, minlength=number)
+    negatives = np.bincount(place, weights=weights * ~truth, minlength=number)
+    return np.asarray(positives, dtype=np.float64), np.asarray(negatives, dtype=np.float64)
 
 
 def _covariance(scores: Floats, truth: Bools) -> Floats | None:

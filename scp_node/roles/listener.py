@@ -15,7 +15,8 @@ from scp_node.listener import Listener, ListenError
 from scp_node.loops.purge import LONGEST_PAUSE, Purger
 from scp_node.loops.register import Registrar
 from scp_node.opening import await_schema, open_spool, policy_of
-from scp_node.roles.common import STEP_SECONDS, STOP_GRACE_SECONDS, UPGRADE_SECONDS
+from scp_node.roles.common import STEP_SECONDS, STOP_GRACE_SECONDS, UPGRADE_SECONDS, owner_named
+from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
@@ -49,7 +50,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
     _start_patiently(listener, stop)
     purger = Purger(ledger=ledger, spool=spool, days=settings.retention.days)
     purge = partial(poll, waiting(purger.step, stop, name="purge"), stop, name="purge", longest_pause=LONGEST_PAUSE)
-    followers = _Followers(settings, engine, register=registrar.run, purge=purge, heart=heart)
+    followers = _Followers(settings, engine, ledger, register=registrar.run, purge=purge, heart=heart)
     followers.start(stop)
     stop.wait()
     listener.stop(STOP_GRACE_SECONDS)
@@ -65,6 +66,7 @@ class _Followers:
         self,
         settings: Settings,
         engine: Engine,
+        ledger: Ledger,
         *,
         register: Callable[[threading.Event], None],
         purge: Callable[[], object],
@@ -72,6 +74,7 @@ class _Followers:
     ) -> None:
         self._settings = settings
         self._engine = engine
+        self._ledger = ledger
         self._register = register
         self._purge = purge
         self._heart = heart
@@ -106,7 +109,8 @@ class _Followers:
             return
         self._heart.working()  # only now: until here the role may refuse to start, which stops the node
         self._begin("purge", self._purge)
-        self._register(self._over)
+        with announced(self._ledger, owner_named("listener")):
+            self._register(self._over)
 
     def _renew(self) -> None:
         self._heart.still_starting(UPGRADE_SECONDS)

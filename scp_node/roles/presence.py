@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -53,13 +53,33 @@ def presence(
     """
     _compare(ledger, settings, stop, allow_different=allow_different)
     ledger.processes.enter(owner, settings, may_differ=allow_different)
+    with _renewed(ledger, owner, settings, may_differ=allow_different):
+        yield
+
+
+@contextmanager
+def announced(ledger: Ledger, owner: str) -> Iterator[None]:
+    """Keep a process that decides nothing known to the others until the block ends, as long as the database answers."""
+    with _renewed(ledger, owner, {}, may_differ=True):
+        yield
+
+
+@contextmanager
+def _renewed(ledger: Ledger, owner: str, settings: dict[str, str], *, may_differ: bool) -> Iterator[None]:
+    """Renew the process's row, or enter it again where it counted as gone, until the block ends."""
     done = threading.Event()
-    thread = threading.Thread(target=_renew, args=(ledger, owner, done), name="presence", daemon=True)
+
+    def show() -> None:
+        if not (ledger.processes.renew(owner) or done.is_set()):
+            ledger.processes.enter(owner, settings, may_differ=may_differ)
+
+    thread = threading.Thread(target=_repeat, args=(show, done), name="presence", daemon=True)
     thread.start()
     try:
         yield
     finally:
         done.set()
+        thread.join(_LOOK_SECONDS)  # so that it does not enter the row again
         with suppress(SQLAlchemyError):  # without it the row counts as gone a little later
             ledger.processes.leave(owner)
 
@@ -85,9 +105,12 @@ def _said(others: list[OtherProcess]) -> str:
     return f"settings differ from those of {owners}, at work on the same ledger: {', '.join(names)}"
 
 
-def _renew(ledger: Ledger, owner: str, done: threading.Event) -> None:
-    while not done.wait(SEEN_EVERY.total_seconds()):
+def _repeat(show: Callable[[], None], done: threading.Event) -> None:
+    """Show at once, and then again and again, that the process is at work."""
+    while True:
         try:
-            ledger.processes.renew(owner)
+            show()
         except SQLAlchemyError as error:  # the database is away: so it is for the others
             log.debug("presence not renewed error=%s", type(error).__name__)
+        if done.wait(SEEN_EVERY.total_seconds()):
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -11,10 +12,16 @@ from typing import Final
 from pneumonia_model.bundle import BundleError
 
 from scp_node.domain import ModelIdentity
-from scp_node.inference.identity import describe, identify
-from scp_node.ledger import Ledger
-from scp_node.roles.common import STEP_SECONDS, await_ledger
+from scp_node.inference.identity import describe as describe_bundle
+from scp_node.inference.identity import identify
+from scp_node.ledger import AWAY, Ledger
+from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
+from scp_node.report.source.description import describe
+from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
+from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.runtime.patience import waiting
+from scp_node.runtime.polling import have_ended, poll
 from scp_node.settings import Settings, SettingsError
 from scp_node.web.application import create_application
 from scp_node.web.passwords import hash_password, random_password
@@ -30,8 +37,10 @@ _STOP_SECONDS: Final = 10.0
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
-def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, config: Path | None = None) -> int:
     """Serve the web page until `stop` is set; return the exit status of the role.
+
+    `config` is the settings file that the command line named: for the commands that the page starts.
 
     Raises:
         LedgerError: the schema of the database is not this program's.
@@ -42,23 +51,44 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
     try:
         make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
-        site = Site(settings=settings, ledger=ledger, model=_identity(settings), reference=_reference(settings))
+        site = Site(
+            settings=settings,
+            ledger=ledger,
+            model=_identity(settings),
+            reference=_reference(settings),
+            config=config,
+        )
         server = Server(create_application(site, renew=progress.renew), settings.web)
-        waiting = heart.loop("port", STEP_SECONDS)
-        waiting.renew(float("inf"))
-        listening = open_socket(settings.web, stop)
+        listening = open_socket(settings.web, stop, renew=lambda: heart.still_starting(STEP_SECONDS))
         if listening is None:
             return 0
         server.start(listening)
+        drawing = _draw_samples(settings, ledger, stop)
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
-        heart.working()
-        stop.wait()
+        projector = ledger.projector(describe, owner=owner_named("project"))
+        with announced(ledger, owner_named("web")):
+            status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
+        with contextlib.suppress(*AWAY):
+            projector.close()
         server.stop(_STOP_SECONDS)
+        have_ended([drawing], _STOP_SECONDS)
     finally:
         ledger.close()
-    return 0
+    return status
+
+
+def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> threading.Thread:
+    """Draw the reading samples in a thread until `stop` is set."""
+    step = waiting(SampleDrawer(ledger=ledger, settings=settings.web).step, stop, name="draw", renew=lambda: None)
+
+    def draw() -> None:
+        poll(step, stop, name="draw", longest_pause=LONGEST_PAUSE)
+
+    thread = threading.Thread(target=draw, name="draw", daemon=True)
+    thread.start()
+    return thread
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
@@ -83,7 +113,7 @@ def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
 
 def _reference(settings: Settings) -> Reference | None:
     try:
-        return reference_of(describe(settings.inference), identify(settings.inference).bundle)
+        return reference_of(describe_bundle(settings.inference), identify(settings.inference).bundle)
     except (BundleError, SettingsError, OSError):  # `_identity` has told
         return None
 

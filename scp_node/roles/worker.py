@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from scp_node import __version__
 from scp_node.analysis.answers import Equipment
 from scp_node.decoders import DECODER, DecoderPool, WatchedDecoder
+from scp_node.inference.identity import ShadowRefusedError
+from scp_node.inference.served_model import ServedModel
+from scp_node.inference.shadow import open_shadow
 from scp_node.ledger import Ledger
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
+from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.opening import installation_id, lease_of, stored_files
 from scp_node.report.objects.sr import warm_up
 from scp_node.report.site import Site
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.roles.routing import route, taken
-from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
@@ -44,6 +50,7 @@ def run_worker(
             settings.
     """
     model = parts.open_model(settings.inference)
+    shadow = _open_shadow(settings, model, parts)
     warm_up()
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
@@ -64,15 +71,17 @@ def run_worker(
         )
         files = stored_files(settings)
         analysing, reporting = heart.loop("analyse", STEP_SECONDS), heart.loop("report", STEP_SECONDS)
+        on_trial = settings.analysis.decoder_processes if shadow else 0  # films of the shadow that may be read first
         analyser = Analyser(
             ledger=ledger,
             leases=leases,
             files=files,
-            decoder=WatchedDecoder(pool, analysing, others=1),
+            decoder=WatchedDecoder(pool, analysing, others=1 + on_trial),
             network=model,
             batch_size=settings.inference.batch_size,
             owner=owner_named("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),
+            shadow=shadow.identity if shadow else None,
             progress=analysing,
             batch_seconds=settings.inference.batch_seconds,
             patiently=Patience(stop, name="analyse", renew=analysing.renew),
@@ -82,7 +91,7 @@ def run_worker(
             model=model.identity,
             site=_site(settings),
             files=files,
-            pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size),
+            pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size + on_trial),
         )
         reporter = Reporter(
             ledger=ledger,
@@ -102,7 +111,74 @@ def run_worker(
             "yes" if model.detector else "no",
         )
         loops = [(analysing, analyser.step), (reporting, reporter.step)]
-        return run_loops(stop, heart, [*loops, (heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger))])
+        loops.append((heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger)))
+        if shadow:
+            trying = Progress("shadow", STEP_SECONDS)  # unknown to the heartbeat: if it hangs, the others go on
+            trial = ShadowAnalyser(
+                ledger=ledger,
+                leases=leases,
+                files=files,
+                decoder=WatchedDecoder(pool, trying, others=settings.inference.batch_size + 1),
+                network=shadow,
+                images=on_trial,
+                owner=owner_named("shadow"),
+                may_begin=lambda: analyser.is_idle,
+                progress=trying,
+                batch_seconds=settings.inference.batch_seconds,
+                patiently=Patience(stop, name="shadow", renew=trying.renew),
+            )
+            loops.append((trying, trial.step))
+            loops.append((heart.loop("watch the shadow", STEP_SECONDS), _shadow_watch(trying)))
+        return run_loops(stop, heart, loops)
+
+
+def _open_shadow(settings: Settings, model: ServedModel, parts: Parts) -> ServedModel | None:
+    """Open the bundle on trial; one that is refused is an alarm in the log, and reporting goes on without it."""
+    try:
+        with _once(settings.node.data_dir / f"opening-shadow-{socket.gethostname()}"):
+            shadow = open_shadow(settings.inference, model.identity, parts.open_model)
+    except ShadowRefusedError as error:
+        log.error("shadow bundle is refused, reporting goes on without it reason=%s", error)  # noqa: TRY400 - said in one line
+        return None
+    if shadow:
+        identity = shadow.identity
+        log.info("shadow bundle=%s digest=%s threshold=%s", identity.bundle, identity.digest, identity.threshold)
+    return shadow
+
+
+@contextmanager
+def _once(marker: Path) -> Iterator[None]:
+    """Mark the block as begun, so that the start after one that ended the process leaves it out.
+
+    A folder in which nothing may be written has no mark.
+
+    Raises:
+        ShadowRefusedError: the process before ended in the block; the mark is removed.
+    """
+    with suppress(OSError):
+        if marker.exists():
+            marker.unlink()
+            raise ShadowRefusedError("the process ended while it was opened; the next start tries it again")
+        marker.touch()
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            marker.unlink()
+
+
+def _shadow_watch(progress: Progress) -> Callable[[], bool]:
+    """Return a step that logs once that the shadow hangs: its images stay with this process until it ends."""
+    is_logged = False
+
+    def step() -> bool:
+        nonlocal is_logged
+        if progress.is_late and not is_logged:
+            log.error("shadow hangs, reporting goes on without it at=%s", progress.place)
+        is_logged = progress.is_late
+        return False
+
+    return step
 
 
 def _chain_notes(ledger: Ledger) -> Callable[[], bool]:

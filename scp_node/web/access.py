@@ -16,6 +16,7 @@ from scp_node.web.site import Site, SiteOf
 
 CSRF_FIELD: Final = "csrf"
 CSRF_HEADER: Final = "x-csrf-token"
+POLL_HEADER: Final = "x-poll"  # of what a page asks by itself: it does not keep an idle session alive
 _PLAIN_COOKIE: Final = "scp-node"
 _SECURE_COOKIE: Final = "__Host-scp-node"  # a browser takes it by https alone, for this host alone
 
@@ -78,7 +79,8 @@ def visitor_of(request: Request, site: SiteOf) -> Visitor | None:
         return Visitor(person, address, None) if person else None
     if (cookie := request.cookies.get(cookie_name(request))) is None:
         return None
-    session = site.ledger.people.session(cookie, lifetime=site.lifetime, idle=site.idle)
+    is_used = POLL_HEADER not in request.headers
+    session = site.ledger.people.session(cookie, lifetime=site.lifetime, idle=site.idle, is_used=is_used)
     return Visitor(session.person, address, session.csrf) if session else None
 
 

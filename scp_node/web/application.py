@@ -13,21 +13,54 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from scp_node import __version__
+from scp_node.truth_file import MOST_BYTES
 from scp_node.web import errors
+from scp_node.web.children import Examiner
 from scp_node.web.films import Films
-from scp_node.web.guard import Guard
-from scp_node.web.pages import health, login, model, persons, study
+from scp_node.web.guard import MOST_FORM_BYTES, Guard
+from scp_node.web.metrics import Collector
+from scp_node.web.pages import (
+    doctor,
+    feedback,
+    feedback_api,
+    health,
+    login,
+    metrics,
+    model,
+    persons,
+    quality,
+    sample,
+    studies,
+    study,
+    system,
+)
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
 _THREADS: Final = 8  # requests that ask the ledger at the same time: PostgreSQL's pool has ten connections
+_PAGES: Final = (
+    health,
+    login,
+    studies,
+    study,
+    feedback,
+    feedback_api,
+    sample,
+    quality,
+    model,
+    system,
+    doctor,
+    metrics,
+    persons,
+)
 _BEAT_SECONDS: Final = 1.0
-_LARGE: Final[tuple[str, ...]] = ()  # paths that take more than a form
-_MOST_LARGE: Final = 5 * 2**20
+_LARGE: Final = (feedback.IMPORT,)  # paths that take more than a form
+_MOST_LARGE: Final = MOST_BYTES + MOST_FORM_BYTES  # a file, and the form around it
 
 
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
     """Return the application; `renew` is called each second while its event loop lives."""
+    examiner = Examiner(site)
     films = Films(site.settings)
 
     async def beat() -> None:
@@ -43,6 +76,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
             yield
         finally:
             beating.cancel()
+            examiner.close()
             films.close()
 
     app = FastAPI(
@@ -55,9 +89,11 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.examiner = examiner
     app.state.films = films
+    app.state.collector = Collector(site)
     errors.install(app)
-    for page in (health, login, model, persons, study):
+    for page in _PAGES:
         app.include_router(page.router)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.add_middleware(Guard, settings=site.settings.web, large=_LARGE, most_large=_MOST_LARGE)

@@ -63,7 +63,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         peer = (scope.get("client") or ("", 0))[0]
-        from_proxy = _is_in(peer, self._proxies)
+        from_proxy = is_in(peer, self._proxies)
         scope[_FROM_PROXY] = from_proxy
         scope[_ADDRESS] = _forwarded(headers, peer, self._proxies) if from_proxy else peer
         if from_proxy and headers.get("x-forwarded-proto", "").lower() == "https":
@@ -102,7 +102,8 @@ def is_secure(connection: HTTPConnection) -> bool:
     return connection.scope.get("scheme") == "https"
 
 
-def _is_in(address: str, networks: Sequence[Network]) -> bool:
+def is_in(address: str, networks: Sequence[Network]) -> bool:
+    """Return whether an IP address, as text, is in one of the networks."""
     try:
         known = ipaddress.ip_address(address)
     except ValueError:
@@ -114,7 +115,7 @@ def _forwarded(headers: Headers, peer: str, proxies: Sequence[Network]) -> str:
     """Return the last address of X-Forwarded-For that is no trusted proxy: what stands before it may be invented."""
     named = [each.strip() for each in ",".join(headers.getlist("x-forwarded-for")).split(",")]
     for address in reversed([each for each in named if each]):
-        if not _is_in(address, proxies):
+        if not is_in(address, proxies):
             return address[:64]
     return peer
 

@@ -35,7 +35,12 @@ class Entry:
 
 
 NAVIGATION: Final[Sequence[Entry]] = (
+    Entry(path="/studies", name="Studies"),
+    Entry(path="/sample", name="Reading sample", role=PersonRole.READER),
+    Entry(path="/quality", name="Quality"),
     Entry(path="/model", name="Model"),
+    Entry(path="/system", name="System"),
+    Entry(path="/doctor", name="Doctor", role=PersonRole.ADMIN),
     Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
 )
 
@@ -78,6 +83,7 @@ def _environment() -> Environment:
     environment.filters["utc"] = _utc
     environment.filters["percent"] = _percent
     environment.filters["duration"] = duration
+    environment.filters["size"] = size
     environment.filters["milliseconds"] = _milliseconds
     return environment
 
@@ -122,3 +128,12 @@ def duration(seconds: float | None) -> str:
         if seconds < limit:
             return f"{seconds / size:.1f} {unit}" if seconds / size < 10 else f"{seconds / size:.0f} {unit}"
     return f"{seconds / 86_400:.0f} d"
+
+
+def size(number: float) -> str:
+    """Return a number of bytes as people say it: 512 B, 3.4 MiB, 120 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.1f} {unit}" if number < 10 and unit != "B" else f"{number:,.0f} {unit}"

@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -21,11 +22,17 @@ _MOST_HEADER_BYTES: Final = 16_384
 _MOST_CONNECTIONS: Final = 200
 
 
-def open_socket(settings: WebSettings, stop: threading.Event) -> socket.socket | None:
-    """Return the listening socket, as soon as the port is free; None if `stop` was set first."""
+def open_socket(
+    settings: WebSettings, stop: threading.Event, *, renew: Callable[[], None] = lambda: None
+) -> socket.socket | None:
+    """Return the listening socket, as soon as the port is free; None if `stop` was set first.
+
+    `renew` is called before each try, every five seconds.
+    """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     is_first = True
     while not stop.is_set():
+        renew()
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -22,6 +23,7 @@ class Site:
     ledger: Ledger
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
     reference: Reference | None = None  # distributions that the bundle's manifest holds
+    config: Path | None = None  # the settings file, if the command line named one: for commands that are started
 
     @property
     def lifetime(self) -> timedelta:

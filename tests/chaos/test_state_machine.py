@@ -17,13 +17,15 @@ from scp_node.ledger import (
     DeliveryTask,
     NothingToReport,
     ReportTask,
+    ShadowOutcome,
+    ShadowTask,
     StudyPending,
     StudySnapshot,
     WorkState,
 )
 from scp_node.ledger.database.schema import instance, metadata, result, work
 from tests.chaos.conftest import Chaos
-from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, Node, built_report
+from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, SHADOW, Node, built_report
 
 DESTINATIONS: Final = ("near", "far")
 FOUND: Final = Finding(probability=0.9, logit=2.0, threshold=0.5)
@@ -32,13 +34,17 @@ ROUNDS: Final = 200  # of draining: far more than any history needs
 
 
 class Image:
-    """The model: all that an image may be, and what each step makes of it."""
+    """The model: all that an image may be, and what each step makes of it; `trial` is the same for a shadow bundle."""
 
     state, tries, results, end = "waiting", 0, 0, ""
     lease_until: datetime
+    trial: Image | None = None  # from its first finding
 
     def claim(self, now: datetime) -> None:
         self.state, self.tries, self.lease_until = "held", self.tries + 1, now + LEASE
+
+    def open_trial(self) -> None:
+        self.trial = self.trial or Image()
 
     def finish(self, end: str) -> None:  # "found"; "failed" in the hands of its worker; "dead" when that was lost
         self.state, self.end, self.results = "ended", end, self.results + 1
@@ -49,6 +55,12 @@ class Image:
     def wait(self, tries: int = 0) -> None:
         self.state, self.tries = "waiting", tries
 
+    def give_up_or_wait(self) -> None:  # of a trial: giving it up makes no result
+        self.state, self.end = ("ended", "dead") if self.tries >= POLICY.max_attempts else ("waiting", "")
+
+    def reopen(self) -> None:
+        self.state, self.tries, self.end = "waiting", 0, ""
+
 
 class LedgerMachine(RuleBasedStateMachine):
     """Workers, reporters, senders and an operator on one ledger; `model` says what must be."""
@@ -58,6 +70,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.node = Node(engine)
         self.model: dict[str, Image] = {}
         self.held: dict[str, AnalysisTask] = {}  # by workers that are alive
+        self.trials: dict[str, ShadowTask] = {}  # likewise
         self.lost: list[AnalysisTask] = []  # claims whose worker crashed, was too slow, or has finished
         self.reports: list[tuple[ReportTask, StudySnapshot | StudyPending | NothingToReport]] = []  # being built
         self.deliveries: list[DeliveryTask] = []  # claims of senders that crashed
@@ -90,6 +103,8 @@ class LedgerMachine(RuleBasedStateMachine):
         name, task = self._take(pick)
         assert self._record(task, FOUND if good else NotAnalysed(reason=Reason.UNREADABLE_PIXELS)) == 1
         self.model[name].finish("found" if good else "failed")
+        if good:
+            self.model[name].open_trial()
 
     @precondition(lambda self: self.held)
     @rule(pick=integers(0, 99))
@@ -121,9 +136,12 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule()
     def renew(self) -> None:
         self.node.clock.advance(seconds=10)
-        assert self.node.ledger.upkeep.renew([task.claim for task in self.held.values()]) == len(self.held)
+        claims = [task.claim for task in self.held.values()] + [task.claim for task in self.trials.values()]
+        assert self.node.ledger.upkeep.renew(claims) == len(claims)
         for name in self.held:
             self.model[name].lease_until = self.node.clock() + LEASE
+        for name in self.trials:
+            self._trial(name).lease_until = self.node.clock() + LEASE
         self._sweep()
 
     @precondition(lambda self: self.model)
@@ -133,9 +151,38 @@ class LedgerMachine(RuleBasedStateMachine):
         names = failed or list(self.model)
         name = names[pick % len(names)]
         image, wanted = self.model[name], name in failed
-        assert self.node.ledger.upkeep.requeue(f"1.2.3.{name}") == wanted
+        trial_is_dead = image.trial is not None and image.trial.end == "dead"
+        assert self.node.ledger.upkeep.requeue(f"1.2.3.{name}") == wanted + trial_is_dead
         if wanted:
             image.wait()
+        if image.trial and trial_is_dead:
+            image.trial.reopen()
+
+    # -- the bundle on trial
+
+    @rule(limit=integers(1, 3))
+    def try_out(self, limit: int) -> None:
+        self._sweep()
+        analysis_waits = self.node.rows("SELECT id FROM work WHERE queue = 'analyse' AND state = 'ready'")
+        tasks = self.node.ledger.shadow_queue.claim(owner="t", limit=limit)
+        assert not (tasks and analysis_waits), "it comes after all analyses"
+        for task in tasks:
+            trial = self._trial(name := task.sop_instance_uid.removeprefix("1.2.3."))
+            assert trial.state == "waiting"
+            trial.claim(self.node.clock())
+            self.trials[name] = task
+
+    @precondition(lambda self: self.trials)
+    @rule(pick=integers(0, 99), ends=sampled_from(["seen", "failed", "crash"]))
+    def end_a_trial(self, pick: int, ends: str) -> None:
+        name = list(self.trials)[pick % len(self.trials)]
+        task, trial = self.trials.pop(name), self._trial(name)
+        if ends == "seen":
+            assert self._record_trial(task) == 1
+            trial.finish("found")
+        elif ends == "failed":
+            self.node.ledger.shadow_queue.retry([task], pause=timedelta(0), error="out of memory")
+            trial.give_up_or_wait()
 
     # -- reports and deliveries
 
@@ -171,6 +218,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for image in self.model.values():
             if image.state == "ended" and image.end == "dead":
                 image.wait()
+            if image.trial and image.trial.end == "dead":
+                image.trial.reopen()
 
     # -- what must hold after every step
 
@@ -184,6 +233,18 @@ class LedgerMachine(RuleBasedStateMachine):
         told = {uid.removeprefix("1.2.3."): (meanings[state], results) for uid, state, _, results in rows}
         assert told == {name: (image.state, image.results) for name, image in self.model.items()}
         assert len(rows) == len(told), "each image has one row of work"
+
+    @invariant()
+    def a_trial_is_opened_by_each_finding_and_its_result_is_written_once(self) -> None:
+        rows = self.node.rows(
+            "SELECT i.sop_instance_uid, w.state,"
+            " (SELECT count(*) FROM shadow_result r WHERE r.instance_id = i.id)"
+            " FROM instance i JOIN work w ON w.ref_id = i.id AND w.queue = 'shadow'"
+        )
+        meanings = {"ready": "waiting", "delayed": "waiting", "leased": "held", "done": "ended", "dead": "ended"}
+        told = {uid.removeprefix("1.2.3."): (meanings[state], results) for uid, state, results in rows}
+        model = {name: image.trial for name, image in self.model.items() if image.trial}
+        assert told == {name: (trial.state, trial.results) for name, trial in model.items()}
 
     @invariant()
     def versions_of_a_study_form_one_line(self) -> None:
@@ -207,6 +268,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.node.clock.advance(seconds=1_000)
             self.node.ledger.upkeep.sweep(MODEL)
             self.node.analyse()
+            self.node.try_out()
             while task := self.node.ledger.reports.claim(owner="r"):
                 self._report(task, self.node.ledger.reports.snapshot(task, MODEL))
             for name in DESTINATIONS:
@@ -229,6 +291,17 @@ class LedgerMachine(RuleBasedStateMachine):
                 if name in self.held:
                     self.lost.append(self.held.pop(name))
                 image.lose("dead")
+            if image.trial and image.trial.state == "held" and image.trial.lease_until < self.node.clock():
+                self.trials.pop(name, None)
+                image.trial.give_up_or_wait()
+
+    def _trial(self, name: str) -> Image:
+        trial = self.model[name].trial
+        assert trial is not None, "only what has a finding is on trial"
+        return trial
+
+    def _record_trial(self, task: ShadowTask) -> int:
+        return self.node.ledger.shadow_queue.record([ShadowOutcome(task=task, outcome=FOUND)], SHADOW)
 
     def _take(self, pick: int) -> tuple[str, AnalysisTask]:
         name = list(self.held)[pick % len(self.held)]
@@ -238,7 +311,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _record(self, task: AnalysisTask, outcome: Outcome) -> int:
         return self.node.ledger.analyses.record(
-            [Analysed(task=task, outcome=outcome, started_at=self.node.clock())], MODEL
+            [Analysed(task=task, outcome=outcome, started_at=self.node.clock())], MODEL, SHADOW
         )
 
     def _is_current(self, task: AnalysisTask) -> bool:

@@ -31,9 +31,11 @@ from scp_node.report.objects.key_object import build_key_object
 from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.objects.presentation_state import build_presentation_state
 from scp_node.report.objects.segmentation import build_segmentation
+from scp_node.report.objects.trial import build_trial_report
 from scp_node.report.sop_class import SOP_CLASSES, with_sop_class
 from scp_node.report.version import Remark
 from tests.scp_node.report.reports import (
+    AT,
     FAILED,
     IMAGE,
     LATERAL,
@@ -43,6 +45,7 @@ from tests.scp_node.report.reports import (
     POSITIVE,
     PREVIOUS,
     RADIOGRAPH,
+    SITE,
     built,
     every_item,
     lateral,
@@ -302,6 +305,29 @@ def test_a_basic_text_report_shows_the_sentences_of_the_report(texts: list[Path]
     lines = shown["plain-positive"].splitlines()
     heads = [next(n for n, line in enumerate(lines) if name in line) for name in ("Conclusions", "Findings")]
     assert heads == sorted(heads)
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The test report in each of the three SOP classes."""
+    folder = tmp_path_factory.mktemp("trials")
+    file = build_trial_report(SITE, AT).file
+    return [
+        _write(folder, f"trial-{number}", with_sop_class(file, sop_class_uid))
+        for number, sop_class_uid in enumerate(SOP_CLASSES)
+    ]
+
+
+@pytest.mark.needs("dciodvfy")
+def test_dciodvfy_has_nothing_to_say_of_a_test_report(trials: list[Path]) -> None:
+    assert {name: lines for name, lines in _dciodvfy(trials).items() if lines} == {}
+
+
+@pytest.mark.needs("dsrdump")
+def test_a_test_report_says_in_dcmtk_that_it_is_one(trials: list[Path]) -> None:
+    for path in trials:
+        done = _run(require("dsrdump"), "-q", "+Pl", path)
+        assert (done.returncode, "THIS IS A TEST, NO PATIENT" in done.stdout) == (0, True), done.stderr
 
 
 @pytest.mark.needs("dciodvfy")

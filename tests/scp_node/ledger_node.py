@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -16,12 +16,22 @@ from alembic.config import Config
 from sqlalchemy import Engine, text
 
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
-from scp_node.ledger import Analysed, AuditQuery, Ledger, Policy, StudySnapshot, create_ledger_engine, upgrade
+from scp_node.ledger import (
+    Analysed,
+    AuditQuery,
+    Ledger,
+    Policy,
+    ShadowOutcome,
+    StudySnapshot,
+    create_ledger_engine,
+    upgrade,
+)
 from scp_node.ledger.database import migrations
 
 MODEL: Final = ModelIdentity(
     name="test-model", version="1.0", digest="sha256:" + "a" * 64, status="research", threshold=0.5, calibration="none"
 )
+SHADOW: Final = replace(MODEL, name="trial-model", digest="sha256:" + "5" * 64, threshold=0.4)
 LEASE: Final = timedelta(seconds=15)
 QUIET: Final = timedelta(seconds=10)
 PATIENCE: Final = 60.0  # seconds for a lock: where many tests share a disk, a fair wait may be long
@@ -113,8 +123,10 @@ class Node:
     def receive(self, *names: str, **changes: Any) -> None:
         self.ledger.intake.register([self.instance(name, **changes) for name in names])
 
-    def analyse(self, outcome: Outcome | None = None, model: ModelIdentity = MODEL) -> int:
-        """Analyse everything that waits; return how many images that was."""
+    def analyse(
+        self, outcome: Outcome | None = None, model: ModelIdentity = MODEL, shadow: ModelIdentity | None = None
+    ) -> int:
+        """Analyse everything that waits, with or without a bundle on trial; return how many images that was."""
         tasks = []
         for task in self.ledger.analyses.claim(owner="w", limit=100):
             if task.in_conflict:
@@ -123,7 +135,17 @@ class Node:
                 tasks.append(task)
         result = outcome or Finding(probability=0.9, logit=2.0, threshold=0.5)
         done = [Analysed(task=task, outcome=result, started_at=self.clock()) for task in tasks]
-        return self.ledger.analyses.record(done, model)
+        return self.ledger.analyses.record(done, model, shadow)
+
+    def try_out(self, *probabilities: float, model: ModelIdentity = SHADOW) -> int:
+        """Run the bundle on trial on all that waits for it, 0.5 where none is given; return how many images."""
+        values = iter(probabilities)
+        tasks = self.ledger.shadow_queue.claim(owner="s", limit=100)
+        done = [
+            ShadowOutcome(task=task, outcome=Finding(probability=next(values, 0.5), logit=0.0, threshold=0.4))
+            for task in tasks
+        ]
+        return self.ledger.shadow_queue.record(done, model)
 
     def report(
         self,

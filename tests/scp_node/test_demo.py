@@ -1,14 +1,34 @@
-"""The PACS of the demonstration, which tests use as well."""
+"""The demonstration: its PACS, which tests use as well, and how it ends."""
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from contextlib import closing
+from datetime import timedelta
+from http import HTTPStatus
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
 
+import httpx2
+from fastapi.testclient import TestClient
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from scp_node.demo.__main__ import LINK_LIFETIME, PERSON, add_person, demo_settings, page_link
 from scp_node.demo.pacs import StoragePacs
+from scp_node.ledger import PersonRole
+from scp_node.opening import open_ledger
+from scp_node.roles.web import make_first_admin
+from scp_node.web.application import create_application
+from scp_node.web.site import Site
+from tests.node import radiograph
+from tests.scp_node.ledger_node import MODEL
 from tests.waiting import wait_until
+
+LINK: Final = re.compile(r"http://127\.0\.0\.1:\d+/login/link\?token=\S+")
 
 
 def test_a_pacs_that_is_closed_ends_the_associations_that_its_peers_keep_open(tmp_path: Path) -> None:
@@ -20,3 +40,44 @@ def test_a_pacs_that_is_closed_ends_the_associations_that_its_peers_keep_open(tm
     assert association.send_c_echo().Status == 0x0000
     pacs.close()
     wait_until(lambda: association.is_aborted, what="the PACS has gone")
+
+
+def test_its_link_logs_an_admin_in_once_without_a_password_and_nobody_else_is_there(tmp_path: Path) -> None:
+    settings = demo_settings(tmp_path, 104)
+    assert settings.web.enabled
+    assert settings.web.port != settings.listen.port
+    add_person(settings)
+    with closing(open_ledger(settings)) as ledger:
+        make_first_admin(ledger, settings.node.data_dir)
+        assert [(each.name, each.role) for each in ledger.people.everybody()] == [(PERSON, PersonRole.ADMIN)]
+        link = urlsplit(page_link(settings))
+        assert link.port == settings.web.port
+        app = create_application(Site(settings=settings, ledger=ledger, model=MODEL))
+        with TestClient(app, client=("127.0.0.1", 50_000), follow_redirects=False) as client:
+            assert client.get(f"{link.path}?{link.query}").status_code == HTTPStatus.SEE_OTHER
+            assert client.get("/persons").status_code == HTTPStatus.OK
+            client.cookies.clear()
+            assert client.get(f"{link.path}?{link.query}").status_code == HTTPStatus.UNAUTHORIZED
+    assert timedelta(hours=1) == LINK_LIFETIME
+
+
+def test_it_ends_with_a_link_to_the_page_that_shows_its_studies(tmp_path: Path) -> None:
+    film = radiograph(7, opacity=True)
+    film.save_as(tmp_path / "film.dcm", enforce_file_format=True)
+    command = [sys.executable, "-m", "scp_node.demo", tmp_path, "--keep"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdin
+        assert demo.stdout
+        try:
+            shown = ""
+            while not (link := LINK.search(shown)) and (line := demo.stdout.readline()):
+                shown += line
+            assert link, shown
+            with httpx2.Client(follow_redirects=True) as browser:
+                page = browser.get(link[0])
+            assert (page.status_code, page.url.path) == (HTTPStatus.OK, "/studies"), page.text
+            assert film.PatientID in page.text
+        finally:
+            rest, _ = demo.communicate("\n", timeout=60)
+        assert "Press Enter to stop" in rest
+    assert demo.returncode == 0

@@ -27,7 +27,7 @@ def test_the_paths_of_a_file_are_below_its_folder_wherever_the_program_runs(
     write: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write.write_text(
-        '[node]\ndata_dir = "data"\n[inference]\nbundle = "bundles/mine"\n'
+        '[node]\ndata_dir = "data"\n[inference]\nbundle = "bundles/mine"\nshadow_bundle = "new"\n'
         '[database]\nurl = "sqlite+pysqlite:///data/it is.sqlite3?timeout=9"'
     )
     for place, name in (("/", write), (tmp_path, Path("scp_node.toml")), (tmp_path.parent, write)):
@@ -35,6 +35,7 @@ def test_the_paths_of_a_file_are_below_its_folder_wherever_the_program_runs(
         settings = load_settings(name)
         assert settings.node.data_dir == tmp_path / "data"
         assert settings.inference.bundle == tmp_path / "bundles" / "mine"
+        assert settings.inference.shadow_bundle == tmp_path / "new"
         assert settings.database_url == f"sqlite+pysqlite:///{tmp_path}/data/it is.sqlite3?timeout=9"
 
 
@@ -54,6 +55,14 @@ def test_paths_of_the_environment_and_without_a_file_are_below_the_working_folde
     write.write_text('[node]\ndata_dir = "of the file"')
     monkeypatch.setenv("SCP_NODE_NODE__DATA_DIR", "of the environment")
     assert load_settings(write).node.data_dir == Path("of the environment")
+
+
+def test_no_bundle_is_on_trial_unless_one_is_set(write: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().inference.shadow_bundle is None
+    write.write_text('[inference]\nshadow_bundle = ""')
+    assert load_settings(write).inference.shadow_bundle is None
+    monkeypatch.setenv("SCP_NODE_INFERENCE__SHADOW_BUNDLE", "trial")
+    assert load_settings(write).inference.shadow_bundle == Path("trial")
 
 
 @pytest.mark.parametrize("url", ["sqlite:////srv/x.sqlite3", "sqlite://", "postgresql+psycopg://u@h/d", ""])

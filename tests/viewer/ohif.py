@@ -5,24 +5,19 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from selenium.webdriver import ActionChains, Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
+from playwright.sync_api import Browser, Locator, Page
 
-from tests.tools import require
+from tests.chromium import chromium
 from tests.waiting import wait_until
 
 WATCH: Final = """
@@ -30,8 +25,11 @@ window.unhandled = [];
 window.addEventListener('unhandledrejection', event => window.unhandled.push(String(event.reason)));
 localStorage.setItem('shownTours', JSON.stringify(['basicViewerTour']));
 """
-HAS_WEBGL: Final = "return document.createElement('canvas').getContext('webgl2') !== null"
+HAS_WEBGL: Final = "document.createElement('canvas').getContext('webgl2') !== null"
 VIEWPORT: Final = "canvas.cornerstone-canvas"
+THUMBNAIL: Final = "[data-cy^='study-browser-thumbnail']:visible"  # with a picture, and without one
+WIDTH: Final = 1600  # CSS pixels
+HEIGHT: Final = 900
 SOURCE: Final = {
     "friendlyName": "Orthanc",
     "name": "orthanc",
@@ -117,65 +115,56 @@ def site(pages: Path, orthanc_port: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Chrome]:
-    """Give a Chromium that has never been anywhere."""
-    options = ChromeOptions()
-    options.binary_location = str(require("chromium"))
-    with tempfile.TemporaryDirectory(prefix="chromium-") as profile:
-        for argument in (
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-dev-shm-usage",
-            "--use-gl=angle",
-            "--use-angle=swiftshader",
-            "--enable-unsafe-swiftshader",
-            "--window-size=1600,900",
-            f"--user-data-dir={profile}",
-        ):
-            options.add_argument(argument)
-        driver = Chrome(options=options, service=Service(str(require("chromedriver"))))
-        try:
+def browser() -> Iterator[Browser]:
+    """Open a Chromium that draws by the processor."""
+    with chromium("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader") as opened:
+        with opened.new_page() as page:
             # without WebGL, which the first moments of a busy machine may not give, OHIF draws no annotations
-            wait_until(lambda: driver.execute_script(HAS_WEBGL), 30, what="WebGL")
-            driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": WATCH})
-            yield driver
-        finally:
-            driver.quit()
+            wait_until(lambda: page.evaluate(HAS_WEBGL), 30, what="WebGL")
+        yield opened
+
+
+@contextlib.contextmanager
+def screen(opened: Browser, address: str, study_uid: str) -> Iterator[Screen]:
+    """Show one study to a browser that has never been anywhere."""
+    with opened.new_context(viewport={"width": WIDTH, "height": HEIGHT}) as context:
+        context.add_init_script(WATCH)
+        yield Screen(context.new_page(), address, study_uid)
 
 
 class Screen:
     """One study, opened."""
 
-    def __init__(self, driver: Chrome, address: str, study_uid: str) -> None:
+    def __init__(self, page: Page, address: str, study_uid: str) -> None:
         """Open the study and wait for the list of its series."""
-        self._driver = driver
-        driver.get(f"{address}/viewer?StudyInstanceUIDs={study_uid}")
+        self._page = page
+        page.goto(f"{address}/viewer?StudyInstanceUIDs={study_uid}")
         self.wait_until(self._thumbnails, "series of the study")
 
     def open_series(self, name: str) -> None:
         """Show the series whose description has `name` in it, as a double click on it does."""
-        [found] = [each for each in self._thumbnails() if name in self._text_of(each)]
-        ActionChains(self._driver).double_click(found).perform()
+        [found] = [each for each in self._thumbnails() if name in (each.text_content() or "")]
+        found.dblclick()
 
     def wait_for(self, *texts: str) -> str:
         """Return all that can be read on the screen, once all of `texts` can be.
 
         A busy machine lets OHIF paint a film and not what is drawn on it, until it paints again: the window is resized.
         """
-        for height in (890, 900, 890, 900):
+        for height in (HEIGHT - 10, HEIGHT, HEIGHT - 10, HEIGHT):
             with contextlib.suppress(AssertionError):
                 return str(wait_until(lambda: self._all(texts), 5))
-            self._driver.set_window_size(1600, height)
+            self._page.set_viewport_size({"width": WIDTH, "height": height})
         return str(self.wait_until(lambda: self._all(texts), f"{texts}; there is:\n{self.text()}"))
 
     def text(self) -> str:
         """Return all that can be read on the screen, also what is drawn as SVG."""
-        return str(self._driver.execute_script("return document.body.textContent"))
+        return str(self._page.evaluate("document.body.textContent"))
 
     def picture(self) -> NDArray[np.uint8]:
         """Return the viewport, shape (rows, columns, 3)."""
-        viewport = self._driver.find_element(By.CSS_SELECTOR, VIEWPORT)
-        decoded = cv2.imdecode(np.frombuffer(viewport.screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)
+        shot = self._page.locator(VIEWPORT).first.screenshot()
+        decoded = cv2.imdecode(np.frombuffer(shot, np.uint8), cv2.IMREAD_COLOR)
         assert decoded is not None
         return decoded.astype(np.uint8)
 
@@ -186,14 +175,14 @@ class Screen:
 
     def unhandled(self) -> list[str]:
         """Return the promises that the page lost sight of."""
-        return list(self._driver.execute_script("return window.unhandled"))
+        return list(self._page.evaluate("window.unhandled"))
 
     def save(self, path: Path) -> None:
         """Write a screenshot."""
-        path.write_bytes(BytesIO(self._driver.get_screenshot_as_png()).getvalue())
+        self._page.screenshot(path=path)
 
     def _lit(self) -> list[NDArray[np.uint8]]:
-        if not self._driver.find_elements(By.CSS_SELECTOR, VIEWPORT):
+        if not self._page.locator(VIEWPORT).count():
             return []
         picture = self.picture()
         return [picture] if (picture.max(axis=2) > 40).mean() > 0.1 else []
@@ -202,12 +191,8 @@ class Screen:
         shown = self.text()
         return shown if all(text in shown for text in texts) else ""
 
-    def _thumbnails(self) -> list[WebElement]:
-        css = "[data-cy^='study-browser-thumbnail']"  # with a picture, and without one
-        return [each for each in self._driver.find_elements(By.CSS_SELECTOR, css) if each.is_displayed()]
-
-    def _text_of(self, element: WebElement) -> str:
-        return str(self._driver.execute_script("return arguments[0].textContent", element))
+    def _thumbnails(self) -> list[Locator]:
+        return self._page.locator(THUMBNAIL).all()
 
     def wait_until(self, condition: Callable[[], Any], what: str) -> Any:
         """Return the first true value of `condition`."""

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from playwright.sync_api import Browser
 from pydicom import Dataset
 
 from scp_node.analysis.analyse import picture_file
@@ -21,14 +22,13 @@ from scp_node.analysis.answers import Picture
 from scp_node.domain import Finding, Outcome, ReportedImage
 from scp_node.report.content.wording import percent, short_comment
 from scp_node.report.objects.overlay import build_overlay
-from tests import servers
+from tests import npm, servers
 from tests.node import radiograph
 from tests.scp_node.report.reports import LATERAL, NEGATIVE, POSITIVE, UNDETERMINED, built, stored, version_of
 from tests.servers import Orthanc
-from tests.tools import is_ci, require
-from tests.viewer import ohif, pages
+from tests.viewer import ohif
 
-pytestmark = [pytest.mark.needs(tool) for tool in ("Orthanc", "orthanc-dicomweb", "chromium", "chromedriver")]
+pytestmark = [pytest.mark.needs(tool) for tool in ("Orthanc", "orthanc-dicomweb", "chromium")]
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,15 @@ def archive() -> Iterator[Orthanc]:
 @pytest.fixture(scope="module")
 def address(archive: Orthanc) -> Iterator[str]:
     """Where OHIF is served before that Orthanc."""
-    if not pages.FOLDER.exists():
-        require("npm")
-        missing = f"the pages of {pages.PACKAGE} are not there: make tools fetches them"
-        pytest.fail(missing) if is_ci() else pytest.skip(missing)
-    with ohif.site(pages.FOLDER, archive.http_port) as address:
+    with ohif.site(npm.required(npm.OHIF), archive.http_port) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium that draws OHIF's pictures."""
+    with ohif.browser() as opened:
+        yield opened
 
 
 def saved(image: Dataset, path: Path) -> Path:
@@ -78,11 +81,12 @@ OUTCOMES: Final[dict[str, Outcome]] = {
 
 
 @pytest.mark.parametrize("kind", OUTCOMES)
-def test_the_result_stands_beside_the_film(archive: Orthanc, address: str, tmp_path: Path, kind: str) -> None:
+def test_the_result_stands_beside_the_film(
+    archive: Orthanc, address: str, browser: Browser, tmp_path: Path, kind: str
+) -> None:
     outcome = OUTCOMES[kind]
     study, _, _ = store(archive, 21 + list(OUTCOMES).index(kind), outcome, tmp_path)
-    with ohif.browser() as driver:
-        screen = ohif.Screen(driver, address, study)
+    with ohif.screen(browser, address, study) as screen:
         screen.wait_for_picture()
         texts = [short_comment(outcome)]
         if isinstance(outcome, Finding):
@@ -95,7 +99,7 @@ def test_the_result_stands_beside_the_film(archive: Orthanc, address: str, tmp_p
         assert screen.unhandled() == []
 
 
-def test_the_picture_is_shown_as_it_was_drawn(archive: Orthanc, address: str, tmp_path: Path) -> None:
+def test_the_picture_is_shown_as_it_was_drawn(archive: Orthanc, address: str, browser: Browser, tmp_path: Path) -> None:
     study, image, file = store(archive, 25, POSITIVE, tmp_path)
     display = picture_file(file)
     assert isinstance(display, Picture)
@@ -103,8 +107,7 @@ def test_the_picture_is_shown_as_it_was_drawn(archive: Orthanc, address: str, tm
     seen = replace(image, outcome=replace(POSITIVE, attention=ramp))
     overlay = build_overlay(version_of(seen), image=seen, number=1, display=display.display)
     archive.store(overlay.file)
-    with ohif.browser() as driver:
-        screen = ohif.Screen(driver, address, study)
+    with ohif.screen(browser, address, study) as screen:
         screen.wait_for_picture()
         assert not colourful(screen.picture())
         screen.open_series("AI PNEUMONIA overlay")

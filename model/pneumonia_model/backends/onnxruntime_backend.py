@@ -5,6 +5,7 @@ from typing import Final, Literal
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from pneumonia_model.bundle import GRAPH, Bundle
 from pneumonia_model.errors import BackendError
@@ -12,6 +13,18 @@ from pneumonia_model.prediction import Prediction, checked_inputs, checked_logit
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _INPUTS: Final = {"inputs", "mapped"}
+ERRORS: Final[tuple[type[Exception], ...]] = (
+    states.EPFail,
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.InvalidProtobuf,
+    states.NoModel,
+    states.NoSuchFile,
+    states.NotImplemented,
+    states.RuntimeException,
+)
+"""What ONNX Runtime raises of a graph that it cannot load or run."""
 
 
 class OnnxRuntimeBackend:

@@ -59,6 +59,11 @@ def check_revision(engine: Engine) -> None:
         raise LedgerError(f"database: schema is at {current or 'nothing'}, not {head}: run `scp-node db upgrade`")
 
 
+def current_revision(connection: Connection) -> tuple[str | None, str]:
+    """Return the schema's revision, None for a database without one, and the one of this program."""
+    return _revision(connection), _newest()
+
+
 def is_up_to_date(engine: Engine) -> bool:
     """Return whether `upgrade` would do nothing, without waiting for a writer.
 

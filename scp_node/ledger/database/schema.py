@@ -174,6 +174,39 @@ result = Table(
     UniqueConstraint("instance_id", "bundle_digest", "run"),
 )
 
+shadow_result = Table(  # by a bundle on trial: apart from `result`, so that no report and no audit row can show one
+    "shadow_result",
+    metadata,
+    _id(),
+    Column("instance_id", Id, ForeignKey("instance.id"), nullable=False),
+    Column("study_uid", Uid, nullable=False),  # of the image, so that one index finds the newest of a study
+    Column("result_id", Id, ForeignKey("result.id"), nullable=False),  # the finding that it stands beside
+    Column("reported_verdict", String(16), nullable=False),  # of that finding, which never changes
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("outcome", String(16), nullable=False),  # see result.outcome
+    Column("verdict", String(16)),
+    Column("agrees", Boolean),  # whether both verdicts are the same; null without a verdict
+    Column("probability", Float),
+    Column("logit", Float),
+    Column("threshold", Float),
+    Column("reason", String(32)),
+    Column("detail", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("instance_id", "bundle_digest"),
+    Index(None, "study_uid", "bundle_digest", "at"),
+    # pages of pairs, and their numbers by verdict, each read from the index alone
+    Index("ix_shadow_result_pairs", "bundle_digest", "at", "id", "reported_verdict", "verdict"),
+    Index(
+        "ix_shadow_result_disagreeing",
+        "bundle_digest",
+        "at",
+        "id",
+        sqlite_where=text("agrees = 0"),
+        postgresql_where=text("agrees = false"),
+    ),
+)
+
 report = Table(
     "report",
     metadata,
@@ -192,6 +225,7 @@ report = Table(
     Column("at", UtcDateTime, nullable=False),
     UniqueConstraint("study_uid", "version"),  # counted over all patients that the study names
     Index(None, "study_patient_id"),
+    Index(None, "at"),
 )
 
 report_result = Table(
@@ -260,7 +294,7 @@ work = Table(
     "work",
     metadata,
     _id(),
-    Column("queue", String(64), nullable=False),  # analyse, report, deliver:<destination>, commit:<destination>
+    Column("queue", String(64), nullable=False),  # see queue_kinds.py
     Column("dedup", String(64), nullable=False),
     Column("ref_id", Id),
     Column("state", String(16), nullable=False),
@@ -402,6 +436,63 @@ web_attempt = Table(  # failed logins, by account and by address
     Column("subject", String(64), primary_key=True),  # SHA-256 of "account:NAME" or "address:IP"
     Column("failures", Integer, nullable=False),  # in a row
     Column("at", UtcDateTime, nullable=False),
+)
+
+feedback = Table(  # what each reader says now of each patient's study; former answers are in the events
+    "feedback",
+    metadata,
+    _id(),
+    Column("study_patient_id", Id, ForeignKey("study_patient.id"), nullable=False),
+    Column("reader", String(64), nullable=False),  # casefolded
+    Column("number", Integer, nullable=False),  # 1, 2, ...: how often the reader has answered
+    Column("opinion", String(16), nullable=False),  # see Opinion
+    Column("truth", String(16), nullable=False),  # see Truth
+    Column("comment", Text, nullable=False),
+    Column("source", String(16), nullable=False),  # see Source
+    Column("blind", Boolean, nullable=False),  # the result was not shown before the answer
+    Column("report_version", Integer, nullable=False),  # the report that it is about
+    Column("bundle_digest", Digest, nullable=False),
+    Column("verdict", String(16), nullable=False),  # what that report says
+    Column("at", UtcDateTime, nullable=False),
+    UniqueConstraint("study_patient_id", "reader"),
+    Index(None, "at"),
+)
+
+reading_day = Table(  # the days whose reading sample is drawn
+    "reading_day",
+    metadata,
+    Column("day", Date, primary_key=True),  # in UTC
+    Column("positive", Integer, nullable=False),  # patients' studies first reported that day, by what the report says
+    Column("negative", Integer, nullable=False),
+    Column("without_result", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+
+reading_frame = Table(  # each patient's study with a result, as it stood at the end of the day of its first report
+    "reading_frame",
+    metadata,
+    Column("study_patient_id", Id, ForeignKey("study_patient.id"), primary_key=True, autoincrement=False),
+    Column("day", Date, nullable=False),
+    Column("report_version", Integer, nullable=False),
+    Column("bundle", Text, nullable=False),
+    Column("bundle_digest", Digest, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("probability", Float, nullable=False),
+    Column("threshold", Float, nullable=False),
+    Column("calling_ae", String(16), nullable=False),
+    Column("view", String(16), nullable=False),
+    Column("weight", Float),  # inverse of the rate at which it was drawn; null: it was not
+    Index(None, "day"),
+    Index(None, "calling_ae"),
+    Index(None, "view"),
+    Index(None, "bundle"),
+    Index(
+        "ix_reading_frame_drawn",
+        "day",
+        "study_patient_id",
+        sqlite_where=text("weight IS NOT NULL"),
+        postgresql_where=text("weight IS NOT NULL"),
+    ),
 )
 
 # Projections: the list of studies and the daily counts, made from the tables above by following the events. Nothing but

@@ -172,7 +172,7 @@ def built_object(kind: ObjectKind, instance: Dataset) -> BuiltObject:
         sop_class_uid=kind.sop_class_uid,
         sop_instance_uid=str(instance.SOPInstanceUID),
         series_instance_uid=str(instance.SeriesInstanceUID),
-        file=_part10_file(instance),
+        file=part10_file(instance),
     )
 
 
@@ -229,7 +229,7 @@ def _identity(kind: ObjectKind, version: ReportVersion, source: SourceImage, key
     )
 
 
-def _part10_file(instance: Dataset) -> bytes:
+def part10_file(instance: Dataset) -> bytes:
     """Return the bytes of a DICOM file of `instance`, in Explicit VR Little Endian (PS3.10 Section 7)."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = instance.SOPClassUID

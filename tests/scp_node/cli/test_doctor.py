@@ -12,13 +12,14 @@ from typing import Any, Final
 
 import pytest
 
-from scp_node.cli.doctor import Examination, examine, examine_deliveries
+from scp_node.cli.doctor import Examination, _shadow, examine, examine_deliveries
 from scp_node.opening import upgrade_database
 from scp_node.settings import Settings
-from tests.node import destination
+from tests.model.bundles import second_bundle
+from tests.node import BUNDLE, destination
 from tests.scp_node.delivery.scp import Scp, answering
 from tests.scp_node.delivery.test_send_files import CR
-from tests.scp_node.ledger_node import Node
+from tests.scp_node.ledger_node import SHADOW, Node, ledger_engine
 from tests.servers import StoreScp
 from tests.servers import free_port as unused_port
 
@@ -301,3 +302,48 @@ def test_a_dead_letter_is_a_problem_until_it_is_requeued(node: Node) -> None:
     assert examine_deliveries(node.ledger, "pacs") == Examination(name=NAME, good=False, message=told)
     node.ledger.upkeep.requeue()
     assert examine_deliveries(node.ledger, "pacs").good
+
+
+class Opened:
+    """Stands for an opened bundle: to open one takes its time."""
+
+    backend, device = "none", "cpu"
+    identity = SHADOW
+
+
+def shadow_in(folder: Path, **inference: Any) -> Examination | None:
+    settings = settings_in(folder, inference={"bundle": BUNDLE, **inference})
+    return next(iter(_shadow(settings)), None)
+
+
+def test_a_bundle_on_trial_is_shown_with_what_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = second_bundle(tmp_path / "trial")
+    monkeypatch.setattr("scp_node.cli.doctor.open_shadow", lambda *_: Opened())
+    assert shadow_in(tmp_path) is None
+    found = shadow_in(tmp_path, shadow_bundle=trial)
+    assert found is not None
+    assert found.good
+    assert found.message == (
+        "trial-model-1.0 (research) on none, cpu; golden inputs agree; no image has come yet; never reported"
+    )
+    (tmp_path / "var").mkdir()
+    with ledger_engine(tmp_path / "var" / "ledger.sqlite3") as engine:
+        node = Node(engine)
+        node.receive("1")
+        node.analyse(shadow=SHADOW)
+        assert "; 1 images wait for it, 0 given up; " in (shadow_in(tmp_path, shadow_bundle=trial) or found).message
+        left = shadow_in(tmp_path)
+    assert left is not None
+    assert left.good
+    assert left.message == "none is set, and 1 images wait for one; that holds up nothing"
+
+
+def test_a_bundle_on_trial_that_is_refused_is_a_problem_that_stops_no_report(tmp_path: Path) -> None:
+    found = shadow_in(tmp_path, shadow_bundle=BUNDLE)
+    assert found is not None
+    assert not found.good
+    assert "is the bundle that reports" in found.message
+    assert found.message.endswith("reporting goes on without it (inference.shadow_bundle)")
+    assert shadow_in(tmp_path, bundle=tmp_path / "absent", shadow_bundle=BUNDLE) is None, (
+        "that is no fault of the shadow"
+    )

@@ -26,17 +26,20 @@ from tests.tools import require
 COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that make sense
     "serve": [["--role", "listener"]],
     "init": [[]],
-    "doctor": [[]],
+    "doctor": [[], ["--json"]],
     "health": [[]],
     "audit": [[], ["--accession", "A*", "--patient", "?", "--since", "2026-11-30", "--format", "csv"]],
     "audit verify": [[]],
     "report": [["1.2.3"]],
     "send": [["film.dcm", "--to", "127.0.0.1:1"]],
+    "send-test": [["pacs"], ["pacs", "--json"]],
     "requeue": [["1.2.3"], ["--dead"], ["1.2.3", "--discard"]],
     "resolve": [["1.2.3"], ["1.2.3", "--use", "1"]],
+    "feedback": [["1.2.3"], ["1.2.3", "--opinion", "agree"], ["--import", "film.dcm"], ["--export"]],
     "reanalyse": [["1.2.3"], ["--since", "2026-11-30"], ["--model", "absent-1.0"]],
     "model show": [[]],
     "model verify": [[]],
+    "model promote": [[], ["--yes", "--by", "Ana"]],
     "db upgrade": [[]],
     "db rebuild": [[]],
     "db copy": [["postgresql+psycopg://user:secret@127.0.0.1:1/x"]],
@@ -68,6 +71,17 @@ NONSENSE: Final = [  # with what the line says
     ("send film.dcm --to host:" + "9" * 5000, "--to: give HOST:PORT"),
     ("send film.dcm --called A-TITLE-THAT-IS-TOO-LONG", "--called: an AE title has 1 to 16"),
     ("send film.dcm --calling back\\slash", "--calling: an AE title has 1 to 16"),
+    ("feedback", "feedback: give a STUDY, --import FILE or --export"),
+    ("feedback 1.2.3 --export", "feedback: give a STUDY, --import FILE or --export"),
+    ("feedback 1.2.404 --opinion agree", "no image of study 1.2.404"),
+    ("feedback 1.2.404", "no image of study 1.2.404"),
+    ("feedback 1.2.3 --opinion maybe", "--opinion"),
+    ("feedback 1.2.3 --reader x", "--reader and --comment go with a STUDY and --opinion"),
+    ("feedback 1.2.3 --dry-run", "--dry-run goes with --import"),
+    ("feedback --import nowhere.csv", "nowhere.csv: No such file or directory"),
+    ("feedback --import folder", "folder: Is a directory"),
+    ("feedback --import film.dcm", "NUL character"),
+    ("send-test nowhere", "send-test: nowhere is no name of an entry of [[destinations]]; there are: none"),
     ("requeue", "requeue: give an ID, or --dead"),
     ("resolve 1.2.404", "no image has the SOP Instance UID 1.2.404"),
     ("resolve not-a-uid --use 1", "no image has the SOP Instance UID not-a-uid"),
@@ -78,6 +92,7 @@ NONSENSE: Final = [  # with what the line says
     ("reanalyse 1.2.404", "no image of study 1.2.404"),
     ("reanalyse --model absent-1.0", "no result is by absent-1.0"),
     ("reanalyse --since tomorrow", "--since: give an ISO 8601 date or time"),
+    ("model promote --yes --by=" + "x" * 129, "--by: give a name of at most 128"),
     ("db copy nonsense", "database.url: Could not parse"),
     ("db copy postgresql+psycopg://user:secret@host:port/x", "database.url: the port is not a number"),
     ("db copy postgresql+psycopg://user:secret@127.0.0.1:1/x", "database: (psycopg.OperationalError)"),
@@ -233,7 +248,7 @@ def test_an_empty_argument_is_refused_by_every_command(command: str, say: Say, p
 
 def test_an_argument_that_is_not_text_is_refused(say: Say, place: Path) -> None:
     upgrade_database(Settings(node=NodeSettings(data_dir=place / "var")))
-    for command in ("report", "requeue", "reanalyse", "resolve"):
+    for command in ("report", "requeue", "reanalyse", "resolve", "feedback"):
         status, error = say([command, os.fsdecode(b"\xff")])
         assert (status, error.count("\n")) == (2, 1), error
 
@@ -255,6 +270,7 @@ def test_reading_commands_make_no_folder(say: Say, place: Path) -> None:
         "requeue",
         "reanalyse",
         "resolve",
+        "feedback",
         "db backup",
     ):
         say([*command.split(), *COMMANDS[command][0]])

@@ -12,6 +12,8 @@ from rich.console import Console
 from scp_node.cli.console import UsageError
 from scp_node.cli.contact import Call, status_words
 from scp_node.cli.sending import dicom_files, send_with_progress
+from scp_node.cli.trial import Trial, try_destination
+from scp_node.settings import COMPREHENSIVE_3D_SR, ENHANCED_SR, Settings
 from tests.scp_node.delivery.scp import EXPLICIT, Scp, answering
 from tests.scp_node.delivery.test_send_files import CR, JPEG_BASELINE, write_file
 from tests.servers import free_port
@@ -113,3 +115,52 @@ def test_folders_are_searched_and_what_holds_no_file_is_refused(tmp_path: Path) 
         dicom_files([tmp_path / "full", tmp_path / "empty"])
     with pytest.raises(UsageError, match="absent: no such file or folder"):
         dicom_files([tmp_path / "absent"])
+
+
+class TestSendTest:
+    """`scp-node send-test`: a report of nobody, and what the destination says of it."""
+
+    @staticmethod
+    def settings(folder: Path, port: int) -> Settings:
+        entry = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": port}
+        return Settings.model_validate(
+            {
+                "node": {"data_dir": folder / "var"},
+                "listen": {"port": free_port()},
+                "destinations": [entry],
+                "delivery": {"connect_seconds": 2, "send_seconds": 5},
+            }
+        )
+
+    def trial(self, folder: Path, port: int) -> Trial:
+        settings = self.settings(folder, port)
+        return try_destination(settings, settings.destinations[0])
+
+    def test_a_destination_that_takes_it_gets_a_report_of_nobody(self, tmp_path: Path) -> None:
+        with Scp().serving() as scp:
+            trial = self.trial(tmp_path, scp.port)
+        assert (trial.good, trial.status) == (True, "0x0000")
+        [(sop_class, _syntax, data)] = scp.stored
+        assert sop_class == trial.sop_class_uid == COMPREHENSIVE_3D_SR
+        for words in (b"TEST^SCP-NODE", b"THIS IS A TEST, NO PATIENT", trial.sop_instance_uid.encode()):
+            assert words in data
+        assert not (tmp_path / "var").exists(), "it makes no folder, and no ledger"
+
+    def test_one_that_knows_an_older_class_alone_gets_it_so(self, tmp_path: Path) -> None:
+        with Scp(sop_classes=(ENHANCED_SR,)).serving() as scp:
+            trial = self.trial(tmp_path, scp.port)
+        assert (trial.good, trial.sop_class_uid, scp.stored[0][0]) == (True, ENHANCED_SR, ENHANCED_SR)
+
+    def test_one_that_refuses_it_says_by_which_status(self, tmp_path: Path) -> None:
+        with Scp().serving() as scp:
+            scp.statuses = [0xA700] * 3
+            trial = self.trial(tmp_path, scp.port)
+        assert (trial.good, trial.status) == (False, "0xA700")
+        assert "out of resources" in trial.message
+
+    def test_one_that_takes_no_report_or_does_not_answer_is_told_as_doctor_tells_it(self, tmp_path: Path) -> None:
+        with Scp(sop_classes=(CR,)).serving() as scp:
+            trial = self.trial(tmp_path, scp.port)
+        assert (trial.good, trial.status, scp.stored) == (False, None, [])
+        assert "accepts none of the SOP classes" in trial.message
+        assert "connection refused" in self.trial(tmp_path, free_port()).message

@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import event
 
 from scp_node.cli.tables import print_audit
-from scp_node.domain import NotAnalysed, Priority, Reason
+from scp_node.domain import Actor, NotAnalysed, Priority, Reason
 from scp_node.ledger import AuditQuery, AuditRow, DeliveryState, ImageState
 from tests.scp_node.ledger_node import MODEL, Node, ledger_engine
 
@@ -45,7 +45,7 @@ def mixed(node: Node) -> Node:
     for name in ("first", "second"):
         node.receive(name, study="1.2.6", sop_instance_uid="1.2.3.chosen")
         node.analyse()
-    node.ledger.resolution.choose("1.2.3.chosen", 2, by="somebody")
+    node.ledger.resolution.choose("1.2.3.chosen", 2, actor=Actor(name="somebody", address=""))
     node.analyse()
     node.receive("analysing", study="1.2.4")
     assert len(node.ledger.analyses.claim(owner="w", limit=1)) == 1

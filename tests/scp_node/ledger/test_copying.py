@@ -16,7 +16,7 @@ from scp_node.ledger.database.schema import RECORDS, chain
 from tests import servers
 from tests.scp_node.ledger.projecting import followed
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
-from tests.scp_node.ledger_node import LEASE, Node, ledger_engine
+from tests.scp_node.ledger_node import LEASE, SHADOW, Node, ledger_engine
 
 
 @pytest.fixture
@@ -36,6 +36,9 @@ def filled(node: Node) -> Node:
     node.analyse(NotAnalysed(reason=Reason.VIEW, detail="ViewPosition LL"))
     node.clock.advance(seconds=11)
     assert node.report("pacs") is not None  # a second version, which refers to the first
+    node.receive("9", study="7.8.9")
+    node.analyse(shadow=SHADOW)
+    assert node.try_out() == 1
     node.receive("3", study="4.5.6")
     return node
 

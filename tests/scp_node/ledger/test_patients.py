@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import text
 
-from scp_node.domain import BuiltObject, BuiltReport, Finding, NotAnalysed, Reason
+from scp_node.domain import Actor, BuiltObject, BuiltReport, Finding, NotAnalysed, Reason
 from scp_node.ledger import Analysed, AnalysisTask, LedgerError, StudySnapshot
 from scp_node.ledger.database.schema import Use
 from tests.scp_node.ledger.test_studies import interrupt
@@ -218,7 +218,7 @@ def in_conflict(node: Node) -> None:
 
 
 def choose(node: Node, number: int, uid: str = "1.2.3.1") -> None:
-    node.ledger.resolution.choose(uid, number, by="radiographer@console")
+    node.ledger.resolution.choose(uid, number, actor=Actor(name="radiographer@console", address=""))
 
 
 def test_a_person_chooses_the_other_image_and_the_report_is_made_anew(node: Node) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import event as listening
 from sqlalchemy import select, text
 
-from scp_node.domain import Finding, NotAnalysed, Outcome, Reason
+from scp_node.domain import Actor, Finding, NotAnalysed, Outcome, Reason
 from scp_node.ledger import (
     DailyQuery,
     DayCounts,
@@ -134,7 +134,9 @@ class Steps:
     def choose(self) -> None:
         uids = self.node.rows("SELECT sop_instance_uid FROM instance WHERE \"use\" = 'conflict'")
         if uids:
-            self.node.ledger.resolution.choose(uids[0][0], self.chance.randint(1, 2), by="admin")
+            self.node.ledger.resolution.choose(
+                uids[0][0], self.chance.randint(1, 2), actor=Actor(name="admin", address="")
+            )
 
     def wait(self) -> None:
         self.node.clock.advance(seconds=20)
@@ -348,7 +350,7 @@ def test_a_person_who_chooses_between_films_of_two_studies_changes_both_rows(nod
     node.receive("2", study="1.2", sop_instance_uid="1.2.3.1")
     node.analyse()
     followed(node)
-    node.ledger.resolution.choose("1.2.3.1", 2, by="admin")
+    node.ledger.resolution.choose("1.2.3.1", 2, actor=Actor(name="admin", address=""))
     assert {row.study_uid: (row.state, row.reason) for row in followed(node)} == {
         "1.1": ("analysed", "set-aside"),
         "1.2": ("received", None),

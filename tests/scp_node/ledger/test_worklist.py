@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from sqlalchemy import Engine
 
-from scp_node.domain import Finding, NotAnalysed, Reason, TransferEnded, Verdict
+from scp_node.domain import Actor, Finding, NotAnalysed, Reason, TransferEnded, Verdict
 from scp_node.ledger import Count, DeliveryState, Key, StudyState, WorklistQuery, WorklistRow
 from tests.scp_node.ledger.projecting import follow, followed, header, projector
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
@@ -160,7 +160,7 @@ def test_two_films_with_one_uid_wait_for_a_person(node: Node) -> None:
     node.analyse()
     row = the_row(node)
     assert (row.state, row.reason, row.images) == (StudyState.CONFLICT, Reason.CONFLICTING_INSTANCE, 2)
-    node.ledger.resolution.choose("1.2.3.1", 1, by="admin")
+    node.ledger.resolution.choose("1.2.3.1", 1, actor=Actor(name="admin", address=""))
     row = the_row(node)
     assert (row.state, row.reason) == (StudyState.ANALYSED, Reason.SET_ASIDE)
 

@@ -51,6 +51,7 @@ def test_a_damaged_header_gives_what_is_whole_in_it(damaged: bytes) -> None:
         (("MÜLLER^HANS^PETER^Dr.^jun.",), "MÜLLER, Dr. HANS PETER, jun."),
         (("Yamada^Tarou", "山田^太郎", "やまだ^たろう"), "Yamada, Tarou (山田 太郎)"),
         (("", "山田^太郎"), "山田 太郎"),
+        (("山田^太郎",), "山田 太郎"),
         (("", "", "やまだ^たろう"), "やまだ たろう"),
         (("Müller  Hans",), "Müller Hans"),
         ((), ""),

@@ -1,0 +1,126 @@
+"""Logging in and out, as a browser shows it."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+
+from playwright.sync_api import expect
+
+from tests.browser.place import ADMIN, PASSWORD, VIEWER, Place
+from tests.browser.screen import Screen
+from tests.waiting import wait_until
+
+NEW_PASSWORD = "a longer one of my own"  # noqa: S105 - of a test
+
+
+def log_in(screen: Screen, name: str, password: str) -> None:
+    screen.field("Name").fill(name)
+    screen.field("Password").fill(password)
+    screen.press("Log in")
+
+
+def test_who_logs_in_comes_to_the_page_that_was_asked_for_and_sees_nothing_after_logging_out(place: Place) -> None:
+    with place.visit() as screen:
+        screen.open("/password")
+        assert screen.place() == "/login?next=/password"
+        log_in(screen, VIEWER, PASSWORD)
+        assert screen.place() == "/password"
+        screen.press("Log out")
+        assert screen.place() == "/login"
+        screen.back()
+        screen.page.wait_for_url(re.compile("/login"))
+        expect(screen.field("Old password")).to_have_count(0)
+        assert "viewer" not in screen.text()
+        assert screen.faults() == []
+
+
+def test_the_sixth_wrong_password_has_to_wait_and_then_the_right_one_is_taken(place: Place) -> None:
+    with place.visit() as screen:
+        screen.open("/login?next=/password")
+        for _ in range(5):
+            log_in(screen, VIEWER, "not the password")
+            expect(screen.page.get_by_role("alert")).to_have_text("Name or password is wrong.")
+            expect(screen.field("Name")).to_have_value(VIEWER)
+        log_in(screen, VIEWER, "not the password")
+        expect(screen.page.get_by_role("alert")).to_have_text(re.compile(r"Too many failures: wait \d+ s\."))
+
+        def is_in() -> bool:
+            log_in(screen, VIEWER, PASSWORD)
+            return screen.place() == "/password"
+
+        wait_until(is_in, 20, what="the wait is over")
+        assert screen.faults(expected=[HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS]) == []
+
+
+def test_a_new_person_has_to_choose_a_password_first(place: Place) -> None:
+    with place.visit(ADMIN) as screen:
+        screen.open("/persons")
+        screen.field("Name").fill("Grete Müller")
+        screen.press("Add")
+        made = screen.page.get_by_role("status").locator("code").inner_text()
+        assert screen.faults() == []
+    with place.visit() as screen:
+        screen.open("/persons")
+        log_in(screen, "grete müller", made)
+        assert screen.place() == "/password"
+        screen.field("Old password").fill(made)
+        screen.field("New password, at least 12 characters").fill(NEW_PASSWORD)
+        screen.field("New password again").fill(NEW_PASSWORD)
+        screen.press("Change")
+        assert screen.place() != "/password"
+        screen.faults()
+        assert screen.open("/persons") == HTTPStatus.FORBIDDEN
+        assert "This needs the role admin" in screen.text()
+        assert screen.faults(expected=[HTTPStatus.FORBIDDEN]) == []
+
+
+def test_a_role_taken_away_counts_at_the_next_click(place: Place) -> None:
+    with place.visit(ADMIN) as admin:
+        admin.open("/persons")
+        admin.field("Name").fill("for a while")
+        admin.choice("Role").select_option("admin")
+        admin.press("Add")
+        with place.visit("for a while") as other:
+            other.open("/persons")
+            assert "for a while" in other.text()
+            row = admin.page.get_by_role("row", name="for a while")
+            row.get_by_role("combobox").select_option("viewer")
+            row.get_by_role("button", name="Set").click()
+            admin.settle()
+            other.page.reload()
+            other.settle()
+            assert other.place() == "/login?next=/persons"
+            assert other.faults() == []
+
+
+def test_the_theme_that_was_chosen_stays(place: Place) -> None:
+    with place.visit() as screen:
+        screen.open("/login")
+        assert not is_dark(screen)
+        screen.press("Dark or light")
+        assert is_dark(screen)
+        screen.open("/login")
+        assert is_dark(screen)
+        screen.press("Dark or light")
+        assert not is_dark(screen)
+        screen.show("dark", 1440)
+        assert not is_dark(screen), "what the person chose counts more than the machine"
+        assert screen.faults() == []
+
+
+def is_dark(screen: Screen) -> bool:
+    colour = str(screen.run("getComputedStyle(document.body).backgroundColor"))
+    return max(map(int, re.findall(r"\d+", colour))) < 128
+
+
+def test_the_keyboard_comes_to_the_content_first(place: Place) -> None:
+    with place.visit(ADMIN) as screen:
+        screen.open("/persons")
+        screen.page.keyboard.press("Tab")
+        skip = screen.page.get_by_role("link", name="Skip to the content")
+        expect(skip).to_be_focused()
+        expect(skip).to_be_in_viewport()
+        screen.page.keyboard.press("Enter")
+        expect(screen.page.get_by_role("main")).to_be_focused()
+        assert screen.faults() == []
