@@ -11,6 +11,7 @@ import re
 import zoneinfo
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
+from urllib.parse import urlsplit
 
 from pneumonia_model.shipped import SHIPPED_BUNDLE
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -84,6 +85,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_safe_address(url: str) -> bool:
+    """Return whether `url` is an https address, or an http address of this machine."""
+    parts = urlsplit(url)
+    return bool(parts.hostname) and (
+        parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+    )
 
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
@@ -360,6 +369,41 @@ class DeliverySettings(Section):
     )
 
 
+GivenRole = Literal["", "viewer", "reader", "admin"]  # "": none, the person is refused
+
+
+class OidcSettings(Section):
+    """Login by the site's single sign-on (OpenID Connect). Needs the extra "oidc", and web.public_url."""
+
+    issuer: str = Field(
+        "",
+        description='Its address, such as "https://login.hospital.example/realms/staff". Empty: none.',
+    )
+    client_id: str = Field("scp-node", min_length=1, max_length=255, description="Our name there.")
+    client_secret_file: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+        None,
+        description="File with our secret there, mode 0600. Relative: to this file's folder. Empty: a public client.",
+    )
+    ca_file: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+        None,
+        description="PEM file with the authority of its certificate. Relative: to this file's folder. Empty: this "
+        "machine's authorities.",
+    )
+    scopes: list[str] = Field(["openid", "profile"], min_length=1, description="What is asked for; openid is one.")
+    name_claim: str = Field("preferred_username", min_length=1, description="Claim of the ID token with the name.")
+    groups_claim: str = Field("groups", description="Claim with the groups: web.admin_groups and the two after it.")
+    default_role: GivenRole = Field("", description='Role of who is in none of those groups. "": they are refused.')
+    label: str = Field("Single sign-on", min_length=1, max_length=64, description="Its name on the login page.")
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if self.issuer and not is_safe_address(self.issuer):
+            raise ValueError("issuer: give an address that begins with https://")
+        if "openid" not in self.scopes:
+            raise ValueError('scopes: "openid" is missing')
+        return self
+
+
 class WebSettings(Section):
     """The web page for audit, feedback and watching the model."""
 
@@ -389,7 +433,23 @@ class WebSettings(Section):
         "",
         pattern=r"^[A-Za-z0-9-]{0,64}$",
         description="Header in which a trusted proxy names the person that it has logged in, such as X-Remote-User. "
-        "Empty: none.",
+        "Needs public_url. Empty: none.",
+    )
+    header_role: GivenRole = Field(
+        "viewer", description='Role of persons whom that header names for the first time. "": they are refused.'
+    )
+    groups_header: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9-]{0,64}$",
+        description="Header in which the proxy names their groups, with commas between. Empty: roles are given here.",
+    )
+    admin_groups: list[str] = Field(
+        default_factory=list, description="Groups, of that header or of the single sign-on, whose members are admins."
+    )
+    reader_groups: list[str] = Field(default_factory=list, description="Groups whose members are readers.")
+    viewer_groups: list[str] = Field(default_factory=list, description="Groups whose members are viewers.")
+    local_login: bool = Field(
+        default=True, description="Let people log in by a password that is kept here. Links of `user link` always work."
     )
     session_hours: float = Field(12.0, gt=0, le=168, description="A login ends after this long.")
     idle_minutes: float = Field(30.0, ge=1, le=1_440, description="A login ends when nothing was asked for this long.")
@@ -416,6 +476,15 @@ class WebSettings(Section):
         "a proxy says of them. With trusted_proxies the default is none.",
     )
     time_zone: str = Field("", description='Zone of the times shown, such as "Europe/Berlin". Empty: this machine\'s.')
+    oidc: OidcSettings = OidcSettings()
+
+    @property
+    def address(self) -> str:
+        """Return the address by which browsers know the page."""
+        if self.public_url:
+            return self.public_url
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.certificate else 'http'}://{host}:{self.port}"
 
     @field_validator("viewer_url")
     @classmethod
@@ -452,8 +521,18 @@ class WebSettings(Section):
                 f"host: {self.host} is reachable from outside, and passwords must not travel in the clear: set "
                 "certificate and key, or list the proxy that ends HTTPS in trusted_proxies"
             )
+        if not is_loopback(self.host) and self.public_url.startswith("http://"):
+            raise ValueError("public_url: give the https:// address; passwords must not travel in the clear")
         if self.header and not self.trusted_proxies:
             raise ValueError("header: anybody could send it; list the proxy that sets it in trusted_proxies")
+        if self.header and not self.public_url:
+            raise ValueError("header: set public_url as well, so that no other name leads here")
+        if self.groups_header and not self.header:
+            raise ValueError("groups_header: set header as well, which names the person")
+        if self.oidc.issuer and not self.public_url:
+            raise ValueError("oidc.issuer: set web.public_url as well: the single sign-on leads back to it")
+        if not (self.local_login or self.header or self.oidc.issuer):
+            raise ValueError("local_login: nobody could log in; set header or oidc.issuer first")
         return self
 
 

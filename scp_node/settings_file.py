@@ -6,12 +6,13 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from pneumonia_model.shipped import SHIPPED_BUNDLE
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from scp_node.settings import (
     CONFIG_VARIABLE,
@@ -36,6 +37,8 @@ _PATHS: Final = (
     ("inference", "shadow_bundle"),
     ("web", "certificate"),
     ("web", "key"),
+    ("web", "oidc", "client_secret_file"),
+    ("web", "oidc", "ca_file"),
 )
 
 # Folders that belong to the operating system: in one of them the node would change the rights of /var/spool.
@@ -117,12 +120,14 @@ def _parsed(text: str, path: Path) -> dict[str, Any]:
 
 def _below(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the values of a settings file with the paths among them below its folder."""
-    sections = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    sections = {name: _copied(value) for name, value in values.items()}
     node = sections.setdefault("node", {})
     if isinstance(node, dict):
         node.setdefault("data_dir", str(NodeSettings().data_dir))
-    for name, key in _PATHS:
-        section = sections.get(name)
+    for *names, key in _PATHS:
+        section: Any = sections
+        for name in names:
+            section = section.get(name) if isinstance(section, dict) else None
         if isinstance(section, dict) and isinstance(value := section.get(key), str) and value:
             section[key] = str(folder / value)
     database = sections.get("database")
@@ -130,6 +135,10 @@ def _below(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(url, str) and (relative := _RELATIVE_SQLITE.fullmatch(url)):
         sections["database"]["url"] = f"{relative['scheme']}{folder / relative['path']}"
     return sections
+
+
+def _copied(value: Any) -> Any:
+    return {name: _copied(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
 def refuse_system_folder(settings: Settings) -> None:
@@ -173,7 +182,11 @@ def _allowed(location: tuple[int | str, ...]) -> str:
     if len(location) == 1:
         return f"there are {', '.join(Settings.model_fields)}"
     section = _section_type(str(location[0]))
-    return f"[{location[0]}] has {', '.join(section.model_fields)}" if section else "see config/scp_node.toml"
+    for part in location[1:-1]:
+        inner = section.model_fields[str(part)].annotation if section and str(part) in section.model_fields else None
+        section = inner if _is_section(inner) else section
+    name = ".".join(str(part) for part in location[:-1] if isinstance(part, str))
+    return f"[{name}] has {', '.join(section.model_fields)}" if section else "see config/scp_node.toml"
 
 
 _LISTED: Final[dict[str, type[Section]]] = {"peers": PeerSettings, "destinations": DestinationSettings}
@@ -206,11 +219,30 @@ def commented_toml() -> str:
         doc = (section.__doc__ or "").strip()
         lines += ["", f"# {field.description if name in _LISTED else doc}"]
         lines.append(f"# [[{name}]]" if name in _LISTED else f"[{name}]")
+        lines += _options(name, section)
         for key, option in section.model_fields.items():
+            if (inner := _inner_section(option)) is not None:
+                lines += ["", f"# {(inner.__doc__ or '').strip()}", f"[{name}.{key}]"]
+                lines += _options(f"{name}.{key}", inner)
+    return "\n".join(lines) + "\n"
+
+
+def _options(name: str, section: type[Section]) -> Iterator[str]:
+    for key, option in section.model_fields.items():
+        if _inner_section(option) is None:
             example = _EXAMPLES.get(name, {})
             value = example[key] if key in example else option.get_default(call_default_factory=True)
-            lines += [f"# {option.description}", f"# {key} = {_toml(value)}"]
-    return "\n".join(lines) + "\n"
+            yield f"# {option.description}"
+            yield f"# {key} = {_toml(value)}"
+
+
+def _inner_section(option: FieldInfo) -> type[Section] | None:
+    kind = option.annotation
+    return kind if _is_section(kind) else None
+
+
+def _is_section(kind: object) -> TypeGuard[type[Section]]:
+    return isinstance(kind, type) and issubclass(kind, Section)
 
 
 def _toml(value: Any) -> str:

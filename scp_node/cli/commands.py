@@ -22,6 +22,7 @@ from scp_node.cli.arguments import address, first_instant, instant_after, refuse
 from scp_node.cli.console import ConfigOption, UsageError, operator, out, settings_of
 from scp_node.cli.database import audit_cli, db_cli
 from scp_node.cli.feedback import feedback
+from scp_node.cli.people import token_cli, user_cli
 from scp_node.cli.resolve import resolve
 from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
@@ -41,6 +42,8 @@ model_cli = typer.Typer(help="The model bundle that the node serves.", no_args_i
 cli.add_typer(model_cli, name="model")
 cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
+cli.add_typer(user_cli, name="user")
+cli.add_typer(token_cli, name="token")
 cli.command()(resolve)
 cli.command()(feedback)
 cli.command("send-test")(send_test)

@@ -12,6 +12,7 @@ from scp_node.ledger.database.revision import check_revision, is_begun, is_up_to
 from scp_node.ledger.database.schema import Use
 from scp_node.ledger.deliveries import REPORT_KIND, DeliveryTask, DestinationState
 from scp_node.ledger.dispatch import Takes, takes_all
+from scp_node.ledger.entrance import Limit, limits
 from scp_node.ledger.feedback_rows import (
     Answer,
     Assessment,
@@ -29,7 +30,7 @@ from scp_node.ledger.feedback_rows import (
 from scp_node.ledger.figures import DeliveryKey, Happened, ResultKey, State
 from scp_node.ledger.intake import Duplicate, Registration
 from scp_node.ledger.ledger import Ledger
-from scp_node.ledger.people import Origin, Person, PersonRole, Session, Token
+from scp_node.ledger.people import OpenSession, Origin, Person, PersonRole, Session, Token, known_name
 from scp_node.ledger.problems import GivenUp, Overview, QueueDepth
 from scp_node.ledger.processes import ProcessAtWork
 from scp_node.ledger.projector import Progress, Projector
@@ -55,6 +56,7 @@ from scp_node.ledger.shadow import (
 )
 from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
@@ -72,6 +74,7 @@ from scp_node.ledger.worklist_rows import (
 )
 
 __all__ = [
+    "ANY_PERSON",
     "AWAY",
     "RECENT_RESULTS",
     "REPORT_KIND",
@@ -109,15 +112,20 @@ __all__ = [
     "Imported",
     "ImportedTruth",
     "InputCounts",
+    "JournalEvent",
+    "JournalPage",
+    "JournalQuery",
     "Key",
     "Ledger",
     "LedgerError",
     "LedgerGoneError",
     "LedgerUnreachableError",
+    "Limit",
     "LineProblem",
     "Matching",
     "Menus",
     "NothingToReport",
+    "OpenSession",
     "Opinion",
     "Opinions",
     "Origin",
@@ -160,6 +168,7 @@ __all__ = [
     "StudyPending",
     "StudySnapshot",
     "StudyState",
+    "StudyVisitor",
     "Subject",
     "Suspects",
     "Takes",
@@ -180,6 +189,8 @@ __all__ = [
     "create_ledger_engine",
     "is_begun",
     "is_up_to_date",
+    "known_name",
+    "limits",
     "seconds_within",
     "takes_all",
     "upgrade",

@@ -19,6 +19,7 @@ from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.daily import Daily
 from scp_node.ledger.deliveries import Deliveries
+from scp_node.ledger.entrance import Entrance
 from scp_node.ledger.feedback import Feedback
 from scp_node.ledger.figures import Figures
 from scp_node.ledger.intake import Intake
@@ -37,6 +38,7 @@ from scp_node.ledger.shadow import Shadow
 from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.study_page import StudyPages
+from scp_node.ledger.trail.journal import Journal
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
@@ -70,6 +72,8 @@ class Ledger:
         self.feedback = Feedback(transactions)
         self.reading_sample = ReadingSample(transactions)
         self.people = People(transactions)
+        self.entrance = Entrance(transactions)
+        self.journal = Journal(transactions)
         self.visits = Visits(transactions)
         self.problems = Problems(transactions)
         self.figures = Figures(transactions)

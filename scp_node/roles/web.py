@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 FIRST_ADMIN: Final = "admin"
 PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
 _STOP_SECONDS: Final = 10.0
+_RENEWAL_SECONDS: Final = 30.0  # between two looks at the files of the certificate
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
@@ -44,12 +45,13 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
 
     Raises:
         LedgerError: the schema of the database is not this program's.
-        SettingsError: the certificate or its key cannot be used.
+        SettingsError: the certificate or its key cannot be used, or [web.oidc] cannot.
     """
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
     try:
-        make_first_admin(ledger, settings.node.data_dir)
+        if settings.web.local_login:
+            make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
         site = Site(
             settings=settings,
@@ -67,6 +69,8 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
+        renewing = threading.Thread(target=_renew_certificate, args=(server, stop), name="certificate", daemon=True)
+        renewing.start()
         projector = ledger.projector(describe, owner=owner_named("project"))
         with announced(ledger, owner_named("web")):
             status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
@@ -89,6 +93,11 @@ def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> 
     thread = threading.Thread(target=draw, name="draw", daemon=True)
     thread.start()
     return thread
+
+
+def _renew_certificate(server: Server, stop: threading.Event) -> None:
+    while not stop.wait(_RENEWAL_SECONDS):
+        server.renew_certificate()
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:

@@ -1,17 +1,21 @@
-"""Who asks, and what they may do: a session in a cookie, or the bearer token of a script."""
+"""Who asks, and what they may do: by a session in a cookie, the word of a trusted proxy, or a script's bearer token."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
 from starlette.responses import Response
 
 from scp_node.domain import Actor
-from scp_node.ledger import Person, PersonRole
-from scp_node.web.guard import SAFE_METHODS, address_of, is_secure
+from scp_node.ledger import LedgerError, Origin, Person, PersonRole
+from scp_node.settings import WebSettings
+from scp_node.web.guard import SAFE_METHODS, address_of, comes_from_proxy, is_secure
 from scp_node.web.site import Site, SiteOf
 
 CSRF_FIELD: Final = "csrf"
@@ -33,31 +37,45 @@ class ForbiddenError(Exception):
     """The person may not do this; the message says what is missing."""
 
 
+class Means(StrEnum):
+    """How a request shows who asks."""
+
+    SESSION = "session"  # a cookie, after a login here
+    HEADER = "header"  # a trusted proxy says so
+    TOKEN = "token"  # noqa: S105 - of a script
+
+
 class Visitor:
     """The person who asks, and the address they ask from."""
 
-    def __init__(self, person: Person, address: str, csrf: str | None) -> None:
+    def __init__(self, person: Person, address: str, csrf: str | None, means: Means = Means.SESSION) -> None:
         """`csrf` is what forms have to bring back; None for a script."""
         self.person = person
         self.actor = Actor(name=person.name, address=address)
         self.csrf = csrf
+        self.means = means
 
     def may(self, role: PersonRole) -> bool:
         """Return whether the person has this role."""
         return self.person.role.may(role)
 
 
-def cookie_name(request: Request) -> str:
-    """Return the name of the session's cookie."""
-    return _SECURE_COOKIE if is_secure(request) else _PLAIN_COOKIE
+def cookie_name(request: Request, what: str = "") -> str:
+    """Return the name of the session's cookie, or of another one."""
+    return (_SECURE_COOKIE if is_secure(request) else _PLAIN_COOKIE) + (f"-{what}" if what else "")
 
 
 def keep_session(request: Request, response: Response, token: str, site: Site) -> None:
     """Give the browser the session's token."""
+    keep_cookie(request, response, "", token, round(site.lifetime.total_seconds()))
+
+
+def keep_cookie(request: Request, response: Response, what: str, value: str, seconds: int) -> None:
+    """Give the browser a cookie that only we read."""
     response.set_cookie(
-        cookie_name(request),
-        token,
-        max_age=round(site.lifetime.total_seconds()),
+        cookie_name(request, what),
+        value,
+        max_age=seconds,
         path="/",
         secure=is_secure(request),
         httponly=True,
@@ -67,21 +85,80 @@ def keep_session(request: Request, response: Response, token: str, site: Site) -
 
 def drop_session(request: Request, response: Response) -> None:
     """Have the browser forget the session."""
-    response.delete_cookie(cookie_name(request), path="/", secure=is_secure(request), httponly=True, samesite="lax")
+    drop_cookie(request, response, "")
+
+
+def drop_cookie(request: Request, response: Response, what: str) -> None:
+    """Have the browser forget one of our cookies."""
+    name = cookie_name(request, what)
+    response.delete_cookie(name, path="/", secure=is_secure(request), httponly=True, samesite="lax")
+
+
+def role_by_groups(groups: Sequence[str], settings: WebSettings) -> PersonRole | None:
+    """Return the highest role that these groups give; None where they give none."""
+    given = (
+        (PersonRole.ADMIN, settings.admin_groups),
+        (PersonRole.READER, settings.reader_groups),
+        (PersonRole.VIEWER, settings.viewer_groups),
+    )
+    return next((role for role, named in given if not set(groups).isdisjoint(named)), None)
+
+
+def gives_roles(settings: WebSettings) -> bool:
+    """Return whether groups decide about roles."""
+    return bool(settings.admin_groups or settings.reader_groups or settings.viewer_groups)
 
 
 def visitor_of(request: Request, site: SiteOf) -> Visitor | None:
-    """Return who asks; None if nobody is logged in."""
+    """Return who asks; None if nobody is logged in.
+
+    Raises:
+        ForbiddenError: the proxy names a person who may not use the page.
+    """
     address = address_of(request)
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         person = site.ledger.people.bearer(token.strip())
-        return Visitor(person, address, None) if person else None
+        return Visitor(person, address, None, Means.TOKEN) if person else None
+    if named := _named_by_proxy(request, site.settings.web.header):
+        person = _person_of_proxy(request, site, named, address)
+        return Visitor(person, address, _form_token(site, person), Means.HEADER)
     if (cookie := request.cookies.get(cookie_name(request))) is None:
         return None
     is_used = POLL_HEADER not in request.headers
     session = site.ledger.people.session(cookie, lifetime=site.lifetime, idle=site.idle, is_used=is_used)
     return Visitor(session.person, address, session.csrf) if session else None
+
+
+def _named_by_proxy(request: Request, header: str) -> str:
+    """Return what a trusted proxy says in this header: UTF-8, or else Latin-1."""
+    if not header or not comes_from_proxy(request):
+        return ""
+    text = request.headers.get(header, "").strip()
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _person_of_proxy(request: Request, site: Site, name: str, address: str) -> Person:
+    settings = site.settings.web
+    first = PersonRole(settings.header_role) if settings.header_role else None
+    role = None
+    if settings.groups_header and gives_roles(settings):
+        groups = [each.strip() for each in _named_by_proxy(request, settings.groups_header).split(",")]
+        role = role_by_groups(groups, settings) or first
+        if role is None:
+            raise ForbiddenError(f"{name} is in none of the groups that may use this page.")
+    try:
+        return site.ledger.people.arrive(name, Origin.HEADER, address=address, role=role, new_role=first)
+    except LedgerError as error:
+        raise ForbiddenError(f"{error}.") from error
+
+
+def _form_token(site: Site, person: Person) -> str:
+    """Return what the forms of a person without a session have to bring back; it changes when the role starts again."""
+    return hmac.new(site.form_key, person.name.encode(), hashlib.sha256).hexdigest()
 
 
 VisitorOrNone = Annotated[Visitor | None, Depends(visitor_of)]
@@ -122,3 +199,14 @@ def _having(role: PersonRole) -> Callable[[Visitor], Visitor]:
 Viewer = Annotated[Visitor, Depends(_having(PersonRole.VIEWER))]
 Reader = Annotated[Visitor, Depends(_having(PersonRole.READER))]
 Admin = Annotated[Visitor, Depends(_having(PersonRole.ADMIN))]
+
+
+def in_person(visitor: LoggedIn) -> Visitor:
+    """Return who asks, unless a script does: a dependency beside one of those above, where access is given.
+
+    Raises:
+        ForbiddenError: a token asks.
+    """
+    if visitor.means is Means.TOKEN:
+        raise ForbiddenError("A token cannot do this: who finds one must not get more of them. Log in.")
+    return visitor

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse
 from starlette.staticfiles import StaticFiles
 
 from scp_node import __version__
+from scp_node.settings import SettingsError, WebSettings
 from scp_node.truth_file import MOST_BYTES
 from scp_node.web import errors
 from scp_node.web.children import Examiner
@@ -20,6 +21,8 @@ from scp_node.web.films import Films
 from scp_node.web.guard import MOST_FORM_BYTES, Guard
 from scp_node.web.metrics import Collector
 from scp_node.web.pages import (
+    api,
+    audit,
     doctor,
     feedback,
     feedback_api,
@@ -30,10 +33,14 @@ from scp_node.web.pages import (
     persons,
     quality,
     sample,
+    sessions,
+    sign_on,
     studies,
     study,
     system,
+    tokens,
 )
+from scp_node.web.ports import SignOn
 from scp_node.web.rendering import STATIC
 from scp_node.web.site import Site
 
@@ -41,6 +48,7 @@ _THREADS: Final = 8  # requests that ask the ledger at the same time: PostgreSQL
 _PAGES: Final = (
     health,
     login,
+    sign_on,
     studies,
     study,
     feedback,
@@ -52,6 +60,10 @@ _PAGES: Final = (
     doctor,
     metrics,
     persons,
+    sessions,
+    tokens,
+    audit,
+    api,
 )
 _BEAT_SECONDS: Final = 1.0
 _LARGE: Final = (feedback.IMPORT,)  # paths that take more than a form
@@ -59,7 +71,11 @@ _MOST_LARGE: Final = MOST_BYTES + MOST_FORM_BYTES  # a file, and the form around
 
 
 def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) -> FastAPI:
-    """Return the application; `renew` is called each second while its event loop lives."""
+    """Return the application; `renew` is called each second while its event loop lives.
+
+    Raises:
+        SettingsError: [web.oidc] cannot be used.
+    """
     examiner = Examiner(site)
     films = Films(site.settings)
 
@@ -78,6 +94,7 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
             beating.cancel()
             examiner.close()
             films.close()
+            site.check.stop()
 
     app = FastAPI(
         title="scp-node",
@@ -85,13 +102,14 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         description="Results, feedback and state of a node. Research use only: not a medical device.",
         docs_url=None,  # their pages load from elsewhere
         redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url=None,  # `pages/api.py` shows it to who is logged in
         lifespan=lifespan,
     )
     app.state.site = site
     app.state.examiner = examiner
     app.state.films = films
     app.state.collector = Collector(site)
+    app.state.sign_on = _sign_on(site.settings.web)
     errors.install(app)
     for page in _PAGES:
         app.include_router(page.router)
@@ -103,3 +121,18 @@ def create_application(site: Site, *, renew: Callable[[], None] = lambda: None) 
         return RedirectResponse(login.START)
 
     return app
+
+
+def _sign_on(settings: WebSettings) -> SignOn | None:
+    """Return the site's single sign-on; None where there is none.
+
+    Raises:
+        SettingsError: its secret cannot be read, or the extra "oidc" is not installed.
+    """
+    if not settings.oidc.issuer:
+        return None
+    try:
+        from scp_node.web.single_sign_on import SingleSignOn  # noqa: PLC0415 - 20 MiB that most sites do not need
+    except ModuleNotFoundError as error:
+        raise SettingsError(f'web.oidc: {error.name} is missing: install "scp-node[oidc]"') from error
+    return SingleSignOn(settings.oidc, settings.public_url)

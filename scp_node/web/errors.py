@@ -15,6 +15,8 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from scp_node.ledger import AWAY, LedgerError
 from scp_node.web.access import ForbiddenError, LoginNeededError, PasswordChangeNeededError
+from scp_node.web.guard import is_secure, protect
+from scp_node.web.passwords import TooManyLoginsError
 from scp_node.web.rendering import render
 
 log = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _http)
     for away in AWAY:
         app.add_exception_handler(away, _away)
+    app.add_exception_handler(TooManyLoginsError, _too_many)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -113,4 +116,13 @@ def _away(request: Request, error: Exception) -> Response:
 
 def _unexpected(request: Request, error: Exception) -> Response:
     log.error("page failed path=%s", request.url.path, exc_info=error)
-    return told(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the program: see its log.")
+    answer = told(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the program: see its log.")
+    protect(answer.headers, is_https=is_secure(request))  # the guard does not see this answer
+    return answer
+
+
+def _too_many(request: Request, _error: Exception) -> Response:
+    answer = told(request, HTTPStatus.SERVICE_UNAVAILABLE, "Too many people log in at once: try again.")
+    answer.headers["Retry-After"] = "1"
+    del answer.headers["Refresh"]  # what was sent would not be sent again
+    return answer

@@ -33,10 +33,14 @@ _POLICY: Final = "; ".join(
 _HEADERS: Final = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",  # for browsers that do not know frame-ancestors
     "referrer-policy": "no-referrer",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+_HTTPS_ALONE: Final = "max-age=31536000"  # seconds in which a browser asks by https only (RFC 6797)
+PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})  # asked by machines, which know us by other names
 _CACHED: Final = "public, max-age=31536000, immutable"  # static files: their address names their contents
 _ADDRESS: Final = "scp_node_address"
 _FROM_PROXY: Final = "scp_node_from_proxy"
@@ -53,6 +57,7 @@ class Guard:
         self._settings = settings
         self._proxies = [ipaddress.ip_network(each, strict=False) for each in settings.trusted_proxies]
         self._is_tls = settings.certificate is not None
+        self._host = urlsplit(settings.public_url).hostname
         self._large = frozenset(large)
         self._most_large = most_large
 
@@ -62,28 +67,59 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        peer = (scope.get("client") or ("", 0))[0]
+        peer = _plain((scope.get("client") or ("", 0))[0])
         from_proxy = is_in(peer, self._proxies)
         scope[_FROM_PROXY] = from_proxy
         scope[_ADDRESS] = _forwarded(headers, peer, self._proxies) if from_proxy else peer
         if from_proxy and headers.get("x-forwarded-proto", "").lower() == "https":
             scope["scheme"] = "https"
-        answer = _with_headers(send, is_static=scope["path"].startswith("/static/"))
-        if refusal := self._refusal(scope, headers, peer, from_proxy=from_proxy):
+        answer = _with_headers(send, scope)
+        if refusal := self._refusal(scope, headers, peer):
             await PlainTextResponse(refusal[1], status_code=refusal[0])(scope, receive, answer)
             return
         most = self._most_large if scope["path"] in self._large else MOST_FORM_BYTES
         await self._app(scope, _bounded(receive, headers, most), answer)
 
-    def _refusal(self, scope: Scope, headers: Headers, peer: str, *, from_proxy: bool) -> tuple[int, str] | None:
-        if not (self._is_tls or from_proxy or not peer or is_loopback(peer)):
-            return 403, "Passwords must not travel in the clear: ask the proxy, by https."
-        name = self._settings.header
-        if name and name in headers and not from_proxy:
-            return 400, f"The header {name} comes from the proxy alone."
+    def _refusal(self, scope: Scope, headers: Headers, peer: str) -> tuple[int, str] | None:
+        if told := self._in_the_clear(scope, headers, peer):
+            return 403, told
+        for name in (self._settings.header, self._settings.groups_header):
+            if name and name in headers and not scope[_FROM_PROXY]:
+                return 400, f"The header {name} comes from the proxy alone."
+            if name and len(headers.getlist(name)) > 1:
+                return 400, f"The header {name} is there twice."
+        if not self._is_our_name(scope, headers):
+            return 421, "This page has another name: see web.public_url."
         if scope["method"] not in SAFE_METHODS and not _is_same_origin(scope, headers, self._settings.public_url):
             return 403, "The request does not come from this page."
         return None
+
+    def _in_the_clear(self, scope: Scope, headers: Headers, peer: str) -> str:
+        """Return why what is asked would travel through a network in the clear; "" where it does not."""
+        if self._is_tls or not peer:
+            return ""
+        if not scope[_FROM_PROXY]:
+            if not is_loopback(peer):
+                return "Passwords must not travel in the clear: ask the proxy, by https."
+            if "x-forwarded-for" in headers or "forwarded" in headers:
+                return "A proxy handed this on that is not in web.trusted_proxies."
+            return ""
+        if scope["scheme"] == "https" or is_loopback(scope[_ADDRESS]) or scope["path"] in PROBES:
+            return ""
+        return "Ask by https. (For the proxy: it has to set X-Forwarded-Proto to the scheme that it was asked by.)"
+
+    def _is_our_name(self, scope: Scope, headers: Headers) -> bool:
+        """Return whether the Host header names us: another site's name may lead a browser here (DNS rebinding).
+
+        An address cannot be led elsewhere, and no browser adds a token. With a certificate of our own, or behind a
+        proxy, and without public_url, names are theirs to check.
+        """
+        if scope["path"] in PROBES or "authorization" in headers:
+            return True
+        name = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+        if name == self._host or _is_address(name) or name in {"localhost", self._settings.host.lower()}:
+            return True
+        return self._host is None and (self._is_tls or bool(scope[_FROM_PROXY]))
 
 
 def address_of(connection: HTTPConnection) -> str:
@@ -102,6 +138,24 @@ def is_secure(connection: HTTPConnection) -> bool:
     return connection.scope.get("scheme") == "https"
 
 
+def _plain(address: str) -> str:
+    """Return an IPv4 address as such, where a socket for both kinds writes it as IPv6."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    mapped = known.ipv4_mapped if isinstance(known, ipaddress.IPv6Address) else None
+    return str(mapped or known)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def is_in(address: str, networks: Sequence[Network]) -> bool:
     """Return whether an IP address, as text, is in one of the networks."""
     try:
@@ -113,7 +167,7 @@ def is_in(address: str, networks: Sequence[Network]) -> bool:
 
 def _forwarded(headers: Headers, peer: str, proxies: Sequence[Network]) -> str:
     """Return the last address of X-Forwarded-For that is no trusted proxy: what stands before it may be invented."""
-    named = [each.strip() for each in ",".join(headers.getlist("x-forwarded-for")).split(",")]
+    named = [_plain(each.strip()) for each in ",".join(headers.getlist("x-forwarded-for")).split(",")]
     for address in reversed([each for each in named if each]):
         if not is_in(address, proxies):
             return address[:64]
@@ -153,16 +207,24 @@ def _bounded(receive: Receive, headers: Headers, most: int) -> Receive:
     return take
 
 
-def _with_headers(send: Send, *, is_static: bool) -> Send:
+def _with_headers(send: Send, scope: Scope) -> Send:
+    is_static = scope["path"].startswith("/static/")
+
     async def answer(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
-            for name, value in _HEADERS.items():
-                headers[name] = value
-            if is_static and message["status"] == 200:
+            if is_static and message["status"] in {200, 304}:
                 headers["cache-control"] = _CACHED
-            else:
-                headers.setdefault("cache-control", "no-store")
+            protect(headers, is_https=scope["scheme"] == "https")
         await send(message)
 
     return answer
+
+
+def protect(headers: MutableHeaders, *, is_https: bool) -> None:
+    """Say to the browser what it may do with an answer."""
+    for name, value in _HEADERS.items():
+        headers[name] = value
+    if is_https:
+        headers["strict-transport-security"] = _HTTPS_ALONE
+    headers.setdefault("cache-control", "no-store")

@@ -42,6 +42,7 @@ NAVIGATION: Final[Sequence[Entry]] = (
     Entry(path="/system", name="System"),
     Entry(path="/doctor", name="Doctor", role=PersonRole.ADMIN),
     Entry(path="/persons", name="Persons", role=PersonRole.ADMIN),
+    Entry(path="/audit", name="Audit", role=PersonRole.ADMIN),
 )
 
 

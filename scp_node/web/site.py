@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from fastapi import Depends, Request
 from scp_node.domain import ModelIdentity
 from scp_node.ledger import Ledger
 from scp_node.settings import Settings
+from scp_node.web.checking import ChainCheck
 from scp_node.web.watching import Reference
 
 
@@ -24,6 +26,8 @@ class Site:
     model: ModelIdentity | None  # None: the bundle cannot be read; `scp-node doctor` says why
     reference: Reference | None = None  # distributions that the bundle's manifest holds
     config: Path | None = None  # the settings file, if the command line named one: for commands that are started
+    form_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)  # of forms without a session
+    check: ChainCheck = field(default_factory=ChainCheck)
 
     @property
     def lifetime(self) -> timedelta:

@@ -20,6 +20,13 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
+    """An empty ledger database in SQLite, where one is enough."""
+    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
+        yield engine
+
+
+@pytest.fixture
 def node(engine: Engine) -> Node:
     """A ledger with the steps of a test."""
     return Node(engine)

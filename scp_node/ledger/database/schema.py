@@ -73,6 +73,7 @@ metadata = MetaData(
 Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows only in an INTEGER PRIMARY KEY
 Uid = String(64)  # PS3.5 Table 6.2-1
 Digest = String(71)  # "sha256:" and 64 hexadecimal digits
+ACTOR_LENGTH: Final = 128  # characters of a name that are kept beside the event, to look for it
 
 
 def _id() -> Column[Any]:
@@ -353,8 +354,12 @@ event = Table(
     Column("detail", JSON, nullable=False),
     Column("previous_hash", String(64), nullable=False, server_default=""),
     Column("hash", String(64), nullable=False, server_default=""),
+    Column("actor", String(ACTOR_LENGTH), nullable=False, server_default=""),  # detail's "by": the person who did it
+    Index(None, "at"),
     Index(None, "kind", "at"),
     Index(None, "study_uid"),
+    Index("ix_event_actor_at", "actor", "at", sqlite_where=text("actor <> ''"), postgresql_where=text("actor <> ''")),
+    Index("ix_event_of_persons", "at", sqlite_where=text("actor <> ''"), postgresql_where=text("actor <> ''")),
 )
 
 process = Table(  # the workers and senders of this ledger, as long as each renews its row
@@ -391,10 +396,12 @@ person = Table(  # who may use the web page
     Column("name", String(64), nullable=False, unique=True),  # casefolded
     Column("role", String(16), nullable=False),  # see PersonRole
     Column("origin", String(16), nullable=False),  # local, oidc, header
+    Column("subject", String(255)),  # who they are at their single sign-on, where names may change
     Column("password_hash", Text),  # argon2; null: the person logs in elsewhere
     Column("must_change", Boolean, nullable=False),  # the password, at the next login
     Column("disabled", Boolean, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    UniqueConstraint("origin", "subject"),
 )
 
 web_session = Table(
@@ -416,6 +423,7 @@ web_token = Table(  # for scripts
     Column("token_sha256", String(64), nullable=False, unique=True),
     Column("person_id", Id, ForeignKey("person.id"), nullable=False),
     Column("label", String(64), nullable=False),
+    Column("role", String(16), nullable=False),  # the most that it may, whatever its person may
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime),
     Column("used_at", UtcDateTime),
@@ -430,10 +438,29 @@ web_link = Table(  # logs in once
     Column("expires_at", UtcDateTime, nullable=False),
 )
 
-web_attempt = Table(  # failed logins, by account and by address
+web_browser = Table(  # browsers in which a person has logged in before: strangers cannot shut their owner out
+    "web_browser",
+    metadata,
+    Column("token_sha256", String(64), primary_key=True),
+    Column("person_id", Id, ForeignKey("person.id"), nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Index(None, "person_id"),
+)
+
+web_sign_on = Table(  # logins that were begun at the single sign-on and are not back yet
+    "web_sign_on",
+    metadata,
+    Column("state_sha256", String(64), primary_key=True),  # of what comes back in the address
+    Column("browser_sha256", String(64), nullable=False),  # of what the browser holds in a cookie
+    Column("place", Text, nullable=False),  # where the person wanted to go
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "expires_at"),
+)
+
+web_attempt = Table(  # failed logins
     "web_attempt",
     metadata,
-    Column("subject", String(64), primary_key=True),  # SHA-256 of "account:NAME" or "address:IP"
+    Column("subject", String(64), primary_key=True),  # SHA-256 of an account, an address or a browser
     Column("failures", Integer, nullable=False),  # in a row
     Column("at", UtcDateTime, nullable=False),
 )

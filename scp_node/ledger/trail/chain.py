@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Text, cast, select, type_coerce
 
 from scp_node.ledger.database.schema import chain, event
-from scp_node.ledger.trail.events import GENESIS, event_hash
+from scp_node.ledger.trail.events import GENESIS, actor_of, event_hash
 
 BATCH: Final = 500  # events in memory at once
 _BEFORE_ALL: Final = -(2**63)  # an id below that of any row, even one that was added past the program
@@ -91,6 +91,7 @@ def _batch(connection: Connection, after: int) -> Sequence[Row[Any]]:
         event.c.sop_instance_uid,
         event.c.previous_hash,
         event.c.hash,
+        event.c.actor,
         type_coerce(event.c.at, Text).label("at"),
         cast(event.c.detail, Text).label("detail"),
     )
@@ -114,6 +115,8 @@ def _checked(connection: Connection, row: Row[Any], head: str) -> ChainedEvent:
         right = ""
     if row.hash != right:
         raise BrokenChainError(f"event {row.id} was edited: its contents are not those that its hash was made of")
+    if row.actor != actor_of(detail):
+        raise BrokenChainError(f"event {row.id} was edited: its column actor is not who its contents name")
     if row.previous_hash != head:
         raise BrokenChainError(f"event {row.id} {_misplaced(connection, row)}")
     return ChainedEvent(

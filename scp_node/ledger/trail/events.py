@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
-from scp_node.ledger.database.schema import chain, event
+from scp_node.ledger.database.schema import ACTOR_LENGTH, chain, event
 
 GENESIS: Final = ""  # the previous hash of the first event
 _PENDING: Final = "ledger_events"
@@ -45,6 +45,11 @@ def record_event(
     text = json.dumps(dict(detail or {}), allow_nan=False)
     row = {"at": at, "kind": kind, "study_uid": _storable(study_uid), "sop_instance_uid": _storable(sop_instance_uid)}
     pending.append({**row, "detail": json.loads(text)})  # as it will be read back
+
+
+def actor_of(detail: Mapping[str, Any]) -> str:
+    """Return the person who did what an event is about; "" where that is the node itself."""
+    return str(detail.get("by", ""))[:ACTOR_LENGTH]
 
 
 @contextmanager
@@ -84,7 +89,7 @@ def _append(connection: Connection, pending: Sequence[Mapping[str, Any]]) -> Non
     head, rows = end.head, []
     for each in pending:
         previous, head = head, event_hash(head, **each)
-        rows.append({**each, "previous_hash": previous, "hash": head})
+        rows.append({**each, "previous_hash": previous, "hash": head, "actor": actor_of(each["detail"])})
     connection.execute(event.insert(), rows)
     connection.execute(chain.update().values(length=end.length + len(rows), head=head))
 

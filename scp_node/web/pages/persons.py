@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from starlette.responses import RedirectResponse, Response
 
 from scp_node.ledger import LedgerError, PersonRole
-from scp_node.web.access import Admin, Visitor
+from scp_node.web.access import Admin, Visitor, in_person
 from scp_node.web.passwords import hash_password, random_password
 from scp_node.web.rendering import render
 from scp_node.web.site import Site, SiteOf
 
-router = APIRouter(prefix="/persons", include_in_schema=False)
+router = APIRouter(prefix="/persons", include_in_schema=False, dependencies=[Depends(in_person)])
 
 Name = Annotated[str, Form(max_length=64)]
 

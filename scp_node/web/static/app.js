@@ -12,3 +12,10 @@ document.addEventListener("click", (event) => {
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `theme=${root.dataset.theme}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
 });
+
+// A link that logs in holds its token behind the "#", which no server and no log sees.
+const fromFragment = document.querySelector("[data-from-fragment]");
+if (fromFragment && location.hash.length > 1) {
+  fromFragment.value = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+}

@@ -44,6 +44,16 @@ COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that m
     "db rebuild": [[]],
     "db copy": [["postgresql+psycopg://user:secret@127.0.0.1:1/x"]],
     "db backup": [["copy.sqlite3"]],
+    "user add": [["ada", "--role", "admin"]],
+    "user role": [["ada", "reader"]],
+    "user reset": [["ada"]],
+    "user disable": [["ada"]],
+    "user enable": [["ada"]],
+    "user list": [[]],
+    "user link": [["ada"]],
+    "token add": [["ada", "a script", "--days", "30"]],
+    "token list": [[]],
+    "token revoke": [["1"]],
 }
 NONSENSE: Final = [  # with what the line says
     ("init nowhere/x.toml", "nowhere/x.toml: No such file or directory"),
@@ -101,6 +111,11 @@ NONSENSE: Final = [  # with what the line says
     ("db backup nowhere/copy", "nowhere/copy not written"),
     ("db backup film.dcm", "film.dcm is there already"),
     ("db backup folder", "folder"),
+    ("user add a/b", "a name has 1 to 64 printable characters"),
+    ("user role nobody reader", "nobody has this name"),
+    ("user link nobody", "nobody has this name"),
+    ("token add nobody script", "nobody has this name"),
+    ("token revoke 404", "there is no token 404"),
 ]
 
 

@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from tests.scp_node.ledger_node import Node, ledger_engine
+from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.site import Page, page_before
-
-
-@pytest.fixture
-def sqlite_engine(tmp_path: Path) -> Iterator[Engine]:
-    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
-        yield engine
 
 
 @pytest.fixture

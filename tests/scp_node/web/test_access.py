@@ -45,15 +45,6 @@ def test_the_sixth_wrong_password_has_to_wait_and_the_right_one_too(page: Page) 
     assert [each["kind"] for each in page.events("web-log")] == ["web-login-failed"] * 5 + ["web-logged-in"]
 
 
-def test_the_wait_is_doubled_up_to_a_quarter_of_an_hour(page: Page) -> None:
-    people, subjects = page.site.ledger.people, ("account:ada",)
-    waits = []
-    for _ in range(17):
-        people.note_failure(subjects, actor=TESTER)
-        waits.append(people.wait_before(subjects).total_seconds())
-    assert waits == [0] * 4 + [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900, 900]
-
-
 def test_an_unknown_name_is_answered_like_a_wrong_password(page: Page) -> None:
     page.add("ada", ADMIN)
     known = page.client.post("/login", data={"name": "ada", "password": "x" * 20})
@@ -160,13 +151,14 @@ def test_a_made_password_has_to_be_changed_before_anything_else(page: Page) -> N
 def test_a_link_logs_in_once(page: Page) -> None:
     page.add("ada", ADMIN)
     token = page.site.ledger.people.make_link("ada", lifetime=timedelta(minutes=10))
-    assert page.get(f"/login/link?token={token}").status_code == 303
+    assert page.get("/login/link").status_code == 200  # what looks at links beforehand uses none up
+    assert page.client.post("/login/link", data={"token": token}).status_code == 303
     assert page.get("/persons").status_code == 200
     page.client.cookies.clear()
-    assert page.get(f"/login/link?token={token}").status_code == 401
+    assert page.client.post("/login/link", data={"token": token}).status_code == 401
     late = page.site.ledger.people.make_link("ada", lifetime=timedelta(minutes=10))
     page.node.clock.now += timedelta(minutes=11)
-    assert page.get(f"/login/link?token={late}").status_code == 401
+    assert page.client.post("/login/link", data={"token": late}).status_code == 401
 
 
 def test_every_change_of_a_person_is_an_event_with_who_made_it(page: Page) -> None:
@@ -180,7 +172,12 @@ def test_every_change_of_a_person_is_an_event_with_who_made_it(page: Page) -> No
 
 
 def test_beyond_loopback_nothing_is_served_in_the_clear(sqlite_engine: Engine, tmp_path: Path) -> None:
-    web = {"host": "192.0.2.7", "trusted_proxies": ["192.0.2.0/28"], "header": "X-Remote-User"}
+    web = {
+        "host": "192.0.2.7",
+        "trusted_proxies": ["192.0.2.0/28"],
+        "header": "X-Remote-User",
+        "public_url": "https://ai.example",
+    }
     with page_before(Node(sqlite_engine), tmp_path, web=web) as page:
         transport = page.client._transport
         for address, headers, status in (
@@ -211,7 +208,7 @@ def test_a_name_is_one_in_whatever_case(page: Page) -> None:
     people = page.site.ledger.people
     people.add("Ada", ADMIN, actor=Actor(name="t", address=""))
     with pytest.raises(LedgerError, match="there already"):
-        people.add("ADA", VIEWER, actor=TESTER)
-    for name in ("", " ", "x" * 65, "a\0b", "a\nb"):
+        people.add("\uff21DA", VIEWER, actor=TESTER)  # with a wide A
+    for name in ("", " ", "x" * 65, "a\0b", "a\nb", "a/b", "..", "a\u202eb"):
         with pytest.raises(LedgerError, match="printable"):
             people.add(name, VIEWER, actor=TESTER)

@@ -96,7 +96,10 @@ def test_without_weights_the_area_would_be_another() -> None:
     ("data", "told"),
     [
         (NONE, "No day of this selection is over"),
-        (replace(MONTH, positives_right=30, positives_wrong=5), "Answers about flagged studies, 35 so far, cannot tell it."),
+        (
+            replace(MONTH, positives_right=30, positives_wrong=5),
+            "Answers about flagged studies, 35 so far, cannot tell it.",
+        ),
         (replace(MONTH, sample=sampled(5, positive=False)), "No negative study of the reading sample is read"),
         (
             replace(MONTH, sample=sampled(5, Truth.POSITIVE, positive=True)),
