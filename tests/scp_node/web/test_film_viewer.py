@@ -256,7 +256,7 @@ def test_every_tool_has_a_key_and_says_whether_it_is_on(viewer: Viewer) -> None:
     assert viewer.press("-").press("-").zoom < fit
     assert viewer.press("1").zoom == 100
     assert viewer.press("0").zoom == fit
-    assert viewer.press("a").pressed("analysed") == "false"
+    assert viewer.press("g").pressed("analysed") == "false"
     centre, width = viewer.window
     assert viewer.press("ArrowRight").window[1] > width
     assert viewer.press("ArrowDown").window[0] > centre
