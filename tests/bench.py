@@ -259,7 +259,11 @@ def _on_screen(folder: Path, files: list[Path], runs: int) -> Rows:
     films = {dcmread(file, specific_tags=["PatientID"]).PatientID: file for file in files[: 4 * runs + 1]}
     reloaded: list[float] = []
     announced: list[float] = []
-    with chromium() as browser, open_place(base, browser, {}) as place, place.visit(VIEWER) as screen:
+    with (
+        chromium() as browser,
+        open_place(base, browser, {}, has_archive=False) as place,
+        place.visit(VIEWER) as screen,
+    ):
         for patient, file in films.items():
             screen.open("/studies")
             place.node.send_files([file])

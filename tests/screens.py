@@ -29,7 +29,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory(prefix="scp-node-screens-") as folder,
         chromium() as browser,
-        open_place(Path(folder), browser, films()) as place,
+        open_place(Path(folder), browser, films(), has_archive=False) as place,
     ):
         for file in (DOCS / "web-studies.png", DOCS / "web-study.png"):
             file.write_bytes(picture(place, file.stem))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from tests.browser.screen import Screen
@@ -10,8 +11,9 @@ from tests.npm import AXE, required
 GRAVE: Final = ("serious", "critical")  # of axe's four
 MOST_BYTES: Final = 150_000  # over the wire, without films
 
-_AXE: Final = """async () => {
-  const found = await axe.run(document, {resultTypes: ["violations"], preload: false});
+_AXE: Final = """async rules => {
+  const only = rules ? {runOnly: {type: "rule", values: rules}} : {};
+  const found = await axe.run(document, {resultTypes: ["violations"], preload: false, ...only});
   return found.violations.flatMap(each => each.nodes.map(node =>
     ({rule: each.id, impact: node.impact ?? each.impact, where: node.html.slice(0, 200), why: node.failureSummary})));
 }"""
@@ -43,11 +45,11 @@ _FOREIGN_MARKUP: Final = """() => {
 }"""
 
 
-def barriers(screen: Screen) -> list[str]:
-    """Return what axe-core finds grave, as the page is shown now."""
+def barriers(screen: Screen, rules: Sequence[str] = ()) -> list[str]:
+    """Return what axe-core finds grave, as the page is shown now: by some of its rules, or by all."""
     if not screen.run("typeof axe === 'object'"):
         screen.run(required(AXE).read_text(encoding="utf-8"))
-    found = screen.run(_AXE)
+    found = screen.run(_AXE, list(rules) or None)
     return [f"{each['rule']}: {each['where']}: {each['why']}" for each in found if each["impact"] in GRAVE]
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import http.client
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, BrowserContext
 from pydicom import Dataset
 
 from scp_node.demo.pacs import StoragePacs
@@ -25,7 +25,7 @@ from tests.servers import free_port
 from tests.waiting import wait_until
 
 PASSWORD: Final = "correct horse battery"  # noqa: S105 - of a test
-SLOWEST: Final = 60  # seconds that anything on a page may take
+SLOWEST: Final = 90  # seconds that anything on a page may take
 ACTOR: Final = Actor(name="test", address="127.0.0.1")
 VIEWER, READER, ADMIN = PersonRole.VIEWER, PersonRole.READER, PersonRole.ADMIN
 UNICODE: Final = "ISO_IR 192"  # PS3.3 C.12.1.1.2: UTF-8
@@ -54,6 +54,7 @@ class Place:
     pacs: StoragePacs
     absent_port: int  # of the destination "archive", where nothing listens
     browser: Browser
+    tabs: dict[str, Screen] = field(default_factory=dict)  # of the persons who are logged in
     films: Mapping[str, Dataset]  # what is special about it -> the film that was sent
 
     @property
@@ -63,19 +64,45 @@ class Place:
 
     @contextmanager
     def visit(self, name: str = "") -> Iterator[Screen]:
-        """Open a browser that has never been anywhere, logged in as a person or, without a name, as nobody."""
-        with self.browser.new_context(timezone_id="Europe/Berlin", locale="en-GB") as context:
-            if name:
-                token = self.node.ledger.people.make_link(name, lifetime=timedelta(minutes=5))
-                answer = context.request.post(f"{self.address}/login/link", form={"token": token}, max_redirects=0)
-                assert answer.status == 303, answer.text()
-            context.set_default_timeout(1_000 * SLOWEST)
-            yield Screen.of(context, self.address)
+        """Show the tab of a person, who stays logged in; without a name, a browser that has never been anywhere."""
+        if name:
+            if name not in self.tabs:
+                self.tabs[name] = self._logged_in(name)
+            screen = self.tabs[name]
+            screen.begin()
+            yield screen
+        else:
+            with self._new_browser() as context:
+                yield Screen.of(context, self.address)
+
+    @contextmanager
+    def log_in(self, name: str) -> Iterator[Screen]:
+        """Open a browser that has never been anywhere, and log a person in there."""
+        screen = self._logged_in(name)
+        with screen.page.context:
+            yield screen
+
+    def _logged_in(self, name: str) -> Screen:
+        context = self._new_browser()
+        token = self.node.ledger.people.make_link(name, lifetime=timedelta(minutes=5))
+        answer = context.request.post(f"{self.address}/login/link", form={"token": token}, max_redirects=0)
+        assert answer.status == HTTPStatus.SEE_OTHER, answer.text()
+        return Screen.of(context, self.address)
+
+    def _new_browser(self) -> BrowserContext:
+        context = self.browser.new_context(timezone_id="Europe/Berlin", locale="en-GB")
+        context.set_default_timeout(1_000 * SLOWEST)
+        return context
 
 
 @contextmanager
-def open_place(folder: Path, browser: Browser, films: Mapping[str, Dataset]) -> Iterator[Place]:
-    """Start everything, send the films, each of a study of its own, and wait until each is read and reported."""
+def open_place(
+    folder: Path, browser: Browser, films: Mapping[str, Dataset], *, has_archive: bool = True
+) -> Iterator[Place]:
+    """Start everything, send the films, each of a study of its own, and wait until each is read and reported.
+
+    With an archive, there is a second destination, where nothing listens.
+    """
     with ExitStack() as stack:
         pacs = StoragePacs(folder / "pacs")
         stack.callback(pacs.close)
@@ -85,7 +112,10 @@ def open_place(folder: Path, browser: Browser, films: Mapping[str, Dataset]) -> 
             "delivery": {"retry_for_hours": 1 / 3_600},  # what the archive does not take is soon given up
             "work": {"lease_seconds": 60},  # nothing dies here, and a busy machine is slow
             "inference": {"backend": "onnxruntime"},  # to look for CUDA takes seconds
-            "destinations": [destination(pacs.port), destination(absent, "archive", "ARCHIVE")],
+            "destinations": [
+                destination(pacs.port),
+                *([destination(absent, "archive", "ARCHIVE")] if has_archive else []),
+            ],
         }
         node = Node(folder, changes)
         stack.callback(node.end)
@@ -105,6 +135,8 @@ def open_place(folder: Path, browser: Browser, films: Mapping[str, Dataset]) -> 
 
         wait_until(all_reported, PATIENCE, what=f"all reports; log:\n{node.log[-3000:]}")
         yield place
+        for tab in place.tabs.values():
+            tab.page.context.close()
 
 
 def _add_persons(node: Node) -> None:

@@ -11,7 +11,6 @@ from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Locator, 
 
 DESK: Final = 1440  # CSS pixels of a screen on a desk
 PHONE: Final = 390
-THEMES: Final = ("dark", "light")
 _HEIGHT: Final = 900
 _WATCH: Final = """
 window.hit = number => console.error(`ran what a peer sent: ${number}`);
@@ -45,8 +44,13 @@ class Screen:
         wire.on("Network.loadingFinished", screen._on_finished)
         wire.send("Network.enable")
         wire.send("Network.setCacheDisabled", {"cacheDisabled": True})
-        screen.show("light", DESK)
+        screen.begin()
         return screen
+
+    def begin(self) -> None:
+        """Forget what went wrong, and be a light window on a desk."""
+        self._faults = []
+        self.show("light", DESK)
 
     def show(self, theme: str, width: int) -> None:
         """Have the machine ask for a theme, and the window be so wide."""

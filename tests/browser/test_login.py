@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 from playwright.sync_api import expect
 
-from tests.browser.place import ADMIN, PASSWORD, VIEWER, Place
+from tests.browser.place import ADMIN, PASSWORD, SLOWEST, VIEWER, Place
 from tests.browser.screen import Screen
 from tests.waiting import wait_until
 
@@ -49,7 +49,7 @@ def test_the_sixth_wrong_password_has_to_wait_and_then_the_right_one_is_taken(pl
             log_in(screen, VIEWER, PASSWORD)
             return screen.place() == "/password"
 
-        wait_until(is_in, 20, what="the wait is over")
+        wait_until(is_in, SLOWEST, what="the wait is over")
         assert screen.faults(expected=[HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS]) == []
 
 
@@ -81,7 +81,7 @@ def test_a_role_taken_away_counts_at_the_next_click(place: Place) -> None:
         admin.field("Name").fill("for a while")
         admin.choice("Role").select_option("admin")
         admin.press("Add")
-        with place.visit("for a while") as other:
+        with place.log_in("for a while") as other:
             other.open("/persons")
             assert "for a while" in other.text()
             row = admin.page.get_by_role("row", name="for a while")

@@ -41,6 +41,7 @@ _STEPS: Final[Mapping[QueueKind, str]] = {
     QueueKind.REPORT: "Report",
     QueueKind.DELIVER: "Delivery",
     QueueKind.COMMIT: "Question whether it is kept",
+    QueueKind.SHADOW: "Trial of another bundle",
 }
 _ADVICE: Final[Mapping[QueueKind, str]] = {
     QueueKind.ANALYSE: "It stopped its worker again and again, and is reported as failed. Look into the log of the "
@@ -50,12 +51,15 @@ _ADVICE: Final[Mapping[QueueKind, str]] = {
     "never sent there.",
     QueueKind.COMMIT: "The object arrived; the destination never said that it keeps it. Put back: it is asked again. "
     "Discard: it stays as delivered.",
+    QueueKind.SHADOW: "No report waits for it. Look into the log of the worker, then put it back, or discard: the "
+    "comparison of the two bundles then lacks the image.",
 }
 _LATE: Final[Mapping[QueueKind, str]] = {
     QueueKind.ANALYSE: "Is a worker at work (below)? Its log says what it waits for.",
     QueueKind.REPORT: "Is a worker at work (below)? Its log says what it waits for.",
     QueueKind.DELIVER: "It is tried again by itself. Doctor says whether the destination answers.",
     QueueKind.COMMIT: "It is asked again by itself. Doctor says whether the destination answers.",
+    QueueKind.SHADOW: "No report waits for it: it comes after all else that a worker has to do.",
 }
 _NOT_NAMED: Final = "The settings name no such destination: nothing is sent there. Name it again, or discard."
 

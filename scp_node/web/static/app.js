@@ -1,4 +1,5 @@
-// What every page needs: the switch between dark and light. Everything else works without this file.
+// What every page needs: the switch between dark and light, and the keyboard in what scrolls. Everything else works
+// without this file.
 "use strict";
 
 document.addEventListener("click", (event) => {
@@ -12,6 +13,17 @@ document.addEventListener("click", (event) => {
   const secure = location.protocol === "https:" ? "; Secure" : "";
   document.cookie = `theme=${root.dataset.theme}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
 });
+
+// A table that is wider than its place is scrolled by the arrow keys as well: it takes the focus, and only then.
+function reachable(root) {
+  for (const place of root.querySelectorAll("[class*=scroll]")) {
+    if (place.scrollWidth > place.clientWidth) place.tabIndex = 0;
+    else place.removeAttribute("tabindex");
+  }
+}
+
+addEventListener("resize", () => reachable(document));
+document.addEventListener("htmx:load", (event) => reachable(event.target.parentElement ?? document));
 
 // A link that logs in holds its token behind the "#", which no server and no log sees.
 const fromFragment = document.querySelector("[data-from-fragment]");

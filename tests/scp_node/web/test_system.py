@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -15,7 +15,9 @@ from sqlalchemy import Engine
 
 from scp_node.domain import NotAnalysed, Priority, Reason
 from scp_node.ledger import LedgerUnreachableError, PersonRole
+from scp_node.ledger.queue_kinds import QueueKind
 from scp_node.ledger.unregistrable import UnregistrableFile
+from scp_node.web.pages import system
 from scp_node.web.rendering import STATIC
 from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.site import TESTER, Page, page_before, trail
@@ -78,6 +80,11 @@ def test_an_empty_node_has_nothing_for_a_person(page: Page) -> None:
     assert '<p class="done">Nothing.</p>' in text
     assert "Empty: everything is done." in text
     assert "SQLite 3." in text
+
+
+@pytest.mark.parametrize("words", [system._STEPS, system._ADVICE, system._LATE])
+def test_every_kind_of_work_has_its_words(words: Mapping[QueueKind, str]) -> None:
+    assert set(words) == set(QueueKind)
 
 
 def test_problems_come_first_with_reason_number_and_what_to_do(page: Page) -> None:
