@@ -9,9 +9,9 @@ _LIBRARIES: Final = ("gdcm", "pylibjpeg", "jpeg_ls", "PIL")  # pydicom loads eac
 
 
 def leave_out_pixel_libraries() -> None:
-    """Have pydicom find none of them, which saves 20 MiB; without effect where it is loaded already.
+    """Hide them from pydicom, which saves 20 MiB; without effect where it is loaded already.
 
-    An import of a module that is None in `sys.modules` fails as if it was not installed (Python reference 5.3.1), and
+    An import of a module that is None in `sys.modules` fails as if it were missing (Python reference 5.3.1), and
     pydicom then decodes uncompressed pixels alone.
     """
     if "pydicom" not in sys.modules:
