@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Row, Select, case, func, literal_column, select
 
 from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.database.revision import current_revision
@@ -235,7 +235,7 @@ def _place(name: str) -> tuple[int, str]:
     return list(QueueKind).index(queue.kind), queue.destination
 
 
-def _in_state(state: WorkState) -> Select[Any]:
+def _in_state(state: WorkState) -> Select[str, int, Any]:
     """Return the query for queue, number, and since when the oldest waits."""
     if state is WorkState.DEAD:
         return (
@@ -311,8 +311,9 @@ def _undeliverable(connection: Connection, selection: WorkSelection) -> Undelive
 def _conflicts(connection: Connection) -> tuple[tuple[Conflict, ...], int]:
     waits = instance.c.use == Use.CONFLICT
     since = func.min(instance.c.received_at)
-    grouped = select(instance.c.sop_instance_uid, func.count(), since).where(waits)
-    rows = connection.execute(grouped.group_by(instance.c.sop_instance_uid).order_by(since.desc()).limit(MOST)).all()
+    uid = instance.c.sop_instance_uid.concat(literal_column("''"))  # by the index of conflicts, not by that of all UIDs
+    grouped = select(uid, func.count(), since).where(waits)
+    rows = connection.execute(grouped.group_by(uid).order_by(since.desc()).limit(MOST)).all()
     total: int = connection.execute(select(func.count()).select_from(instance).where(waits)).scalar_one()
     return tuple(Conflict(sop_instance_uid=row[0], number=row[1], since=row[2]) for row in rows), total
 
