@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from scp_node import __version__
+from scp_node.dicom.pixel_libraries import leave_out_pixel_libraries
 from scp_node.ledger import LedgerUnreachableError
 from scp_node.opening import INSTALLATION_ID, installation_id, upgrade_database
 from scp_node.roles.common import PARTS, Parts
@@ -84,6 +85,7 @@ def _run(
 
             return run_sender(settings, stop, heart, allow_different=allow_different)
         case Role.WEB:
+            leave_out_pixel_libraries()
             from scp_node.roles.web import run_web  # noqa: PLC0415
 
             return run_web(settings, stop, heart, config=config)

@@ -32,7 +32,8 @@ from tests.tools import find
 
 START: Final = datetime(2024, 1, 1, tzinfo=UTC)
 APART: Final = timedelta(seconds=60)
-CHUNK: Final = 10_000
+BLOCK: Final = 10_000
+STUDY: Final = "1.2.826.0.1.3680043.9."
 SYLLABLES: Final = (
     "ka",
     "mi",
@@ -61,13 +62,6 @@ Figures = dict[str, tuple[float, float]]
 Queries = dict[str, Callable[[], object]]
 
 
-def rows(number: int) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of a list that looks like one of a hospital."""
-    chance = random.Random(1)
-    for start in range(0, number, CHUNK):
-        yield [_row(chance, each) for each in range(start, min(start + CHUNK, number))]
-
-
 def _row(chance: random.Random, number: int) -> dict[str, Any]:
     at = START + number * APART
     family = chance.choice(FAMILIES) if chance.random() < 0.3 else "".join(chance.choices(SYLLABLES, k=3))
@@ -81,7 +75,7 @@ def _row(chance: random.Random, number: int) -> dict[str, Any]:
     identity, accession = f"P{chance.randrange(10**7):07}", f"A{number:08}"
     return {
         "id": number + 1,
-        "study_uid": f"1.2.826.0.1.3680043.9.{number}",
+        "study_uid": f"{STUDY}{number}",
         "patient_key": f"{number:064}",
         "patient_id": identity,
         "patient_name": f"{family}, {given}",
@@ -161,37 +155,63 @@ def queries(ledger: Ledger, number: int) -> Queries:
         "given up, sender, verdict": lambda: listed.page(two),
         "state that nobody has, verdict": lambda: listed.page(never),
         "former model, verdict, sender": lambda: listed.page(apart),
-        "search a rare name (3 words)": lambda: listed.page(sought("katomi raven p12")),
+        "search a name and a number": lambda: listed.page(sought(f"katomi a{number // 7:08}")),
         "search an accession number": lambda: listed.page(sought(f"A{number // 3:08}")),
         "search 山田": lambda: listed.page(sought("山田")),
         "search 3 common letters": lambda: listed.page(sought("son")),
         "search 1 letter": lambda: listed.page(sought("k")),
         "search what nobody has": lambda: listed.page(sought("xyzzy")),
         "search a common name, given up": lambda: listed.page(WorklistQuery(search="smith", state=StudyState.GIVEN_UP)),
-        "search a study UID": lambda: listed.page(sought(f"1.2.826.0.1.3680043.9.{number // 2}")),
+        "search a study UID": lambda: listed.page(sought(f"{STUDY}{number // 2}")),
         "count of all, capped": lambda: listed.count(every),
         "count of a verdict, capped": lambda: listed.count(positive),
-        "count of a rare search": lambda: listed.count(sought("katomi raven")),
+        "count of a rare search": lambda: listed.count(sought(f"a{number // 5:08}")),
         "count of a common search": lambda: listed.count(sought("smith")),
         "3 new": lambda: listed.newer(every, newest),
         "new of a filter": lambda: listed.newer(two, newest),
         "menus": listed.menus,
-        "one study": lambda: listed.study(f"1.2.826.0.1.3680043.9.{number // 2}"),
+        "one study": lambda: listed.study(f"{STUDY}{number // 2}"),
         "90 days": lambda: ledger.daily.counts(DailyQuery(first=date(2025, 10, 3), last=date(2025, 12, 31))),
     }
 
 
 def fill(engine: Engine, number: int) -> None:
-    """Write the list and the days."""
-    for some in rows(number):
-        with engine.begin() as connection:
-            connection.execute(insert(worklist), some)
+    """Write the list and the days: a block of rows, and then copies of it that are later, with numbers of their own."""
+    chance, block = random.Random(1), min(number, BLOCK)
     with engine.begin() as connection:
+        connection.execute(insert(worklist), [_row(chance, each) for each in range(block)])
         connection.execute(insert(daily), days(2 * 365))
         connection.execute(update(projection).values(phase="follow"))
+    for start in range(block, number, block):
+        with engine.begin() as connection:
+            connection.execute(text(_copies(engine.dialect.name)), {"start": start, "block": block})
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))  # as autovacuum does
+
+
+def _copies(dialect: str) -> str:
+    """Return the statement that copies the first block."""
+    number = "(id - 1 + :start)"
+    if dialect == "sqlite":
+        digits = f"printf('%08d', {number})"
+        seconds = "(60 * :start) || ' seconds'"
+        later = "strftime('%Y-%m-%d %H:%M:%f000', {}, '+' || " + seconds + ")"
+    else:
+        digits = f"lpad({number}::text, 8, '0')"
+        later = "{} + 60 * :start * interval '1 second'"
+    other = {
+        "id": "id + :start",
+        "study_uid": f"'{STUDY}' || {number}",
+        "accession": f"'A' || {digits}",
+        "search": f"replace(search, lower(accession), 'a' || {digits})",
+        "bundle": f"'model-1.' || ({number} * 3 / 1000000)",
+        **{name: later.format(name) for name in ("newest_at", "received_at", "reported_at", "delivered_at")},
+    }
+    names = [column.name for column in worklist.c]
+    values = ", ".join(other.get(name, f'"{name}"') for name in names)
+    columns = ", ".join(f'"{name}"' for name in names)
+    return f"INSERT INTO worklist ({columns}) SELECT {values} FROM worklist WHERE id <= :block"  # noqa: S608 - ours
 
 
 def p95(seconds: Sequence[float]) -> float:

@@ -67,8 +67,8 @@ def film(image: Dataset, *, full: bool) -> Film | NotAnalysed:
 class _Levels:
     """The 65,536 levels of a film: equal steps of its values behind the modality transformation.
 
-    These are whole steps of a slope or entries of a table of 16 bits, so each has a level of its own, except where
-    padding takes the lowest of 65,536.
+    These are whole steps of a slope or entries of a table of 16 bits, so no two share a level, except where padding
+    takes the lowest of 65,536.
     """
 
     def __init__(self, scale: GreyScale) -> None:

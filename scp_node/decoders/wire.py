@@ -99,7 +99,7 @@ class Wanted(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What a decoder is asked about one image."""
+    """A question to a decoder about one image."""
 
     path: Path
     wanted: Wanted = Wanted.INPUT

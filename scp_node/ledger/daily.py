@@ -150,7 +150,7 @@ def bin_of_seconds(seconds: float) -> int:
 
 
 def seconds_within(seconds: Mapping[int, int], share: float) -> float | None:
-    """Return the seconds within which `share` of the films were delivered: the upper edge of its bin; None: no film."""
+    """Return the seconds within which `share` of the films were delivered, rounded up to a bin; None without films."""
     left = share * sum(seconds.values())
     for number, films in sorted(seconds.items()):
         left -= films

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, case, func, select
+from sqlalchemy import Connection, Row, Select, case, func, literal_column, select
 
 from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.database.revision import current_revision
 from scp_node.ledger.database.schema import Use, delivery, destination, event, instance, result, work
 from scp_node.ledger.queue import OPEN_STATES, WorkState
-from scp_node.ledger.queue_kinds import Queue, QueueKind, of_kind
+from scp_node.ledger.queue_kinds import UNINDEXED_NAME, Queue, QueueKind, of_kind
 from scp_node.ledger.selection import WorkSelection, failed_images, given_up, undeliverable_reports
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
@@ -235,28 +235,30 @@ def _place(name: str) -> tuple[int, str]:
     return list(QueueKind).index(queue.kind), queue.destination
 
 
-def _in_state(state: WorkState) -> Select[Any]:
+def _in_state(state: WorkState) -> Select[str, int, Any]:
     """Return the query for queue, number, and since when the oldest waits."""
     if state is WorkState.DEAD:
         return (
-            select(work.c.queue, func.count(), func.min(work.c.done_at))
+            select(UNINDEXED_NAME, func.count(), func.min(work.c.done_at))
             .where(work.c.state == state)
-            .group_by(work.c.queue)
+            .group_by(UNINDEXED_NAME)
         )
     due = func.coalesce(work.c.due_at, work.c.created_at)
     # a delivery waits since it was opened, whatever its next try: its row of `work` keeps no such instant
-    since = case((of_kind(QueueKind.DELIVER), delivery.c.created_at), else_=due)
-    joined = work.outerjoin(delivery, of_kind(QueueKind.DELIVER) & (delivery.c.id == work.c.ref_id))
-    counted = select(work.c.queue, func.count(), func.min(since)).select_from(joined)
-    return counted.where(work.c.state == state).group_by(work.c.queue)
+    since = case((of_kind(QueueKind.DELIVER, name=UNINDEXED_NAME), delivery.c.created_at), else_=due)
+    joined = work.outerjoin(
+        delivery, of_kind(QueueKind.DELIVER, name=UNINDEXED_NAME) & (delivery.c.id == work.c.ref_id)
+    )
+    counted = select(UNINDEXED_NAME, func.count(), func.min(since)).select_from(joined)
+    return counted.where(work.c.state == state).group_by(UNINDEXED_NAME)
 
 
 def _given_up(connection: Connection, selection: WorkSelection) -> Iterator[GivenUp]:
     number = func.count().label("number")
-    columns = (work.c.queue, work.c.error, number, func.min(work.c.done_at), func.max(work.c.done_at))
-    grouped = select(*columns).where(given_up(selection)).group_by(work.c.queue, work.c.error)
+    columns = (UNINDEXED_NAME, work.c.error, number, func.min(work.c.done_at), func.max(work.c.done_at))
+    grouped = select(*columns).where(given_up(selection)).group_by(UNINDEXED_NAME, work.c.error)
     for name, reason, count, since, newest in connection.execute(
-        grouped.order_by(number.desc(), work.c.queue, work.c.error).limit(MOST)
+        grouped.order_by(number.desc(), UNINDEXED_NAME, work.c.error).limit(MOST)
     ):
         queue = Queue.named(name)
         yield GivenUp(
@@ -309,8 +311,9 @@ def _undeliverable(connection: Connection, selection: WorkSelection) -> Undelive
 def _conflicts(connection: Connection) -> tuple[tuple[Conflict, ...], int]:
     waits = instance.c.use == Use.CONFLICT
     since = func.min(instance.c.received_at)
-    grouped = select(instance.c.sop_instance_uid, func.count(), since).where(waits)
-    rows = connection.execute(grouped.group_by(instance.c.sop_instance_uid).order_by(since.desc()).limit(MOST)).all()
+    uid = instance.c.sop_instance_uid.concat(literal_column("''"))  # by the index of conflicts, not by that of all UIDs
+    grouped = select(uid, func.count(), since).where(waits)
+    rows = connection.execute(grouped.group_by(uid).order_by(since.desc()).limit(MOST)).all()
     total: int = connection.execute(select(func.count()).select_from(instance).where(waits)).scalar_one()
     return tuple(Conflict(sop_instance_uid=row[0], number=row[1], since=row[2]) for row in rows), total
 

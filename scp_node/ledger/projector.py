@@ -29,9 +29,10 @@ from scp_node.ledger.search import ensure_index
 from scp_node.ledger.transactions import Transactions
 
 LEASE: Final = timedelta(seconds=15)
-FEEDBACK: Final = "web-feedback"  # the one kind of event of the web page that changes a row
-_OF_WEB: Final = "web-"
-_CHANGE_NOTHING: Final = frozenset({"purged", "original-replaced", "duplicate", "rejected", "unregistrable"})
+# of events about a study, those that change no row; any other kind is followed, so that a new one is not forgotten
+_CHANGE_NOTHING: Final = frozenset(
+    {"purged", "original-replaced", "duplicate", "unregistrable", "web-viewed", "web-downloaded"}
+)
 _CLOCK_JUMPED: Final = "clock-jumped"
 _RESOLVED: Final = "resolved"  # changes every image of its SOP Instance UID, in whatever study
 _EVENTS: Final = 500  # of one step
@@ -62,7 +63,7 @@ class LostLeaseError(LedgerError):
 
 
 class Projector:
-    """Follows the events. Of many, one works; the others take over when its lease is lost."""
+    """Follows the events; one works at a time, and the next takes over when its lease is lost."""
 
     def __init__(self, transactions: Transactions, describe: Describe, *, owner: str) -> None:
         """Describe headers with `describe`; `owner` names this process among those of the ledger."""
@@ -93,8 +94,8 @@ class Projector:
     def rebuild(self, progress: Callable[[Progress], None] = lambda _: None) -> int:
         """Make the projections again from nothing, or help the process that does; return the number of studies.
 
-        The node may run. What is asked for twice is done once more, and one that was interrupted is gone on with by
-        whoever follows the events next.
+        The node may run. Asked for twice, it begins again; a rebuild that is interrupted is finished by whoever follows
+        the events next.
         """
         with self._transactions.writing() as (connection, _now):
             ensure_index(connection)
@@ -209,7 +210,7 @@ def _nothing(_connection: Connection) -> None:
 
 def changes_a_row(kind: str) -> bool:
     """Return whether an event of this kind may change a row of the list or a count."""
-    return kind not in _CHANGE_NOTHING and (kind == FEEDBACK or not kind.startswith(_OF_WEB))
+    return kind not in _CHANGE_NOTHING
 
 
 def begin_rebuild(connection: Connection) -> None:

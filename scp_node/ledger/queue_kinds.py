@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from sqlalchemy import ColumnElement, false, or_
+from sqlalchemy import ColumnElement, false, literal_column, or_
 
 from scp_node.ledger.database.schema import work
 
 _SEPARATOR: Final = ":"
+# The name of a queue in a form that no index is in: for questions about the few rows of one state, each of which has an
+# index of its own. By the name, SQLite would read all rows of the queue, most of which are done.
+UNINDEXED_NAME: Final[ColumnElement[str]] = work.c.queue.concat(literal_column("''"))
 
 
 class Subject(Enum):
@@ -102,9 +105,9 @@ def in_queue(queue: Queue) -> ColumnElement[bool]:
     return work.c.queue == queue.name
 
 
-def is_about(subject: Subject) -> ColumnElement[bool]:
-    """Return the SQL condition that work is about such a subject."""
-    return _of_any(lambda rules: rules.subject is subject)
+def is_about(subject: Subject, *, name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:
+    """Return the SQL condition that work is about such a subject; `name` may be `UNINDEXED_NAME`."""
+    return _of_any(lambda rules: rules.subject is subject, name=name)
 
 
 def needs_model() -> ColumnElement[bool]:
@@ -117,13 +120,13 @@ def may_stop_worker() -> ColumnElement[bool]:
     return _of_any(lambda rules: rules.may_stop_worker)
 
 
-def _of_any(condition: Callable[[Rules], bool]) -> ColumnElement[bool]:
+def _of_any(condition: Callable[[Rules], bool], *, name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:
     kinds = [kind for kind in QueueKind if condition(kind.rules)]
-    return or_(false(), *(of_kind(kind) for kind in kinds))
+    return or_(false(), *(of_kind(kind, name=name) for kind in kinds))
 
 
-def of_kind(kind: QueueKind) -> ColumnElement[bool]:
-    """Return the SQL condition that work is in a queue of this kind."""
+def of_kind(kind: QueueKind, *, name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:
+    """Return the SQL condition that work is in a queue of this kind; `name` may be `UNINDEXED_NAME`."""
     if kind.rules.subject is Subject.DELIVERY:
-        return work.c.queue.startswith(f"{kind}{_SEPARATOR}")
-    return work.c.queue == kind.value
+        return name.startswith(f"{kind}{_SEPARATOR}")
+    return name == kind.value

@@ -32,7 +32,7 @@ _PLAIN: Final = str.maketrans(
     }
 )
 _POSTGRESQL_INDEX: Final = "CREATE INDEX IF NOT EXISTS ix_worklist_search ON worklist USING gin (search gin_trgm_ops)"
-_SEARCH_INDEX: Final = table("worklist_search", column("rowid", Integer))
+INDEXED_ROWS: Final = table("worklist_search", column("rowid", Integer))
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +74,16 @@ def contains(word: str, dialect: str) -> ColumnElement[bool]:
     return worklist.c.search.contains(needle(word), autoescape=True)
 
 
+def matches(sought: Sequence[str]) -> ColumnElement[bool]:
+    """Return the SQL condition that the index of SQLite, `INDEXED_ROWS`, has all these words in a row."""
+    phrases = " AND ".join(f'"{needle(word).replace(chr(34), 2 * chr(34))}"' for word in sought)
+    return literal_column("worklist_search").bool_op("MATCH")(phrases)
+
+
 def found(connection: Connection, sought: Sequence[str], most: int) -> list[int] | None:
     """Return the ids of all rows with these words; None where there are more than `most`."""
     if connection.dialect.name == "sqlite":
-        phrases = " AND ".join(f'"{needle(word).replace(chr(34), 2 * chr(34))}"' for word in sought)
-        matches = literal_column("worklist_search").bool_op("MATCH")(phrases)
-        chosen = select(_SEARCH_INDEX.c.rowid).where(matches)
+        chosen = select(INDEXED_ROWS.c.rowid).where(matches(sought))
     else:
         chosen = select(worklist.c.id).where(*(contains(word, "postgresql") for word in sought))
     ids = list(connection.scalars(chosen.limit(most + 1)))

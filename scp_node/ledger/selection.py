@@ -12,7 +12,16 @@ from scp_node.domain import Completion
 from scp_node.ledger.database.schema import Use, delivery, instance, report, result, work
 from scp_node.ledger.dispatch import is_undeliverable
 from scp_node.ledger.queue import WorkState
-from scp_node.ledger.queue_kinds import ANALYSE, Queue, QueueKind, Subject, in_queue, is_about, of_kind
+from scp_node.ledger.queue_kinds import (
+    ANALYSE,
+    UNINDEXED_NAME,
+    Queue,
+    QueueKind,
+    Subject,
+    in_queue,
+    is_about,
+    of_kind,
+)
 
 RECENT_RESULTS: Final = 20_000  # the newest, among which failed analyses are looked for unless a study is named
 
@@ -53,10 +62,10 @@ def given_up(selection: WorkSelection) -> ColumnElement[bool]:
     """Return the SQL condition of dead work that is selected."""
     chosen: ColumnElement[bool] = work.c.state == WorkState.DEAD
     if selection.kind is not None:
-        chosen &= of_kind(selection.kind)
+        chosen &= of_kind(selection.kind, name=UNINDEXED_NAME)
     if selection.destination is not None:
         kinds = [kind for kind in QueueKind if kind.rules.subject is Subject.DELIVERY]
-        chosen &= work.c.queue.in_([Queue(kind, selection.destination).name for kind in kinds])
+        chosen &= UNINDEXED_NAME.in_([Queue(kind, selection.destination).name for kind in kinds])
     if selection.reason is not None:
         chosen &= work.c.error == selection.reason
     if selection.calling_ae is not None or selection.study_uid is not None:
@@ -64,9 +73,11 @@ def given_up(selection: WorkSelection) -> ColumnElement[bool]:
         of_report = exists().where(instance.c.study_uid == report.c.study_uid, *about)
         sent = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)
         chosen &= or_(
-            is_about(Subject.IMAGE) & exists().where(instance.c.id == work.c.ref_id, *about),
-            is_about(Subject.STUDY) & exists().where(instance.c.study_patient_id == work.c.ref_id, *about),
-            is_about(Subject.DELIVERY) & sent.where(delivery.c.id == work.c.ref_id, of_report).exists(),
+            is_about(Subject.IMAGE, name=UNINDEXED_NAME) & exists().where(instance.c.id == work.c.ref_id, *about),
+            is_about(Subject.STUDY, name=UNINDEXED_NAME)
+            & exists().where(instance.c.study_patient_id == work.c.ref_id, *about),
+            is_about(Subject.DELIVERY, name=UNINDEXED_NAME)
+            & sent.where(delivery.c.id == work.c.ref_id, of_report).exists(),
         )
     return chosen
 

@@ -39,9 +39,9 @@ _AT_REST: Final = frozenset(
 
 
 def can_send_again(state: DeliveryState, *, is_newest: bool) -> bool:
-    """Return whether a person can have an object sent again: what is given up, and of the newest version what arrived.
+    """Return whether a person can have an object sent again: one given up, or one of the newest version that arrived.
 
-    What waits is sent anyway. An older version that arrived would come after the one that replaced it.
+    A waiting one is sent anyway. An older version that arrived would come after the one that replaced it.
     """
     if state is DeliveryState.UNDELIVERABLE:
         return is_newest

@@ -146,6 +146,7 @@ class _Selection:
 
     conditions: tuple[ColumnElement[bool], ...]
     newest_at: KeyedColumnElement[Any] | ColumnElement[Any]
+    words: tuple[str, ...] = ()  # that many rows have, where SQLite's index can count them
 
     @classmethod
     def of(cls, connection: Connection, query: WorklistQuery) -> _Selection:
@@ -156,8 +157,8 @@ class _Selection:
         conditions: list[ColumnElement[bool]] = []
         if ids is not None:
             conditions.append(worklist.c.id.in_(ids))
-        else:
-            conditions += [search.contains(word, connection.dialect.name) for word in sought]
+            sought = ()
+        conditions += [search.contains(word, connection.dialect.name) for word in sought]
         if query.since is not None:
             conditions.append(newest_at >= query.since)
         if query.until is not None:
@@ -169,7 +170,7 @@ class _Selection:
         if query.feedback in set(Opinions):
             given = query.feedback == Opinions.ANY
             conditions.append(worklist.c.feedback.is_not(None) if given else worklist.c.feedback.is_(None))
-        return cls(tuple(conditions), newest_at)
+        return cls(tuple(conditions), newest_at, sought if is_sqlite else ())
 
     def older(self, than: Key | None, most: int, *columns: ColumnElement[Any]) -> Select[Any]:
         """Return the query for the next rows behind a key, or for the first ones, newest first."""
@@ -184,6 +185,10 @@ class _Selection:
 
     def unordered(self, most: int) -> Select[Any]:
         """Return the query for some of the rows."""
+        if self.words:  # the index names them sooner than the list would
+            indexed = search.INDEXED_ROWS.join(worklist, worklist.c.id == search.INDEXED_ROWS.c.rowid)
+            others = self.conditions[len(self.words) :]
+            return select(worklist.c.id).select_from(indexed).where(search.matches(self.words), *others).limit(most)
         return select(worklist.c.id).where(*self.conditions).limit(most)
 
 

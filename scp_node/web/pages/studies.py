@@ -29,6 +29,7 @@ PATH: Final = "/studies"
 _NEW: Final = "/studies.new"
 _SEARCHED: Final = "web-searched"
 _EXPORTED: Final = "web-exported"
+_OPINIONS: Final = ("agree", "disagree", "unsure", "contradictory")
 _BEHIND_SECONDS: Final = 1.0  # from which the page says that it is behind
 
 Asked = Annotated[Filters, Query()]
@@ -47,7 +48,7 @@ class SeenFilters(Filters):
 
 
 class StudyDocument(BaseModel):
-    """One patient's images of a study. Instants are ISO 8601 in UTC; what is not known is null."""
+    """One patient's images of a study. Instants are ISO 8601 in UTC; an unknown value is null."""
 
     study_uid: str
     patient_id: str

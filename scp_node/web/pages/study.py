@@ -44,7 +44,7 @@ class _Uid(Convertor[str]):
 
 
 class _Row(Convertor[int]):
-    """The id of a row; a larger number than any database has is no such page."""
+    """The id of a row, as far as a database counts."""
 
     regex = "[0-9]{1,18}"
 

@@ -84,7 +84,7 @@ class FilmViewer {
     };
     this.keys = {
       "i": "invert", "r": "reset", "1": "one-to-one", "+": "zoom-in", "=": "zoom-in", "-": "zoom-out",
-      "0": "fit", "a": "analysed", "m": "map", "b": "regions", "f": "full-screen",
+      "0": "fit", "g": "analysed", "m": "map", "b": "regions", "f": "full-screen",
     };
     this.message.textContent = "The film is loaded when it comes into sight.";
     new IntersectionObserver((seen, observer) => {

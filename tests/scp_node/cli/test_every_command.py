@@ -90,7 +90,7 @@ NONSENSE: Final = [  # with what the line says
     ("feedback 1.2.3 --dry-run", "--dry-run goes with --import"),
     ("feedback --import nowhere.csv", "nowhere.csv: No such file or directory"),
     ("feedback --import folder", "folder: Is a directory"),
-    ("feedback --import film.dcm", "NUL character"),
+    ("feedback --import film.dcm", "line 1: the text is not UTF-8"),
     ("send-test nowhere", "send-test: nowhere is no name of an entry of [[destinations]]; there are: none"),
     ("requeue", "requeue: give an ID, or --dead"),
     ("resolve 1.2.404", "no image has the SOP Instance UID 1.2.404"),

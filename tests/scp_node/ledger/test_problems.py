@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import timedelta
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from scp_node.domain import Actor, NotAnalysed, Priority, Reason
 from scp_node.ledger import LedgerError, QueueKind, Trouble, WorkSelection, upkeep
 from scp_node.ledger.unregistrable import UnregistrableFile
-from tests.scp_node.ledger_node import MODEL, Node
+from tests.scp_node.ledger_node import MODEL, Node, ledger_engine
 
 ADA: Final = Actor(name="ada", address="10.1.2.3")
 DESTINATIONS: Final = ("pacs", "archive")
+
+
+@pytest.fixture
+def sqlite_node(tmp_path: Path) -> Iterator[Node]:
+    with ledger_engine(tmp_path / "ledger.sqlite3") as engine:
+        yield Node(engine)
 
 
 def study(node: Node, number: int, calling_ae: str = "CR1") -> str:
@@ -239,3 +248,31 @@ def test_processes_at_work_are_named_by_role_and_gone_ones_are_not(node: Node) -
     node.clock.advance(seconds=2)
     assert [each.role for each in processes.at_work()] == ["worker"]
     assert not processes.renew("host-a:99:worker:0a1b2c3d")
+
+
+def test_what_is_done_is_never_read_for_it(sqlite_node: Node) -> None:
+    """Every question about work is answered by an index of the rows of one state, however many rows are done."""
+    gave_up(sqlite_node)
+    plans: list[str] = []
+
+    @event.listens_for(sqlite_node.engine, "before_cursor_execute")
+    def _explain(connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
+        if re.search(r"FROM (work|instance)\b", statement) and not statement.startswith(("EXPLAIN", "UPDATE")):
+            rows = connection.connection.cursor().execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row[3] for row in rows if re.match(r"(SCAN|SEARCH) work\b|SCAN instance\b", row[3]))
+
+    sqlite_node.ledger.problems.overview()
+    for selection in (
+        WorkSelection(destination="pacs", kind=QueueKind.DELIVER),
+        WorkSelection(kind=QueueKind.ANALYSE),
+        WorkSelection(calling_ae="CR1"),
+        WorkSelection(study_uid="1.2.3", reason="refused"),
+    ):
+        sqlite_node.ledger.upkeep.matching(selection)
+        sqlite_node.ledger.problems.overview(selection)
+    event.remove(sqlite_node.engine, "before_cursor_execute", _explain)
+    assert len(plans) > 20
+    by_state = r"(SCAN|SEARCH) work USING (COVERING )?INDEX ix_work_(ready|ready_oldest|leased|delayed|dead)\b.*"
+    of_one_row = r"SEARCH work USING (COVERING )?INDEX \w+ \(queue=\? AND ref_id=\?\)"  # of one image
+    in_conflict = r"SCAN instance USING (COVERING )?INDEX ix_instance_conflict"
+    assert [plan for plan in plans if not re.fullmatch(f"{by_state}|{of_one_row}|{in_conflict}", plan)] == []

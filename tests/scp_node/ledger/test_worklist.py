@@ -285,6 +285,8 @@ def test_a_search_for_what_many_have_reads_the_list_itself(listed: Node, monkeyp
     assert len(searched(listed, "id-1")) == 6
     assert searched(listed, "id-1 ew") == {"1.4"}
     assert listed.ledger.worklist.count(WorklistQuery(search="id-1")) == Count(number=6, is_capped=False)
+    assert listed.ledger.worklist.count(WorklistQuery(search="id-1"), most=4) == Count(number=4, is_capped=True)
+    assert listed.ledger.worklist.count(WorklistQuery(search="a", calling_ae="CR1")).number == 5
 
 
 def test_a_name_that_was_corrected_is_not_found_by_its_old_spelling(node: Node) -> None:

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.needs("chromium")
 
 BROKEN: Final = f"{STUDY}.2"
 LARGE: Final = f"{STUDY}.3"
-WINDOW: Final = {"WindowCenter": "140", "WindowWidth": "200"}
+WINDOW: Final[dict[str, Any]] = {"WindowCenter": "140", "WindowWidth": "200"}
 _PATIENCE_MS: Final = 60_000  # where many tests share the processors
 _FAULTS: Final = """
 document.addEventListener('securitypolicyviolation', (event) => console.error('CSP ' + event.violatedDirective));
@@ -256,7 +256,7 @@ def test_every_tool_has_a_key_and_says_whether_it_is_on(viewer: Viewer) -> None:
     assert viewer.press("-").press("-").zoom < fit
     assert viewer.press("1").zoom == 100
     assert viewer.press("0").zoom == fit
-    assert viewer.press("a").pressed("analysed") == "false"
+    assert viewer.press("g").pressed("analysed") == "false"
     centre, width = viewer.window
     assert viewer.press("ArrowRight").window[1] > width
     assert viewer.press("ArrowDown").window[0] > centre
