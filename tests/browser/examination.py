@@ -23,7 +23,7 @@ _WIDER_THAN_ITS_WINDOW: Final = """() => {
   const wide = [...document.querySelectorAll("main *")].filter(e => e.getBoundingClientRect().right > width + 1);
   return ["scrolls sideways: " + wide.slice(0, 3).map(e => e.outerHTML.slice(0, 120)).join(" ... ")];
 }"""
-_UNLABELLED: Final = """() => [...document.querySelectorAll("input:not([type=hidden]), select, textarea")]
+_UNLABELLED: Final = """() => [...document.querySelectorAll("input:not([type=hidden]):not([hidden]), select, textarea")]
   .filter(e => !e.labels?.length && !e.getAttribute("aria-label") && !e.getAttribute("aria-labelledby"))
   .map(e => "has no label: " + e.outerHTML.slice(0, 200))"""
 _REACHABLE: Final = "a[href], button, input, select, textarea, summary, [tabindex='0']"
