@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from fastapi import FastAPI
 
 from scp_node.settings import SettingsError, WebSettings
 from scp_node.web.application import create_application
@@ -149,4 +150,4 @@ def test_files_that_cannot_be_used_refuse_the_start_by_their_name(tmp_path: Path
         file.write_text("nonsense")
     settings = WebSettings(certificate=file, key=key)
     with pytest.raises(SettingsError, match=f"web.*{told}"):
-        Server(None, settings)  # type: ignore[arg-type] - it comes no further than to the files
+        Server(FastAPI(), settings)

@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey, RSAKey
 from scp_node.ledger import PersonRole
 from scp_node.settings import OidcSettings, SettingsError
 from scp_node.web import single_sign_on
+from scp_node.web.ports import SignOnAwayError
 from scp_node.web.single_sign_on import SingleSignOn
 from tests.scp_node.ledger_node import Node, ledger_engine
 from tests.scp_node.web.idp import SECRET, Provider, provider
@@ -196,7 +197,7 @@ def test_their_metadata_has_to_be_theirs_and_by_https(site: tuple[Page, Provider
         before = dict(idp.metadata)
         idp.metadata |= changes
         sign_on = SingleSignOn(OidcSettings(issuer=idp.issuer), ORIGIN)
-        with pytest.raises(single_sign_on.SignOnAwayError):
+        with pytest.raises(SignOnAwayError):
             sign_on.begin()
         idp.metadata = before
 
@@ -216,7 +217,7 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
 
 def test_without_groups_in_the_settings_admins_give_the_roles(tmp_path: Path) -> None:
     with provider() as idp, ledger_engine(tmp_path / "ledger.sqlite3") as engine:
-        idp.token = lambda _form, _known: (200, {"access_token": "x", "id_token": idp.signed(idp.claims)})  # type: ignore[method-assign]
+        idp.token = lambda form, authorization: (200, {"access_token": "x", "id_token": idp.signed(idp.claims)})  # type: ignore[method-assign]
         web = {"public_url": ORIGIN, "oidc": {"issuer": idp.issuer, "default_role": "viewer"}}
         with page_before(Node(engine), tmp_path, web=web) as page:
             assert come_back(page, idp).status_code == 303
