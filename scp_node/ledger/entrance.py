@@ -157,7 +157,7 @@ def digest(secret: str) -> str:
 
 
 def pause(failures: int, free: int) -> timedelta:
-    """Return how long to wait after the last of so many failures."""
+    """Return how long to wait after the last of `failures` failures in a row."""
     if failures < free:
         return timedelta(0)
     doubled: int = 2 ** min(failures - free, 20)

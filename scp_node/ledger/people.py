@@ -1,6 +1,6 @@
 """Who may use the web page: persons with their roles, sessions, tokens for scripts, and one-time links.
 
-Of every secret the database holds a digest: who reads the database cannot log in with what is there.
+The database holds only digests of secrets: who reads the database cannot log in with what is there.
 """
 
 from __future__ import annotations
@@ -178,13 +178,13 @@ class People:
         role: PersonRole | None = None,
         new_role: PersonRole | None = None,
     ) -> Person:
-        """Return the person whom a proxy or a single sign-on has logged in, with the role that their groups give now.
+        """Return the person whom a proxy or a single sign-on has logged in, with the role of their groups.
 
         Args:
             name: what they are called there.
             origin: where that is.
             address: where they ask from.
-            subject: who they are there; the name alone decides where it is None.
+            subject: their identifier there; where it is None, the name decides.
             role: the role that their groups give; None leaves it as it is.
             new_role: the role of a person who comes for the first time; None refuses them.
 

@@ -19,7 +19,7 @@ _MOST_LINES: Final = 40  # it names at most 20 problems
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckResult:
-    """The last check, or the one that runs."""
+    """A check of the chain, ended or running."""
 
     by: str  # who asked for it
     begun_at: datetime

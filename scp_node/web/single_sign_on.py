@@ -65,7 +65,7 @@ class SingleSignOn:
         """Ask nobody yet: the page starts while the single sign-on is away.
 
         Raises:
-            SettingsError: the secret cannot be read, or others may read it; or the file with the authority is none.
+            SettingsError: the secret cannot be read, or others may read it; or the authority cannot be read.
         """
         self._settings = settings
         self._return = public_url + RETURN_PATH

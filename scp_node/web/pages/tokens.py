@@ -37,7 +37,7 @@ def make(
     """Make a token, and show it: once, here.
 
     Raises:
-        UnknownValueError: the time is none of those that are offered.
+        UnknownValueError: the page does not offer this time.
     """
     if days not in LIFETIMES:
         raise UnknownValueError(f"days: one of {', '.join(map(str, LIFETIMES))}")

@@ -48,7 +48,7 @@ def test_the_person_is_logged_in_and_made_a_viewer(page: Page) -> None:
     assert (person.role, person.origin) == (PersonRole.VIEWER, "header")
     assert page.events("web-person-added")[-1]["address"] == "10.1.2.3"
     assert ask(page, "ada@hospital", "/persons").status_code == 403
-    utf8 = [(name.encode(), value.encode()) for name, value in {**PROXY, "x-remote-user": "J\u00fcrgen"}.items()]
+    utf8 = {name.encode(): value.encode() for name, value in {**PROXY, "x-remote-user": "J\u00fcrgen"}.items()}
     assert page.client.get("/sessions", headers=utf8).status_code == 200
     assert page.site.ledger.people.named("j\u00fcrgen")
 

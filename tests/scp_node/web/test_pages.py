@@ -45,7 +45,7 @@ def test_without_the_database_the_page_says_so_and_tries_again(page: Page, monke
         raise LedgerUnreachableError("away")
 
     monkeypatch.setattr(type(page.site.ledger.people), "session", away)
-    monkeypatch.setattr(type(page.site.ledger.people), "named", away)
+    monkeypatch.setattr(type(page.site.ledger.problems), "schema", away)
     answer = page.get("/persons")
     assert (answer.status_code, answer.headers["refresh"], answer.headers["retry-after"]) == (503, "5", "5")
     assert page.get("/readyz").status_code == 503

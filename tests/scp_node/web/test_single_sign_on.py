@@ -215,11 +215,13 @@ def test_a_secret_that_others_may_read_is_refused(tmp_path: Path) -> None:
         SingleSignOn(OidcSettings(issuer="https://idp.example", ca_file=tmp_path / "none"), ORIGIN)
 
 
-def test_without_groups_in_the_settings_admins_give_the_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_groups_in_the_settings_admins_give_the_roles(tmp_path: Path) -> None:
     with provider() as idp, ledger_engine(tmp_path / "ledger.sqlite3") as engine:
-        answer = {"access_token": "x", "id_token": idp.signed(idp.claims)}
-        monkeypatch.setattr(idp, "token", lambda *_: (200, answer))
-        web = {"public_url": ORIGIN, "oidc": {"issuer": idp.issuer, "default_role": "viewer"}}
+        secret = tmp_path / "secret"
+        secret.write_text(SECRET)
+        secret.chmod(0o600)
+        oidc = {"issuer": idp.issuer, "default_role": "viewer", "client_secret_file": str(secret)}
+        web = {"public_url": ORIGIN, "oidc": oidc}
         with page_before(Node(engine), tmp_path, web=web) as page:
             assert come_back(page, idp).status_code == 303
             page.site.ledger.people.change_role("ada", PersonRole.ADMIN, actor=TESTER)
