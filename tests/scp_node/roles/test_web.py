@@ -59,12 +59,12 @@ def role(settings: Settings) -> Iterator[Heartbeat]:
     assert not thread.is_alive()
 
 
-def test_it_lives_as_long_as_its_event_loop(settings: Settings, clock: Clock) -> None:
+def test_it_lives_as_long_as_its_loops(settings: Settings, clock: Clock) -> None:
     with role(settings) as heart:
         wait_until(lambda: heart._working, 60, what="the page is served")
         clock.ahead = 3_600
-        assert [each.name for each in heart.late()] == ["web"]
-        wait_until(lambda: not heart.late(), 20, what="the event loop has said that it lives")
+        assert {each.name for each in heart.late()} >= {"web"}
+        wait_until(lambda: not heart.late(), 20, what="each loop has said that it lives")
 
 
 def test_a_port_that_is_taken_for_hours_does_not_end_it(

@@ -36,6 +36,8 @@ def ask(page: Page, case: Case[Any], token: str) -> Response:
     """Send the request of a case as a script does."""
     request = case.as_transport_kwargs()
     request.pop("cookies", None)
+    if isinstance(request.get("data"), str | bytes):
+        request["content"] = request.pop("data")
     request["headers"] = {**request.pop("headers"), "Authorization": f"Bearer {token}"}
     return page.client.request(**request)
 
