@@ -115,7 +115,6 @@ def test_a_local_login_stays_for_admins(site: tuple[Page, Provider]) -> None:
         {"preferred_username": None},
         {"preferred_username": ["ada"]},
     ],
-    ids=str,
 )
 def test_a_token_with_wrong_claims_logs_nobody_in(site: tuple[Page, Provider], changes: dict[str, Any]) -> None:
     page, idp = site
