@@ -19,7 +19,7 @@ from tests.chromium import chromium
 from tests.node import radiograph
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-COLOURS: Final = 256  # of the palette
+COLOURS: Final = 160  # of the palette
 MOST_BYTES: Final = 200_000
 NAMES: Final = ("Ada", "Boris", "Chen", "Dalia", "Emil", "Fatima", "Goran", "Hanna", "Ivo", "Jun", "Kalle", "Lena")
 
