@@ -27,7 +27,9 @@ from tests.waiting import wait_until
 PASSWORD: Final = "correct horse battery"  # noqa: S105 - of a test
 SLOWEST: Final = 90  # seconds that anything on a page may take
 ACTOR: Final = Actor(name="test", address="127.0.0.1")
-VIEWER, READER, ADMIN = PersonRole.VIEWER, PersonRole.READER, PersonRole.ADMIN
+VIEWER: Final = PersonRole.VIEWER
+READER: Final = PersonRole.READER
+ADMIN: Final = PersonRole.ADMIN
 UNICODE: Final = "ISO_IR 192"  # PS3.3 C.12.1.1.2: UTF-8
 
 PATIENCE: Final = 300.0  # seconds: five processes start, on a machine that may be busy with other tests
