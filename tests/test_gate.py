@@ -432,10 +432,10 @@ def test_an_untyped_dictionary_would_be_seen() -> None:
 
 
 EXTRAS_OF: Final = {  # folder -> the extras that may be installed where its code runs
-    "scp_node": {"postgres"},
+    "scp_node": {"oidc", "parquet", "postgres"},
     "model/pneumonia_model": {"gpu"},
     "training/pneumonia_training": {"training"},
-    "tests": {"dev", "postgres", "training"},
+    "tests": {"dev", "oidc", "parquet", "postgres", "training"},
 }
 
 

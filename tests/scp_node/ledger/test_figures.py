@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Final
 
 import pytest
 
@@ -10,8 +11,8 @@ from scp_node.domain import NotAnalysed, Priority, Reason
 from scp_node.ledger import DeliveryKey, ResultKey, figures
 from tests.scp_node.ledger_node import Node
 
-FINDING = ResultKey(outcome="finding", verdict="present", reason="")
-LATERAL = ResultKey(outcome="not-attempted", verdict="", reason="view")
+FINDING: Final = ResultKey(outcome="finding", verdict="present", reason="")
+LATERAL: Final = ResultKey(outcome="not-attempted", verdict="", reason="view")
 
 
 def deliver(node: Node, destination: str) -> None:

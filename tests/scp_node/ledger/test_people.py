@@ -14,7 +14,9 @@ from scp_node.ledger import LedgerError, Origin, PersonRole
 from tests.scp_node.ledger_node import Node
 
 TESTER: Final = Actor(name="test", address="")
-ADMIN, READER, VIEWER = PersonRole.ADMIN, PersonRole.READER, PersonRole.VIEWER
+ADMIN: Final = PersonRole.ADMIN
+READER: Final = PersonRole.READER
+VIEWER: Final = PersonRole.VIEWER
 LONG: Final = timedelta(hours=12)
 
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from sqlalchemy import event as listening
@@ -30,8 +30,8 @@ from tests.scp_node.ledger.projecting import follow, followed, header, projector
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed
 from tests.scp_node.ledger_node import MODEL, Node, built_report, ledger_engine
 
-WHENEVER = DailyQuery(first=date(2000, 1, 1), last=date(2100, 1, 1))
-STATS = {"mean": 0.4, "std": 0.25, "contrast": 0.9, "sharpness": 0.031, "polarity": -0.2}
+WHENEVER: Final = DailyQuery(first=date(2000, 1, 1), last=date(2100, 1, 1))
+STATS: Final = {"mean": 0.4, "std": 0.25, "contrast": 0.9, "sharpness": 0.031, "polarity": -0.2}
 
 
 def contents(node: Node) -> dict[str, list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 import pytest
 from sqlalchemy import Engine, select
@@ -14,7 +15,9 @@ from scp_node.ledger.database.schema import web_session, web_token
 from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.site import PASSWORD, TESTER, Page, page_before
 
-ADMIN, READER, VIEWER = PersonRole.ADMIN, PersonRole.READER, PersonRole.VIEWER
+ADMIN: Final = PersonRole.ADMIN
+READER: Final = PersonRole.READER
+VIEWER: Final = PersonRole.VIEWER
 
 
 def test_without_a_login_every_page_leads_to_it_and_back(page: Page) -> None:

@@ -18,7 +18,8 @@ from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.site import Page, page_before
 from tests.waiting import wait_until
 
-ADMIN, VIEWER = PersonRole.ADMIN, PersonRole.VIEWER
+ADMIN: Final = PersonRole.ADMIN
+VIEWER: Final = PersonRole.VIEWER
 HOSTILE: Final = "<b>no</b>"
 PACS: Final = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 4242}
 FOUND: Final = [{"name": "database", "good": True, "message": "fine"}, {"name": "x", "good": False, "message": HOSTILE}]

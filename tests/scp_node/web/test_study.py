@@ -25,7 +25,8 @@ from tests.scp_node.ledger_node import Node, ledger_engine
 from tests.scp_node.web.site import Page, page_before
 from tests.scp_node.web.studies import SEEN, STUDY, Archive
 
-ADMIN, VIEWER = PersonRole.ADMIN, PersonRole.VIEWER
+ADMIN: Final = PersonRole.ADMIN
+VIEWER: Final = PersonRole.VIEWER
 EVIL: Final = "<script>alert(1)</script>"
 OTHER: Final = "1.2.826.0.1.3680043.10.77.2"
 NAMES: Final = ("pacs", "archive", *(f"ward{number}" for number in range(20)))

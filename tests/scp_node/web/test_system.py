@@ -22,7 +22,8 @@ from scp_node.web.rendering import STATIC
 from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.site import TESTER, Page, page_before, trail
 
-ADMIN, VIEWER = PersonRole.ADMIN, PersonRole.VIEWER
+ADMIN: Final = PersonRole.ADMIN
+VIEWER: Final = PersonRole.VIEWER
 HOSTILE: Final = "<script>alert(1)</script>"
 PACS: Final = {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": 4242}
 

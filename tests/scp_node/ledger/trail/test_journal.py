@@ -13,7 +13,8 @@ from scp_node.domain import Actor
 from scp_node.ledger import ANY_PERSON, JournalEvent, JournalQuery
 from tests.scp_node.ledger_node import Node
 
-ADA, BOB = Actor(name="ada", address="192.0.2.1"), Actor(name="bob", address="192.0.2.2")
+ADA: Final = Actor(name="ada", address="192.0.2.1")
+BOB: Final = Actor(name="bob", address="192.0.2.2")
 QUERIES: Final = {
     "all": (JournalQuery(), 8),
     "of any person": (JournalQuery(person=ANY_PERSON), 6),
