@@ -80,6 +80,8 @@ def test_it_ends_with_a_link_to_the_page_that_shows_its_studies(tmp_path: Path) 
                 assert (page.status_code, page.url.path) == (HTTPStatus.OK, "/studies"), page.text
                 wait_until(lambda: film.PatientID in browser.get(page.url).text, 30, what="the study in the list")
         finally:
-            rest, _ = demo.communicate("\n", timeout=60)
+            demo.stdin.write("\n")
+            demo.stdin.close()
+            rest = demo.stdout.read()  # communicate() would miss what came together with the link
         assert "Press Enter to stop" in rest
     assert demo.returncode == 0

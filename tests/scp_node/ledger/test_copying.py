@@ -117,7 +117,7 @@ def test_a_copy_that_breaks_off_leaves_an_empty_database_and_may_be_tried_again(
     assert contents(target)["instance"] == contents(target)["event"] == []
     with target.begin() as connection:
         connection.execute(text("ALTER TABLE work ALTER COLUMN queue TYPE varchar(64)"))
-    assert copy_ledger(filled.engine, target).rows["instance"] == 3
+    assert copy_ledger(filled.engine, target).rows["instance"] == len(contents(filled.engine)["instance"])
 
 
 def test_a_row_that_arrives_otherwise_than_it_left_is_found(filled: Node, target: Engine) -> None:

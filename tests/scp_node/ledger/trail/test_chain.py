@@ -68,6 +68,7 @@ class TestAnEventIsFound:
             "study_uid": "1.2.4",
             "sop_instance_uid": "1.2.3.2",
             "detail": {**kept["detail"], "probability": 0.8},
+            "actor": "somebody",
             "previous_hash": 64 * "0",
             "hash": 64 * "0",
         }
