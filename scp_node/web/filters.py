@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Annotated, Final, Literal
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -12,12 +11,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from scp_node.domain import Reason, Verdict
 from scp_node.ledger import Key, StudyState, WorklistQuery
+from scp_node.web.addresses import place_of, place_text
 
-EPOCH: Final = datetime.fromtimestamp(0, UTC)
 FIRST_KEY: Final = "0-0"  # behind every row
-_KEY: Final = re.compile(r"([0-9]{1,17})-([0-9]{1,18})")  # microseconds since 1970, and the row
 _PLACES: Final = frozenset({"older", "newer"})
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def _given(value: object) -> object:
@@ -75,15 +72,13 @@ class Filters(BaseModel):
 
 def key_text(key: Key) -> str:
     """Return a key as it stands in an address."""
-    return f"{(key.newest_at - EPOCH) // _MICROSECOND}-{key.id}"
+    return place_text(key.newest_at, key.id)
 
 
 def key_of(value: str | None) -> Key | None:
     """Return the key that an address names; None for one that nobody made."""
-    match = _KEY.fullmatch(value or "")
-    if not match:
-        return None
-    return Key(newest_at=EPOCH + int(match[1]) * _MICROSECOND, id=int(match[2]))
+    place = place_of(value)
+    return Key(newest_at=place[0], id=place[1]) if place else None
 
 
 def _midnight(day: date, zone: str) -> datetime:

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from scp_node.ledger import ANY_PERSON, JournalEvent, JournalQuery
 from scp_node.web.access import Admin
+from scp_node.web.addresses import place_of, place_text
 from scp_node.web.errors import UnknownValueError
 from scp_node.web.rendering import render
 from scp_node.web.site import Site, SiteOf
@@ -20,7 +21,6 @@ from scp_node.web.site import Site, SiteOf
 router = APIRouter()
 
 MOST: Final = 500  # events of one answer to a script
-_KEY: Final = "~"
 
 Text = Annotated[str, Query(max_length=256)]
 
@@ -61,10 +61,10 @@ def audit(
 ) -> Response:
     """Show events, and who saw a study."""
     query = _query(site, person=person, kind=kind, study=study, since=since, until=until)
-    page = site.ledger.journal.page(query, before=_key(before))
+    page = site.ledger.journal.page(query, before=place_of(before))
     asked = {"person": person, "kind": kind, "study": study, "since": since, "until": until}
     kept = {name: value for name, value in asked.items() if value}
-    older = urlencode({**kept, "before": _written(page.next_key)}) if page.next_key else ""
+    older = urlencode({**kept, "before": place_text(*page.next_key)}) if page.next_key else ""
     return render(
         request,
         "audit.html",
@@ -108,9 +108,9 @@ def events(
 ) -> Events:
     """Return who did what, for a program that watches over the site's logs."""
     query = _query(site, person=person, kind=kind, study=study, since=since, until=until)
-    page = site.ledger.journal.page(query, before=_key(before), most=most)
+    page = site.ledger.journal.page(query, before=place_of(before), most=most)
     return Events(
-        events=[_event(each) for each in page.events], next=_written(page.next_key) if page.next_key else None
+        events=[_event(each) for each in page.events], next=place_text(*page.next_key) if page.next_key else None
     )
 
 
@@ -162,18 +162,3 @@ def _instant(name: str, value: str, zone: str) -> datetime | None:
     if found is None or not 1970 < found.year < 9999:
         raise UnknownValueError(f"{name}: give a date or time, such as 2026-11-30 or 2026-11-30T08:00")
     return found
-
-
-def _written(key: tuple[datetime, int]) -> str:
-    return f"{key[0].isoformat()}{_KEY}{key[1]}"
-
-
-def _key(before: str) -> tuple[datetime, int] | None:
-    """Return the key of a page; None, which is the first page, where somebody has made it up."""
-    at, _, number = before.partition(_KEY)
-    try:
-        instant = datetime.fromisoformat(at)
-    except ValueError:
-        return None
-    is_key = instant.tzinfo is not None and number.isdecimal() and len(number) < 19 and 1970 < instant.year < 9999
-    return (instant, int(number)) if is_key else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
 
@@ -12,7 +13,7 @@ from starlette.responses import Response
 from scp_node.domain import Reason
 from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome
 from scp_node.web.access import Viewer
-from scp_node.web.errors import UnknownValueError
+from scp_node.web.addresses import days_of
 from scp_node.web.rendering import in_zone, render
 from scp_node.web.site import Site, SiteOf
 from scp_node.web.watching import (
@@ -94,13 +95,7 @@ def model_page(
     reference = site.reference if site.reference and site.reference.bundle == watched else None
     of_bundle = [row for row in counts if row.bundle == watched]
     length = (query.last - query.first).days + 1
-    before = DailyQuery(
-        first=query.first - timedelta(days=length),
-        last=query.first - timedelta(days=1),
-        calling_ae=query.calling_ae,
-        view=query.view,
-        bundle=query.bundle,
-    )
+    before = replace(query, first=query.first - timedelta(days=length), last=query.first - timedelta(days=1))
     found = drifts(*_for_drift(site, watched, query.last), reference, query.last)
     total = period(counts)
     return render(
@@ -152,25 +147,8 @@ def _query(site: Site, first: str, last: str, calling_ae: str, view: str, bundle
         UnknownValueError: a day is none, they are in the wrong order, or too far apart.
     """
     today = in_zone(datetime.now(UTC), site.settings.web.time_zone).date()
-    until = _day("last", last) or today
-    since = _day("first", first) or until - timedelta(days=USUAL_DAYS - 1)
-    if since > until:
-        raise UnknownValueError("first: the first day is after the last one")
-    if (until - since).days >= MOST_DAYS:
-        raise UnknownValueError(f"first: at most {MOST_DAYS} days at once")
+    since, until = days_of(first, last, today=today, usual=USUAL_DAYS, most=MOST_DAYS)
     return DailyQuery(first=since, last=until, calling_ae=calling_ae or None, view=view or None, bundle=bundle or None)
-
-
-def _day(name: str, value: str) -> date | None:
-    if not value:
-        return None
-    try:
-        found = date.fromisoformat(value)
-    except ValueError:
-        raise UnknownValueError(f"{name}: give a day such as 2026-05-31") from None
-    if not 1990 <= found.year <= 2200:
-        raise UnknownValueError(f"{name}: give a day such as 2026-05-31")
-    return found
 
 
 def _sentence(reason: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time, timedelta
 from typing import Annotated, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from scp_node.domain import Verdict
 from scp_node.ledger import JudgedStudy, PairKey, ShadowBundle, ShadowQuery
 from scp_node.measures import Estimate, PairedAuc, compare_auc, mcnemar, wilson
 from scp_node.web.access import Viewer
+from scp_node.web.addresses import days_of, place_of, place_text
 from scp_node.web.errors import UnknownValueError
 from scp_node.web.rendering import render
 from scp_node.web.site import SiteOf
@@ -103,12 +104,7 @@ def trial(
     shadow = site.ledger.shadow
     bundles = sorted(shadow.bundles(), key=lambda each: each.last_at, reverse=True)
     chosen = _chosen(bundle, bundles)
-    until = _day("last", last) or datetime.now(UTC).date()
-    since = _day("first", first) or until - timedelta(days=USUAL_DAYS - 1)
-    if since > until:
-        raise UnknownValueError("first: the first day is after the last one")
-    if (until - since).days >= MOST_DAYS:
-        raise UnknownValueError(f"first: at most {MOST_DAYS} days at once")
+    since, until = days_of(first, last, today=datetime.now(UTC).date(), usual=USUAL_DAYS, most=MOST_DAYS)
     shown = {"bundle": bundle, "first": since, "last": until, "calling_ae": calling_ae}
     menus = site.ledger.worklist.menus()
     if chosen is None:
@@ -118,13 +114,6 @@ def trial(
         since=datetime.combine(since, time(), UTC),
         until=datetime.combine(until + timedelta(days=1), time(), UTC),
         calling_ae=calling_ae or None,
-    )
-    differing = ShadowQuery(
-        bundle_digest=query.bundle_digest,
-        since=query.since,
-        until=query.until,
-        calling_ae=query.calling_ae,
-        disagreeing=True,
     )
     judged = shadow.judged(query)
     return render(
@@ -138,7 +127,7 @@ def trial(
         counts=shadow.counts(query),
         waiting=shadow.waiting(),
         dots=shadow.pairs(query, most=MOST_DOTS).pairs,
-        page=shadow.pairs(differing, after=_key(after), most=PAGE),
+        page=shadow.pairs(replace(query, disagreeing=True), after=_key(after), most=PAGE),
         key=_written,
         judged=comparison(judged) if judged else None,
         side=SIDE,
@@ -160,26 +149,10 @@ def _chosen(digest: str, bundles: Sequence[ShadowBundle]) -> ShadowBundle | None
     raise UnknownValueError("bundle: no bundle on trial has this digest")
 
 
-def _day(name: str, value: str) -> date | None:
-    if not value:
-        return None
-    try:
-        found = date.fromisoformat(value)
-    except ValueError:
-        raise UnknownValueError(f"{name}: give a day such as 2026-05-31") from None
-    if not 1990 <= found.year <= 2200:
-        raise UnknownValueError(f"{name}: give a day such as 2026-05-31")
-    return found
-
-
 def _written(key: PairKey) -> str:
-    return f"{key.at.timestamp():.6f}~{key.id}"
+    return place_text(key.at, key.id)
 
 
 def _key(value: str) -> PairKey | None:
-    """Return the key of an address; a forged one is the first page."""
-    at, _, number = value.partition("~")
-    try:
-        return PairKey(at=datetime.fromtimestamp(float(at), UTC), id=int(number[:18])) if number else None
-    except (ValueError, OverflowError, OSError):
-        return None
+    place = place_of(value)
+    return PairKey(at=place[0], id=place[1]) if place else None

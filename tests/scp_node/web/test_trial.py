@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
+from html import unescape
 from typing import Final
 
 import pytest
@@ -85,6 +87,18 @@ def test_the_page_shows_dots_disagreements_and_what_readers_say(page: Page) -> N
     assert "1 studies with the finding" in shown
     assert SHADOW.bundle in shown
     assert MODEL.bundle in shown
+
+
+def test_pages_of_disagreements_follow_each_other(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scp_node.web.pages.trial.PAGE", 1)
+    for study in ("1.2.3", "1.2.4"):
+        tried(page.node, study, 0.9, 0.2)
+    page.log_in()
+    first = page.get(f"/trial?{days(page)}").text
+    older = re.findall(r'href="(/trial\?[^"]*after=[^"]*)">Older', first)
+    second = page.get(unescape(older[0])).text
+    links = [re.findall(r'href="/studies/([0-9.]+)"', shown) for shown in (first, second)]
+    assert links == [["1.2.4"], ["1.2.3"]]
 
 
 def test_the_truth_of_a_study_of_two_patients_is_left_out(page: Page) -> None:
