@@ -66,10 +66,9 @@ def _evaluated(manifest: Mapping[str, object]) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Day:
-    """All that a chart shows of one day, in UTC."""
+class Period:
+    """The sum of some days, or of one."""
 
-    day: date
     received: int
     outcomes: Mapping[FilmOutcome, int]
     reasons: Mapping[str, int]
@@ -106,18 +105,6 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Period:
-    """The sum of some days."""
-
-    received: int
-    outcomes: Mapping[FilmOutcome, int]
-    reasons: Mapping[str, int]
-    positive_rate: Estimate
-    median_seconds: float | None
-    slow_seconds: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InputPicture:
     """One number of the input pictures over the period."""
 
@@ -128,21 +115,9 @@ class InputPicture:
     expected: float | None  # median of the bundle's reference
 
 
-def days(counts: Iterable[DayCounts]) -> list[Day]:
-    """Return one entry for each day with films, in order."""
-    return [
-        Day(
-            day=day,
-            received=total.received,
-            outcomes=total.outcomes,
-            reasons=total.reasons,
-            positive_rate=total.positive_rate,
-            median_seconds=total.median_seconds,
-            slow_seconds=total.slow_seconds,
-        )
-        for day, rows in groupby(sorted(counts, key=lambda row: row.day), key=lambda row: row.day)
-        for total in [period(rows)]
-    ]
+def days(counts: Iterable[DayCounts]) -> dict[date, Period]:
+    """Return the sum of each day with films, in UTC and in order."""
+    return {day: period(rows) for day, rows in groupby(sorted(counts, key=_day_of), key=_day_of)}
 
 
 def period(counts: Iterable[DayCounts]) -> Period:
@@ -333,29 +308,30 @@ def _without_reference(name: str, why: str) -> Drift:
 
 def _window(counts: Sequence[DayCounts], last: date) -> list[DayCounts]:
     """Return the days up to `last` that hold `WINDOW_FILMS` films, whole days and at most `WINDOW_DAYS`."""
-    chosen: list[DayCounts] = []
-    films = 0
     within = [row for row in counts if last - timedelta(days=WINDOW_DAYS) < row.day <= last]
-    for _, rows in groupby(sorted(within, key=lambda row: row.day, reverse=True), key=lambda row: row.day):
-        if films >= WINDOW_FILMS:
-            break
-        of_day = list(rows)
-        chosen += of_day
-        films += sum(row.findings for row in of_day)
-    return chosen
+    return _until_films(sorted(within, key=_day_of, reverse=True), WINDOW_FILMS)
 
 
 def _baseline(beginning: Sequence[DayCounts]) -> list[DayCounts]:
     """Return the first days that hold `BASELINE_FILMS` films, whole days."""
+    return _until_films(sorted(beginning, key=_day_of), BASELINE_FILMS)
+
+
+def _until_films(counts: Sequence[DayCounts], films: int) -> list[DayCounts]:
+    """Return whole days, in the order in which they come, until they hold so many films with a verdict."""
     chosen: list[DayCounts] = []
-    films = 0
-    for _, rows in groupby(sorted(beginning, key=lambda row: row.day), key=lambda row: row.day):
-        if films >= BASELINE_FILMS:
+    found = 0
+    for _, rows in groupby(counts, key=_day_of):
+        if found >= films:
             break
         of_day = list(rows)
         chosen += of_day
-        films += sum(row.findings for row in of_day)
+        found += sum(row.findings for row in of_day)
     return chosen
+
+
+def _day_of(row: DayCounts) -> date:
+    return row.day
 
 
 def _views(counts: Sequence[DayCounts]) -> Counter[str]:

@@ -22,7 +22,7 @@ from scp_node.web.watching import (
     WARNING_DAYS,
     WINDOW_DAYS,
     WINDOW_FILMS,
-    Day,
+    Period,
     days,
     drifts,
     histogram,
@@ -74,7 +74,9 @@ def day_documents(
     """Return what came on each day, what the model said of it, and how long it took from receipt to delivery."""
     query = _query(site, first, last, calling_ae, view, bundle)
     found = days(site.ledger.daily.counts(query))
-    return DaysDocument(first=query.first, last=query.last, days=[_document(each) for each in found])
+    return DaysDocument(
+        first=query.first, last=query.last, days=[_document(day, of_day) for day, of_day in found.items()]
+    )
 
 
 @router.get("/model", include_in_schema=False)
@@ -109,7 +111,6 @@ def model_page(
         reference=reference,
         total=total,
         before=period(site.ledger.daily.counts(before)),
-        days=days(counts),
         not_analysed=[
             (_sentence(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
         ],
@@ -158,16 +159,16 @@ def _sentence(reason: str) -> str:
         return reason
 
 
-def _document(each: Day) -> DayDocument:
-    rate = each.positive_rate
+def _document(day: date, of_day: Period) -> DayDocument:
+    rate = of_day.positive_rate
     return DayDocument(
-        day=each.day,
-        received=each.received,
-        outcomes={str(name): number for name, number in each.outcomes.items()},
-        not_analysed=dict(each.reasons),
+        day=day,
+        received=of_day.received,
+        outcomes={str(name): number for name, number in of_day.outcomes.items()},
+        not_analysed=dict(of_day.reasons),
         positive_rate=rate.value,
         positive_rate_low=rate.low,
         positive_rate_high=rate.high,
-        median_seconds=each.median_seconds,
-        p95_seconds=each.slow_seconds,
+        median_seconds=of_day.median_seconds,
+        p95_seconds=of_day.slow_seconds,
     )

@@ -84,11 +84,11 @@ def drift_of(
 def test_the_days_are_summed_over_senders_and_stand_in_order() -> None:
     later = counts(TODAY, [0.9, 0.1], calling_ae="CR2", seconds=[2.0])
     found = days([later, counts(TODAY, [0.8], refused=2, seconds=[60.0]), counts(TODAY - timedelta(days=3), [0.2])])
-    assert [(each.day, each.received) for each in found] == [(TODAY - timedelta(days=3), 1), (TODAY, 5)]
-    assert found[1].positive_rate.value == pytest.approx(2 / 3)
-    assert found[1].reasons == {"view": 2}
-    assert found[1].median_seconds == pytest.approx(2.0, rel=0.13)  # a bin is 12 % wide
-    assert found[1].slow_seconds == pytest.approx(60.0, rel=0.13)
+    assert [(day, each.received) for day, each in found.items()] == [(TODAY - timedelta(days=3), 1), (TODAY, 5)]
+    assert found[TODAY].positive_rate.value == pytest.approx(2 / 3)
+    assert found[TODAY].reasons == {"view": 2}
+    assert found[TODAY].median_seconds == pytest.approx(2.0, rel=0.13)  # a bin is 12 % wide
+    assert found[TODAY].slow_seconds == pytest.approx(60.0, rel=0.13)
 
 
 def test_without_films_nothing_is_claimed() -> None:
