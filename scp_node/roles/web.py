@@ -10,11 +10,10 @@ import threading
 from pathlib import Path
 from typing import Final
 
-from pneumonia_model.bundle import BundleError
+from pneumonia_model.bundle import BundleError, load_bundle
 
 from scp_node.domain import ModelIdentity
-from scp_node.inference.identity import describe as describe_bundle
-from scp_node.inference.identity import identify
+from scp_node.inference.identity import identity_of
 from scp_node.ledger import AWAY, Ledger
 from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.report.source.description import describe
@@ -23,7 +22,7 @@ from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
-from scp_node.settings import Settings, SettingsError
+from scp_node.settings import InferenceSettings, Settings, SettingsError
 from scp_node.web.application import create_application
 from scp_node.web.passwords import hash_password, random_password
 from scp_node.web.server import Server, open_socket
@@ -57,11 +56,12 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
         if settings.web.local_login:
             make_first_admin(ledger, settings.node.data_dir)
         progress = heart.loop("web", _SERVER_SECONDS)
+        model, reference = _described(settings.inference)
         site = Site(
             settings=settings,
             ledger=ledger,
-            model=_identity(settings),
-            reference=_reference(settings),
+            model=model,
+            reference=reference,
             config=config,
         )
         server = Server(create_application(site, renew=progress.renew), settings.web)
@@ -141,16 +141,12 @@ def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
         temporary.unlink()
 
 
-def _reference(settings: Settings) -> Reference | None:
+def _described(settings: InferenceSettings) -> tuple[ModelIdentity | None, Reference | None]:
+    """Return who the bundle is, and the distributions that its manifest holds; nothing where it cannot be read."""
     try:
-        return reference_of(describe_bundle(settings.inference), identify(settings.inference).bundle)
-    except (BundleError, SettingsError, OSError):  # `_identity` has told
-        return None
-
-
-def _identity(settings: Settings) -> ModelIdentity | None:
-    try:
-        return identify(settings.inference)
+        bundle = load_bundle(settings.bundle)
+        identity = identity_of(bundle, settings)
     except (BundleError, SettingsError, OSError) as error:
         log.error("model bundle cannot be read reason=%s", error)  # noqa: TRY400 - said in one line
-        return None
+        return None, None
+    return identity, reference_of(bundle.manifest, identity.bundle)
