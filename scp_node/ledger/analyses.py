@@ -239,14 +239,17 @@ def open_report(connection: Connection, policy: Policy, study_patient_id: int, n
     )
 
 
+def is_tried(connection: Connection, instance_id: int, shadow: ModelIdentity) -> bool:
+    """Return whether this bundle on trial has been run on the image."""
+    tried = (shadow_result.c.instance_id == instance_id) & (shadow_result.c.bundle_digest == shadow.digest)
+    return connection.execute(select(shadow_result.c.id).where(tried)).first() is not None
+
+
 def _open_shadow(
     connection: Connection, policy: Policy, instance_id: int, shadow: ModelIdentity, now: datetime
 ) -> None:
     """Have the bundle on trial look at an image once, after all other work."""
-    seen = select(shadow_result.c.id).where(
-        shadow_result.c.instance_id == instance_id, shadow_result.c.bundle_digest == shadow.digest
-    )
-    if connection.execute(seen).first() is None:
+    if not is_tried(connection, instance_id, shadow):
         queue.schedule(
             connection,
             queue=SHADOW,

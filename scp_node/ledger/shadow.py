@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -349,9 +349,14 @@ def _studies(connection: Connection, query: ShadowQuery, newest: Sequence[Shadow
             study_uid=first.study_uid,
             images=len(pairs),
             unpaired=unpaired.get(first.study_uid, 0),
-            reporting=max((pair.reporting for pair in pairs), key=lambda said: said.probability),
-            shadow=max((pair.shadow for pair in pairs), key=lambda said: said.probability),
+            reporting=_highest(pair.reporting for pair in pairs),
+            shadow=_highest(pair.shadow for pair in pairs),
         )
+
+
+def _highest(said: Iterable[ShadowStatement]) -> ShadowStatement:
+    """Return what a bundle said of the image of a study with the highest probability."""
+    return max(said, key=lambda each: each.probability)
 
 
 def _known_truths(connection: Connection) -> dict[str, bool]:
@@ -369,8 +374,8 @@ def _judged(study_uid: str, pairs: Sequence[ShadowPair], *, is_positive: bool) -
     return JudgedStudy(
         study_uid=study_uid,
         is_positive=is_positive,
-        reporting=max((pair.reporting for pair in pairs), key=lambda said: said.probability),
-        shadow=max((pair.shadow for pair in pairs), key=lambda said: said.probability),
+        reporting=_highest(pair.reporting for pair in pairs),
+        shadow=_highest(pair.shadow for pair in pairs),
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, select
 
 from scp_node.domain import Finding, ModelIdentity, Outcome
 from scp_node.ledger import queue
+from scp_node.ledger.analyses import is_tried
 from scp_node.ledger.database.schema import instance, result, shadow_result, work
 from scp_node.ledger.queue import Claim, Suspects
 from scp_node.ledger.queue_kinds import ANALYSE, SHADOW
@@ -94,7 +95,7 @@ class ShadowQueue:
                 error = "" if beside else _NOTHING_BESIDE
                 if queue.complete(connection, item.task.claim, at=now, error=error):
                     kept += 1
-                    if beside and not _is_seen(connection, item.task.instance_id, shadow):
+                    if beside and not is_tried(connection, item.task.instance_id, shadow):
                         _insert(connection, item, beside, shadow, now)
         return kept
 
@@ -133,11 +134,6 @@ def _finding_beside(connection: Connection, instance_id: int, shadow: ModelIdent
     by_another = (result.c.instance_id == instance_id) & (result.c.bundle_digest != shadow.digest)
     findings = columns.where(by_another, result.c.outcome == "finding")
     return connection.execute(findings.order_by(result.c.id.desc()).limit(1)).first()
-
-
-def _is_seen(connection: Connection, instance_id: int, shadow: ModelIdentity) -> bool:
-    seen = (shadow_result.c.instance_id == instance_id) & (shadow_result.c.bundle_digest == shadow.digest)
-    return connection.execute(select(shadow_result.c.id).where(seen)).first() is not None
 
 
 def _insert(connection: Connection, item: ShadowOutcome, beside: Any, shadow: ModelIdentity, now: datetime) -> None:
