@@ -63,21 +63,13 @@ def try_destination(settings: Settings, destination: DestinationSettings) -> Tri
         SettingsError: the identifier of this installation is damaged or cannot be read.
     """
     from scp_node.cli.examination import examine_destination  # noqa: PLC0415 - loads what only this command needs
-    from scp_node.delivery import StorageScu  # noqa: PLC0415
-    from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class  # noqa: PLC0415
+    from scp_node.roles.sender import open_scu  # noqa: PLC0415
 
     asked = examine_destination(settings, destination)
     if not asked.good:
         return Trial(destination=destination.name, good=False, message=asked.message)
     built = _built(settings)
-    scu = StorageScu(
-        destination,
-        calling_ae=settings.node.ae_title,
-        sop_classes=settings.report.sop_classes,
-        other_sop_classes=COMPANION_SOP_CLASSES,
-        settings=settings.delivery,
-        recast=with_sop_class,
-    )
+    scu = open_scu(settings, destination)
     try:
         sent = scu.send(built.file)
     finally:
@@ -120,13 +112,4 @@ def _built(settings: Settings) -> BuiltObject:
         installation = str(installation_id(settings.node.data_dir)) if file.exists() else "not installed yet"
     except (OSError, ValueError) as error:
         raise SettingsError(f"node.data_dir: {file} does not hold an identifier: put it back") from error
-    site = Site(
-        installation=installation,
-        ae_title=settings.node.ae_title,
-        manufacturer=settings.node.manufacturer,
-        model_name=settings.node.model_name,
-        software_version=__version__,
-        series_number=settings.report.series_number,
-        series_description=settings.report.series_description,
-    )
-    return build_trial_report(site, utc_now())
+    return build_trial_report(Site.of(settings, installation, __version__), utc_now())

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 
 from scp_node.report.uids import derived_uid
+from scp_node.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +21,19 @@ class Site:
     series_number: int
     series_description: str
     time_zone: tzinfo | None = None  # of reports whose source states none; None is the host's
+
+    @classmethod
+    def of(cls, settings: Settings, installation: str, software_version: str) -> Site:
+        """Return the installation of these settings."""
+        return cls(
+            installation=installation,
+            ae_title=settings.node.ae_title,
+            manufacturer=settings.node.manufacturer,
+            model_name=settings.node.model_name,
+            software_version=software_version,
+            series_number=settings.report.series_number,
+            series_description=settings.report.series_description,
+        )
 
     @property
     def device_uid(self) -> str:

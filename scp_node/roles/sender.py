@@ -21,6 +21,18 @@ from scp_node.runtime.patience import Patience
 from scp_node.settings import DestinationSettings, Settings
 
 
+def open_scu(settings: Settings, destination: DestinationSettings) -> StorageScu:
+    """Return what sends all that a report consists of to a destination."""
+    return StorageScu(
+        destination,
+        calling_ae=settings.node.ae_title,
+        sop_classes=settings.report.sop_classes,
+        other_sop_classes=COMPANION_SOP_CLASSES,
+        settings=settings.delivery,
+        recast=with_sop_class,
+    )
+
+
 def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, allow_different: bool = False) -> int:
     """Deliver and commit until `stop` is set; return the exit status of the role.
 
@@ -39,14 +51,7 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
 
         def open_sender(destination: DestinationSettings, progress: Progress) -> Callable[[], bool]:
             patience = Patience(stop, name=progress.name, renew=progress.renew)
-            scu = StorageScu(
-                destination,
-                calling_ae=settings.node.ae_title,
-                sop_classes=settings.report.sop_classes,
-                other_sop_classes=COMPANION_SOP_CLASSES,
-                settings=settings.delivery,
-                recast=with_sop_class,
-            )
+            scu = open_scu(settings, destination)
             stack.callback(scu.close)
             is_checked = destination.commitment or destination.find
             return Sender(

@@ -205,12 +205,4 @@ def _equipment(settings: Settings) -> Equipment:
 
 
 def _site(settings: Settings) -> Site:
-    return Site(
-        installation=str(installation_id(settings.node.data_dir)),
-        ae_title=settings.node.ae_title,
-        manufacturer=settings.node.manufacturer,
-        model_name=settings.node.model_name,
-        software_version=__version__,
-        series_number=settings.report.series_number,
-        series_description=settings.report.series_description,
-    )
+    return Site.of(settings, str(installation_id(settings.node.data_dir)), __version__)
