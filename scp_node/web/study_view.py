@@ -11,21 +11,17 @@ from typing import Final
 from urllib.parse import quote
 
 from scp_node.dicom.encoding import DamagedError
-from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Note, Reason, Verdict
+from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Note, Reason
 from scp_node.ledger.audit_rows import AuditRow, DeliveryState, ImageState
 from scp_node.ledger.study_rows import StudyEvent, StudyImage, StudyPage, StudyPatient, StudyReport
 from scp_node.ledger.worklist_rows import WorklistRow
 from scp_node.report.content.wording import statement
 from scp_node.report.text import as_text, conclusion_of
+from scp_node.web.words import VERDICT_CLASSES, VERDICTS
 
 _REPORT: Final = "report"
 _AROUND: Final = 1  # lines that are shown beside a changed one
 _UNREADABLE: Final = "The stored file cannot be read as a report of this node."
-_CHIPS: Final[Mapping[Verdict, tuple[str, str]]] = {
-    Verdict.PRESENT: ("positive", "present"),
-    Verdict.NOT_DETECTED: ("negative", "not detected"),
-    Verdict.UNDETERMINED: ("unsure", "undetermined"),
-}
 _WAITING: Final[Mapping[ImageState, str]] = {
     ImageState.RECEIVED: "It waits for its analysis.",
     ImageState.ANALYSING: "It is being analysed now.",
@@ -227,7 +223,7 @@ def _image(image: StudyImage, number: int) -> ImageView:
 
 def _said(row: AuditRow) -> tuple[Chip, str]:
     if row.verdict is not None and row.probability is not None and row.threshold is not None:
-        colour, word = _CHIPS[row.verdict]
+        colour, word = VERDICT_CLASSES[row.verdict], VERDICTS[row.verdict].lower()
         finding = Finding(  # of which only the sentence is made: the logit is not in it
             probability=row.probability, logit=0.0, threshold=row.threshold, grey_zone=row.grey_zone or 0.0
         )

@@ -65,8 +65,12 @@ def state_sentence(row: WorklistRow) -> str:
 
 def reason_sentence(row: WorklistRow) -> str:
     """Return why a film has no verdict; "" where each has one."""
-    known = {each.value: each for each in Reason}.get(row.reason or "")
-    return known.sentence if known else row.reason or ""
+    return sentence_of(row.reason or "")
+
+
+def sentence_of(reason: str) -> str:
+    """Return a reason as a sentence; one that this program does not know as it is."""
+    return Reason(reason).sentence if reason in set(Reason) else reason
 
 
 def is_reason_told(row: WorklistRow) -> bool:

@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from scp_node.domain import Reason
 from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome
 from scp_node.web.access import Viewer
 from scp_node.web.addresses import days_of
@@ -29,6 +28,7 @@ from scp_node.web.watching import (
     input_pictures,
     period,
 )
+from scp_node.web.words import sentence_of
 
 router = APIRouter()
 
@@ -112,7 +112,7 @@ def model_page(
         total=total,
         before=period(site.ledger.daily.counts(before)),
         not_analysed=[
-            (_sentence(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
+            (sentence_of(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
         ],
         bars=histogram(of_bundle, reference),
         threshold=site.model.threshold if site.model and site.model.bundle == watched else None,
@@ -150,13 +150,6 @@ def _query(site: Site, first: str, last: str, calling_ae: str, view: str, bundle
     today = in_zone(datetime.now(UTC), site.settings.web.time_zone).date()
     since, until = days_of(first, last, today=today, usual=USUAL_DAYS, most=MOST_DAYS)
     return DailyQuery(first=since, last=until, calling_ae=calling_ae or None, view=view or None, bundle=bundle or None)
-
-
-def _sentence(reason: str) -> str:
-    try:
-        return Reason(reason).sentence
-    except ValueError:
-        return reason
 
 
 def _document(day: date, of_day: Period) -> DayDocument:

@@ -11,7 +11,6 @@ from urllib.parse import quote, urlencode
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from scp_node.domain import Reason
 from scp_node.ledger import (
     RECENT_RESULTS,
     LedgerError,
@@ -29,6 +28,7 @@ from scp_node.web.errors import UnknownValueError
 from scp_node.web.machine import Disk, disk_of, versions
 from scp_node.web.rendering import render
 from scp_node.web.site import Site, SiteOf
+from scp_node.web.words import sentence_of
 
 router = APIRouter()
 
@@ -454,7 +454,6 @@ class _Rows:
 
     def _failed(self) -> Iterator[Problem]:
         for each in self._overview.failed:
-            is_known = each.reason in set(Reason)
             gone = (
                 f"; {each.without_original} of them cannot be: their originals are gone"
                 if each.without_original
@@ -463,7 +462,7 @@ class _Rows:
             can = self._may_act and each.number > each.without_original
             yield Problem(
                 title="Analysis failed",
-                reason=Reason(each.reason).sentence if is_known else each.reason,
+                reason=sentence_of(each.reason),
                 number=each.number,
                 since=each.since,
                 advice=f"Reported as failed. Analyse again once the cause is gone{gone}. Of the newest "
