@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.ledger.database.schema import daily, film
+from scp_node.ledger.selecting import chunks
 from scp_node.ledger.transactions import Transactions
 
 PROBABILITY_BINS: Final = 1_000  # of equal width from 0 to 1
@@ -29,7 +30,6 @@ SHORTEST_SECONDS: Final = 0.1  # lower edge of bin 0, which holds all that is sh
 _LONGEST_BIN: Final = 200  # 1e9 seconds
 _MICRO: Final = 1_000_000  # sums are kept in millionths
 _PROBABILITY: Final = "probability"
-_FILMS: Final = 500  # rows of one statement: SQLite has 32,766 variables
 
 
 class FilmOutcome(StrEnum):
@@ -183,8 +183,8 @@ def apply(connection: Connection, before: Mapping[int, FilmFacts], after: Mappin
     if gone:
         connection.execute(delete(film).where(film.c.id.in_(gone)))
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    for start in range(0, len(changed), _FILMS):
-        values = [_values(facts) for facts in changed[start : start + _FILMS]]
+    for some in chunks(changed):
+        values = [_values(facts) for facts in some]
         statement = insert(film)
         new = {column.name: statement.excluded[column.name] for column in film.c if column is not film.c.id}
         connection.execute(statement.on_conflict_do_update(index_elements=[film.c.id], set_=new), values)

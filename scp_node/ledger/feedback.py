@@ -24,7 +24,8 @@ from scp_node.ledger.feedback_rows import (
     Truth,
     reader_name,
 )
-from scp_node.ledger.statements import chunks, subjects_of
+from scp_node.ledger.selecting import chunks
+from scp_node.ledger.statements import subjects_of
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_report_file
 from scp_node.ledger.transactions import Transactions, insert_row
@@ -320,8 +321,7 @@ def _subjects_by(connection: Connection, column: ColumnElement[str], names: set[
     """Return the subjects with these Study Instance UIDs or accession numbers, by that name."""
     found: dict[str, list[Subject]] = defaultdict(list)
     ordered = sorted(names)
-    for start in range(0, len(ordered), _PAGE):
-        part = ordered[start : start + _PAGE]
+    for part in chunks(ordered):
         pairs = select(study_patient.c.id, column.label("name")).distinct()
         if column is instance.c.accession:
             pairs = pairs.join(instance, instance.c.study_patient_id == study_patient.c.id)

@@ -14,13 +14,13 @@ from scp_node.ledger import queue
 from scp_node.ledger.analyses import made_here, open_report
 from scp_node.ledger.database.schema import Use, instance, study_patient
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT
+from scp_node.ledger.selecting import chunks
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import status_text
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
 from scp_node.ledger.unregistrable import UnregistrableFile, record_unregistrable
 
 _REGISTER_LOCK: Final = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
-_CHUNK: Final = 500  # values in one IN list
 SEVERAL_PATIENTS: Final = "several-patients"  # event: a film names another patient than the rest of its study
 _COLUMNS: Final = [name for name in ReceivedInstance.__slots__ if name in instance.c]
 
@@ -110,8 +110,7 @@ class Intake:
         """Return those of `spool_paths` that no row names, in the same order."""
         known: set[str] = set()
         with self._transactions.reading() as (connection, _now):
-            for start in range(0, len(spool_paths), _CHUNK):
-                chunk = spool_paths[start : start + _CHUNK]
+            for chunk in chunks(spool_paths):
                 known.update(connection.scalars(select(instance.c.spool_path).where(instance.c.spool_path.in_(chunk))))
         return [path for path in spool_paths if path not in known]
 

@@ -34,6 +34,7 @@ from scp_node.ledger.feedback import feedback_of
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.queue_kinds import REPORT, in_queue
 from scp_node.ledger.search import search_text
+from scp_node.ledger.selecting import chunks
 from scp_node.ledger.snapshots import UNREAD
 from scp_node.ledger.worklist_rows import StudyState, WorklistRow
 
@@ -91,9 +92,8 @@ class Descriptions:
         missing = [each for each in wanted if each not in self._known]
         columns = select(instance.c.id, instance.c.header, instance.c.transfer_syntax)
         found = {each: self._known[each] for each in wanted if each in self._known}
-        for start in range(0, len(missing), _HEADERS):
-            some = columns.where(instance.c.id.in_(missing[start : start + _HEADERS]))
-            for row in connection.execute(some):
+        for some in chunks(missing, _HEADERS):
+            for row in connection.execute(columns.where(instance.c.id.in_(some))):
                 found[row.id] = self._describe(row.header, row.transfer_syntax)
         if len(self._known) > _MOST_DESCRIPTIONS:
             self._known.clear()

@@ -26,6 +26,7 @@ from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.database.schema import daily, event, film, instance, projection, study_patient, worklist
 from scp_node.ledger.projection import Describe, Descriptions, Projected, project
 from scp_node.ledger.search import ensure_index
+from scp_node.ledger.selecting import chunks
 from scp_node.ledger.transactions import Transactions
 
 LEASE: Final = timedelta(seconds=15)
@@ -149,8 +150,8 @@ class Projector:
             events = connection.execute(columns.where(event.c.id > position).order_by(event.c.id).limit(_EVENTS)).all()
             telling = [each for each in events if changes_a_row(each.kind)]
             ids = _named(connection, telling)
-        for start in range(0, len(ids), _STUDIES):
-            self._make(phase, ids[start : start + _STUDIES])
+        for some in chunks(ids, _STUDIES):
+            self._make(phase, some)
         self._write(phase, _nothing, position=events[-1].id)
 
     def _fill(self, cursor: int) -> None:

@@ -25,7 +25,8 @@ from scp_node.domain import Verdict
 from scp_node.ledger.database.schema import feedback, instance, reading_day, reading_frame, report, study_patient
 from scp_node.ledger.feedback import truths_of
 from scp_node.ledger.feedback_rows import Statement, Truth, consensus
-from scp_node.ledger.statements import chunks, statements, subjects_of
+from scp_node.ledger.selecting import chunks
+from scp_node.ledger.statements import statements, subjects_of
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 

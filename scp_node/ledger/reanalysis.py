@@ -15,10 +15,10 @@ from scp_node.ledger.database.schema import Use, instance, result, work
 from scp_node.ledger.queue import AFTER_ALL_ELSE, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, in_queue
 from scp_node.ledger.retention import hold_originals
+from scp_node.ledger.selecting import chunks
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
-_CHUNK: Final = 500  # values in one IN list
 _ENDED: Final = (WorkState.DONE, WorkState.DEAD)
 
 
@@ -84,8 +84,7 @@ class Reanalysis:
         An image stays as it is if its analysis is open, was discarded, or its original was removed.
         """
         woken = 0
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
+        for chunk in chunks(images):
             wanted = instance.c.id.in_([image.instance_id for image in chunk])
             with self._transactions.writing() as (connection, now):
                 held = hold_originals(connection, wanted)

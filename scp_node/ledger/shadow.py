@@ -16,7 +16,7 @@ from scp_node.ledger.feedback import truths_of
 from scp_node.ledger.feedback_rows import Truth, consensus
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import SHADOW, in_queue
-from scp_node.ledger.statements import chunks
+from scp_node.ledger.selecting import behind, chunks
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
@@ -299,10 +299,7 @@ def _conditions(query: ShadowQuery) -> list[ColumnElement[bool]]:
 
 
 def _behind(key: PairKey | None) -> list[ColumnElement[bool]]:
-    if key is None:
-        return []
-    at, number = shadow_result.c.at, shadow_result.c.id
-    return [at <= key.at, or_(at < key.at, and_(at == key.at, number < key.id))]
+    return [behind(shadow_result.c.at, shadow_result.c.id, (key.at, key.id))] if key else []
 
 
 def _has_newer(query: ShadowQuery) -> ColumnElement[bool]:

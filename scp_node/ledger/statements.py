@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final
 
 from sqlalchemy import Connection, Select, func, select
 
 from scp_node.domain import Verdict
 from scp_node.ledger.database.schema import instance, report, report_result, result, study_patient
 from scp_node.ledger.feedback_rows import Statement, Subject
+from scp_node.ledger.selecting import chunks
 
-T = TypeVar("T")
-
-CHUNK: Final = 500  # values in one IN list
 _TELLING: Final = (Verdict.NOT_DETECTED, Verdict.UNDETERMINED, Verdict.PRESENT)
 
 
@@ -92,11 +90,6 @@ def statements(connection: Connection, report_ids: Sequence[int]) -> dict[int, S
         )
         for report_id, row in told.items()
     }
-
-
-def chunks(ids: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Yield the ids, or other keys, in parts that fit into one statement."""
-    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
 def _accessions(connection: Connection, ids: Sequence[int]) -> dict[int, str]:

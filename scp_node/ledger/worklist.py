@@ -30,6 +30,7 @@ from scp_node.ledger import search
 from scp_node.ledger.audit_rows import DeliveryState
 from scp_node.ledger.database.schema import companion, event, instance, projection, report, worklist
 from scp_node.ledger.projector import Phase
+from scp_node.ledger.selecting import behind
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.worklist_rows import (
     Count,
@@ -223,8 +224,7 @@ def _without_index(column: KeyedColumnElement[Any]) -> ColumnElement[Any]:
 def _beside(newest_at: ColumnElement[Any], key: Key, *, older: bool) -> ColumnElement[bool]:
     """Return the SQL condition that a row stands behind a key, or before it."""
     if older:
-        tie = and_(newest_at == key.newest_at, worklist.c.id < key.id)
-        return and_(newest_at <= key.newest_at, or_(newest_at < key.newest_at, tie))
+        return behind(newest_at, worklist.c.id, (key.newest_at, key.id))
     tie = and_(newest_at == key.newest_at, worklist.c.id > key.id)
     return and_(newest_at >= key.newest_at, or_(newest_at > key.newest_at, tie))
 

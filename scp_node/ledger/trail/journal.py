@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, literal_column, or_, select
+from sqlalchemy import ColumnElement, func, literal_column, select
 
 from scp_node.ledger.database.schema import ACTOR_LENGTH, event
+from scp_node.ledger.selecting import behind
 from scp_node.ledger.transactions import Transactions
 
 ANY_PERSON: Final = "*"
@@ -74,8 +75,7 @@ class Journal:
         """Return up to `most` events, newest first, older than the one with the key `before`."""
         conditions = list(_conditions(query))
         if before is not None:
-            at, number = before
-            conditions += [event.c.at <= at, or_(event.c.at < at, event.c.id < number)]
+            conditions.append(behind(event.c.at, event.c.id, before))
         chosen = select(event).where(*conditions).order_by(event.c.at.desc(), event.c.id.desc()).limit(most + 1)
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(chosen).all()
