@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 from scp_node.demo import pacs as demo
 from tests import node as running
 from tests import servers, spread
+from tests.command import log_put_back
 from tests.scp_node.ledger_node import ledger_engine
 from tests.spread import pytest_xdist_make_scheduler
 from tests.tools import require
@@ -48,6 +49,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for tool in marker.args:
             require(tool)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, bool | None, bool | None]:
+    """Put back the log of the process: a command that was run here must not change what the next test sees of it."""
+    with log_put_back():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

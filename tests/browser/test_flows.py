@@ -131,6 +131,7 @@ def test_the_keyboard_goes_through_the_list(place: Place) -> None:
         keyboard.type("PHANTOM-001")
         keyboard.press("Enter")
         expect(rows(screen)).to_have_count(1)
+        screen.settle()  # the row is there before the script that moves to it
         keyboard.press("j")
         expect(rows(screen).get_by_role("link")).to_be_focused()
         keyboard.press("Enter")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -117,17 +115,6 @@ NONSENSE: Final = [  # with what the line says
     ("token add nobody script", "nobody has this name"),
     ("token revoke 404", "there is no token 404"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _log_of_the_tests() -> Iterator[None]:
-    """Put back what a command sets up for its process."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    with warnings.catch_warnings():
-        yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import getpass
 import io
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -43,14 +42,10 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def say(
-    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Say]:
+def say(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Say:
     """Run the command and return its exit status, what it wrote, and its error."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCP_NODE_NODE__DATA_DIR", str(data_dir))
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
 
     def run(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["scp-node", "feedback", *words])
@@ -59,9 +54,7 @@ def say(
         told = capsys.readouterr()
         return int(raised.value.code or 0), told.out, told.err
 
-    yield run
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    return run
 
 
 def said(data_dir: Path, study: str) -> list[FeedbackRow]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
 
 import pytest
 from pydicom import Dataset
 
 from scp_node.runtime.logs import ConsoleFormatter, JsonFormatter, configure_logging
 from scp_node.settings import LogSettings
+from tests.command import log_put_back
 
 
 def record(message: str) -> logging.LogRecord:
@@ -25,13 +25,10 @@ def test_a_newline_in_an_ae_title_does_not_forge_a_second_line() -> None:
 
 
 def test_a_bad_date_in_a_header_does_not_reach_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    with warnings.catch_warnings():
-        level = logging.getLogger().level
-        handlers = logging.getLogger().handlers[:]
+    with log_put_back():
         configure_logging(LogSettings(format="json", level="DEBUG"))
         header = Dataset()
         header.PatientBirthDate = "CANARY-19991399"
         _ = header.PatientBirthDate
         logging.getLogger("pydicom").warning("CANARY")
-        logging.basicConfig(level=level, handlers=handlers, force=True)
     assert "CANARY" not in capsys.readouterr().err
