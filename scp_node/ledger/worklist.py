@@ -133,6 +133,7 @@ class Worklist:
             is_followed=row.owner is not None and row.lease_until > now,
             is_complete=row.phase == Phase.FOLLOW,
             behind_seconds=max(0.0, (now - oldest).total_seconds()) if oldest else 0.0,
+            position=row.position,
         )
 
 

@@ -139,6 +139,7 @@ class Standing:
     is_followed: bool  # a process follows the events now
     is_complete: bool  # False: it is being made from nothing, the newest studies first
     behind_seconds: float  # age of the oldest event that is not in the list; 0: none
+    position: int  # number of the last event that is in the list
 
 
 def _plain(value: object) -> str | int | float | bool | None:

@@ -45,6 +45,7 @@ class SeenFilters(Filters):
     """The filters of a page that is open, and what it shows."""
 
     seen: Annotated[str, Field(max_length=64)] = ""
+    position: int | None = None  # number of the last event that the page shows
 
 
 class StudyDocument(BaseModel):
@@ -107,11 +108,12 @@ def studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Re
         _note_search(site, visitor.actor, asked)
     query = asked.query(site.settings.web.time_zone)
     worklist = site.ledger.worklist
+    standing = worklist.standing()  # before the rows: what comes meanwhile is told as new
     page = worklist.page(query, older_than=older, newer_than=newer)
     if not is_first and not page.has_newer:
         is_first = True  # paged back to the top, or past the end
     top = key_text(page.rows[0].key) if page.rows else FIRST_KEY
-    standing = worklist.standing()
+    new = asked.address(_NEW, newer=top, seen=_digest(page.rows), position=str(standing.position))
     return render(
         request,
         "studies/list.html",
@@ -120,7 +122,7 @@ def studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Re
         filters=asked,
         is_filtered=bool(asked.chosen),
         count=worklist.count(query),
-        new=asked.address(_NEW, newer=top, seen=_digest(page.rows)) if is_first else None,
+        new=new if is_first else None,
         first=None if is_first else asked.address(PATH),
         newer=asked.address(PATH, newer=key_text(page.rows[0].key)) if page.has_newer else None,
         older=asked.address(PATH, older=key_text(page.rows[-1].key)) if page.has_older else None,
@@ -136,10 +138,12 @@ def studies(request: Request, site: SiteOf, visitor: Viewer, asked: Asked) -> Re
 def new_studies(request: Request, site: SiteOf, visitor: Viewer, asked: Annotated[SeenFilters, Query()]) -> Response:
     """Say how many studies have come since the page was made, or that a row has changed; nothing if none has."""
     key, query = key_of(asked.newer), asked.query(site.settings.web.time_zone)
-    if key is None:
+    worklist = site.ledger.worklist
+    standing = worklist.standing()
+    if key is None or (standing.is_complete and standing.position == asked.position):
         return Response(status_code=HTTPStatus.NO_CONTENT)
-    found = site.ledger.worklist.newer(query, key)
-    if not found.number and _digest(site.ledger.worklist.page(query).rows) == asked.seen:
+    found = worklist.newer(query, key)
+    if not found.number and _digest(worklist.page(query).rows) == asked.seen:
         return Response(status_code=HTTPStatus.NO_CONTENT)
     return render(request, "studies/new.html", visitor, found=found, first=asked.address(PATH))
 

@@ -26,6 +26,14 @@ def test_browsers_may_run_and_show_nothing_but_ours(page: Page) -> None:
     assert "immutable" in page.get("/static/style.css").headers["cache-control"]
 
 
+def test_what_a_page_asks_again_and_again_keeps_no_idle_session_alive() -> None:
+    asking = re.compile(r"<[^<]*hx-trigger=\"every[^<]*")
+    templates = (STATIC.parent / "templates").rglob("*.html")
+    found = [tag for file in templates for tag in asking.findall(file.read_text(encoding="utf-8"))]
+    assert len(found) >= 4
+    assert [tag for tag in found if '"X-Poll": "1"' not in tag] == []
+
+
 def test_an_unknown_page_is_404_and_does_not_repeat_what_was_asked(page: Page) -> None:
     answer = page.get("/<script>alert(1)</script>")
     assert (answer.status_code, "alert" in answer.text) == (404, False)

@@ -209,6 +209,24 @@ def test_what_is_new_is_asked_by_key_and_moves_no_row(tmp_path: Path) -> None:
             assert page.get("/studies.new").status_code == 204
 
 
+def test_a_list_to_which_nothing_happened_is_not_read_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.node.receive("1")
+    followed(page.node)
+    new = re.search(r'hx-get="([^"]+)"', page.log_in().get("/studies").text)
+    assert new
+
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("the list was read")
+
+    followed(page.node)  # the visit, which changes no row
+    address = re.sub(r"position=\d+", f"position={page.site.ledger.worklist.standing().position}", new[1])
+    monkeypatch.setattr(type(page.site.ledger.worklist), "newer", read)
+    assert page.get(address.replace("&amp;", "&")).status_code == 204
+    page.node.receive("2")
+    followed(page.node)
+    assert page.get(address.replace("&amp;", "&")).status_code == 500
+
+
 def test_a_row_that_changed_is_told_and_stays_where_it_is(page: Page) -> None:
     page.node.receive("1")
     followed(page.node)
