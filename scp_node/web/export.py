@@ -6,21 +6,27 @@ import csv
 import importlib.util
 import io
 import json
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from itertools import islice
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from scp_node.ledger import WORKLIST_FIELDS, WorklistRow
 from scp_node.web.cells import harmless_cell
 
 _ROWS: Final = 200  # in one piece of the answer
-_ROW_GROUP: Final = 10_000
-_IN_MEMORY: Final = 8 * 2**20  # bytes of a Parquet file before it goes to a temporary file
 _CHUNK: Final = 2**18
 _NUMBERS: Final = frozenset({"probability", "threshold", "grey_zone"})
 _INTEGERS: Final = frozenset({"images", "report_version"})
 _BOOLEANS: Final = frozenset({"interrupted"})
+_PARQUET: Final = ("-P", "-m", "scp_node.web.parquet_program")  # -P: do not import from the working folder
+
+
+class ExportError(Exception):
+    """A file could not be written; the message says why."""
 
 
 def as_csv(rows: Iterable[WorklistRow]) -> Iterator[str]:
@@ -50,23 +56,39 @@ def has_parquet() -> bool:
 
 
 def as_parquet(rows: Iterable[WorklistRow]) -> Iterator[bytes]:
-    """Yield a Parquet file with the columns of the CSV, instants as text in ISO 8601."""
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+    """Return the pieces of a Parquet file with the columns of the CSV, instants as text in ISO 8601.
+
+    Raises:
+        ExportError: it could not be written.
+    """
+    with ExitStack() as undo:
+        file = undo.enter_context(tempfile.TemporaryFile())
         _write_parquet(file, rows)
+        undo.pop_all()  # the pieces close it
+    return _read(file)
+
+
+def _read(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
         file.seek(0)
         while chunk := file.read(_CHUNK):
             yield chunk
 
 
 def _write_parquet(file: IO[bytes], rows: Iterable[WorklistRow]) -> None:
-    import pyarrow as pa  # noqa: PLC0415 - seldom needed, and not everywhere installed
-    from pyarrow import parquet  # noqa: PLC0415
+    with (
+        subprocess.Popen([sys.executable, *_PARQUET], stdin=subprocess.PIPE, stdout=file) as child,  # noqa: S603 - ours
+        suppress(BrokenPipeError),  # if it has ended, its status tells
+        cast("IO[bytes]", child.stdin) as lines,
+    ):
+        lines.write(_line({name: _type(name) for name in WORKLIST_FIELDS}))
+        lines.writelines(_line(row.document()) for row in rows)
+    if child.returncode:
+        raise ExportError(f"the Parquet file was not written: its process ended with {child.returncode}")
 
-    types = {"number": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_(), "text": pa.string()}
-    schema = pa.schema([(name, types[_type(name)]) for name in WORKLIST_FIELDS])
-    with parquet.ParquetWriter(file, schema) as writer:
-        for some in _pieces(rows, _ROW_GROUP):
-            writer.write_table(pa.Table.from_pylist([row.document() for row in some], schema=schema))
+
+def _line(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value).encode() + b"\n"
 
 
 def _type(name: str) -> str:

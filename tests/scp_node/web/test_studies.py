@@ -291,6 +291,14 @@ def test_a_parquet_file_has_the_same_rows(shown: Page, tmp_path: Path) -> None:
     assert table["probability"].to_pylist()[2] == 0.9
 
 
+def test_a_parquet_file_that_cannot_be_written_is_an_error_and_no_file(
+    shown: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scp_node.web.export._PARQUET", ("-c", "raise SystemExit(3)"))
+    answer = shown.get("/studies.parquet")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+
+
 def test_without_pyarrow_there_is_no_parquet(shown: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scp_node.web.pages.studies.has_parquet", lambda: False)
     assert "Parquet" not in shown.get("/studies").text
