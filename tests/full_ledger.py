@@ -134,7 +134,8 @@ def _copies(table: Table, rows: Mapping[Table, int], dialect: str) -> str:
     key = next(iter(table.primary_key.columns)).name
     own = f"{key} = '{STUDY}0'" if key == "study_uid" else f"{key} <= {rows[table]}"
     return (
-        "WITH RECURSIVE series(k) AS (SELECT CAST(:first AS bigint) UNION ALL SELECT k + 1 FROM series WHERE k < :last) "  # noqa: S608 - ours
+        "WITH RECURSIVE series(k) AS "  # noqa: S608 - ours
+        "(SELECT CAST(:first AS bigint) UNION ALL SELECT k + 1 FROM series WHERE k < :last) "
         f"INSERT INTO {table.name} ({', '.join(map(_quoted, values))}) "
         f"SELECT {', '.join(values.values())} FROM {table.name} CROSS JOIN series WHERE {own}"
     )
