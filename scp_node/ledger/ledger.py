@@ -84,9 +84,9 @@ class Ledger:
         self.worklist = Worklist(transactions)
         self.daily = Daily(transactions)
 
-    def projector(self, describe: Describe, *, owner: str) -> Projector:
+    def projector(self, describe: Describe, *, owner: str, rest_seconds: float = 0.0) -> Projector:
         """Return what keeps `worklist` and `daily` up to date, one of many that may run; see `Projector`."""
-        return Projector(self._transactions, describe, owner=owner)
+        return Projector(self._transactions, describe, owner=owner, rest_seconds=rest_seconds)
 
     def copy_to(self, target: Engine) -> Copied:
         """Copy the whole ledger into an empty database; see `copy_ledger`."""

@@ -11,6 +11,7 @@ new events are followed already, and `follow` goes on with the events alone.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -66,15 +67,25 @@ class LostLeaseError(LedgerError):
 class Projector:
     """Follows the events; one works at a time, and the next takes over when its lease is lost."""
 
-    def __init__(self, transactions: Transactions, describe: Describe, *, owner: str) -> None:
-        """Describe headers with `describe`; `owner` names this process among those of the ledger."""
+    def __init__(
+        self, transactions: Transactions, describe: Describe, *, owner: str, rest_seconds: float = 0.0
+    ) -> None:
+        """Describe headers with `describe`; `owner` names this process among those of the ledger.
+
+        With `rest_seconds` it looks for events again only so long after it has come to the last one: a study has about
+        six within some seconds, and its row is made once for all that came together.
+        """
         self._transactions = transactions
+        self._rest_seconds = rest_seconds
+        self._look_again_at = -math.inf  # time.monotonic()
         self._descriptions = Descriptions(describe)
         self._owner = owner
         self._renew_at: datetime | None = None
 
     def step(self) -> bool:
         """Do the next piece of work; return whether there was one."""
+        if time.monotonic() < self._look_again_at:
+            return False
         with self._transactions.reading() as (connection, now):
             standing = connection.execute(select(projection)).one()
             has_events = _has_events(connection, standing.position)
@@ -153,6 +164,8 @@ class Projector:
         for some in chunks(ids, _STUDIES):
             self._make(phase, some)
         self._write(phase, _nothing, position=events[-1].id)
+        if phase is Phase.FOLLOW and len(events) < _EVENTS:
+            self._look_again_at = time.monotonic() + self._rest_seconds
 
     def _fill(self, cursor: int) -> None:
         """Make the rows of the next studies, from the newest one back."""

@@ -37,6 +37,7 @@ _M_MMAP_THRESHOLD: Final = -3  # malloc.h
 _M_ARENA_MAX: Final = -8
 _STOP_SECONDS: Final = 10.0
 _RENEWAL_SECONDS: Final = 30.0  # between two looks at the files of the certificate
+_REST_SECONDS: Final = 0.5  # of the projector: the list may be so far behind
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
@@ -74,7 +75,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
-        projector = ledger.projector(describe, owner=owner_named("project"))
+        projector = ledger.projector(describe, owner=owner_named("project"), rest_seconds=_REST_SECONDS)
         with announced(ledger, owner_named("web")):
             status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
         with contextlib.suppress(*AWAY):

@@ -30,6 +30,7 @@ from pneumonia_training.learning.fit import fit as train
 from pneumonia_training.learning.fit import smoke as smoke_trial
 from pneumonia_training.learning.recipe import RecipeError, read_recipe
 from pneumonia_training.learning.run_record import RunError
+from pneumonia_training.learning.start_weights import StartWeightsError
 from pneumonia_training.measuring.calibration import CalibrationError
 from pneumonia_training.measuring.compare_recipes import compare_recipes
 from pneumonia_training.release.cards import update_cards
@@ -301,6 +302,7 @@ def main() -> None:
         ManifestError,
         RecipeError,
         RunError,
+        StartWeightsError,
         BundleError,
         BackendError,
         CalibrationError,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,13 +21,16 @@ from scp_node.ledger import (
     FilmOutcome,
     StudyPending,
     StudySnapshot,
+    StudyState,
     WorklistQuery,
+    WorklistRow,
     seconds_within,
 )
 from scp_node.ledger.daily import bin_of_seconds
 from scp_node.ledger.database.schema import daily, film, projection, worklist
 from scp_node.ledger.projector import LEASE, LostLeaseError, Phase, Projector, changes_a_row
 from scp_node.ledger.trail.events import record_event
+from scp_node.report.source.description import describe
 from tests.scp_node.ledger.projecting import follow, followed, header, projector
 from tests.scp_node.ledger.test_companions import OVERLAY, claimed
 from tests.scp_node.ledger_node import MODEL, Node, built_report, ledger_engine
@@ -266,6 +271,22 @@ def test_one_process_follows_and_another_takes_over_when_it_is_silent(node: Node
     second.close()
     node.receive("2", study="1.9")
     assert first.step()
+
+
+def test_after_the_last_event_it_rests_and_then_makes_a_row_once_for_all_that_came(node: Node) -> None:
+    def listed() -> Sequence[WorklistRow]:
+        return node.ledger.worklist.page(WorklistQuery()).rows
+
+    resting = node.ledger.projector(describe, owner="resting", rest_seconds=3_600)
+    follow(resting)
+    node.receive("1", header=header())
+    assert resting.step()
+    node.analyse()
+    assert not resting.step()
+    assert [row.state for row in listed()] == [StudyState.RECEIVED]
+    resting._look_again_at = -math.inf
+    assert resting.step()
+    assert [row.state for row in listed()] == [StudyState.ANALYSED]
 
 
 def test_a_process_that_lost_its_lease_while_it_read_writes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -49,6 +50,39 @@ def test_training_films_vary_and_stay_pictures() -> None:
     assert varied.shape == (8, 96, 96)
     assert 0 <= varied.min() <= varied.max() <= 1
     assert not torch.equal(varied, again)
+
+
+def test_a_film_is_made_wider_and_lower_by_the_same_share() -> None:
+    torch.manual_seed(2)
+    films = torch.zeros(64, 224, 224)
+    films[:, 84:140, 84:140] = 1
+    varied, _ = vary(films, empty_boxes(64), side=224, augmentation=replace(STILL, aspect=0.3))
+    wide, high = (varied.amax(dim=dim).gt(0.5).sum(dim=1).float() for dim in (1, 2))
+    assert (wide / high).max() > 1.4
+    assert (wide / high).min() < 0.75
+    assert torch.allclose(wide * high, torch.tensor(56.0**2), rtol=0.06)
+
+
+def test_noise_is_of_each_place_and_at_most_as_strong_as_it_says() -> None:
+    torch.manual_seed(0)
+    films = torch.full((64, 224, 224), 0.5)
+    varied, _ = vary(films, empty_boxes(64), side=224, augmentation=replace(STILL, noise=0.04))
+    deviations = varied.std(dim=(1, 2))
+    assert 0.03 < deviations.max() < 0.041
+    assert deviations.min() < 0.01
+    neighbours = torch.corrcoef(torch.stack([varied[:, :, 1:].flatten(), varied[:, :, :-1].flatten()]))
+    assert abs(neighbours[0, 1]) < 0.02
+
+
+def test_a_share_of_a_film_is_replaced_by_its_mean() -> None:
+    torch.manual_seed(0)
+    films = torch.rand(32, 224, 224).clamp(0.01, 1)
+    varied, _ = vary(films, empty_boxes(32), side=224, augmentation=replace(STILL, erase=0.1))
+    changed = (varied - films).abs() > 1e-3
+    assert changed.float().mean() == pytest.approx(0.1, abs=0.02)
+    patches = changed.reshape(32, 7, 32, 7, 32).float().mean(dim=(2, 4))
+    assert ((patches < 0.05) | (patches > 0.95)).all()
+    assert varied[changed].std() < 0.01
 
 
 def test_no_film_is_mirrored() -> None:

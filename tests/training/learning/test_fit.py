@@ -27,9 +27,11 @@ from pneumonia_training.learning.fit import (
 from pneumonia_training.learning.module import PneumoniaModule, place_loss
 from pneumonia_training.learning.recipe import Recipe, RecipeError, Stage, Tasks, read_recipe
 from pneumonia_training.learning.run_record import RunError
+from pneumonia_training.learning.start_weights import read_start_weights
 
 from tests.training.phantoms import phantoms
 from tests.training.small_films import prepared_films
+from tests.training.start_weights import write_start_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -74,9 +76,16 @@ def test_a_run_folder_says_what_the_training_was(prepared: PreparedFilms, traine
 
 
 def test_the_same_training_twice_gives_the_same_weights(prepared: PreparedFilms, tmp_path: Path) -> None:
-    recipe = with_stage(epochs=2, augmentation=Augmentation())
+    start = write_start_weights(tmp_path)
+    varied = Augmentation(aspect=0.1, noise=0.04, erase=0.1)
+    recipe = with_stage(epochs=2, augmentation=varied, init=str(start), body_rate=0.5, dropout=0.3)
     first, second = (fit(prepared, recipe, run=tmp_path / name, hardware=CPU) for name in "ab")
     assert torch.equal(weights_of(first), weights_of(second))
+    run = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert run["start"] == read_start_weights(start).document()
+    write_start_weights(tmp_path)  # others, of the same name
+    with pytest.raises(RunError, match="start differ"):
+        fit(prepared, recipe, run=tmp_path / "a", hardware=CPU)
 
 
 class PowerCutError(Exception):

@@ -68,11 +68,19 @@ def test_any_value_can_be_set_over_a_recipe() -> None:
         ("stage.films.epochs=0", "not a whole number from 1"),
         ("stage.films.epochs=many", "'many' is not a whole number"),
         ("stage.films.tasks.hearts=1", "not a recipe"),
+        ("stage.films.body_rate=2", "body_rate 2 is not a share from 0 to 1"),
+        ("stage.films.dropout=1.0", "dropout 1.0 is not a share from 0 to below 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_with_its_reason(setting: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         read_recipe("default", [setting])
+
+
+def test_only_the_first_stage_has_start_weights() -> None:
+    assert read_recipe("demonstration", ["stage.pretraining.init=a.safetensors"]).stages[0].init == "a.safetensors"
+    with pytest.raises(RecipeError, match="stage films-96: init belongs to the first stage"):
+        read_recipe("demonstration", ["stage.*.init=a.safetensors"])
 
 
 def test_an_unknown_recipe_is_named_with_those_that_there_are(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +23,13 @@ from pneumonia_training.learning.fit import Hardware, fit
 from pneumonia_training.learning.recipe import Recipe, Stage
 from pneumonia_training.measuring.calibration import chosen_in
 from pneumonia_training.measuring.measure import measure_films
-from pneumonia_training.release.export import METRICS, Release, export
+from pneumonia_training.release.cards import bundle_blocks
+from pneumonia_training.release.export import METRICS, START_LICENCE, Release, export
 from pneumonia_training.release.golden import golden_pictures
 from safetensors.numpy import load_file
 
 from tests.training.small_films import prepared_films
+from tests.training.start_weights import LICENCE_TEXT, write_start_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 
@@ -60,8 +63,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedFilms:
 
 @pytest.fixture(scope="module")
 def run(prepared: PreparedFilms, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    fit(prepared, RECIPE, run=folder, hardware=Hardware(accelerator="cpu", devices=1))
+    folder, start = tmp_path_factory.mktemp("run"), write_start_weights(tmp_path_factory.mktemp("start"))
+    first, second = RECIPE.stages
+    recipe = replace(RECIPE, stages=(replace(first, init=str(start)), second))
+    fit(prepared, recipe, run=folder, hardware=Hardware(accelerator="cpu", devices=1))
     return folder
 
 
@@ -84,6 +89,19 @@ def test_a_trained_network_tells_ill_films_from_others_and_can_be_released(bundl
     assert bundle.manifest["files"].keys() >= {WEIGHTS, METRICS}
     for name in ("onnxruntime", "torch"):
         verify_golden(bundle, open_backend(bundle, name, "cpu"))
+
+
+def test_a_bundle_names_the_weights_it_started_from_and_brings_their_licence(run: Path, bundle: Bundle) -> None:
+    known = json.loads((run / "run.json").read_text())["start"]
+    training = bundle.manifest["training"]
+    expected = {"file": "start.safetensors", "sha256": known["sha256"], "licence": "The Licence of a Test"}
+    assert training["start"] == expected
+    assert [stage["init"] for stage in training["recipe"]["stages"]] == ["start.safetensors", ""]
+    assert START_LICENCE in bundle.manifest["files"]
+    assert (bundle.path / START_LICENCE).read_text() == LICENCE_TEXT
+    assert known["sha256"] in bundle.manifest["attributions"][-1]
+    assert f"SHA-256 `{known['sha256']}`, The Licence of a Test" in bundle_blocks(bundle.path)["identity"]
+    assert str(Path(known["path"]).parent) not in (bundle.path / "manifest.json").read_text()
 
 
 def test_the_weights_are_stored_once(bundle: Bundle) -> None:

@@ -17,6 +17,7 @@ from pneumonia_training.films.manifests import BOX_FRAME, NO_OPACITY_NOT_NORMAL,
 from pneumonia_training.films.prepare import PreparedFilms
 
 BOX_GRID: Final = 56
+_ERASED_GRID: Final = 7
 FINDINGS: Final = (
     "Atelectasis",
     "Cardiomegaly",
@@ -199,7 +200,10 @@ class Augmentation:
     Attributes:
         rotation: degrees.
         scale, shift: shares of the side.
+        aspect: share by which a film is made wider and lower, or narrower and higher.
         brightness, contrast, gamma: shares.
+        noise: largest standard deviation of noise, each place by itself, where white is 1.
+        erase: share of the places of a grid of 7 x 7 that are replaced by the film's mean (DeVries and Taylor 2017).
         blur: share of films reduced to a random smaller side and enlarged again. Sharpness reveals a film's source,
             and with it the label, so the network must not learn from it.
         least_side: smallest side to which such a film is reduced, as a share.
@@ -213,6 +217,9 @@ class Augmentation:
     gamma: float = 0.2
     blur: float = 0.5
     least_side: float = 0.45
+    aspect: float = 0.0
+    noise: float = 0.0
+    erase: float = 0.0
 
 
 def vary(inputs: Tensor, boxes: Tensor, *, side: int, augmentation: Augmentation | None) -> tuple[Tensor, Tensor]:
@@ -226,9 +233,11 @@ def vary(inputs: Tensor, boxes: Tensor, *, side: int, augmentation: Augmentation
 
     angle = torch.deg2rad(draw(augmentation.rotation))
     zoom = 1 + draw(augmentation.scale)
+    stretch = 1 + draw(augmentation.aspect) if augmentation.aspect else torch.ones(count, device=device)
+    across, down = zoom * stretch, zoom / stretch
     rows = [
-        torch.stack([zoom * angle.cos(), -zoom * angle.sin(), 2 * draw(augmentation.shift)], dim=1),
-        torch.stack([zoom * angle.sin(), zoom * angle.cos(), 2 * draw(augmentation.shift)], dim=1),
+        torch.stack([across * angle.cos(), -down * angle.sin(), 2 * draw(augmentation.shift)], dim=1),
+        torch.stack([across * angle.sin(), down * angle.cos(), 2 * draw(augmentation.shift)], dim=1),
     ]
     transform = torch.stack(rows, dim=1)
     moved = _moved(resize(_blurred(inputs, augmentation), side), transform)
@@ -236,7 +245,19 @@ def vary(inputs: Tensor, boxes: Tensor, *, side: int, augmentation: Augmentation
     contrast = (1 + draw(augmentation.contrast))[:, None, None]
     brightness = draw(augmentation.brightness)[:, None, None]
     varied = ((moved.clamp(1e-4, 1) ** gamma - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
+    if augmentation.noise:
+        deviation = augmentation.noise * torch.rand(count, 1, 1, device=device)
+        varied = (varied + deviation * torch.randn_like(varied)).clamp(0, 1)
+    if augmentation.erase:
+        varied = _erased(varied, augmentation.erase)
     return varied, _moved(boxes, transform)
+
+
+def _erased(films: Tensor, share: float) -> Tensor:
+    """Return films of shape (n, h, w) with a share of the places of a grid replaced by the film's mean."""
+    gone = (torch.rand(len(films), 1, _ERASED_GRID, _ERASED_GRID, device=films.device) < share).float()
+    holes = functional.interpolate(gone, size=films.shape[1:])[:, 0] > 0
+    return torch.where(holes, films.mean(dim=(1, 2), keepdim=True), films)
 
 
 def _moved(images: Tensor, transform: Tensor) -> Tensor:

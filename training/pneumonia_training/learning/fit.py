@@ -33,6 +33,7 @@ from pneumonia_training.learning.checkpoint import network_weights
 from pneumonia_training.learning.module import PneumoniaModule
 from pneumonia_training.learning.recipe import Recipe, RecipeError, Stage
 from pneumonia_training.learning.run_record import record_run
+from pneumonia_training.learning.start_weights import StartWeights, read_start_weights
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +78,21 @@ def fit(
     Raises:
         RunError: the folder holds a training of another recipe or other films.
         RecipeError: a stage is left without films.
+        StartWeightsError: the recipe's start weights cannot be used.
     """
     split = split_films(prepared, recipe) if split is None else split
+    start = read_start_weights(Path(recipe.stages[0].init)) if recipe.stages[0].init else None
     taught = None if teacher is None else hashlib.sha256(teacher.tobytes()).hexdigest()
-    record_run(run, prepared, split, {"recipe": asdict(recipe), "teacher": taught})
+    known = {"recipe": asdict(recipe), "start": start.document() if start else None, "teacher": taught}
+    record_run(run, prepared, split, known)
     weights: Path | None = None
     for number, stage in enumerate(recipe.stages):
         folder = run / f"{number}-{stage.name}"
         if shared is not None and stage.apart_from and (weights is None or weights.is_relative_to(shared)):
-            folder = shared / f"{stage.name}-{_key(prepared, recipe, stage, weights)}"
-        task = _Task(prepared=prepared, split=split, recipe=recipe, stage=stage, run=folder, weights=weights)
+            folder = shared / f"{stage.name}-{_key(prepared, recipe, stage, weights, start)}"
+        task = _Task(
+            prepared=prepared, split=split, recipe=recipe, stage=stage, run=folder, weights=weights, start=start
+        )
         weights = _fit_stage(task, hardware or Hardware(), teacher)
     if weights is None:
         raise RecipeError("a recipe has at least one stage")
@@ -152,7 +158,8 @@ class _Task:
     recipe: Recipe
     stage: Stage
     run: Path
-    weights: Path | None
+    weights: Path | None  # of the stage before
+    start: StartWeights | None  # of the recipe
 
 
 def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | None) -> Path:
@@ -163,7 +170,7 @@ def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | N
     rows = rows_of(prepared, task.split, stage)
     # Every stage is seeded, so that a resumed stage does not depend on what ran before it.
     pl.seed_everything(recipe.seed, workers=True, verbose=False)
-    module = new_module(stage, task.weights)
+    module = new_module(stage, task.weights, task.start)
     validated = recipe.monitor != "last" and stage.objective == "label" and not stage.apart_from
     best = ModelCheckpoint(
         dirpath=run,
@@ -206,14 +213,15 @@ def _fit_stage(task: _Task, hardware: Hardware, teacher: NDArray[np.float32] | N
     return chosen
 
 
-def new_module(stage: Stage, weights: Path | None = None) -> PneumoniaModule:
-    """Return the module of a stage, with a checkpoint's released weights if one is given."""
+def new_module(stage: Stage, weights: Path | None = None, start: StartWeights | None = None) -> PneumoniaModule:
+    """Return the module of a stage, with the released weights of the checkpoint before it, or else start weights."""
     module = PneumoniaModule(stage)
     if weights is not None:
-        released = network_weights(weights)
-        module.network.load_state_dict(released)
-        if module.average is not None:
-            module.average.module.load_state_dict(released)
+        module.network.load_state_dict(network_weights(weights))
+    elif start is not None:
+        module.network.load_state_dict({**module.network.state_dict(), **start.weights})
+    if module.average is not None:
+        module.average.module.load_state_dict(module.network.state_dict())
     return module
 
 
@@ -241,7 +249,9 @@ def _training_loader(
     )
 
 
-def _key(prepared: PreparedFilms, recipe: Recipe, stage: Stage, weights: Path | None) -> str:
+def _key(
+    prepared: PreparedFilms, recipe: Recipe, stage: Stage, weights: Path | None, start: StartWeights | None
+) -> str:
     """Return a key that differs for each different shared stage."""
     document: Mapping[str, Any] = {
         "stage": asdict(stage),
@@ -249,6 +259,7 @@ def _key(prepared: PreparedFilms, recipe: Recipe, stage: Stage, weights: Path | 
         "precision": recipe.precision,
         "data": prepared.digest,
         "weights": "" if weights is None else weights.parent.name,
+        "start": "" if start is None else start.sha256,
     }
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
 

@@ -86,20 +86,22 @@ class PneumoniaModule(pl.LightningModule):
         self.log("val_auroc", self.auroc, on_epoch=True, prog_bar=True)
 
     def configure_optimizers(self) -> Any:
-        parameters = [*self.network.parameters(), *self.heads.parameters()]
+        rate = self.stage.learning_rate
+        body = [value for name, value in self.network.named_parameters() if not name.startswith("fc.")]
+        heads = [*self.network.fc.parameters(), *self.heads.parameters()]
+        rates = [self.stage.body_rate * rate, rate]
+        groups = [{"params": values, "lr": each} for values, each in zip((body, heads), rates, strict=True)]
         if self.stage.optimizer == "adam":
-            return torch.optim.Adam(parameters, lr=self.stage.learning_rate)
-        optimizer = torch.optim.AdamW(parameters, lr=self.stage.learning_rate, weight_decay=self.stage.weight_decay)
+            return torch.optim.Adam(groups)
+        optimizer = torch.optim.AdamW(groups, weight_decay=self.stage.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=self.stage.learning_rate, total_steps=steps, pct_start=0.2
-        )
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=steps, pct_start=0.2)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _loss(self, inputs: Tensor, boxes: Tensor, batch: Batch) -> Tensor:
         """Return the loss of the label plus the weighted losses of the other tasks."""
         features = _features(self.network, inputs)
-        pooled = features.coarse.mean(dim=(2, 3))
+        pooled = functional.dropout(features.coarse.mean(dim=(2, 3)), self.stage.dropout)
         targets = batch.labels
         if self.stage.teacher:
             known = torch.isfinite(batch.teacher)

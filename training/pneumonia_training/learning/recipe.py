@@ -41,11 +41,15 @@ class Stage:
     """Some epochs on some subsets at one resolution.
 
     Attributes:
+        init: safetensors file with the weights to start from (see `start_weights`), as a path from the working folder;
+            only in the first stage. Empty: the weights are drawn at random.
         objective: "label" trains the classifier; "denoise" trains its filters to restore a film from a noisy one
             with holes, without a label (Vincent et al. 2008).
         subsets: empty for all.
         apart_from: a patient with any film in these subsets never trains in this stage, so that the stage is the
             same whichever of those patients are held out.
+        body_rate: learning rate of all but the heads, as a share of `learning_rate`; 0 leaves the body as it is.
+        dropout: share of the pooled features that is left out at random before the heads.
         films_per_epoch: number of films drawn; 0 for the number of films that exist.
         averaging: decay of the running average of weights that is validated and released; 0 for none.
         negative_weights: by class, how often a negative film is drawn relative to the others.
@@ -60,12 +64,15 @@ class Stage:
     side: int
     learning_rate: float
     batch_size: int
+    init: str = ""
     objective: Literal["label", "denoise"] = "label"
     subsets: tuple[str, ...] = ()
     apart_from: tuple[str, ...] = ()
     films_per_epoch: int = 0
     optimizer: Literal["adam", "adamw"] = "adamw"
+    body_rate: float = 1.0
     weight_decay: float = 0.02
+    dropout: float = 0.0
     averaging: float = 0.99
     balanced: bool = True
     negative_weights: dict[str, float] = field(default_factory=dict)
@@ -170,10 +177,16 @@ def _check(recipe: Recipe) -> None:
     names = [stage.name for stage in recipe.stages]
     if len(set(names)) < len(names):
         raise RecipeError("two stages have one name")
+    if late := [stage.name for stage in recipe.stages[1:] if stage.init]:
+        raise RecipeError(f"stage {late[0]}: init belongs to the first stage: the others start from the one before")
     for stage in recipe.stages:
         for value, least in ((stage.epochs, 1), (stage.side, 32), (stage.batch_size, 2), (stage.films_per_epoch, 0)):
             if not isinstance(value, int) or value < least:
                 raise RecipeError(f"stage {stage.name}: {value!r} is not a whole number from {least}")
+        if not 0 <= stage.body_rate <= 1:
+            raise RecipeError(f"stage {stage.name}: body_rate {stage.body_rate} is not a share from 0 to 1")
+        if not 0 <= stage.dropout < 1:
+            raise RecipeError(f"stage {stage.name}: dropout {stage.dropout} is not a share from 0 to below 1")
 
 
 def _override(document: dict[str, Any], override: str) -> None:

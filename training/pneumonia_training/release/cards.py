@@ -78,10 +78,17 @@ def _identity(folder: Path) -> str:
         ("Preprocessing", f"version {bundle.manifest['preprocessing']['version']}"),
         ("Default operating point", bundle.manifest["default_operating_point"]),
         ("Recipe", f"`{training['recipe']['name']}`"),
+        ("Start weights", _start(training.get("start"))),
         ("Prepared films", f"`{training['data']}`"),
         ("Trained at commit", f"`{training['commit']}`"),
     ]
     return _table(("", ""), rows)
+
+
+def _start(start: Mapping[str, str] | None) -> str:
+    if start is None:
+        return "none: drawn at random"
+    return f"`{start['file']}`, SHA-256 `{start['sha256']}`, {start['licence']}"
 
 
 def _films(split: Mapping[str, Any]) -> str:

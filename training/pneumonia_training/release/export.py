@@ -1,7 +1,7 @@
 """Releases a trained network: weights, graph, golden inputs, figures and the manifest that seals them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -34,6 +34,7 @@ from pneumonia_training.learning.checkpoint import network_weights
 from pneumonia_training.learning.fit import split_films
 from pneumonia_training.learning.recipe import Recipe
 from pneumonia_training.learning.run_record import plain
+from pneumonia_training.learning.start_weights import licence_title
 from pneumonia_training.measuring.calibration import Chosen, choose
 from pneumonia_training.measuring.external import measure_external, read_external
 from pneumonia_training.measuring.measure import measure_crossvalidation, measure_films, training_rows_like
@@ -49,6 +50,8 @@ from pneumonia_training.release.golden import golden_pictures
 from pneumonia_training.release.onnx_graph import write_graph
 
 METRICS: Final = "metrics.json"
+START_LICENCE: Final = "LICENSE.start-weights"
+"""The licence of the weights that the training started from, where it did."""
 RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
 _QUANTILES: Final = (0.001, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999)
 
@@ -124,6 +127,11 @@ def export(
 
     # A first manifest, with only what the node's runtime needs to run the graph.
     (folder / METRICS).unlink(missing_ok=True)
+    start = None if run is None else run.get("start")
+    if start:
+        (folder / START_LICENCE).write_text(f"{start['licence']}\n", encoding="utf-8")
+    else:
+        (folder / START_LICENCE).unlink(missing_ok=True)
     _write_manifest(folder, _manifest(folder, release, golden, Chosen(slope=1, intercept=0, thresholds={"half": 0.5})))
     backend = open_backend(load_bundle(folder), "onnxruntime", "cpu")
     if crossvalidation is None:
@@ -142,13 +150,16 @@ def export(
         "training": {
             "commit": release.commit or ("unknown" if run is None else run["environment"]["commit"]),
             "data": prepared.digest,
-            "recipe": plain(asdict(recipe)) if run is None else run["recipe"],
+            "recipe": _without_folders(plain(asdict(recipe)) if run is None else run["recipe"]),
+            "start": _start_document(start),
             "remarks": release.remarks,
             "evaluation": evidence.split["kind"],
             "recorded": run is not None,
         },
         "reference": _reference(prepared.images, evidence.reference, evidence.probabilities),
     }
+    if start:
+        manifest["attributions"] = [*manifest["attributions"], _start_attribution(manifest["training"]["start"])]
     _write_manifest(folder, manifest)
     bundle = load_bundle(folder)
     for runtime in RUNTIMES:
@@ -208,7 +219,7 @@ def _external(manifest: Path, backend: Backend, chosen: Chosen) -> dict[str, Any
 
 
 def _manifest(folder: Path, release: Release, golden: list[float], chosen: Chosen) -> dict[str, Any]:
-    files = [WEIGHTS, GRAPH, GOLDEN, *([METRICS] if (folder / METRICS).exists() else [])]
+    files = [WEIGHTS, GRAPH, GOLDEN, *(name for name in (METRICS, START_LICENCE) if (folder / name).exists())]
     return {
         "schema": SCHEMA,
         "name": release.name,
@@ -224,6 +235,23 @@ def _manifest(folder: Path, release: Release, golden: list[float], chosen: Chose
         "licence": "Apache-2.0",
         "attributions": [*ATTRIBUTIONS, *release.attributions],
     }
+
+
+def _without_folders(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe whose start weights have a name alone: folders say something of a site, and nothing to others."""
+    stages = [{**stage, "init": Path(stage["init"]).name if stage.get("init") else ""} for stage in recipe["stages"]]
+    return {**recipe, "stages": stages}
+
+
+def _start_document(start: Mapping[str, Any] | None) -> dict[str, str] | None:
+    """Return what a manifest says of the weights that a training started from; None: they were drawn at random."""
+    if start is None:
+        return None
+    return {"file": Path(start["path"]).name, "sha256": start["sha256"], "licence": licence_title(start["licence"])}
+
+
+def _start_attribution(start: Mapping[str, str]) -> str:
+    return f"Start weights: {start['file']}, SHA-256 {start['sha256']}, {start['licence']}: see {START_LICENCE}."
 
 
 def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
