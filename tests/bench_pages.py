@@ -8,6 +8,7 @@ page of another study.
 from __future__ import annotations
 
 import argparse
+import gc
 import random
 import statistics
 import tempfile
@@ -99,6 +100,8 @@ def measured(engine: Engine, number: int, runs: int, folder: Path) -> Figures:
     chance = random.Random(3)
     with page_before(node, folder) as page:
         page.log_in(PersonRole.ADMIN)
+        gc.collect()
+        gc.freeze()  # as the role does
         for name, path in pages(number, chance).items():
 
             def ask(path: Callable[[], str] = path) -> None:

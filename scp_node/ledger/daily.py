@@ -15,7 +15,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.ledger.database.schema import daily, film
@@ -128,19 +128,34 @@ class Daily:
 
     def counts(self, query: DailyQuery) -> list[DayCounts]:
         """Return the counts, in the order of the days."""
-        conditions: list[ColumnElement[bool]] = [daily.c.day >= query.first, daily.c.day <= query.last]
-        named = {"calling_ae": query.calling_ae, "view": query.view, "bundle": query.bundle}
-        conditions += [daily.c[name] == value for name, value in named.items() if value is not None]
-        chosen = select(daily).where(*conditions).order_by(*daily.primary_key)
         with self._transactions.reading() as (connection, _now):
-            rows = connection.execute(chosen).all()
+            rows = connection.execute(_chosen(query)).all()
         return [_day_counts(row) for row in rows]
+
+    def beginning(self, query: DailyQuery, *, findings: int) -> list[DayCounts]:
+        """Return the counts of the first days, whole ones, until they hold so many films with a verdict."""
+        counts: list[DayCounts] = []
+        found = 0
+        with self._transactions.reading() as (connection, _now):
+            for row in connection.execute(_chosen(query)):
+                if found >= findings and row.day != counts[-1].day:
+                    break
+                counts.append(_day_counts(row))
+                found += counts[-1].findings
+        return counts
 
     def first_day(self, bundle: str) -> date | None:
         """Return the first day with films that this bundle has read; None if there is none."""
         with self._transactions.reading() as (connection, _now):
             day: date | None = connection.scalar(select(func.min(daily.c.day)).where(daily.c.bundle == bundle))
         return day
+
+
+def _chosen(query: DailyQuery) -> Select[Any]:
+    conditions: list[ColumnElement[bool]] = [daily.c.day >= query.first, daily.c.day <= query.last]
+    named = {"calling_ae": query.calling_ae, "view": query.view, "bundle": query.bundle}
+    conditions += [daily.c[name] == value for name, value in named.items() if value is not None]
+    return select(daily).where(*conditions).order_by(*daily.primary_key)
 
 
 def bin_of_seconds(seconds: float) -> int:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -71,8 +71,9 @@ class Progress:
 class Heartbeat:
     """The loops of this process, and the thread that writes the heartbeat for them."""
 
-    def __init__(self) -> None:
-        """Nothing is written before `start`."""
+    def __init__(self, at_work: Callable[[], None] = lambda: None) -> None:
+        """Nothing is written before `start`; `at_work` is called when the role has started."""
+        self._at_work = at_work
         self._starting = Progress("start", START_SECONDS)
         self._loops: list[Progress] = []
         self._working = False
@@ -94,6 +95,7 @@ class Heartbeat:
             progress.renew()
         self._working = True
         self._beat()
+        self._at_work()
 
     def late(self) -> list[Progress]:
         """Return the loops that hang."""

@@ -138,7 +138,7 @@ def _for_drift(site: Site, bundle: str, last: date) -> tuple[list[DayCounts], li
     if began is None:
         return [], []
     beginning = DailyQuery(first=began, last=began + timedelta(days=_BEGINNING_DAYS), bundle=bundle)
-    return daily.counts(windows), daily.counts(beginning)
+    return daily.counts(windows), daily.beginning(beginning, findings=BASELINE_FILMS)
 
 
 def _query(site: Site, first: str, last: str, calling_ae: str, view: str, bundle: str) -> DailyQuery:

@@ -241,6 +241,19 @@ def test_days_are_selected_by_sender_view_and_model(node: Node) -> None:
     assert counted(DailyQuery(first=day + timedelta(days=1), last=day + timedelta(days=2))) == []
 
 
+def test_the_beginning_is_whole_days_with_so_many_findings(node: Node) -> None:
+    for number in range(4):
+        node.receive(f"{number}a", f"{number}b", study=f"1.{number}", header=header())
+        node.analyse()
+        node.clock.advance(days=1)
+    followed(node)
+    first = DailyQuery(first=date(2026, 1, 1), last=date(2026, 12, 31))
+    days = [each.day.day for each in node.ledger.daily.beginning(first, findings=3)]
+    assert days == [2, 3]
+    assert len(node.ledger.daily.beginning(first, findings=100)) == 4
+    assert node.ledger.daily.beginning(replace(first, bundle="other"), findings=3) == []
+
+
 @pytest.mark.parametrize(
     ("seconds", "share", "least", "most"), [([1] * 9 + [100], 0.5, 1, 1.13), ([1] * 9 + [100], 0.95, 100, 113)]
 )

@@ -169,3 +169,12 @@ def test_a_process_that_is_unfit_stops_all_its_loops(caplog: pytest.LogCaptureFi
     assert not poll(step, stop, name="analyse")
     assert stop.is_set()
     assert "process is unfit, ends step=analyse reason=machine fault: RuntimeError" in caplog.text
+
+
+def test_what_is_to_be_done_once_a_role_works_is_done_once() -> None:
+    done: list[str] = []
+    heart = Heartbeat(at_work=lambda: done.append("settled"))
+    heart.still_starting(LONG)
+    assert done == []
+    heart.working()
+    assert done == ["settled"]
