@@ -121,8 +121,8 @@ def pages(number: int, chance: random.Random) -> dict[str, Callable[[], str]]:
         "list, search": lambda: f"/studies?q={''.join(chance.choices(SYLLABLES, k=3))}",
         "list, is there anything new": lambda: f"/studies.new?newer={key_text(_key(number - 1))}",
         "study": lambda: f"/studies/{STUDY}{chance.randrange(number // READABLE) * READABLE}",
-        "model, 28 days": lambda: "/model?first=2025-12-04&last=2025-12-31",
-        "model, 90 days": lambda: "/model?first=2025-10-03&last=2025-12-31",
+        "model, 28 days": lambda: "/model?first=2025-12-04&last=2025-12-31&bundle=model-1.2",
+        "model, 90 days": lambda: "/model?first=2025-10-03&last=2025-12-31&bundle=model-1.2",
         "quality": lambda: "/quality",
         "system": lambda: "/system",
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -289,5 +289,23 @@ def _day_counts(row: Any) -> DayCounts:
     )
 
 
-def _bins(groups: Mapping[str, Mapping[str, int]], group: str) -> dict[int, int]:
-    return {int(place): number for place, number in groups.get(group, {}).items()}
+class _Bins(Mapping[int, int]):
+    """Counts by bin, over the names that JSON has for the bins: most rows are read for other counts alone."""
+
+    __slots__ = ("_named",)
+
+    def __init__(self, named: Mapping[str, int]) -> None:
+        self._named = named
+
+    def __getitem__(self, place: int) -> int:
+        return self._named[str(place)]
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self._named)
+
+    def __len__(self) -> int:
+        return len(self._named)
+
+
+def _bins(groups: Mapping[str, Mapping[str, int]], group: str) -> Mapping[int, int]:
+    return _Bins(groups.get(group, {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Final
@@ -34,6 +35,7 @@ router = APIRouter()
 
 USUAL_DAYS: Final = 28
 MOST_DAYS: Final = 732
+_WINDOWS: Final = timedelta(days=WINDOW_DAYS + LOOKED_AT_DAYS)
 _BEGINNING_DAYS: Final = 92  # in which the site's own beginning is looked for
 
 Text = Annotated[str, Query(max_length=200)]
@@ -92,13 +94,14 @@ def model_page(
 ) -> Response:
     """Show volume, results, times, pictures and drift of some days."""
     query = _query(site, first, last, calling_ae, view, bundle)
-    counts = site.ledger.daily.counts(query)
     watched = bundle or (site.model.bundle if site.model else "")
     reference = site.reference if site.reference and site.reference.bundle == watched else None
-    of_bundle = [row for row in counts if row.bundle == watched]
     length = (query.last - query.first).days + 1
-    before = replace(query, first=query.first - timedelta(days=length), last=query.first - timedelta(days=1))
-    found = drifts(*_for_drift(site, watched, query.last), reference, query.last)
+    read = site.ledger.daily.counts(replace(query, first=query.first - timedelta(days=max(length, _WINDOWS.days))))
+    counts = [row for row in read if row.day >= query.first]
+    of_bundle = [row for row in counts if row.bundle == watched]
+    before = [row for row in read if query.first - timedelta(days=length) <= row.day < query.first]
+    found = drifts(_windows(site, query, watched, read), _beginning(site, watched), reference, query.last)
     total = period(counts)
     return render(
         request,
@@ -110,7 +113,7 @@ def model_page(
         watched=watched,
         reference=reference,
         total=total,
-        before=period(site.ledger.daily.counts(before)),
+        before=period(before),
         not_analysed=[
             (sentence_of(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
         ],
@@ -130,15 +133,21 @@ def model_page(
     )
 
 
-def _for_drift(site: Site, bundle: str, last: date) -> tuple[list[DayCounts], list[DayCounts]]:
-    """Return the days of the windows, and those of the site's beginning with the bundle, of all senders and views."""
+def _windows(site: Site, query: DailyQuery, bundle: str, read: Sequence[DayCounts]) -> Sequence[DayCounts]:
+    """Return the days of the windows of drift, of all senders and views: from what was read, if it has them."""
+    first = query.last - _WINDOWS
+    if query.calling_ae is None and query.view is None:
+        return [row for row in read if row.day >= first and row.bundle == bundle]
+    return site.ledger.daily.counts(DailyQuery(first=first, last=query.last, bundle=bundle))
+
+
+def _beginning(site: Site, bundle: str) -> Sequence[DayCounts]:
+    """Return the days of the site's beginning with the bundle, of all senders and views."""
     daily = site.ledger.daily
-    windows = DailyQuery(first=last - timedelta(days=WINDOW_DAYS + LOOKED_AT_DAYS), last=last, bundle=bundle)
-    began = daily.first_day(bundle)
-    if began is None:
-        return [], []
-    beginning = DailyQuery(first=began, last=began + timedelta(days=_BEGINNING_DAYS), bundle=bundle)
-    return daily.counts(windows), daily.beginning(beginning, findings=BASELINE_FILMS)
+    if (began := daily.first_day(bundle)) is None:
+        return []
+    first = DailyQuery(first=began, last=began + timedelta(days=_BEGINNING_DAYS), bundle=bundle)
+    return daily.beginning(first, findings=BASELINE_FILMS)
 
 
 def _query(site: Site, first: str, last: str, calling_ae: str, view: str, bundle: str) -> DailyQuery:
