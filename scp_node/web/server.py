@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from scp_node.settings import SettingsError, WebSettings
+from scp_node.web.connections import TimedProtocol
 from scp_node.web.files import refuse_if_others_read
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class Server:
             h11_max_incomplete_event_size=_MOST_HEADER_BYTES,
             limit_concurrency=_MOST_CONNECTIONS,
             timeout_graceful_shutdown=5,
-            http="h11",
+            http=TimedProtocol,
             ws="none",
             loop="asyncio",
         )
