@@ -273,7 +273,7 @@ def _on_screen(folder: Path, files: list[Path], runs: int) -> Rows:
                 while not row.count():
                     screen.page.reload()
                 reloaded.append(1000 * (time.monotonic() - answered))
-            else:  # by the page, which asks every five seconds
+            else:  # by the page, which asks each second
                 screen.page.get_by_role("link", name=re.compile(r"^\d+ new$")).click()
                 row.wait_for()
                 announced.append(1000 * (time.monotonic() - answered))
