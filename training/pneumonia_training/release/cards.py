@@ -180,6 +180,8 @@ def _calibration(test: Mapping[str, Any]) -> str:
 def _looks(test: Mapping[str, Any]) -> str:
     rows = [(f"AUC, {name}", _figure(of)) for name, of in test["probes"]["auc"].items()]
     pointing = test["pointing"]
+    if pointing is None:  # no box is known
+        return _table(("", ""), [*rows, ("map highest inside a box", "not measured: no film has a box")])
     rows += [
         (f"map highest inside a box, of {pointing['films']} positive films", _figure(pointing["hits"])),
         ("the best fixed point inside a box", _figure(pointing["baseline"]["hits"])),
