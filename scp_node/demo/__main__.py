@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from scp_node.settings import Settings
 QUIET_SECONDS: Final = 1.0
 PERSON: Final = "demo"  # who looks at the web page
 LINK_LIFETIME: Final = timedelta(hours=1)
+_WARM_UP: Final = "PHANTOM-099"
+_INTERRUPTED: Final = 130  # exit status, as a shell has it after Ctrl-C
 _START_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 90.0  # without a new report
 # PS3.16 Annex D
@@ -61,12 +64,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("images", nargs="?", type=Path, help="folder of DICOM files; default: synthetic phantoms")
     parser.add_argument(
-        "--keep", action="store_true", help="leave all of it running until Enter is pressed; so it is in a terminal"
+        "--keep", action="store_true", help="leave all of it running until Enter or Ctrl-C; so it is in a terminal"
     )
     arguments = parser.parse_args()
     keep = arguments.keep or (sys.stdin.isatty() and console.is_terminal)
-    with tempfile.TemporaryDirectory(prefix="scp-node-demo-") as folder:
-        return _demonstrate(Path(folder), arguments.images, keep=keep)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with tempfile.TemporaryDirectory(prefix="scp-node-demo-") as folder:
+            return _demonstrate(Path(folder), arguments.images, keep=keep)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return _INTERRUPTED
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
@@ -74,7 +86,11 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
     pacs = open_pacs(folder / "pacs")
     settings = demo_settings(folder, pacs.port)
     add_person(settings)
-    node = subprocess.Popen([sys.executable, "-m", "scp_node", "serve"], env=_environment(settings))
+    config = folder / "scp_node.toml"
+    config.write_text(_as_toml(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "scp_node", "serve", "--config", str(config)]
+    # In a session of its own: Ctrl-C ends this program, which stops the node first, and then its PACS.
+    node = subprocess.Popen(command, env=_environment(), start_new_session=True)  # noqa: S603 - ours
     try:
         _wait_for_node(node, settings)
         console.print(
@@ -88,7 +104,9 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
             _wait_for_page(settings)
             console.print(f"See them in the web page, logged in: the link is good once, for {LINK_LIFETIME}")
             console.print(page_link(settings), soft_wrap=True, highlight=False, markup=False)
-            console.input("Node, web page and PACS are running. Press Enter to stop. ")
+            _say(f"Another link: scp-node user link {PERSON} --config {config}")
+            _say(f"All of it lies in {folder} and is removed at the end; {_WARM_UP} in the list was the warm-up.")
+            _wait_for_a_person()
         else:
             console.print("See them in the web page: make demo KEEP=1")
     finally:
@@ -129,7 +147,7 @@ def _phantoms(folder: Path) -> list[Path]:
 
 def demo_settings(folder: Path, pacs_port: int) -> Settings:
     """Return the settings of a node that keeps everything in `folder` and reports to the PACS."""
-    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port}
+    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port, "commitment": False}
     return Settings.model_validate(
         {
             "node": {"data_dir": str(folder / "node")},
@@ -157,15 +175,32 @@ def page_link(settings: Settings) -> str:
     return f"http://{settings.web.host}:{settings.web.port}/login/link#{token}"
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    changed = settings.model_dump(mode="json", exclude_unset=True)
-    variables: dict[str, str] = {}
-    for section, value in changed.items():
-        if isinstance(value, Mapping):
-            variables |= {f"SCP_NODE_{section}__{key}".upper(): str(option) for key, option in value.items()}
-        else:
-            variables[f"SCP_NODE_{section}".upper()] = json.dumps(value)
-    return {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE_")} | variables
+def _say(text: str) -> None:
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def _wait_for_a_person() -> None:
+    """Wait until Enter is pressed; without a terminal, until this process is ended."""
+    with contextlib.suppress(EOFError):
+        console.input("Node, web page and PACS are running. Press Enter to stop. ")
+        return
+    _say("There is no terminal: end this process to stop.")
+    signal.pause()
+
+
+def _as_toml(settings: Settings) -> str:
+    """Return what was set, as a settings file: sections, and tables of a list."""
+    lines: list[str] = []
+    for section, value in settings.model_dump(mode="json", exclude_unset=True).items():
+        for table in value if isinstance(value, list) else [value]:
+            lines.append(f"[[{section}]]" if isinstance(value, list) else f"[{section}]")
+            lines += [f"{name} = {json.dumps(option)}" for name, option in table.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without settings: those of the demonstration are in its file."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("SCP_NODE_")}
 
 
 def _wait_for_node(node: subprocess.Popen[bytes], settings: Settings) -> None:

@@ -71,7 +71,9 @@ class OrthancPacs:
         config = folder / "orthanc.json"
         config.write_text(json.dumps(self._settings(folder), indent=2), encoding="utf-8")
         self._log = (folder / "orthanc.log").open("wb")
-        self._process = subprocess.Popen([program, config], stdout=self._log, stderr=self._log)  # noqa: S603 - found above
+        self._process = subprocess.Popen(  # noqa: S603 - found above
+            [program, config], stdout=self._log, stderr=self._log, start_new_session=True
+        )
         self._wait()
 
     def _settings(self, folder: Path) -> dict[str, Any]:

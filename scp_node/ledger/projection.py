@@ -36,6 +36,7 @@ from scp_node.ledger.queue_kinds import REPORT, in_queue
 from scp_node.ledger.search import search_text
 from scp_node.ledger.selecting import chunks
 from scp_node.ledger.snapshots import UNREAD
+from scp_node.ledger.trail.provenance import first_deliveries
 from scp_node.ledger.worklist_rows import StudyState, WorklistRow
 
 Describe = Callable[[bytes, str], FilmDescription]
@@ -136,10 +137,12 @@ class _Found:
         self._reports(connection, ids)
 
     def _reports(self, connection: Connection, ids: Sequence[int]) -> None:
-        columns = (report.c.id, report.c.study_patient_id, report.c.version, report.c.at)
+        columns = (report.c.id, report.c.study_patient_id, report.c.version, report.c.at, report.c.sop_instance_uid)
         of_patients = select(*columns).where(report.c.study_patient_id.in_(ids)).order_by(report.c.version)
         reports = _rows(connection, of_patients)
         self.reports = {row.study_patient_id: row for row in reports}  # the newest of each
+        self.report_uids = {row.id: row.sop_instance_uid for row in reports}
+        self.first_deliveries = first_deliveries(connection, {patient.study_uid for patient in self.patients})
         report_ids = select(report.c.id).where(report.c.study_patient_id.in_(ids))
         wanted = (
             delivery.c.report_id,
@@ -353,13 +356,9 @@ class _Patient:
         )
 
     def _seconds(self, image: Any) -> float | None:
-        """Return how long it took until a destination had the first report of a film."""
-        taken = [
-            each.delivered_at
-            for report_id in self._found.reports_of.get(image.id, ())
-            for each in self._found.deliveries[report_id]
-            if each.companion_id is None and each.delivered_at is not None
-        ]
+        """Return how long it took until a destination had the first report of a film; sent again, it counts no more."""
+        reports = {self._found.report_uids[each] for each in self._found.reports_of.get(image.id, ())}
+        taken = [at for (uid, _), at in self._found.first_deliveries.items() if uid in reports]
         return (min(taken) - image.received_at).total_seconds() if taken else None
 
 

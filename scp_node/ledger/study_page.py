@@ -29,6 +29,7 @@ from scp_node.ledger.study_rows import (
     StudyPatient,
     StudyReport,
 )
+from scp_node.ledger.trail.provenance import first_deliveries
 from scp_node.ledger.transactions import Transactions
 
 MOST_IMAGES: Final = 100
@@ -66,10 +67,12 @@ class StudyPages:
             all_events = connection.execute(select(func.count()).where(event.c.study_uid == study_uid)).scalar_one()
             events = _events(connection, study_uid)
             patients = _patients(connection, study_uid, images)
+            first = first_deliveries(connection, [study_uid])
         return StudyPage(
             study_uid=study_uid,
             patients=patients,
             events=events,
+            first_deliveries=first,
             more_images=all_images - len(images),
             more_events=all_events - len(events),
         )

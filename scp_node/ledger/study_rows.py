@@ -80,6 +80,10 @@ class StudyEvent:
     previous_hash: str
 
 
+Arrivals = Mapping[tuple[str, str], datetime]
+"""When an object was first delivered, by its SOP Instance UID and its destination."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPage:
     """Everything that is shown of a study; instants are aware, in UTC."""
@@ -87,6 +91,7 @@ class StudyPage:
     study_uid: str
     patients: tuple[StudyPatient, ...]  # in order of arrival
     events: tuple[StudyEvent, ...]  # newest first
+    first_deliveries: Arrivals
     more_images: int  # that are not among these
     more_events: int
 

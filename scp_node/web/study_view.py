@@ -13,7 +13,7 @@ from urllib.parse import quote
 from scp_node.dicom.encoding import DamagedError
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Note, Reason
 from scp_node.ledger.audit_rows import AuditRow, DeliveryState, ImageState
-from scp_node.ledger.study_rows import StudyEvent, StudyImage, StudyPage, StudyPatient, StudyReport
+from scp_node.ledger.study_rows import Arrivals, StudyEvent, StudyImage, StudyPage, StudyPatient, StudyReport
 from scp_node.ledger.worklist_rows import WorklistRow
 from scp_node.report.content.wording import statement
 from scp_node.report.text import as_text, conclusion_of
@@ -144,7 +144,7 @@ def patient_views(
     views, number = [], 1
     for patient in page.patients:
         person = known.get(patient.id) if patient.id is not None else None
-        views.append(_patient(page.study_uid, patient, person, model, viewer_url, first=number))
+        views.append(_patient(page, patient, person, model, viewer_url, first=number))
         number += len(patient.images)
     return tuple(views)
 
@@ -168,7 +168,7 @@ def viewer_address(template: str, *, study_uid: str, accession: str, patient_id:
 
 
 def _patient(
-    study_uid: str,
+    page: StudyPage,
     patient: StudyPatient,
     person: WorklistRow | None,
     model: ModelIdentity | None,
@@ -176,7 +176,8 @@ def _patient(
     *,
     first: int,
 ) -> PatientView:
-    images = tuple(_image(image, number) for number, image in enumerate(patient.images, start=first))
+    arrivals = page.first_deliveries
+    images = tuple(_image(image, number, arrivals) for number, image in enumerate(patient.images, start=first))
     sentence, said_in = _sentence(patient, images)
     accessions = tuple(dict.fromkeys(image.row.accession for image in patient.images if image.row.accession))
     accession = accessions[0] if accessions else ""
@@ -189,7 +190,7 @@ def _patient(
         images=images,
         models=_models(patient.images, model),
         reports=_reports(patient.reports),
-        viewer=viewer_address(viewer_url, study_uid=study_uid, accession=accession, patient_id=patient.patient_id),
+        viewer=viewer_address(viewer_url, study_uid=page.study_uid, accession=accession, patient_id=patient.patient_id),
     )
 
 
@@ -207,7 +208,7 @@ def _sentence(patient: StudyPatient, images: Sequence[ImageView]) -> tuple[str, 
     return said, "From the results of the images." if patient.reports else "There is no report yet."
 
 
-def _image(image: StudyImage, number: int) -> ImageView:
+def _image(image: StudyImage, number: int, arrivals: Arrivals) -> ImageView:
     row = image.row
     chip, sentence = _said(row)
     return ImageView(
@@ -217,7 +218,7 @@ def _image(image: StudyImage, number: int) -> ImageView:
         sentence=sentence,
         remarks=_remarks(row),
         regions=json.dumps([dict(region) for region in row.regions]),
-        steps=_steps(row),
+        steps=_steps(row, arrivals),
     )
 
 
@@ -243,8 +244,11 @@ def _remarks(row: AuditRow) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _steps(row: AuditRow) -> tuple[Step, ...]:
-    """Return the way of an image, from its reception to the last promise of a destination."""
+def _steps(row: AuditRow, arrivals: Arrivals) -> tuple[Step, ...]:
+    """Return the way of an image, from its reception to the last promise of a destination.
+
+    A report that was sent again has arrived twice.
+    """
     known: list[tuple[str, datetime | None]] = [
         ("received", row.received_at),
         ("registered", row.registered_at),
@@ -253,7 +257,11 @@ def _steps(row: AuditRow) -> tuple[Step, ...]:
         (f"reported, version {row.report_version}", row.reported_at),
     ]
     reports = [sent for sent in row.deliveries if sent.kind == _REPORT]
-    known += [(f"delivered to {sent.destination}", sent.at) for sent in reports if sent.state in _ARRIVED]
+    for sent in reports:
+        last = sent.at if sent.state in _ARRIVED else None
+        first = arrivals.get((sent.sop_instance_uid, sent.destination), last)
+        known += [(f"delivered to {sent.destination}", first)]
+        known += [(f"delivered to {sent.destination} again", last)] if last != first else []
     known += [(f"{_KEPT[sent.state]} {sent.destination}", sent.committed_at) for sent in reports if sent.state in _KEPT]
     steps: list[Step] = []
     for name, at in known:

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
+import pytest
 from fastapi.testclient import TestClient
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -24,10 +25,12 @@ from scp_node.opening import open_ledger
 from scp_node.roles.web import make_first_admin
 from scp_node.web.application import create_application
 from scp_node.web.site import Site
+from tests.command import run_here
 from tests.node import radiograph
 from tests.scp_node.ledger_node import MODEL
 from tests.waiting import wait_until
 
+CONFIG: Final = re.compile(r"--config (\S+)")
 LINK: Final = re.compile(r"http://127\.0\.0\.1:\d+/login/link#\S+")
 
 
@@ -62,12 +65,11 @@ def test_its_link_logs_an_admin_in_once_without_a_password_and_nobody_else_is_th
     assert timedelta(hours=1) == LINK_LIFETIME
 
 
-def test_it_ends_with_a_link_to_the_page_that_shows_its_studies(tmp_path: Path) -> None:
+def test_it_shows_its_studies_by_a_link_and_stops_when_it_is_told_to(tmp_path: Path) -> None:
     film = radiograph(7, opacity=True)
     film.save_as(tmp_path / "film.dcm", enforce_file_format=True)
     command = [sys.executable, "-m", "scp_node.demo", str(tmp_path), "--keep"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as demo:
-        assert demo.stdin
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
         try:
             shown = ""
@@ -79,9 +81,15 @@ def test_it_ends_with_a_link_to_the_page_that_shows_its_studies(tmp_path: Path) 
                 page = browser.post(address, data={"token": token})
                 assert (page.status_code, page.url.path) == (HTTPStatus.OK, "/studies"), page.text
                 wait_until(lambda: film.PatientID in browser.get(page.url).text, 30, what="the study in the list")
+            while "There is no terminal" not in shown and (line := demo.stdout.readline()):
+                shown += line
+            again = CONFIG.search(shown)
+            assert again, shown
+            assert LINK.search(run_here("user", "link", PERSON, "--config", again[1]).stdout)
         finally:
-            demo.stdin.write("\n")
-            demo.stdin.close()
+            demo.terminate()
             rest = demo.stdout.read()  # communicate() would miss what came together with the link
-        assert "Press Enter to stop" in rest
-    assert demo.returncode == 0
+        assert rest == "stopped\n"
+    assert demo.returncode == 130
+    with pytest.raises(httpx2.ConnectError):
+        httpx2.get(address)

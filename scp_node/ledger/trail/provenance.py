@@ -11,8 +11,10 @@ An event has only the keys that mean something for its kind.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import datetime
+from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
@@ -20,6 +22,7 @@ from scp_node.ledger.database.schema import (
     Use,
     companion,
     delivery,
+    event,
     instance,
     report,
     report_result,
@@ -27,6 +30,8 @@ from scp_node.ledger.database.schema import (
     study_patient,
 )
 from scp_node.ledger.queue_kinds import Queue, Subject
+
+_DELIVERED: Final = "delivered"  # kind of event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +114,18 @@ def of_delivery(connection: Connection, delivery_id: int | None) -> Provenance:
     names = {name: getattr(row, name) for name in same}
     inputs = {"input_sha256": _inputs(connection, row.report_id)}
     return Provenance(study_uid=row.study_uid, names={**inputs, **names, "status": status_text(row.dimse_status)})
+
+
+def first_deliveries(connection: Connection, study_uids: Collection[str]) -> dict[tuple[str, str], datetime]:
+    """Return when each object of these studies was first delivered, by its SOP Instance UID and its destination.
+
+    A delivery's own row forgets it when the object is sent again.
+    """
+    chosen = select(event.c.at, event.c.detail).where(event.c.study_uid.in_(study_uids), event.c.kind == _DELIVERED)
+    first: dict[tuple[str, str], datetime] = {}
+    for at, detail in connection.execute(chosen.order_by(event.c.id)):
+        first.setdefault((detail.get("sent_uid", ""), detail.get("destination", "")), at)
+    return first
 
 
 def _inputs(connection: Connection, report_id: int) -> list[str]:

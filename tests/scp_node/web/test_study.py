@@ -353,6 +353,21 @@ class TestSendAgain:
         assert f"Not sent again: it waits to be sent to {fresh.destination} already." in answer.text
         assert fresh.archive.claim(fresh.destination)
 
+    def test_a_report_that_is_sent_again_has_arrived_twice(self, fresh: Fresh) -> None:
+        fresh.receive()
+        fresh.report()
+        fresh.archive.deliver(fresh.destination)
+        page = fresh.page.site.ledger.study_pages.page(fresh.study)
+        assert page
+        [delivery] = page.patients[0].reports[0].deliveries
+        once, twice = f">delivered to {fresh.destination}<", f">delivered to {fresh.destination} again<"
+        assert fresh.page.post(f"{fresh.place}/deliveries/{delivery.id}/again").status_code == 200
+        waiting = fresh.own_text()
+        assert (waiting.count(once), waiting.count(twice)) == (1, 0)
+        fresh.archive.deliver(fresh.destination)
+        arrived = fresh.own_text()
+        assert (arrived.count(once), arrived.count(twice)) == (1, 1)
+
     def test_only_an_admin_has_something_sent_again(self, fresh: Fresh) -> None:
         place = self.refused(fresh)
         fresh.page.log_in(VIEWER)
