@@ -260,7 +260,8 @@ class InferenceSettings(Section):
         0.0,
         ge=0,
         lt=0.5,
-        description="Probabilities this close to the threshold are reported as undetermined; 0: none.",
+        description="Probabilities this close to the threshold are reported as undetermined; 0: none, else 0.000001 "
+        "or more.",
     )
     backend: Literal["auto", "onnxruntime", "torch"] = Field(
         "auto", description='"auto" is torch where CUDA works, else onnxruntime.'

@@ -245,10 +245,11 @@ def report(
         save.write_bytes(file)
         out.print(f"version {number} ({uid}) written to {save}", highlight=False, markup=False)
         return
-    from scp_node.report.text import as_text  # noqa: PLC0415
+    from scp_node.report.text import as_text, patient_of  # noqa: PLC0415
 
     for number, uid, file in found:
-        out.print(f"Version {number}, SOP Instance UID {uid}\n{as_text(file)}", highlight=False, markup=False)
+        head = f"Version {number} of {patient_of(file)}, SOP Instance UID {uid}"
+        out.print(f"{head}\n{as_text(file)}", highlight=False, markup=False)
 
 
 @cli.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from pneumonia_model.bundle import Bundle, load_bundle
 
 from scp_node.domain import ModelIdentity
 from scp_node.settings import InferenceSettings, SettingsError
+
+NARROWEST_GREY_ZONE: Final = 1e-6  # half-width; the limits of a narrower one are not apart in a report's decimals
 
 
 class ShadowRefusedError(Exception):
@@ -52,6 +54,8 @@ def identity_of(bundle: Bundle, settings: InferenceSettings) -> ModelIdentity:
         SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
     """
     threshold = _threshold(bundle, settings.operating_point)
+    if 0 < settings.grey_zone < NARROWEST_GREY_ZONE:
+        raise SettingsError(f"inference.grey_zone: 0, or {NARROWEST_GREY_ZONE:f} or more: a report could not show it")
     if settings.grey_zone and not settings.grey_zone < threshold < 1 - settings.grey_zone:
         raise SettingsError(f"inference.grey_zone: {settings.grey_zone} around the threshold {threshold} leaves 0 to 1")
     return ModelIdentity(

@@ -35,6 +35,7 @@ from scp_node.ledger.unregistrable import count_unregistrable, unregistrable
 PAGE: Final = 500  # rows, unless told otherwise
 _WILDCARD: Final = re.compile(r"[*?]")
 _LAST_CHARACTER: Final = "\U0010ffff"  # of Unicode; no text holds it
+_EARLIER: Final = "it had a result before: see the events of its study, and the reports that named it"
 _STATES_OF_OUTCOMES: Final = {
     "finding": ImageState.ANALYSED,
     Completion.NOT_ATTEMPTED.value: ImageState.NOT_ANALYSED,
@@ -279,6 +280,8 @@ def described(connection: Connection, ids: Sequence[int]) -> list[AuditRow]:
             audited = _with_result(audited, found)
             if sent := reports.get(found.id):
                 audited = _with_report(audited, sent, deliveries.get(sent.id, []))
+        elif found:
+            audited = replace(audited, detail=_EARLIER)
         audited_rows.append(audited)
     return audited_rows
 

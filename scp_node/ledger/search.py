@@ -57,8 +57,11 @@ def search_text(values: Iterable[str]) -> str:
 
 
 def wanted(value: str) -> tuple[str, ...]:
-    """Return the words to look for: at most `MOST_WORDS`, the longest first."""
-    found = dict.fromkeys(word[:LONGEST_WORD] for word in words(value))
+    """Return the words to look for: at most `MOST_WORDS`, the longest first.
+
+    A "*" at either end of a word, as in a query by C-FIND, says nothing more: words are found by their parts anyway.
+    """
+    found = dict.fromkeys(bare[:LONGEST_WORD] for word in words(value) if (bare := word.strip("*")))
     return tuple(sorted(found, key=len, reverse=True)[:MOST_WORDS])
 
 

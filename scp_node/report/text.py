@@ -18,6 +18,8 @@ _CODE_VALUE: Final = 0x0008_0100
 _CODE_MEANING: Final = 0x0008_0104
 _REFERENCED_UID: Final = 0x0008_1155
 _REFERENCES: Final = 0x0008_1199
+_PATIENT_NAME: Final = 0x0010_0010
+_PATIENT_ID: Final = 0x0010_0020
 _UNITS: Final = 0x0040_08EA
 _VALUE_TYPE: Final = 0x0040_A040
 _CONCEPT_NAME: Final = 0x0040_A043
@@ -87,6 +89,16 @@ def conclusion_of(file: bytes) -> str:
     containers = [item for item in _root(file).items(_CONTENT) if item.text(_VALUE_TYPE) == "CONTAINER"]
     evaluations = containers[-1].items(_CONTENT) if containers else ()
     return " ".join(item.text(_TEXT) for item in evaluations if item.text(_VALUE_TYPE) == "TEXT")
+
+
+def patient_of(file: bytes) -> str:
+    """Return whom a report is about: name and Patient ID, as they stand in it.
+
+    Raises:
+        DamagedError: the file is not one that this node wrote.
+    """
+    root = _root(file)
+    return ", ".join(filter(None, (root.text(_PATIENT_NAME), root.text(_PATIENT_ID)))) or "no name and no Patient ID"
 
 
 def _root(file: bytes) -> _Item:

@@ -164,6 +164,12 @@ def _form_token(site: Site, person: Person) -> str:
 VisitorOrNone = Annotated[Visitor | None, Depends(visitor_of)]
 
 
+def visitor_seen(request: Request) -> Visitor | None:
+    """Return who was found to ask, for an answer that is made outside the page; None if nobody was looked for."""
+    visitor: Visitor | None = getattr(request.state, "visitor", None)
+    return visitor
+
+
 async def _checked(request: Request, visitor: VisitorOrNone) -> Visitor:
     """Return who asks, after the form's token was compared with the session's.
 
@@ -173,6 +179,7 @@ async def _checked(request: Request, visitor: VisitorOrNone) -> Visitor:
     """
     if visitor is None:
         raise LoginNeededError
+    request.state.visitor = visitor
     if visitor.csrf is not None and request.method not in SAFE_METHODS:
         given = request.headers.get(CSRF_HEADER)
         if given is None:

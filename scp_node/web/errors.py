@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from scp_node.ledger import AWAY, LedgerError
-from scp_node.web.access import ForbiddenError, LoginNeededError, PasswordChangeNeededError
+from scp_node.web.access import ForbiddenError, LoginNeededError, PasswordChangeNeededError, visitor_seen
 from scp_node.web.guard import is_secure, protect
 from scp_node.web.passwords import TooManyLoginsError
 from scp_node.web.rendering import render
@@ -28,6 +28,18 @@ _TITLES: Final[Mapping[int, str]] = {
     405: "This cannot be done here.",
     413: "That is too large.",
     503: "The database does not answer. Films are received meanwhile; this page tries again.",
+}
+
+
+_HEADINGS: Final[Mapping[int, str]] = {
+    403: "Not allowed",
+    404: "Not found",
+    405: "Not here",
+    409: "Not done",
+    413: "Too large",
+    422: "Not understood",
+    500: "Failed",
+    503: "Not now",
 }
 
 
@@ -55,7 +67,8 @@ def told(request: Request, status: int, message: str) -> Response:
     headers = {"Retry-After": str(RETRY_SECONDS)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     if request.url.path.startswith(API):
         return JSONResponse({"detail": message}, status_code=status, headers=headers)
-    page = render(request, "error.html", status=status, title=HTTPStatus(status).phrase, message=message)
+    title = _HEADINGS.get(status, HTTPStatus(status).phrase)
+    page = render(request, "error.html", visitor_seen(request), status=status, title=title, message=message)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET":
         headers["Refresh"] = str(RETRY_SECONDS)
     page.headers.update(headers)
@@ -72,10 +85,14 @@ def _to_login(request: Request, _error: Exception) -> Response:
     if request.url.path.startswith(API):
         headers = {"WWW-Authenticate": "Bearer"}
         return JSONResponse({"detail": "Give a token: Authorization: Bearer ..."}, status_code=401, headers=headers)
-    wanted = request.url.path if request.method == "GET" and "hx-request" not in request.headers else "/"
-    if wanted != "/" and request.url.query:
-        wanted += f"?{request.url.query}"
-    return _to(request, "/login" if wanted == "/" else f"/login?next={quote(wanted)}")
+    is_part = "hx-request" in request.headers
+    asked = urlsplit(request.headers.get("hx-current-url", "/") if is_part else str(request.url))
+    wanted = asked.path if is_part or request.method == "GET" else "/"
+    if wanted != "/" and asked.query:
+        wanted += f"?{asked.query}"
+    known = {"next": wanted if wanted != "/" else "", "lost": "" if request.method == "GET" else "1"}
+    query = urlencode({name: value for name, value in known.items() if value}, safe="/")
+    return _to(request, f"/login?{query}" if query else "/login")
 
 
 def _to_password(request: Request, _error: Exception) -> Response:
@@ -94,8 +111,8 @@ def _unprocessable(request: Request, error: Exception) -> Response:
 
 def _invalid(request: Request, error: Exception) -> Response:
     found = error.errors() if isinstance(error, RequestValidationError) else ()
-    problems = [f"{each['loc'][-1]}: {each['msg']}" for each in found]
-    return told(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(problems))
+    said = [(each["loc"][-1], "unknown" if each["type"] == "extra_forbidden" else each["msg"]) for each in found]
+    return told(request, HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(f"{name}: {problem}" for name, problem in said))
 
 
 def _refused(request: Request, error: Exception) -> Response:

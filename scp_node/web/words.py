@@ -35,7 +35,9 @@ STATES: Final[Mapping[StudyState, StateWords]] = {
     StudyState.ANALYSED: StateWords(name="Analysed", sentence="waits for its report", chip="unsure"),
     StudyState.REPORTED: StateWords(name="Reported", sentence="waits for a destination", chip="unsure"),
     StudyState.DELIVERED: StateWords(name="Delivered", sentence="every destination has the report", chip="muted"),
-    StudyState.NOT_ANALYSED: StateWords(name="Not analysed", sentence="outside the intended use", chip="muted"),
+    StudyState.NOT_ANALYSED: StateWords(
+        name="Not analysed", sentence="every destination has the report that says so", chip="muted"
+    ),
     StudyState.FAILED: StateWords(name="Failed", sentence="an image could not be analysed", chip="error"),
     StudyState.CONFLICT: StateWords(
         name="Conflict", sentence="two images have one SOP Instance UID: a person decides", chip="error"
@@ -47,6 +49,14 @@ STATES: Final[Mapping[StudyState, StateWords]] = {
     StudyState.DISCARDED: StateWords(name="Discarded", sentence="a person closed a delivery", chip="muted"),
 }
 
+
+INPUTS: Final[Mapping[str, str]] = {
+    "mean": "brightness: mean",
+    "std": "brightness: standard deviation",
+    "contrast": "contrast",
+    "sharpness": "sharpness",
+}
+"""What the pages call the numbers of `result.input_stats`."""
 
 _TELLING: Final = frozenset({StudyState.FAILED})
 

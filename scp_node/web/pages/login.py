@@ -33,17 +33,24 @@ router = APIRouter()
 START: Final = "/studies"
 BROWSER: Final = "browser"  # the cookie by which a browser is known
 _BROWSER_SECONDS: Final = 90 * 86_400
+_LOST: Final = "Your login had ended: what you sent last was not kept. Log in, and send it again."
 _WRONG: Final = "Name or password is wrong."
 
 Text = Annotated[str, Form(max_length=512)]
 
 
 @router.get("/login", include_in_schema=False)
-def login_page(request: Request, site: SiteOf, visitor: VisitorOrNone, next: str = START) -> Response:  # noqa: A002 - in the address
-    """Show the form, unless somebody is logged in."""
+def login_page(
+    request: Request,
+    site: SiteOf,
+    visitor: VisitorOrNone,
+    next: str = START,  # noqa: A002 - in the address
+    lost: str = "",
+) -> Response:
+    """Show the form, unless somebody is logged in; `lost` says that something was sent after the login had ended."""
     if visitor is not None:
         return go(next)
-    return show_login(request, site, place=next)
+    return show_login(request, site, place=next, problem=_LOST if lost else "")
 
 
 @router.post("/login", include_in_schema=False)

@@ -11,7 +11,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from scp_node.ledger.daily import DailyQuery, DayCounts, FilmOutcome
+from scp_node.ledger.daily import DailyQuery, DayCounts
+from scp_node.web import words
 from scp_node.web.access import Viewer
 from scp_node.web.addresses import days_of
 from scp_node.web.rendering import in_zone, render
@@ -117,12 +118,13 @@ def model_page(
         not_analysed=[
             (sentence_of(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
         ],
+        reasons={name: sentence_of(name) for name in total.reasons},
+        words=words,
         bars=histogram(of_bundle, reference),
         threshold=site.model.threshold if site.model and site.model.bundle == watched else None,
         pictures=input_pictures(of_bundle, reference),
         drifts=found,
         warnings=[each for each in found if each.is_warning],
-        outcomes=FilmOutcome,
         rules={
             "window_days": WINDOW_DAYS,
             "window_films": WINDOW_FILMS,

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from scp_node.ledger import LedgerError
 from scp_node.ledger.study_rows import StoredImage
+from scp_node.web import words
 from scp_node.web.access import Admin, Viewer, Visitor
 from scp_node.web.films import FilmNotShownError, FilmsOf
 from scp_node.web.rendering import in_zone, render
@@ -158,6 +159,7 @@ def _shown(
         patients=patient_views(page, site.ledger.worklist.study(study_uid), site.model, site.settings.web.viewer_url),
         events=event_views(page.events),
         delivery_chip=delivery_chip,
+        words=words,
         destinations={destination.name for destination in site.settings.destinations},
         intended_use=f"Frontal chest films ({', '.join(analysis.modalities)}) of patients of "
         f"{analysis.minimum_age} years or older",

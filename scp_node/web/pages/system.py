@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from scp_node.ledger import (
     RECENT_RESULTS,
+    Candidate,
     LedgerError,
     Overview,
     PersonRole,
@@ -269,24 +270,40 @@ def try_now(site: SiteOf, visitor: Admin, destination: Annotated[str, Form(max_l
 
 
 @router.get("/system/conflicts/{uid}", include_in_schema=False)
-def conflict(request: Request, site: SiteOf, visitor: Viewer, uid: str) -> Response:
-    """Show the images of one SOP Instance UID side by side."""
+def conflict(
+    request: Request, site: SiteOf, visitor: Viewer, uid: str, number: Annotated[int, Query(ge=0, le=10_000)] = 0
+) -> Response:
+    """Show the images of one SOP Instance UID side by side; with `number`, ask whether that one is to be read."""
     candidates = site.ledger.resolution.candidates(uid) if len(uid) <= _UID_LENGTH else []
     if not candidates:
         raise HTTPException(404)
     for study in sorted({each.study_uid for each in candidates}):
         site.ledger.visits.note_view(visitor.actor, study)
+    waits = any(each.use is Use.CONFLICT for each in candidates)
+    may_choose = visitor.may(PersonRole.ADMIN)
+    choice = [each for each in candidates if each.may_be_read or (each.use is Use.READ and waits)] if may_choose else []
     return render(
         request,
         "conflict.html",
         visitor,
         uid=uid,
         candidates=candidates,
+        names=_names(site, candidates),
+        asked=next((each for each in choice if each.number == number), None),
         same={name: len({getattr(each, name) for each in candidates}) == 1 for name in _COMPARED},
-        waits=any(each.use is Use.CONFLICT for each in candidates),
-        may_choose=visitor.may(PersonRole.ADMIN),
+        choice=choice,
+        may_choose=may_choose,
         done="done" in request.query_params,
     )
+
+
+def _names(site: Site, candidates: Sequence[Candidate]) -> dict[int, str]:
+    """Return the patient's name of each image, by its number, as far as the list of studies knows it."""
+    rows = {uid: site.ledger.worklist.study(uid) for uid in {each.study_uid for each in candidates}}
+    return {
+        each.number: next((row.patient_name for row in rows[each.study_uid] if row.patient_id == each.patient_id), "")
+        for each in candidates
+    }
 
 
 @router.post("/system/conflicts/{uid}", include_in_schema=False)

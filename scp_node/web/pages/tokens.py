@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from collections import deque
 from datetime import timedelta
 from typing import Annotated, Final
 
@@ -16,6 +18,7 @@ from scp_node.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/tokens", include_in_schema=False, dependencies=[Depends(in_person)])
 
+_used: Final[deque[str]] = deque(maxlen=1_000)  # of forms that made a token
 LIFETIMES: Final = (30, 90, 365)  # days; `scp-node token add` makes one without an end
 
 
@@ -33,14 +36,18 @@ def make(
     label: Annotated[str, Form(max_length=512)],
     role: Annotated[PersonRole, Form()],
     days: Annotated[int, Form()],
+    once: Annotated[str, Form(max_length=64)] = "",
 ) -> Response:
-    """Make a token, and show it: once, here.
+    """Make a token, and show it: once, here. A form that comes again, as by Reload, makes no second one.
 
     Raises:
         UnknownValueError: the page does not offer this time.
     """
     if days not in LIFETIMES:
         raise UnknownValueError(f"days: one of {', '.join(map(str, LIFETIMES))}")
+    if once and once in _used:
+        return RedirectResponse("/tokens", status_code=303)
+    _used.append(once)
     try:
         token = site.ledger.people.make_token(
             visitor.person.name, label, actor=visitor.actor, role=role, lifetime=timedelta(days=days)
@@ -71,4 +78,5 @@ def _shown(request: Request, site: Site, visitor: Visitor, *, problem: str = "",
         address=site.settings.web.address,
         problem=problem,
         made=made,
+        once=secrets.token_hex(16),
     )

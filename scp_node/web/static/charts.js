@@ -7,6 +7,8 @@
 
   const token = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const charts = [];
+  const reasonNames = JSON.parse(place.dataset.reasons);
+  const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]; // there is no half of a film
 
   const seconds = (value) => {
     if (value === null || value === undefined) return "–";
@@ -36,16 +38,16 @@
         height: 220,
         tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
         scales: { x: { time: true }, y: options.log ? { distr: 3 } : { range: (_, low, high) => [0, high > 0 ? high * 1.05 : 1] } },
-        axes: [axis, { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))) }],
+        axes: [axis, { ...axis, size: 76, ...(options.whole ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : format(tick))) }],
         series: [
-          { value: (_, at) => (at === null ? "" : new Date(at * 1000).toISOString().slice(0, 10)) },
+          { label: "day", value: (_, at) => (at === null ? "" : new Date(at * 1000).toISOString().slice(0, 10)) },
           ...series.map((each) => ({
             label: each.label,
             stroke: token(each.colour),
             width: each.thin ? 1 : 2,
             dash: each.dash,
             points: { show: x.length < 62, size: 5 },
-            value: (_, value) => format(value),
+            value: (_, value) => (value === null || value === undefined ? "" : format(value)),
           })),
         ],
       },
@@ -67,11 +69,11 @@
       { label: "negative", colour: "--negative", values: outcome("not-detected") },
       { label: "not analysed", colour: "--soft", values: outcome("not-analysed"), dash: [6, 4] },
       { label: "failed", colour: "--error", values: outcome("failed"), dash: [2, 3] },
-    ], count);
+    ], count, { whole: true });
     draw("positive", x, [
       { label: "positive rate", colour: "--positive", values: of((day) => day.positive_rate, null) },
-      { label: "low", colour: "--soft", thin: true, dash: [4, 4], values: of((day) => day.positive_rate_low, null) },
-      { label: "high", colour: "--soft", thin: true, dash: [4, 4], values: of((day) => day.positive_rate_high, null) },
+      { label: "its interval from", colour: "--soft", thin: true, dash: [4, 4], values: of((day) => day.positive_rate_low, null) },
+      { label: "to", colour: "--soft", thin: true, dash: [4, 4], values: of((day) => day.positive_rate_high, null) },
     ], percent);
     const totals = new Map();
     for (const day of answer.days) {
@@ -80,8 +82,8 @@
     const colours = ["--positive", "--negative", "--link", "--error", "--unsure"];
     const reasons = [...totals.entries()].sort((a, b) => b[1] - a[1]).slice(0, colours.length).map(([name]) => name);
     draw("reasons", x, reasons.map((name, index) => ({
-      label: name, colour: colours[index], values: of((day) => day.not_analysed[name] ?? 0, 0),
-    })), count);
+      label: reasonNames[name] ?? name, colour: colours[index], values: of((day) => day.not_analysed[name] ?? 0, 0),
+    })), count, { whole: true });
     draw("times", x, [
       { label: "half within", colour: "--link", values: of((day) => day.median_seconds, null) },
       { label: "95 % within", colour: "--positive", values: of((day) => day.p95_seconds, null), dash: [6, 4] },

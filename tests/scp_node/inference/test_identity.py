@@ -33,6 +33,8 @@ def test_a_grey_zone_is_part_of_the_identity_and_fits_around_the_threshold() -> 
     assert identify(point.model_copy(update={"grey_zone": 0.1})).grey_zone == 0.1
     with pytest.raises(SettingsError, match=r"inference\.grey_zone: 0\.3 around the threshold 0\.25"):
         identify(point.model_copy(update={"grey_zone": 0.3}))
+    with pytest.raises(SettingsError, match=r"inference\.grey_zone: 0, or 0\.000001 or more"):
+        identify(point.model_copy(update={"grey_zone": 1e-9}))
 
 
 def test_to_name_the_model_loads_neither_a_runtime_nor_the_dicom_library() -> None:

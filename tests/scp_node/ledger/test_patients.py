@@ -290,6 +290,7 @@ def test_a_film_that_is_set_aside_shows_no_finding_in_the_audit(node: Node) -> N
     choose(node, 2)
     row = node.audit()[0]
     assert (row["state"], row["reason"], row["verdict"], row["probability"]) == ("set-aside", "set-aside", None, None)
+    assert "see the events of its study" in row["detail"]
 
 
 def test_to_choose_the_first_confirms_it(node: Node) -> None:

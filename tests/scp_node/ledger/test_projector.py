@@ -215,7 +215,9 @@ def test_a_day_counts_what_came_and_how_long_it_took(node: Node) -> None:
     counts = the_day(node)
     assert counts.seconds == {bin_of_seconds(11): 1}
     assert 11 <= (seconds_within(counts.seconds, 0.95) or 0) <= 11 * 1.13
-    [(study, sent)] = node.rows("SELECT report.study_uid, delivery.id FROM delivery JOIN report ON report_id = report.id")
+    [(study, sent)] = node.rows(
+        "SELECT report.study_uid, delivery.id FROM delivery JOIN report ON report_id = report.id"
+    )
     node.clock.advance(hours=1)
     node.ledger.resending.send_again(study, sent, known=["pacs"], actor=Actor(name="admin", address=""))
     assert the_day(node).seconds == counts.seconds, "it has been there since"

@@ -178,7 +178,7 @@ class TestThePage:
         [row] = studies.page.site.ledger.worklist.study(STUDY)
         text = studies.text()
         assert f"<h2>{row.patient_name}</h2>" in text
-        assert "064Y" in text
+        assert "64 y" in text
         assert "ID P-0815" in text
 
     def test_the_site_s_viewer_is_linked_with_encoded_values(self, studies: Studies) -> None:

@@ -307,6 +307,14 @@ def test_the_images_of_one_uid_stand_side_by_side_and_one_is_chosen(page: Page) 
     assert HOSTILE not in text
     assert text.count("differs") == 5  # patient, accession, study, size, digest
     assert sorted(each["study_uid"] for each in page.events("web-viewed")) == ["1.2.3", "1.2.4"]
+    assert '<form method="post" action="/system/conflicts/' not in text
+    asked = page.get(f"{link}?number=2").text
+    for shown in (
+        "Have image 2 read?",
+        "Image 1 is set aside: what was reported of it is replaced",
+        "different patients",
+    ):
+        assert shown in asked
     wrong = page.post("/system/conflicts/1.2.9", {"number": "2", "sha256": "0" * 64})
     assert (wrong.status_code, "look at them again" in wrong.text) == (409, True)
     done = page.post("/system/conflicts/1.2.9", {"number": "2", "sha256": "0" * 63 + "2"})

@@ -84,7 +84,8 @@ def test_only_an_image_in_which_it_is_present_is_positive() -> None:
     assert [name for name, outcome in OUTCOMES.items() if outcome.is_positive] == ["positive"]
 
 
-@given(probability=fractions, threshold=fractions, zone=st.floats(min_value=0, max_value=0.4))
+# A number of the report has 13 decimals at most (see `percent`): so narrow a grey zone is no setting.
+@given(probability=fractions, threshold=fractions, zone=st.just(0.0) | st.floats(min_value=1e-6, max_value=0.4))
 def test_no_number_contradicts_its_verdict_whatever_the_grey_zone(
     probability: float, threshold: float, zone: float
 ) -> None:
