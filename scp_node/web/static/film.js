@@ -7,6 +7,8 @@
 const LEVELS = 65536;
 const PLASMA = [0x0d0887, 0x4c02a1, 0x7e03a8, 0xaa2395, 0xcc4778, 0xe56b5d, 0xf89441, 0xfdc328, 0xf0f921];
 const LOWEST = -1, HIGHEST = 4, STRONGEST = 0.6; // logits and share of colour, as in the pictures beside the reports
+const CONTOUR = 0; // logit, as in the reports: inside the line a place by itself speaks rather for an opacity
+const LINE = [0xff, 0xe0, 0x66];
 const FINE = 16; // pixels of the drawn map in one place of the map
 const SMALLEST = 0.02, LARGEST = 32; // zoom: pixels of the screen for one of the film
 const WHEEL = 1.0015, STEP = 1.25;
@@ -36,26 +38,45 @@ async function fetchedFilm(address, size) {
   return { view, values: new Uint16Array(octets, 0, count), greys: new Uint8Array(octets, 2 * count) };
 }
 
-// Draws a map of side x side logits, smoothed between the middles of its places; stronger places hide more of the film.
-function drawnMap(logits) {
-  const side = Math.round(Math.sqrt(logits.length)), fine = side * FINE;
-  const canvas = new OffscreenCanvas(fine, fine), context = canvas.getContext("2d");
-  const image = context.createImageData(fine, fine);
+// Returns a map of side x side logits in FINE steps, smoothed between the middles of its places.
+function smoothed(logits, side) {
+  const fine = side * FINE, values = new Float32Array(fine * fine);
   const place = (at) => Math.min(Math.max((at + 0.5) / FINE - 0.5, 0), side - 1);
   for (let row = 0; row < fine; row++) {
     for (let column = 0; column < fine; column++) {
       const y = place(row), x = place(column), top = Math.floor(y), left = Math.floor(x);
       const below = Math.min(top + 1, side - 1), right = Math.min(left + 1, side - 1), dy = y - top, dx = x - left;
-      const logit = (logits[top * side + left] * (1 - dx) + logits[top * side + right] * dx) * (1 - dy)
+      values[row * fine + column] = (logits[top * side + left] * (1 - dx) + logits[top * side + right] * dx) * (1 - dy)
         + (logits[below * side + left] * (1 - dx) + logits[below * side + right] * dx) * dy;
-      const level = Math.min(Math.max((logit - LOWEST) / (HIGHEST - LOWEST), 0), 1);
+    }
+  }
+  return values;
+}
+
+// Draws a map: stronger places hide more of the film, and a line stands round those that speak for an opacity.
+function drawnMap(logits) {
+  const side = Math.round(Math.sqrt(logits.length)), fine = side * FINE;
+  const values = smoothed(logits, side), inside = (row, column) => values[row * fine + column] > CONTOUR;
+  const isLine = (row, column) => inside(row, column) && (
+    row === 0 || column === 0 || row === fine - 1 || column === fine - 1 || !inside(row - 1, column)
+    || !inside(row + 1, column) || !inside(row, column - 1) || !inside(row, column + 1));
+  const canvas = new OffscreenCanvas(fine, fine), context = canvas.getContext("2d");
+  const image = context.createImageData(fine, fine);
+  for (let row = 0; row < fine; row++) {
+    for (let column = 0; column < fine; column++) {
+      const at = row * fine + column;
+      if (isLine(row, column)) {
+        image.data.set([...LINE, 255], 4 * at);
+        continue;
+      }
+      const level = Math.min(Math.max((values[at] - LOWEST) / (HIGHEST - LOWEST), 0), 1);
       const stop = Math.min(Math.floor(level * (PLASMA.length - 1)), PLASMA.length - 2);
       const share = level * (PLASMA.length - 1) - stop;
       for (const [part, shift] of [16, 8, 0].entries()) {
         const [low, high] = [(PLASMA[stop] >> shift) & 255, (PLASMA[stop + 1] >> shift) & 255];
-        image.data[4 * (row * fine + column) + part] = low + (high - low) * share;
+        image.data[4 * at + part] = low + (high - low) * share;
       }
-      image.data[4 * (row * fine + column) + 3] = 255 * STRONGEST * level;
+      image.data[4 * at + 3] = 255 * STRONGEST * level;
     }
   }
   context.putImageData(image, 0, 0);
