@@ -78,6 +78,8 @@ def _run(
     config: Path | None,
     allow_different: bool,
 ) -> int:
+    if role is not Role.WORKER:  # which alone has decoders
+        leave_out_pixel_libraries()
     match role:  # each process loads only what it needs
         case Role.LISTENER:
             from scp_node.roles.listener import run_listener  # noqa: PLC0415
@@ -92,7 +94,6 @@ def _run(
 
             return run_sender(settings, stop, heart, allow_different=allow_different)
         case Role.WEB:
-            leave_out_pixel_libraries()
             from scp_node.roles.web import run_web  # noqa: PLC0415
 
             return run_web(settings, stop, heart, config=config)

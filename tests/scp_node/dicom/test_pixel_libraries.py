@@ -1,4 +1,4 @@
-"""The process of the web page reads headers, and has no library that decodes pixels."""
+"""The processes that read headers alone have no library that decodes pixels."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import subprocess
 import sys
 from typing import Final
 
-HEAVY: Final = {"cv2", "gdcm", "jpeg_ls", "PIL", "onnxruntime", "torch", "pynetdicom"}
+import pytest
+
+HEAVY: Final = {"cv2", "gdcm", "jpeg_ls", "PIL", "onnxruntime", "torch"}
 PROGRAM: Final = """
 import sys
 from scp_node.dicom.pixel_libraries import leave_out_pixel_libraries
 leave_out_pixel_libraries()
-import scp_node.roles.web
+import scp_node.roles.{role}
 from scp_node.report.source.description import describe
 sex = b"\\x10\\x00\\x40\\x00CS\\x02\\x00F "
 assert describe(sex, "1.2.840.10008.1.2.1").sex == "F"
@@ -19,12 +21,14 @@ print(*(name for name, module in sys.modules.items() if module is not None))
 """
 
 
-def test_the_web_page_s_process_reads_headers_without_the_libraries_for_pixels() -> None:
-    asked = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(("role", "heavy"), [("web", {*HEAVY, "pynetdicom"}), ("listener", HEAVY), ("sender", HEAVY)])
+def test_a_role_that_reads_headers_has_no_library_for_pixels(role: str, heavy: set[str]) -> None:
+    program = PROGRAM.format(role=role)
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
     loaded = set(asked.stdout.split())
     assert "pydicom" in loaded
-    assert loaded.isdisjoint(HEAVY)
+    assert loaded.isdisjoint(heavy)
 
 
 def test_a_process_that_has_the_library_loaded_keeps_its_decoders() -> None:
