@@ -30,6 +30,7 @@ SHORTEST_SECONDS: Final = 0.1  # lower edge of bin 0, which holds all that is sh
 _LONGEST_BIN: Final = 200  # 1e9 seconds
 _MICRO: Final = 1_000_000  # sums are kept in millionths
 _PROBABILITY: Final = "probability"
+_TOTALS: Final = ("outcome", "reason", "seconds")  # groups of the counts
 
 
 class FilmOutcome(StrEnum):
@@ -82,7 +83,7 @@ class InputCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DayCounts:
+class DayTotals:
     """The films of one day, calling AE title, view and bundle. A film without a result has the bundle ""."""
 
     day: date  # in UTC
@@ -91,9 +92,6 @@ class DayCounts:
     bundle: str
     outcomes: Mapping[FilmOutcome, int]
     reasons: Mapping[str, int]  # of those that were not analysed, failed or are unread; see domain.Reason
-    probability_sum: float
-    probabilities: Mapping[int, int]  # films in each of `PROBABILITY_BINS`
-    inputs: Mapping[str, InputCounts]
     seconds: Mapping[int, int]  # delivered films by `bin_of_seconds` of the time from receipt to delivery
 
     @property
@@ -106,6 +104,15 @@ class DayCounts:
         """Return the number of films with a verdict."""
         verdicts = (FilmOutcome.PRESENT, FilmOutcome.NOT_DETECTED, FilmOutcome.UNDETERMINED)
         return sum(self.outcomes.get(each, 0) for each in verdicts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayCounts(DayTotals):
+    """The same films, with what the model said of them and what it was given."""
+
+    probability_sum: float
+    probabilities: Mapping[int, int]  # films in each of `PROBABILITY_BINS`
+    inputs: Mapping[str, InputCounts]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +139,24 @@ class Daily:
             rows = connection.execute(_chosen(query)).all()
         return [_day_counts(row) for row in rows]
 
+    def totals(self, query: DailyQuery) -> list[DayTotals]:
+        """Return the same counts without probabilities and inputs, which take most of the time to read."""
+        kept = (daily.c.counts[group].label(group) for group in _TOTALS)
+        with self._transactions.reading() as (connection, _now):
+            rows = connection.execute(_chosen(query, *daily.primary_key, *kept)).all()
+        return [
+            DayTotals(
+                day=row.day,
+                calling_ae=row.calling_ae,
+                view=row.view,
+                bundle=row.bundle,
+                outcomes=_outcomes(row.outcome or {}),
+                reasons=row.reason or {},
+                seconds=_Bins(row.seconds or {}),
+            )
+            for row in rows
+        ]
+
     def beginning(self, query: DailyQuery, *, findings: int) -> list[DayCounts]:
         """Return the counts of the first days, whole ones, until they hold so many films with a verdict."""
         counts: list[DayCounts] = []
@@ -151,11 +176,11 @@ class Daily:
         return day
 
 
-def _chosen(query: DailyQuery) -> Select[Any]:
+def _chosen(query: DailyQuery, *columns: ColumnElement[Any]) -> Select[Any]:
     conditions: list[ColumnElement[bool]] = [daily.c.day >= query.first, daily.c.day <= query.last]
     named = {"calling_ae": query.calling_ae, "view": query.view, "bundle": query.bundle}
     conditions += [daily.c[name] == value for name, value in named.items() if value is not None]
-    return select(daily).where(*conditions).order_by(*daily.primary_key)
+    return select(*(columns or daily.c)).where(*conditions).order_by(*daily.primary_key)
 
 
 def bin_of_seconds(seconds: float) -> int:
@@ -280,13 +305,17 @@ def _day_counts(row: Any) -> DayCounts:
         calling_ae=row.calling_ae,
         view=row.view,
         bundle=row.bundle,
-        outcomes={FilmOutcome(name): number for name, number in groups.get("outcome", {}).items()},
+        outcomes=_outcomes(groups.get("outcome", {})),
         reasons=groups.get("reason", {}),
         probability_sum=sums.get(_PROBABILITY, 0) / _MICRO,
         probabilities=_bins(groups, _PROBABILITY),
         inputs=inputs,
         seconds=_bins(groups, "seconds"),
     )
+
+
+def _outcomes(named: Mapping[str, int]) -> dict[FilmOutcome, int]:
+    return {FilmOutcome(name): number for name, number in named.items()}
 
 
 class _Bins(Mapping[int, int]):

@@ -15,7 +15,7 @@ from datetime import date, timedelta
 from itertools import accumulate, groupby, pairwise
 from typing import Final
 
-from scp_node.ledger.daily import INPUT_BINS, PROBABILITY_BINS, DayCounts, FilmOutcome, seconds_within
+from scp_node.ledger.daily import INPUT_BINS, PROBABILITY_BINS, DayCounts, DayTotals, FilmOutcome, seconds_within
 from scp_node.measures.drift import psi, psi_limit
 from scp_node.measures.intervals import Estimate, wilson
 
@@ -115,12 +115,12 @@ class InputPicture:
     expected: float | None  # median of the bundle's reference
 
 
-def days(counts: Iterable[DayCounts]) -> dict[date, Period]:
+def days(counts: Iterable[DayTotals]) -> dict[date, Period]:
     """Return the sum of each day with films, in UTC and in order."""
     return {day: period(rows) for day, rows in groupby(sorted(counts, key=_day_of), key=_day_of)}
 
 
-def period(counts: Iterable[DayCounts]) -> Period:
+def period(counts: Iterable[DayTotals]) -> Period:
     """Return the sum of some days."""
     outcomes: Counter[FilmOutcome] = Counter()
     reasons: Counter[str] = Counter()
@@ -330,7 +330,7 @@ def _until_films(counts: Sequence[DayCounts], films: int) -> list[DayCounts]:
     return chosen
 
 
-def _day_of(row: DayCounts) -> date:
+def _day_of(row: DayTotals) -> date:
     return row.day
 
 

@@ -76,7 +76,7 @@ def day_documents(
 ) -> DaysDocument:
     """Return what came on each day, what the model said of it, and how long it took from receipt to delivery."""
     query = _query(site, first, last, calling_ae, view, bundle)
-    found = days(site.ledger.daily.counts(query))
+    found = days(site.ledger.daily.totals(query))
     return DaysDocument(
         first=query.first, last=query.last, days=[_document(day, of_day) for day, of_day in found.items()]
     )
@@ -97,24 +97,25 @@ def model_page(
     query = _query(site, first, last, calling_ae, view, bundle)
     watched = bundle or (site.model.bundle if site.model else "")
     reference = site.reference if site.reference and site.reference.bundle == watched else None
-    length = (query.last - query.first).days + 1
-    read = site.ledger.daily.counts(replace(query, first=query.first - timedelta(days=max(length, _WINDOWS.days))))
-    counts = [row for row in read if row.day >= query.first]
-    of_bundle = [row for row in counts if row.bundle == watched]
-    before = [row for row in read if query.first - timedelta(days=length) <= row.day < query.first]
+    daily = site.ledger.daily
+    length = timedelta(days=(query.last - query.first).days + 1)
+    totals = daily.totals(replace(query, first=query.first - length))
+    shown = [row for row in totals if row.day >= query.first]
+    read = daily.counts(replace(query, first=min(query.first, query.last - _WINDOWS), bundle=watched))
+    of_bundle = [row for row in read if row.day >= query.first]
     found = drifts(_windows(site, query, watched, read), _beginning(site, watched), reference, query.last)
-    total = period(counts)
+    total = period(shown)
     return render(
         request,
         "model.html",
         visitor,
         query=query,
         menus=site.ledger.worklist.menus(),
-        views=sorted({row.view for row in counts}),
+        views=sorted({row.view for row in shown}),
         watched=watched,
         reference=reference,
         total=total,
-        before=period(before),
+        before=period(row for row in totals if row.day < query.first),
         not_analysed=[
             (sentence_of(name), number) for name, number in sorted(total.reasons.items(), key=lambda each: -each[1])
         ],
@@ -139,7 +140,7 @@ def _windows(site: Site, query: DailyQuery, bundle: str, read: Sequence[DayCount
     """Return the days of the windows of drift, of all senders and views: from what was read, if it has them."""
     first = query.last - _WINDOWS
     if query.calling_ae is None and query.view is None:
-        return [row for row in read if row.day >= first and row.bundle == bundle]
+        return [row for row in read if row.day >= first]
     return site.ledger.daily.counts(DailyQuery(first=first, last=query.last, bundle=bundle))
 
 

@@ -249,6 +249,27 @@ def test_days_are_selected_by_sender_view_and_model(node: Node) -> None:
     assert counted(DailyQuery(first=day + timedelta(days=1), last=day + timedelta(days=2))) == []
 
 
+def test_totals_are_the_counts_without_what_takes_most_of_the_time(node: Node) -> None:
+    node.receive("1", header=header())
+    node.analyse(Finding(probability=0.9, logit=0.0, threshold=0.5, input_stats=STATS))
+    node.receive("2", header=header())
+    node.analyse(NotAnalysed(reason=Reason.VIEW))
+    node.receive("3", header=header())
+    node.clock.advance(seconds=11)
+    assert node.report("pacs") is None
+    node.analyse()
+    node.clock.advance(seconds=11)
+    assert node.report("pacs") is not None
+    node.ledger.deliveries.delivered(claimed(node, "pacs"), status=0, sop_class_uid="1.2")
+    followed(node)
+    counts, totals = node.ledger.daily.counts(WHENEVER), node.ledger.daily.totals(WHENEVER)
+    assert len(counts) == len(totals) == 1
+    for name in ("day", "calling_ae", "view", "bundle", "outcomes", "reasons", "seconds", "received", "findings"):
+        assert getattr(counts[0], name) == getattr(totals[0], name), name
+    assert (totals[0].received, totals[0].findings, totals[0].reasons) == (3, 2, {"view": 1})
+    assert sum(totals[0].seconds.values()) == 3
+
+
 def test_the_beginning_is_whole_days_with_so_many_findings(node: Node) -> None:
     for number in range(4):
         node.receive(f"{number}a", f"{number}b", study=f"1.{number}", header=header())
