@@ -116,16 +116,19 @@ def test_while_the_database_is_away_stores_are_answered_and_afterwards_all_is_re
     wait_until(lambda: site.reports, 180, what="the first report")
     told: dict[str, int] = {}
     with Load(tmp_path, site.node.settings.listen.port, pause=2.0) as load:
+        wait_until(lambda: load.stores, 60, what="the load has begun")
         for name, outage in site.outages.items():
             stored = len(load.stores)
             with outage():
                 let_pass(seconds)
+                _await_answer(load, stored, what=f"an answer while {name}")
                 told[name] = len(load.stores) - stored
             _await_rows(site, stored + told[name], what=f"rows after {name}")
     assert load.refused() == []
-    assert all(told.values()), told
     answered = load.seconds()
-    slow = [seconds for seconds in answered if seconds > 1.0]
+    # In a few seconds beside other tests only who waits for the database, as long as it is away, can be told.
+    longest = 1.0 if chaos.long else 0.8 * seconds
+    slow = [each for each in answered if each > longest]
     assert len(slow) <= max(1, len(answered) // 100), slow  # of fewer than a hundred one is no percentile
     studies = {*load.studies, first.StudyInstanceUID}
     wait_until(lambda: studies <= {study for study, _ in site.reports}, 60 + 5 * len(studies), what="all reports")
@@ -174,6 +177,10 @@ def test_a_file_that_is_gone_at_the_start_is_waited_for_and_no_empty_one_is_made
             _wait_until_all_roles_wait(site.node)
         wait_until(lambda: len(site.reports) == 2, 180, what="both reports")
         assert site.registered() == 2
+
+
+def _await_answer(load: Load, known: int, *, what: str) -> None:
+    wait_until(lambda: len(load.stores) > known, 60, what=what)
 
 
 def _await_rows(site: Site, most: int, *, what: str) -> None:
