@@ -88,3 +88,24 @@ def test_templates_trust_nothing(repository: Path) -> None:
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"\|\s*safe\b|autoescape|Markup", text), file
         assert not re.search(r"<script(?![^>]*\bsrc=)|\son[a-z]+=|\sstyle=|hx-on|js:|https?://", text), file
+
+
+def test_who_is_logged_in_keeps_the_navigation_where_something_was_not_understood(page: Page) -> None:
+    page.log_in(PersonRole.VIEWER)
+    answer = page.get("/model?first=2026-02-01&last=2026-01-01")
+    assert (answer.status_code, 'href="/studies"' in answer.text, "Not understood" in answer.text) == (422, True, True)
+
+
+def test_what_is_sent_after_the_login_has_ended_is_said_to_be_lost_and_leads_back(page: Page) -> None:
+    where = {"HX-Request": "true", "HX-Current-URL": "http://127.0.0.1:8080/studies/1.2?a=b"}
+    answer = page.client.post("/studies/1.2/feedback", data={"opinion": "agree"}, headers=where)
+    assert answer.headers["hx-redirect"] == "/login?next=/studies/1.2%3Fa%3Db&lost=1"
+    assert "what you sent last was not kept" in page.get(answer.headers["hx-redirect"]).text
+
+
+def test_a_form_that_comes_again_makes_no_second_token(page: Page) -> None:
+    page.log_in(PersonRole.VIEWER)
+    form = {"label": "script", "role": "viewer", "days": "30", "once": "abc"}
+    assert "shown once" in page.post("/tokens", form).text
+    assert page.post("/tokens", form).headers["location"] == "/tokens"
+    assert page.get("/tokens").text.count("Take back") == 1
