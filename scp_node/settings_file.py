@@ -205,6 +205,16 @@ _EXAMPLES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+def as_toml(tree: Mapping[str, Any]) -> str:
+    """Return a settings file with these values: a section for each table, and one for each table of a list."""
+    lines: list[str] = []
+    for name, value in tree.items():
+        for table in value if isinstance(value, list) else [value]:
+            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
+            lines += [f"{key} = {_toml(option)}" for key, option in table.items()]
+    return "\n".join(lines) + "\n"
+
+
 def commented_toml() -> str:
     """Return a TOML file that lists every setting with its meaning and default, all of it commented out."""
     lines = [

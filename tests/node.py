@@ -20,6 +20,7 @@ from scp_node.demo.phantom import phantom_image
 from scp_node.ledger import AuditQuery, Ledger
 from scp_node.opening import open_ledger
 from scp_node.settings import InferenceSettings, Settings
+from scp_node.settings_file import as_toml
 from tests.command import run_here
 from tests.servers import free_port
 from tests.waiting import wait_until
@@ -54,7 +55,7 @@ class Node:
         }
         self.settings = Settings.model_validate(_merged(base, self.changes))
         self.config = self.folder / "scp_node.toml"
-        self.config.write_text(_toml(_merged(base, self.changes)))
+        self.config.write_text(as_toml(_merged(base, self.changes)))
 
     def start(self, role: str = "all", *, wait: bool = True) -> Node:
         with (self.folder / "node.log").open("ab") as log:
@@ -150,21 +151,6 @@ def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for name, value in changes.items():
         merged[name] = {**base.get(name, {}), **value} if isinstance(value, dict) else value
     return merged
-
-
-def _toml(tree: dict[str, Any]) -> str:
-    lines = []
-    for name, value in tree.items():
-        for table in value if isinstance(value, list) else [value]:
-            lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
-            lines += [f"{key} = {_value(option)}" for key, option in table.items()]
-    return "\n".join(lines)
-
-
-def _value(option: Any) -> str:
-    if isinstance(option, bool):
-        return str(option).lower()
-    return repr(option) if isinstance(option, (int, float, list)) else f'"{option}"'
 
 
 def destination(port: int, name: str = "pacs", ae_title: str = "PACS", **changes: Any) -> dict[str, Any]:

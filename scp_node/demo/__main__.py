@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -33,6 +32,7 @@ from scp_node.domain import Actor
 from scp_node.ledger import PersonRole
 from scp_node.opening import open_ledger, upgrade_database
 from scp_node.settings import Settings
+from scp_node.settings_file import as_toml
 
 QUIET_SECONDS: Final = 1.0
 PERSON: Final = "demo"  # who looks at the web page
@@ -87,7 +87,7 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
     settings = demo_settings(folder, pacs.port)
     add_person(settings)
     config = folder / "scp_node.toml"
-    config.write_text(_as_toml(settings), encoding="utf-8")
+    config.write_text(as_toml(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
     command = [sys.executable, "-m", "scp_node", "serve", "--config", str(config)]
     # In a session of its own: Ctrl-C ends this program, which stops the node first, and then its PACS.
     node = subprocess.Popen(command, env=_environment(), start_new_session=True)  # noqa: S603 - ours
@@ -103,7 +103,7 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
         if keep:
             _wait_for_page(settings)
             console.print(f"See them in the web page, logged in: the link is good once, for {LINK_LIFETIME}")
-            console.print(page_link(settings), soft_wrap=True, highlight=False, markup=False)
+            _say(page_link(settings))
             _say(f"Another link: scp-node user link {PERSON} --config {config}")
             _say(f"All of it lies in {folder} and is removed at the end; {_WARM_UP} in the list was the warm-up.")
             _wait_for_a_person()
@@ -186,16 +186,6 @@ def _wait_for_a_person() -> None:
         return
     _say("There is no terminal: end this process to stop.")
     signal.pause()
-
-
-def _as_toml(settings: Settings) -> str:
-    """Return what was set, as a settings file: sections, and tables of a list."""
-    lines: list[str] = []
-    for section, value in settings.model_dump(mode="json", exclude_unset=True).items():
-        for table in value if isinstance(value, list) else [value]:
-            lines.append(f"[[{section}]]" if isinstance(value, list) else f"[{section}]")
-            lines += [f"{name} = {json.dumps(option)}" for name, option in table.items()]
-    return "\n".join(lines) + "\n"
 
 
 def _environment() -> dict[str, str]:

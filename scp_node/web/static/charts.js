@@ -11,11 +11,10 @@
   const WHOLE = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]; // there is no half of a film
 
   const seconds = (value) => {
-    if (value === null || value === undefined) return "–";
     if (value < 60) return `${value.toPrecision(2)} s`;
     return value < 3600 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`;
   };
-  const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(1)} %`);
+  const percent = (value) => `${(100 * value).toFixed(1)} %`;
 
   // Every day of the range has a place, so that a day without films is a gap and not a bridge.
   const filled = (answer) => {
@@ -62,7 +61,7 @@
     const x = rows.map(([at]) => at);
     const of = (pick, missing) => rows.map(([, day]) => (day ? pick(day) : missing));
     const outcome = (name) => of((day) => day.outcomes[name] ?? 0, 0);
-    const count = (value) => (value === null || value === undefined ? "–" : String(Math.round(value * 10) / 10));
+    const count = (value) => String(Math.round(value * 10) / 10);
     draw("volume", x, [
       { label: "received", colour: "--text", values: of((day) => day.received, 0) },
       { label: "positive", colour: "--positive", values: outcome("present") },

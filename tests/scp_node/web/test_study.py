@@ -335,6 +335,10 @@ class TestSendAgain:
         fresh.receive()
         fresh.report()
         fresh.archive.refuse(fresh.destination)
+        return self.address(fresh)
+
+    def address(self, fresh: Fresh) -> str:
+        """Return the address that sends the newest report again."""
         page = fresh.page.site.ledger.study_pages.page(fresh.study)
         assert page
         [delivery] = page.patients[0].reports[0].deliveries
@@ -357,11 +361,8 @@ class TestSendAgain:
         fresh.receive()
         fresh.report()
         fresh.archive.deliver(fresh.destination)
-        page = fresh.page.site.ledger.study_pages.page(fresh.study)
-        assert page
-        [delivery] = page.patients[0].reports[0].deliveries
         once, twice = f">delivered to {fresh.destination}<", f">delivered to {fresh.destination} again<"
-        assert fresh.page.post(f"{fresh.place}/deliveries/{delivery.id}/again").status_code == 200
+        assert fresh.page.post(self.address(fresh)).status_code == 200
         waiting = fresh.own_text()
         assert (waiting.count(once), waiting.count(twice)) == (1, 0)
         fresh.archive.deliver(fresh.destination)

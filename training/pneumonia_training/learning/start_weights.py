@@ -4,7 +4,6 @@ Nothing is downloaded: the file is made or brought by a person, and what is trai
 """
 
 import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -71,7 +70,7 @@ def read_start_weights(path: Path) -> StartWeights:
 
 def licence_title(licence: str) -> str:
     """Return the first line of a licence's text."""
-    return re.split(r"[\r\n]", licence.strip(), maxsplit=1)[0].strip()
+    return licence.strip().split("\n", maxsplit=1)[0].strip()
 
 
 def _checked(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
