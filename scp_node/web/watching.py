@@ -15,7 +15,15 @@ from datetime import date, timedelta
 from itertools import accumulate, groupby, pairwise
 from typing import Final
 
-from scp_node.ledger.daily import INPUT_BINS, PROBABILITY_BINS, DayCounts, DayTotals, FilmOutcome, seconds_within
+from scp_node.ledger.daily import (
+    INPUT_BINS,
+    PROBABILITY_BINS,
+    DayCounts,
+    DayTotals,
+    FilmOutcome,
+    seconds_within,
+    summed,
+)
 from scp_node.measures.drift import psi, psi_limit
 from scp_node.measures.intervals import Estimate, wilson
 
@@ -124,11 +132,11 @@ def period(counts: Iterable[DayTotals]) -> Period:
     """Return the sum of some days."""
     outcomes: Counter[FilmOutcome] = Counter()
     reasons: Counter[str] = Counter()
-    seconds: Counter[int] = Counter()
-    for row in counts:
+    rows = list(counts)
+    for row in rows:
         outcomes.update(row.outcomes)
         reasons.update(row.reasons)
-        seconds.update(row.seconds)
+    seconds = summed(row.seconds for row in rows)
     positive = outcomes[FilmOutcome.PRESENT]
     verdicts = positive + outcomes[FilmOutcome.NOT_DETECTED] + outcomes[FilmOutcome.UNDETERMINED]
     return Period(
@@ -143,7 +151,7 @@ def period(counts: Iterable[DayTotals]) -> Period:
 
 def histogram(counts: Iterable[DayCounts], reference: Reference | None) -> list[Bar]:
     """Return the probabilities in `SHOWN_BINS`, beside what the reference leads one to expect; empty without films."""
-    fine = _summed(row.probabilities for row in counts)
+    fine = summed(row.probabilities for row in counts)
     films = fine.total()
     if not films:
         return []
@@ -352,15 +360,8 @@ def _classes(named: Iterable[tuple[str, DayCounts]]) -> Counter[str]:
 def _fine(name: str, counts: Iterable[DayCounts]) -> tuple[Counter[int], int]:
     """Return the films in each fine bin of one number, and how many bins there are from 0 to 1."""
     if name == "probability":
-        return _summed(row.probabilities for row in counts), PROBABILITY_BINS
-    return _summed(row.inputs[name].bins for row in counts if name in row.inputs), INPUT_BINS
-
-
-def _summed(bins: Iterable[Mapping[int, int]]) -> Counter[int]:
-    total: Counter[int] = Counter()
-    for each in bins:
-        total.update(each)
-    return total
+        return summed(row.probabilities for row in counts), PROBABILITY_BINS
+    return summed(row.inputs[name].bins for row in counts if name in row.inputs), INPUT_BINS
 
 
 def _bins(quantiles: Sequence[float], values: Sequence[float]) -> tuple[list[float], list[float]]:
