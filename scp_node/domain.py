@@ -80,6 +80,7 @@ class Reason(StrEnum):
     VIEW = "view"
     TURNED = "turned"
     NOT_A_PLAIN_FILM = "not-a-plain-film"
+    UNLIKE_A_FRONTAL_CHEST_FILM = "unlike-a-frontal-chest-film"
     PATIENT_AGE = "patient-age"
     AGE_CONTRADICTORY = "age-contradictory"
     FOR_PROCESSING = "for-processing"
@@ -113,8 +114,13 @@ class Reason(StrEnum):
 
     @property
     def names_attributes(self) -> bool:
-        """Return whether the detail of such an outcome is told in a report: it names the attributes at fault."""
+        """Return whether the detail of such an outcome names the attributes at fault."""
         return self in _NAMED
+
+    @property
+    def tells_detail(self) -> bool:
+        """Return whether a report gives the detail of such an outcome."""
+        return self.names_attributes or self is Reason.UNLIKE_A_FRONTAL_CHEST_FILM
 
 
 _FAILED: Final = frozenset(
@@ -141,6 +147,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.NOT_A_PLAIN_FILM: (
         "image is not a plain film (subtraction, slice, localizer, composition, capture, or result of another program)"
     ),
+    Reason.UNLIKE_A_FRONTAL_CHEST_FILM: "picture does not look like a frontal chest film",
     Reason.PATIENT_AGE: "patient is younger than the intended use",
     Reason.AGE_CONTRADICTORY: "statements of the patient's age contradict each other: adult by one, child by another",
     Reason.FOR_PROCESSING: "image is for processing, not for presentation",
@@ -178,6 +185,7 @@ class Note(StrEnum):
     PIXELS_PADDED = "pixels-padded"
     DISPLAY_MENDED = "display-mended"
     TABLE_SCALED = "table-scaled"
+    UNLIKE_A_FRONTAL_CHEST_FILM = "unlike-a-frontal-chest-film"
 
     @property
     def sentence(self) -> str:
@@ -198,7 +206,12 @@ _NOTES: Final[Mapping[Note, str]] = {
     Note.PIXELS_PADDED: "Pixel Data is longer than the image: what follows the image was not read.",
     Note.DISPLAY_MENDED: "A window or rescale value has a comma or lacks its counterpart: read in its only sense.",
     Note.TABLE_SCALED: "A lookup table does not fit the bits that it declares: scaled by its largest entry.",
+    Note.UNLIKE_A_FRONTAL_CHEST_FILM: "Picture does not look like a frontal chest film: analysed all the same.",
 }
+
+
+UNLIKENESS: Final = "unlikeness"
+"""Of `Finding.input_stats`: how unlike a frontal chest film the picture is; the bundle's gate refuses above 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,9 +305,9 @@ class NotAnalysed:
 
     @property
     def sentence(self) -> str:
-        """Return the reason as a clause of a report, with the attributes at fault where it is about attributes."""
-        named = self.reason.names_attributes and self.detail
-        return f"{self.reason.sentence} ({self.detail})" if named else self.reason.sentence
+        """Return the reason as a clause of a report, with the detail if a reader needs it."""
+        told = self.reason.tells_detail and self.detail
+        return f"{self.reason.sentence} ({self.detail})" if told else self.reason.sentence
 
     @property
     def is_positive(self) -> bool:

@@ -26,6 +26,7 @@ COMPREHENSIVE_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.33"
 ENHANCED_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.22"
 
 
+PixelGate = Literal["refuse", "note", "off"]
 ObjectWord = Literal["report", "overlay", "text", "presentation-state", "segmentation", "key-object"]
 EVERY_OBJECT: Final[tuple[ObjectWord, ...]] = get_args(ObjectWord)
 
@@ -285,6 +286,10 @@ class AnalysisSettings(Section):
     minimum_age: int = Field(18, ge=0, le=150, description="Youngest patient analysed, years. A missing age passes.")
     minimum_pixels: int = Field(256, ge=32, le=8_192, description="Smallest side of an image, pixels.")
     maximum_pixels: int = Field(8_192, ge=256, le=8_192, description="Largest side of an image, pixels.")
+    pixel_gate: PixelGate = Field(
+        "refuse",
+        description="A picture unlike a frontal chest film: no score, a score with a note, or not looked for.",
+    )
     decoder_processes: int = Field(2, ge=1, le=64, description="Images read at the same time, each in its own process.")
     decoder_memory_mib: int = Field(
         1_536, ge=512, description="By how much such a process may grow for one image, MiB; beyond it the image fails."

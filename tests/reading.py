@@ -73,7 +73,7 @@ def _film(model: ServedModel) -> tuple[ReportedImage, NDArray[np.uint8]]:
         prepared, picture = analyse_file(file, AnalysisSettings()), picture_file(file)
         assert isinstance(prepared, Prepared)
         assert isinstance(picture, Picture)
-        logit = float(model.logits(prepared.inputs[None])[0])
+        logit = float(model.scores(prepared.inputs[None]).logits[0])
         found = conclude(
             prepared, logit=logit, probability=model.probability(logit), threshold=model.identity.threshold
         )

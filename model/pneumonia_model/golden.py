@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_model.bundle import Bundle, BundleError
+from pneumonia_model.gate import Gate, gate_section
 from pneumonia_model.prediction import Backend
 from pneumonia_model.regions import Detector, detector_section
 
@@ -16,6 +17,9 @@ GOLDEN_REGIONS: Final = 3
 """So many of the surest regions of each golden input are recorded, however unsure they are."""
 GOLDEN_REGION_TOLERANCE: Final = 1e-3
 """Largest difference of an edge, as a share of the film's side, or of a score, from the released ones."""
+
+GOLDEN_GATE_TOLERANCE: Final = 1e-3
+"""Largest difference between a runtime and the released figures, as a share of a golden input's unlikeness."""
 
 
 def verify_golden(bundle: Bundle, backend: Backend) -> None:
@@ -43,6 +47,33 @@ def golden_difference(bundle: Bundle, backend: Backend) -> float:
     if found.shape != expected.shape:
         raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden logits")
     return float(np.abs(found - expected).max())
+
+
+def verify_golden_gate(bundle: Bundle, backend: Backend, gate: Gate) -> None:
+    """Compare the gate's figures of the golden inputs with the released ones.
+
+    Raises:
+        BundleError: a figure differs by more than `GOLDEN_GATE_TOLERANCE`.
+    """
+    worst = golden_gate_difference(bundle, backend, gate)
+    if not worst <= GOLDEN_GATE_TOLERANCE:
+        raise BundleError(
+            f"{bundle.path}: the gate's golden figures differ by {worst:.2g} on {backend.name} ({backend.device}), "
+            f"allowed are {GOLDEN_GATE_TOLERANCE:g}"
+        )
+
+
+def golden_gate_difference(bundle: Bundle, backend: Backend, gate: Gate) -> float:
+    """Return the largest difference between the gate's figures of the golden inputs and the released ones, as a share.
+
+    Raises:
+        BundleError: the bundle has a different number of inputs and figures.
+    """
+    expected = np.asarray(gate_section(bundle)["golden"], dtype=np.float64)
+    found = gate.unlikeness(backend.scores(bundle.golden_inputs()).features)
+    if found.shape != expected.shape:
+        raise BundleError(f"{bundle.path}: {len(found)} golden inputs, {len(expected)} golden figures of the gate")
+    return float((np.abs(found - expected) / expected).max())
 
 
 def verify_golden_regions(bundle: Bundle, detector: Detector) -> None:

@@ -4,10 +4,12 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import avg_pool2d, conv2d
 from torchvision.models import ResNet, resnet18
 from torchvision.models.resnet import BasicBlock
 
+FEATURE_WINDOW: Final = 10  # pixels of the 28 x 28 that the second stage leaves
+FEATURE_STEP: Final = 9  # between two windows, so that three of them cover the 28
 ARCHITECTURE: Final = "torchvision.resnet18, 1 input channel, 1 output"
 
 
@@ -42,10 +44,20 @@ class LogitAndMap(nn.Module):
         """Return only the logits, the same to the last bit, in half of the time."""
         return self._logits(self._up_to_layer_3(inputs))
 
+    def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same logits, and the features of layer 2, shape (n, 1152): see `prediction.Scores`."""
+        features = self._up_to_layer_2(inputs)
+        described = avg_pool2d(features, FEATURE_WINDOW, FEATURE_STEP).flatten(1)
+        return self._logits(self.network.layer3(features)), described
+
     def _up_to_layer_3(self, inputs: Tensor) -> Tensor:
+        features: Tensor = self.network.layer3(self._up_to_layer_2(inputs))
+        return features
+
+    def _up_to_layer_2(self, inputs: Tensor) -> Tensor:
         net = self.network
         features: Tensor = net.maxpool(net.relu(net.bn1(net.conv1(inputs[:, None]))))
-        for layer in (net.layer1, net.layer2, net.layer3):
+        for layer in (net.layer1, net.layer2):
             features = layer(features)
         return features
 

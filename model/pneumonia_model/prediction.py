@@ -12,6 +12,9 @@ from pneumonia_model.sizes import INPUT_SIDE
 MAP_SIDE: Final = INPUT_SIDE // 16
 """Places of a class activation map along each side."""
 
+STAGE_FEATURES: Final = 128 * 3 * 3
+"""Numbers that describe a film after the network's second stage: 128 channels, averaged in 3 x 3 places."""
+
 
 class NotFiniteError(BackendError):
     """The network gave NaN or an infinity."""
@@ -32,6 +35,20 @@ class Prediction:
     maps: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """The logits of a batch, and what its films look like to the network.
+
+    Attributes:
+        logits: shape (n,), always finite.
+        features: what the network's second stage (`layer2`) makes of each film, shape (n, STAGE_FEATURES): the mean of
+            each of its 128 channels in 3 x 3 places, each 10 of 28 pixels wide, channel by channel. Always finite.
+    """
+
+    logits: NDArray[np.float32]
+    features: NDArray[np.float32]
+
+
 class Backend(Protocol):
     """A loaded network."""
 
@@ -46,6 +63,13 @@ class Backend(Protocol):
 
         Raises:
             BackendError: the inputs have another shape, or an output is not finite.
+        """
+
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
+        """Return the same logits, to the last bit, and the features of the second stage, which cost next to nothing.
+
+        Raises:
+            BackendError: see `logits`; or the bundle's graph, made before there were gates, gives no features.
         """
 
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
@@ -75,6 +99,15 @@ def checked_logits(logits: NDArray[np.float32], *, count: int) -> NDArray[np.flo
     if not np.isfinite(logits).all():
         raise NotFiniteError("the network gave a number that is not finite")
     return logits
+
+
+def checked_scores(logits: NDArray[np.float32], features: NDArray[np.float32], *, count: int) -> Scores:
+    """Return the outputs as scores; raise BackendError unless each input has a finite one."""
+    if features.shape != (count, STAGE_FEATURES):
+        raise BackendError(f"{count} inputs gave {features.shape} features")
+    if not np.isfinite(features).all():
+        raise NotFiniteError("the network gave a number that is not finite")
+    return Scores(logits=checked_logits(logits, count=count), features=features)
 
 
 def checked_prediction(logits: NDArray[np.float32], maps: NDArray[np.float32], *, count: int) -> Prediction:

@@ -14,7 +14,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from pneumonia_model.bundle import MANIFEST, WEIGHTS, Bundle, BundleError, check_file, read_manifest, understood
-from pneumonia_model.golden import GOLDEN_TOLERANCE, golden_difference
+from pneumonia_model.gate import SECTION, load_gate
+from pneumonia_model.golden import (
+    GOLDEN_GATE_TOLERANCE,
+    GOLDEN_TOLERANCE,
+    golden_difference,
+    golden_gate_difference,
+)
 from pneumonia_model.opening import cuda_found, installed, open_backend
 from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import PREPROCESSING
@@ -195,6 +201,7 @@ def _weights(file: Path) -> str:
 
 def _network(bundle: Bundle) -> Iterator[Check]:
     """Run the golden inputs on every installed runtime."""
+    gated = SECTION in bundle.manifest
     for runtime in RUNTIMES:
         if not installed(runtime):
             yield _not_made(f"golden logits, {runtime}", "not installed")
@@ -205,6 +212,8 @@ def _network(bundle: Bundle) -> Iterator[Check]:
             yield _measured(name, golden_difference, bundle, opened, GOLDEN_TOLERANCE)
         opened = partial(open_backend, bundle, runtime, "cpu", threads=THREADS[0])
         yield _measured(f"maps, {runtime}", _map_difference, bundle, opened, MAP_TOLERANCE)
+        if gated:
+            yield _measured(f"gate, {runtime}", _gate_difference, bundle, opened, GOLDEN_GATE_TOLERANCE)
     if cuda_found():
         opened = partial(open_backend, bundle, "torch", "cuda")
         yield _measured("golden logits, torch, cuda", golden_difference, bundle, opened, GOLDEN_TOLERANCE)
@@ -224,6 +233,13 @@ def _measured(
     result = Result.PASSED if difference <= allowed else Result.FAILED
     found = f"largest difference {difference:.1e}, allowed are {allowed:g}"
     return Check(name=name, result=result, found=found, difference=difference)
+
+
+def _gate_difference(bundle: Bundle, backend: Backend) -> float:
+    gate = load_gate(bundle)
+    if gate is None:
+        raise BundleError(f"{bundle.path}: no gate")
+    return golden_gate_difference(bundle, backend, gate)
 
 
 def _map_difference(bundle: Bundle, backend: Backend) -> float:

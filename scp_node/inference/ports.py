@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pneumonia_model.gate import Appearance
 
 from scp_node.domain import ModelIdentity, Region
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the network says of a batch.
+
+    Attributes:
+        logits: shape (n,).
+        unlikeness: how unlike the films that the network knows each input is, shape (n,), as a multiple of the limit
+            of the bundle's gate; None where the bundle has no gate.
+    """
+
+    logits: NDArray[np.float32]
+    unlikeness: NDArray[np.float64] | None = None
 
 
 class Network(Protocol):
@@ -15,8 +31,11 @@ class Network(Protocol):
 
     identity: ModelIdentity
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logits, shape (n,), of inputs of shape (n, 224, 224) in [0, 1]."""
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
+        """Return the scores of inputs of shape (n, 224, 224) in [0, 1]."""
+
+    def appearance(self, picture: NDArray[np.float32]) -> Appearance:
+        """Return what an input that the gate refused, shape (224, 224), looks like."""
 
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1, or NaN for a logit that is not finite."""

@@ -7,13 +7,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.bundle import Bundle, load_bundle
-from pneumonia_model.golden import verify_golden, verify_golden_regions
+from pneumonia_model.gate import Appearance, Gate, appearance, load_gate
+from pneumonia_model.golden import verify_golden, verify_golden_gate, verify_golden_regions
 from pneumonia_model.opening import open_backend, open_detector
 from pneumonia_model.prediction import Backend
 from pneumonia_model.regions import Detector, Regions, detector_threshold
 
 from scp_node.domain import ModelIdentity, Region
 from scp_node.inference.identity import identity_of
+from scp_node.inference.ports import Scores
 from scp_node.settings import InferenceSettings
 
 _DIGITS: Final = 6  # of a share of the image, finer than a hundredth of a pixel
@@ -41,25 +43,31 @@ class ServedDetector:
 
 
 class ServedModel:
-    """An opened bundle whose network, and detector if any, has answered correctly."""
+    """An opened bundle whose network, and gate and detector if any, have answered correctly."""
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, identity: ModelIdentity, detector: ServedDetector | None = None
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        identity: ModelIdentity,
+        detector: ServedDetector | None = None,
+        gate: Gate | None = None,
     ) -> None:
         """Serve `bundle` through `backend` as `identity`."""
         self._bundle = bundle
         self._backend = backend
         self.identity = identity
         self.detector = detector
+        self.gate = gate
         self.backend = backend.name
         self.device = backend.device
 
     @classmethod
     def open(cls, settings: InferenceSettings) -> ServedModel:
-        """Load the bundle, open its network and detector, and check them.
+        """Load the bundle, open its network, gate and detector, and check them.
 
         Raises:
-            BundleError: a file is missing or altered, or the network or detector does not answer as recorded.
+            BundleError: a file is missing or altered, or network, gate or detector do not answer as recorded.
             SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
             BackendError: the configured runtime or device is missing, or the one that the detector needs.
         """
@@ -67,13 +75,24 @@ class ServedModel:
         identity = identity_of(bundle, settings)
         backend = open_backend(bundle, settings.backend, settings.device, threads=settings.threads or None)
         verify_golden(bundle, backend)
+        if gate := load_gate(bundle):
+            verify_golden_gate(bundle, backend, gate)
         detector = open_detector(bundle, settings.device, threads=settings.threads or None)
         served = None if detector is None else ServedDetector(detector, detector_threshold(bundle))
-        return cls(bundle, backend, identity, served)
+        return cls(bundle, backend, identity, served, gate)
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logits, shape (n,), of inputs of shape (n, 224, 224) in [0, 1]."""
-        return self._backend.logits(inputs)
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
+        """Return the scores of inputs of shape (n, 224, 224) in [0, 1]."""
+        if self.gate is None:
+            return Scores(logits=self._backend.logits(inputs))
+        found = self._backend.scores(inputs)
+        return Scores(logits=found.logits, unlikeness=self.gate.unlikeness(found.features))
+
+    def appearance(self, picture: NDArray[np.float32]) -> Appearance:
+        """Return what an input that the gate refused, shape (224, 224), looks like; unknown without a gate."""
+        if (gate := self.gate) is None:
+            return Appearance.UNKNOWN
+        return appearance(picture, lambda inputs: gate.unlikeness(self._backend.scores(inputs).features))
 
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1."""
@@ -91,10 +110,12 @@ class ServedModel:
         """Run the bundle's golden inputs once more.
 
         Raises:
-            BundleError: network or detector does not answer as recorded; a lost device raises an error of the
+            BundleError: network, gate or detector do not answer as recorded; a lost device raises an error of the
                 runtime.
         """
         verify_golden(self._bundle, self._backend)
+        if self.gate:
+            verify_golden_gate(self._bundle, self._backend, self.gate)
         if self.detector:
             self.detector.verify(self._bundle)
 

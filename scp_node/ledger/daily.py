@@ -19,13 +19,15 @@ from pydantic_core import from_json
 from sqlalchemy import ColumnElement, Connection, Select, Text, cast, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from scp_node.domain import UNLIKENESS
 from scp_node.ledger.database.schema import daily, film
 from scp_node.ledger.selecting import chunks
 from scp_node.ledger.transactions import Transactions
 
 PROBABILITY_BINS: Final = 1_000  # of equal width from 0 to 1
 INPUT_BINS: Final = 100  # likewise
-INPUTS: Final = ("mean", "std", "contrast", "sharpness")  # of result.input_stats; each is in [0, 1]
+# Of result.input_stats. Each is in [0, 1]; unlikeness is above that where a gate only notes: in the last bin.
+INPUTS: Final = ("mean", "std", "contrast", "sharpness", UNLIKENESS)
 BINS_PER_DECADE: Final = 20  # of the seconds, each 12 % wide
 SHORTEST_SECONDS: Final = 0.1  # lower edge of bin 0, which holds all that is shorter
 _LONGEST_BIN: Final = 200  # 1e9 seconds

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,18 +18,31 @@ from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pneumonia_model.gate import Appearance
 from pneumonia_model.prediction import NotFiniteError
 
 from scp_node.analysis.analyse import conclude
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
-from scp_node.domain import Clock, Finding, ModelIdentity, NotAnalysed, Outcome, Priority, utc_now
+from scp_node.domain import (
+    UNLIKENESS,
+    Clock,
+    Finding,
+    ModelIdentity,
+    NotAnalysed,
+    Note,
+    Outcome,
+    Priority,
+    Reason,
+    utc_now,
+)
 from scp_node.inference.ports import Network
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 from scp_node.runtime.polling import UnfitProcessError
+from scp_node.settings import PixelGate
 from scp_node.spool import StoredFiles
 
 log = logging.getLogger(__name__)
@@ -37,6 +50,15 @@ log = logging.getLogger(__name__)
 TOP_UP_SECONDS: Final = 0.05  # a batch that is not full waits this long, once, for more images
 OLDEST_FIRST_EVERY: Final = 8  # one claim in this many ignores priority, so that routine images never starve
 RETRY_PAUSE: Final = timedelta(seconds=5)
+
+APPEARANCES: Final[Mapping[Appearance, str]] = {
+    Appearance.TURNED_LEFT: "looks like one that is turned by 90 degrees, head to the left",
+    Appearance.UPSIDE_DOWN: "looks like one that is upside down",
+    Appearance.TURNED_RIGHT: "looks like one that is turned by 90 degrees, head to the right",
+    Appearance.INVERTED: "looks like one with dark and bright exchanged",
+    Appearance.UNKNOWN: "nor would it if it were turned or inverted",
+}
+"""What a report says of the look of a picture that the gate refused."""
 
 
 class Decoder(Protocol):
@@ -64,6 +86,7 @@ class Analyser:
         owner: str,
         wants_attention: Callable[[Finding], bool] = lambda _: False,
         shadow: ModelIdentity | None = None,
+        pixel_gate: PixelGate = "refuse",
         clock: Clock = utc_now,
         progress: Progress | None = None,
         batch_seconds: float = math.inf,
@@ -71,7 +94,8 @@ class Analyser:
     ) -> None:
         """Analyse stored `files` and write the outcomes to `ledger`, some with their activation map.
 
-        Each finding opens the work of the `shadow` that this process serves, if any. The network has `batch_seconds`
+        `pixel_gate` says what becomes of a picture that the network's gate refuses. Each finding opens the work of the
+        `shadow` that this process serves, if any. The network has `batch_seconds`
         for a batch; after that the loop with this `progress` counts as hung.
         """
         self._patiently = patiently
@@ -87,6 +111,7 @@ class Analyser:
         self._progress = progress or Progress("analyse")
         self._batch_seconds = batch_seconds
         self._shadow = shadow
+        self._pixel_gate = pixel_gate
         self._claims = 0
         self._is_busy = False
 
@@ -198,7 +223,7 @@ class Analyser:
             prepared = self._decoder.prepare_many(paths)
         decoded = time.monotonic()
         with self._progress.stage(self._batch_seconds):
-            outcomes = self._with_maps(prepared, self._with_regions(prepared, infer(self._network, prepared)))
+            outcomes = self._with_maps(prepared, self._with_regions(prepared, self._infer(prepared)))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -208,6 +233,9 @@ class Analyser:
             Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
+
+    def _infer(self, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
+        return infer(self._network, prepared, pixel_gate=self._pixel_gate)
 
     def _with_regions(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with regions for the positive ones: the detector does not look at other images."""
@@ -236,7 +264,9 @@ class Analyser:
         ]
 
 
-def infer(network: Network, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
+def infer(
+    network: Network, prepared: Sequence[Prepared | NotAnalysed], *, pixel_gate: PixelGate = "refuse"
+) -> list[Outcome]:
     """Return the outcome of each image by the network, in order; one that could not be prepared has its own.
 
     Raises:
@@ -244,15 +274,33 @@ def infer(network: Network, prepared: Sequence[Prepared | NotAnalysed]) -> list[
         RuntimeError: it gave another number of values than there are images.
     """
     ready = [item for item in prepared if isinstance(item, Prepared)]
-    logits = network.logits(np.stack([item.inputs for item in ready])) if ready else np.empty(0, np.float32)
-    if len(logits) != len(ready):
-        raise RuntimeError(f"the network gave {len(logits)} values for {len(ready)} images")
-    _require_numbers(logits)
-    values = iter(logits.tolist())
-    return [item if isinstance(item, NotAnalysed) else _conclude(network, item, next(values)) for item in prepared]
+    if not ready:
+        return [item for item in prepared if isinstance(item, NotAnalysed)]
+    scores = network.scores(np.stack([item.inputs for item in ready]))
+    looked = scores.unlikeness is not None and pixel_gate != "off"
+    unlikeness = scores.unlikeness.tolist() if scores.unlikeness is not None and looked else [None] * len(ready)
+    if not len(scores.logits) == len(unlikeness) == len(ready):
+        raise RuntimeError(f"the network gave {len(scores.logits)} values for {len(ready)} images")
+    _require_numbers(scores.logits)
+    values = iter(zip(scores.logits.tolist(), unlikeness, strict=True))
+    return [
+        item if isinstance(item, NotAnalysed) else _conclude(network, item, *next(values), pixel_gate)
+        for item in prepared
+    ]
 
 
-def _conclude(network: Network, item: Prepared, logit: float) -> Outcome:
+def _conclude(
+    network: Network, item: Prepared, logit: float, unlikeness: float | None, pixel_gate: PixelGate
+) -> Outcome:
+    if unlikeness is not None:
+        stranger = not unlikeness <= 1  # True for NaN
+        if stranger and pixel_gate == "refuse":
+            looks = APPEARANCES[network.appearance(item.inputs)]
+            detail = f"{looks}; unlikeness {unlikeness:.2f}, limit 1"
+            return NotAnalysed(reason=Reason.UNLIKE_A_FRONTAL_CHEST_FILM, detail=detail)
+        added = (Note.UNLIKE_A_FRONTAL_CHEST_FILM,) if stranger else ()
+        stats = {**item.input_stats, UNLIKENESS: round(unlikeness, 4)}
+        item = replace(item, notes=(*item.notes, *added), input_stats=stats)
     identity = network.identity
     return conclude(
         item,

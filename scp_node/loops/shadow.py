@@ -20,6 +20,7 @@ from scp_node.loops.analyse import Decoder, infer
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
+from scp_node.settings import PixelGate
 from scp_node.spool import StoredFiles
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,15 @@ class ShadowAnalyser:
         images: int,
         owner: str,
         may_begin: Callable[[], bool] = lambda: True,
+        pixel_gate: PixelGate = "refuse",
         progress: Progress | None = None,
         batch_seconds: float = math.inf,
         patiently: Patiently = at_once,
     ) -> None:
         """Run `network` on stored `files`, at most `images` at once, while `may_begin` says that it is in nobody's way.
 
-        The network has `batch_seconds` for them; after that `progress` is late.
+        `pixel_gate` says what becomes of a picture that its gate refuses. The network has `batch_seconds` for them;
+        after that `progress` is late.
         """
         self._ledger = ledger
         self._leases = leases
@@ -58,6 +61,7 @@ class ShadowAnalyser:
         self._images = images
         self._owner = owner
         self._may_begin = may_begin
+        self._pixel_gate = pixel_gate
         self._progress = progress or Progress("shadow")
         self._batch_seconds = batch_seconds
         self._patiently = patiently
@@ -84,7 +88,7 @@ class ShadowAnalyser:
         with self._files.open([task.spool_path for task in tasks]) as paths:
             prepared = self._decoder.prepare_many(paths)
         with self._progress.stage(self._batch_seconds):
-            return infer(self._network, prepared)
+            return infer(self._network, prepared, pixel_gate=self._pixel_gate)
 
     def _record(self, tasks: Sequence[ShadowTask], outcomes: Sequence[Outcome]) -> None:
         pairs = zip(tasks, outcomes, strict=True)

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.5
 # By section; what only says where and how fast the work is done is left out.
 _DECIDING: Final = {
-    "analysis": {"modalities", "minimum_age", "minimum_pixels", "maximum_pixels"},
+    "analysis": {"modalities", "minimum_age", "minimum_pixels", "maximum_pixels", "pixel_gate"},
     "inference": {"operating_point", "grey_zone"},
     "report": None,  # all of it
     "routing": None,

@@ -82,6 +82,7 @@ def run_worker(
             owner=owner_named("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),
             shadow=shadow.identity if shadow else None,
+            pixel_gate=settings.analysis.pixel_gate,
             progress=analysing,
             batch_seconds=settings.inference.batch_seconds,
             patiently=Patience(stop, name="analyse", renew=analysing.renew),
@@ -104,10 +105,11 @@ def run_worker(
             patiently=Patience(stop, name="report", renew=reporting.renew),
         )
         log.info(
-            "analysing bundle=%s backend=%s device=%s detector=%s",
+            "analysing bundle=%s backend=%s device=%s gate=%s detector=%s",
             model.identity.bundle,
             model.backend,
             model.device,
+            settings.analysis.pixel_gate if model.gate else "none",
             "yes" if model.detector else "no",
         )
         loops = [(analysing, analyser.step), (reporting, reporter.step)]
@@ -123,6 +125,7 @@ def run_worker(
                 images=on_trial,
                 owner=owner_named("shadow"),
                 may_begin=lambda: analyser.is_idle,
+                pixel_gate=settings.analysis.pixel_gate,
                 progress=trying,
                 batch_seconds=settings.inference.batch_seconds,
                 patiently=Patience(stop, name="shadow", renew=trying.renew),

@@ -15,6 +15,7 @@ from datetime import date, timedelta
 from itertools import accumulate, groupby, pairwise
 from typing import Final
 
+from scp_node.domain import UNLIKENESS
 from scp_node.ledger.daily import (
     INPUT_BINS,
     PROBABILITY_BINS,
@@ -38,7 +39,12 @@ SHOWN_BINS: Final = 20  # of the histogram of probabilities
 MOST_CLASSES: Final = 9  # of senders or views; the rest counts as one more
 
 _OWN: Final = f"this node's first {BASELINE_FILMS} films by this bundle"
-_OF_BUNDLE: Final = {"probability": "probability", "mean": "input_mean", "std": "input_std"}  # ours: the manifest's
+_OF_BUNDLE: Final = {  # ours: the manifest's
+    "probability": "probability",
+    "mean": "input_mean",
+    "std": "input_std",
+    UNLIKENESS: UNLIKENESS,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +233,8 @@ def drifts(
     found = []
     for name in _OF_BUNDLE:
         if reference is None or name not in reference.values:
+            if name == UNLIKENESS:  # a bundle without a gate
+                continue
             found.append(_without_reference(name, "the bundle holds no reference"))
         else:
             found.append(_against_bundle(name, counts, reference, today))

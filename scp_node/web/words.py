@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from scp_node.domain import Reason, Verdict
+from scp_node.domain import UNLIKENESS, Reason, Verdict
 from scp_node.ledger import DeliveryState, StudyState, WorklistRow
 
 VERDICTS: Final[Mapping[Verdict, str]] = {
@@ -55,6 +55,7 @@ INPUTS: Final[Mapping[str, str]] = {
     "std": "brightness: standard deviation",
     "contrast": "contrast",
     "sharpness": "sharpness",
+    UNLIKENESS: "unlikeness to the films that the model knows (limit 1)",
 }
 """What the pages call the numbers of `result.input_stats`."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pneumonia_model.gate import Appearance
 from pneumonia_training.films.manifests import OPTIONAL_COLUMNS
 from pneumonia_training.films.prepare import prepare
 from pydicom import Dataset, dcmread, dcmwrite
@@ -21,6 +22,7 @@ from scp_node.decoders import DecoderPool
 from scp_node.dicom.inspection import Origin, inspect
 from scp_node.dicom.part10 import PREAMBLE, decode_head
 from scp_node.domain import ModelIdentity, NotAnalysed, Priority, ReceivedInstance, Region
+from scp_node.inference.ports import Scores
 from scp_node.ledger import create_ledger_engine, upgrade
 from scp_node.loops.analyse import Analyser
 from scp_node.runtime.leases import LeaseKeeper
@@ -51,9 +53,12 @@ class Recorder:
     def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         raise AssertionError(f"nobody asked for {len(inputs)} maps")
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
         self.fed |= dict(zip(self._names, inputs, strict=True))
-        return np.zeros(len(inputs), dtype=np.float32)
+        return Scores(logits=np.zeros(len(inputs), dtype=np.float32))
+
+    def appearance(self, picture: NDArray[np.float32]) -> Appearance:
+        raise AssertionError(f"nobody asked what {picture.shape} looks like")
 
     def probability(self, logit: float) -> float:
         return 1 / (1 + math.exp(-logit))

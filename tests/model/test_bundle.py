@@ -32,7 +32,7 @@ from pneumonia_model.bundle import (
 from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
-from pneumonia_model.prediction import Backend, Prediction, checked_prediction
+from pneumonia_model.prediction import Backend, Prediction, Scores, checked_prediction
 from pneumonia_model.preprocessing import PREPROCESSING
 
 FILES: Final = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")
@@ -158,6 +158,9 @@ def test_other_weights_than_the_released_ones_never_serve(released: Bundle, back
 
         def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             return backend.logits(inputs) + np.float32(2e-4)
+
+        def scores(self, inputs: NDArray[np.float32]) -> Scores:
+            raise AssertionError(f"nobody asked for the features of {len(inputs)} films")
 
         def predict(self, inputs: NDArray[np.float32]) -> Prediction:
             return Prediction(logits=self.logits(inputs), maps=backend.predict(inputs).maps)

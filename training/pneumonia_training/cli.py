@@ -34,7 +34,7 @@ from pneumonia_training.learning.start_weights import StartWeightsError
 from pneumonia_training.measuring.calibration import CalibrationError
 from pneumonia_training.measuring.compare_recipes import compare_recipes
 from pneumonia_training.release.cards import update_cards
-from pneumonia_training.release.export import ExportError, Release
+from pneumonia_training.release.export import Elsewhere, ExportError, Release
 from pneumonia_training.release.export import export as release_bundle
 
 app = typer.Typer(help="Train, evaluate and release the pneumonia model.", no_args_is_help=True, add_completion=False)
@@ -199,6 +199,9 @@ def export(
     originals: Annotated[
         Path | None, typer.Option(help="CSV (path, label, image_id) of training films as whole files: same scores?")
     ] = None,
+    outside: Annotated[
+        list[Path] | None, typer.Option(help="CSV (path, kind) of pictures that the gate should refuse.")
+    ] = None,
     name: Annotated[str, typer.Option()] = "pneumonia-resnet18",
     version: Annotated[str, typer.Option()] = "0.1.0",
     commit: Annotated[str, typer.Option(help="Commit that the training ran at, if its folder does not name it.")] = "",
@@ -224,8 +227,7 @@ def export(
         release,
         bundles=bundles,
         crossvalidation=crossvalidation,
-        external=external or (),
-        originals=originals,
+        elsewhere=Elsewhere(external=external or (), originals=originals, outside=outside or ()),
     )
     typer.echo(f"{bundle.path} {bundle.digest}")
 

@@ -10,7 +10,14 @@ from safetensors.torch import load_file
 from pneumonia_model.bundle import WEIGHTS, Bundle
 from pneumonia_model.errors import BackendError
 from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
-from pneumonia_model.prediction import Prediction, checked_inputs, checked_logits, checked_prediction
+from pneumonia_model.prediction import (
+    Prediction,
+    Scores,
+    checked_inputs,
+    checked_logits,
+    checked_prediction,
+    checked_scores,
+)
 
 
 class TorchBackend:
@@ -41,6 +48,12 @@ class TorchBackend:
         with torch.inference_mode():
             logits = self._module.logits(torch.from_numpy(checked).to(self.device))
         return checked_logits(logits.cpu().numpy(), count=len(checked))
+
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits, features = self._module.scores(torch.from_numpy(checked).to(self.device))
+        return checked_scores(logits.cpu().numpy(), features.cpu().numpy(), count=len(checked))
 
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
         checked = checked_inputs(inputs)

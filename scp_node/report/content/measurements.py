@@ -7,7 +7,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from scp_node.domain import Completion, Finding, ModelIdentity, Outcome
+from scp_node.domain import UNLIKENESS, Completion, Finding, ModelIdentity, Outcome
 from scp_node.report import codes
 from scp_node.report.content.items import (
     CONTAINS,
@@ -83,6 +83,8 @@ def _parameters(model: ModelIdentity, threshold: float, outcome: Outcome) -> dic
     parameters = {"operating_threshold": repr(threshold), "calibration": model.calibration}
     if grey_zone := outcome.grey_zone if isinstance(outcome, Finding) else model.grey_zone:
         parameters["grey_zone"] = repr(grey_zone)
+    if isinstance(outcome, Finding) and UNLIKENESS in outcome.input_stats:
+        parameters[UNLIKENESS] = f"{outcome.input_stats[UNLIKENESS]:g}"  # the gate has looked; it refuses above 1
     if model.region_threshold is not None:  # regions were looked for, also where none follows
         parameters["region_threshold"] = repr(model.region_threshold)
     return parameters

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -31,6 +32,7 @@ from scp_node.cli.console import settings_of
 from scp_node.cli.problems import KNOWN_PROBLEMS
 from scp_node.decoders import program
 from scp_node.domain import NotAnalysed
+from scp_node.inference.ports import Scores
 from scp_node.inference.served_model import ServedModel
 from scp_node.roles.common import Parts
 from scp_node.runtime.supervisor import REFUSED
@@ -127,7 +129,7 @@ class PoisonedModel(ServedModel):
         self._require_device()
         super().verify()
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
         self._require_device()
         poison = _poison()
         deeds = [poison.deed(each) for each in inputs]
@@ -138,8 +140,9 @@ class PoisonedModel(ServedModel):
                 self._require_device()
             if deed is not Deed.NUMBS:
                 _DEEDS[deed]()
-        logits = super().logits(inputs)
-        return np.where([deed is Deed.NUMBS for deed in deeds], np.float32(np.nan), logits)
+        scores = super().scores(inputs)
+        numbed = [deed is Deed.NUMBS for deed in deeds]
+        return replace(scores, logits=np.where(numbed, np.float32(np.nan), scores.logits))
 
     def _require_device(self) -> None:
         if self._broken or not _poison().has_device:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from pneumonia_model.bundle import BundleError
 from pneumonia_model.regions import Regions
 
-from scp_node.domain import Region
+from scp_node.analysis.answers import Prepared
+from scp_node.domain import Finding, NotAnalysed, Reason, Region
 from scp_node.inference.identity import identify
 from scp_node.inference.served_model import ServedDetector, ServedModel
+from scp_node.loops.analyse import infer
 from scp_node.settings import InferenceSettings
 from tests.model.detectors import untrained_detector, with_detector
+from tests.model.gates import phantoms, with_gate
 from tests.node import BUNDLE
 
 
@@ -57,3 +63,26 @@ def test_a_bundle_with_a_detector_serves_regions_under_an_identity_of_its_own(tm
     (regions,) = model.detector.regions(np.random.default_rng(1).random((1, 224, 224), dtype=np.float32))
     assert regions
     assert all(0 <= region.left < region.right <= 1 and region.score >= 0.01 for region in regions)
+
+
+def test_a_bundle_with_a_gate_refuses_what_it_does_not_know_and_names_what_it_looks_like(tmp_path: Path) -> None:
+    model = ServedModel.open(InferenceSettings(bundle=with_gate(tmp_path / "bundle"), backend="onnxruntime"))
+    film = phantoms(3000, 1)[0]
+    pictures = [film, np.ascontiguousarray(np.rot90(film, 2)), np.full_like(film, 0.5)]
+    known, turned, grey = infer(model, [Prepared(inputs=picture) for picture in pictures])
+    assert isinstance(known, Finding)
+    assert 0 < known.input_stats["unlikeness"] <= 1
+    assert isinstance(turned, NotAnalysed)
+    assert isinstance(grey, NotAnalysed)
+    assert {turned.reason, grey.reason} == {Reason.UNLIKE_A_FRONTAL_CHEST_FILM}
+    assert turned.detail.startswith("looks like one that is upside down; unlikeness ")
+    assert grey.detail.startswith("nor would it if it were turned or inverted; unlikeness ")
+
+
+def test_a_gate_that_has_lost_its_mind_ends_the_service(tmp_path: Path) -> None:
+    model = ServedModel.open(InferenceSettings(bundle=with_gate(tmp_path / "bundle"), backend="onnxruntime"))
+    model.verify()
+    assert model.gate is not None
+    model.gate = replace(model.gate, limit=2 * model.gate.limit)
+    with pytest.raises(BundleError, match="golden figures"):
+        model.verify()

@@ -36,7 +36,7 @@ from tests.scp_node.ledger.test_companions import OVERLAY, claimed
 from tests.scp_node.ledger_node import MODEL, Node, built_report, ledger_engine
 
 WHENEVER: Final = DailyQuery(first=date(2000, 1, 1), last=date(2100, 1, 1))
-STATS: Final = {"mean": 0.4, "std": 0.25, "contrast": 0.9, "sharpness": 0.031, "polarity": -0.2}
+STATS: Final = {"mean": 0.4, "std": 0.25, "contrast": 0.9, "sharpness": 0.031, "unlikeness": 0.6, "polarity": -0.2}
 
 
 def contents(node: Node) -> dict[str, list[Any]]:
@@ -208,7 +208,7 @@ def test_a_day_counts_what_came_and_how_long_it_took(node: Node) -> None:
     assert (mean.films, mean.bins) == (3, {40: 3})
     assert mean.mean == pytest.approx(0.4)
     assert mean.spread == pytest.approx(0, abs=1e-3)
-    assert set(counts.inputs) == {"mean", "std", "contrast", "sharpness"}
+    assert set(counts.inputs) == {"mean", "std", "contrast", "sharpness", "unlikeness"}
     node.clock.advance(seconds=11)
     assert node.report("pacs") is not None
     node.ledger.deliveries.delivered(claimed(node, "pacs"), status=0, sop_class_uid="1.2")

@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pneumonia_model.gate import Appearance
 
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
-from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Priority, Reason, Region
+from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Note, Priority, Reason, Region
+from scp_node.inference.ports import Scores
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
@@ -24,6 +26,7 @@ from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience, Patiently, at_once
 from scp_node.runtime.polling import UnfitProcessError
+from scp_node.settings import PixelGate
 from tests.scp_node.ledger_node import LEASE, MODEL, Node, built_report
 from tests.scp_node.spooled import FilesByName
 from tests.waiting import wait_until
@@ -41,14 +44,20 @@ class Network:
         self.verified = 0
         self.attended = 0
         self.detector: Detector | None = None
+        self.unlikeness: list[float] | None = None  # of each image; None: the model has no gate
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
         self.batches.append(len(inputs))
         values = [self.answers.pop(0) for _ in inputs]
         for value in values:
             if isinstance(value, Exception):
                 raise value
-        return np.array(values, np.float32)
+        unlikeness = None if self.unlikeness is None else np.array([self.unlikeness.pop(0) for _ in inputs])
+        return Scores(logits=np.array(values, np.float32), unlikeness=unlikeness)
+
+    def appearance(self, picture: NDArray[np.float32]) -> Appearance:
+        assert picture.shape == (224, 224)
+        return Appearance.UPSIDE_DOWN
 
     def probability(self, logit: float) -> float:
         return float(1 / (1 + np.exp(-logit)))
@@ -89,6 +98,7 @@ def analyser(
     decoder: Decoder | NoDecoder | None = None,
     progress: Progress | None = None,
     batch_seconds: float = math.inf,
+    pixel_gate: PixelGate = "refuse",
 ) -> Analyser:
     leases = LeaseKeeper(node.ledger, LEASE)
     return Analyser(
@@ -103,6 +113,7 @@ def analyser(
         clock=node.clock,
         progress=progress,
         batch_seconds=batch_seconds,
+        pixel_gate=pixel_gate,
     )
 
 
@@ -125,6 +136,74 @@ def test_the_grey_zone_of_the_model_decides(node: Node) -> None:
     network.identity = replace(MODEL, grey_zone=0.1)
     analyser(node, network).step()
     assert [row["verdict"] for row in node.audit()] == ["not-detected", "undetermined", "present"]
+
+
+def snapshot_of(node: Node) -> StudySnapshot:
+    node.clock.advance(seconds=11)
+    snapshot = node.report()
+    assert snapshot is not None
+    return snapshot
+
+
+def gated(*unlikeness: float) -> Network:
+    network = Network(*[2.0] * len(unlikeness))
+    network.unlikeness = list(unlikeness)
+    return network
+
+
+def test_a_picture_that_the_gate_refuses_gets_no_score_and_its_report_says_what_it_looks_like(node: Node) -> None:
+    node.receive("1", "2", "3")
+    analyser(node, gated(1.0, 1.336, 0.25)).step()
+    refused = ("not-analysed", "unlike-a-frontal-chest-film")
+    assert states(node) == [("analysed", None), refused, ("analysed", None)]
+    assert [row["probability"] is None for row in node.audit()] == [False, True, False]
+    [outcome] = [image.outcome for image in snapshot_of(node).images if isinstance(image.outcome, NotAnalysed)]
+    assert outcome.sentence == (
+        "picture does not look like a frontal chest film (looks like one that is upside down; unlikeness 1.34, limit 1)"
+    )
+
+
+def test_what_the_gate_found_is_kept_with_a_finding(node: Node) -> None:
+    node.receive("1")
+    analyser(node, gated(0.71234567)).step()
+    [image] = snapshot_of(node).images
+    assert isinstance(image.outcome, Finding)
+    assert image.outcome.input_stats == {"unlikeness": 0.7123}
+    assert image.outcome.notes == ()
+
+
+def test_a_gate_that_only_notes_lets_the_score_stand_with_a_note(node: Node) -> None:
+    node.receive("1", "2")
+    analyser(node, gated(1.2, 0.9), pixel_gate="note").step()
+    outcomes = [image.outcome for image in snapshot_of(node).images]
+    assert [outcome.notes for outcome in outcomes if isinstance(outcome, Finding)] == [
+        (Note.UNLIKE_A_FRONTAL_CHEST_FILM,),
+        (),
+    ]
+
+
+def test_a_gate_that_is_off_is_not_spoken_of(node: Node) -> None:
+    node.receive("1")
+    analyser(node, gated(3.0), pixel_gate="off").step()
+    [image] = snapshot_of(node).images
+    assert isinstance(image.outcome, Finding)
+    assert (image.outcome.notes, image.outcome.input_stats) == ((), {})
+
+
+def test_an_unlikeness_that_is_no_number_lets_nothing_through(node: Node) -> None:
+    node.receive("1")
+    analyser(node, gated(float("nan"))).step()
+    assert states(node) == [("not-analysed", "unlike-a-frontal-chest-film")]
+
+
+def test_a_gate_with_another_number_of_answers_is_a_fault_of_the_machine(node: Node) -> None:
+    node.receive("1", "2")
+    network = gated(0.5, 0.5)
+    network.scores = lambda inputs: Scores(  # type: ignore[method-assign]
+        logits=np.zeros(len(inputs), np.float32), unlikeness=np.zeros(1)
+    )
+    analyser(node, network).step()
+    assert states(node) == [("received", None)] * 2
 
 
 def test_nothing_to_do_is_said_so(node: Node) -> None:
@@ -284,10 +363,10 @@ class SlowNetwork(Network):
         self.progress = progress
         self.late_at_first: bool | None = None
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
         self.late_at_first = self.progress.is_late
         wait_until(lambda: self.progress.is_late)
-        return super().logits(inputs)
+        return super().scores(inputs)
 
 
 def test_a_network_that_hangs_makes_its_loop_late_after_its_time_and_not_before(node: Node) -> None:

@@ -17,6 +17,7 @@ from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
 from scp_node.demo.phantom import phantom_image
 from scp_node.domain import NotAnalysed
+from scp_node.inference.ports import Scores
 from scp_node.ledger import ShadowQuery, ShadowWaiting
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.shadow import ShadowAnalyser
@@ -106,9 +107,9 @@ class Looking(Network):
         self.look = look
         self.seen: list[bool] = []
 
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
         self.seen.append(self.look())
-        return super().logits(inputs)
+        return super().scores(inputs)
 
 
 def test_it_does_not_begin_beside_a_batch_that_is_under_analysis(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -96,6 +97,24 @@ def test_without_films_nothing_is_claimed() -> None:
     assert (total.received, total.positive_rate.value, total.median_seconds) == (0, None, None)
     assert histogram([], EVEN) == []
     assert {(each.psi, each.is_warning) for each in drifts([], [], EVEN, TODAY)} == {(None, False)}
+
+
+@pytest.mark.parametrize(("bin_number", "warned"), [(None, False), (95, True)], ids=["as-ever", "stranger"])
+def test_films_that_come_close_to_the_gate_s_limit_are_warned_of(bin_number: int | None, *, warned: bool) -> None:
+    reference = Reference(bundle="b-1", films=1_000, quantiles=DECILES, values={"unlikeness": DECILES})
+    found = []
+    for back in range(40):
+        bins = Counter(dict.fromkeys(range(0, 100, 2), 1) if bin_number is None else {bin_number: 50})
+        films = bins.total()
+        inputs = {"unlikeness": InputCounts(films=films, sum=0.5 * films, squares=0.3 * films, bins=bins)}
+        day = counts(TODAY - timedelta(days=back), [0.5] * films)
+        found.append(dataclasses.replace(day, inputs=inputs))
+    drift = drift_of("unlikeness", found[::-1], reference)
+    assert (drift.films, drift.is_warning) == (500, warned)
+
+
+def test_a_bundle_without_a_gate_has_no_unlikeness_to_compare_with() -> None:
+    assert "unlikeness" not in {each.name for each in drifts([], [], EVEN, TODAY)}
 
 
 def test_the_histogram_stands_beside_what_the_reference_leads_to_expect() -> None:

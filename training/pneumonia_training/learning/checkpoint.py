@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
-from pneumonia_model.prediction import Prediction, checked_inputs, checked_logits, checked_prediction
+from pneumonia_model.prediction import (
+    Prediction,
+    Scores,
+    checked_inputs,
+    checked_logits,
+    checked_prediction,
+    checked_scores,
+)
 from torch import Tensor
 
 _STEM: Final = "conv1.weight"
@@ -110,6 +117,12 @@ class NetworkBackend:
         with torch.inference_mode():
             logits = self._module.logits(torch.from_numpy(checked))
         return checked_logits(logits.numpy(), count=len(checked))
+
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits, features = self._module.scores(torch.from_numpy(checked))
+        return checked_scores(logits.numpy(), features.numpy(), count=len(checked))
 
     def predict(self, inputs: NDArray[np.float32]) -> Prediction:
         checked = checked_inputs(inputs)

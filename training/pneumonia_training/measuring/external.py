@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pneumonia_model.bundle import file_sha256
 from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import INPUT_SIDE
@@ -21,6 +22,21 @@ from pneumonia_training.measuring.provenance import films_document
 log = logging.getLogger(__name__)
 
 _COLUMNS: Final = ("negative_class", "view", "age", "sex", "boxes")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pictures:
+    """The readable pictures of a manifest.
+
+    Attributes:
+        images: shape (n, 224, 224), in the order of `table`.
+        table: the manifest's rows of these pictures, all as text.
+        unreadable: path and reason of each of the others.
+    """
+
+    images: NDArray[np.uint8]
+    table: pd.DataFrame
+    unreadable: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +70,43 @@ def read_external(manifest: Path) -> ExternalSet:
     Raises:
         ManifestError: a column is missing, a label is neither 0 nor 1, or no film can be read.
     """
-    table = _table(manifest)
+    table = manifest_table(manifest, columns=("path", "label"))
+    if not table["label"].isin(["0", "1"]).all():
+        raise ManifestError(f"{manifest.name}: a label is neither 0 nor 1")
+    pictures = read_pictures(manifest, table)
+    films = pictures.table.assign(label=pictures.table["label"].astype(int), subset=manifest.stem)
+    for column in _COLUMNS:
+        if column not in films:
+            films[column] = ""
+    patients_known = "group" in films
+    if not patients_known:
+        log.warning("%s has no column group: each film counts as a patient of its own", manifest.name)
+        films["group"] = films["path"]
+    films["fold"] = [fold_of(group) for group in films["group"]]
+    digest = f"sha256:{file_sha256(manifest)}"
+    prepared = PreparedFilms(images=pictures.images, films=films, digest=digest)
+    return ExternalSet(prepared=prepared, unreadable=pictures.unreadable, patients_known=patients_known)
+
+
+def manifest_table(manifest: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Return a CSV, all of it as text.
+
+    Raises:
+        ManifestError: one of the `columns` is missing.
+    """
+    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ManifestError(f"{manifest.name}: no column {', '.join(missing)}")
+    return table
+
+
+def read_pictures(manifest: Path, table: pd.DataFrame) -> Pictures:
+    """Return the pictures that the column `path` names, relative to the manifest, as the network's inputs.
+
+    Raises:
+        ManifestError: no picture can be read.
+    """
     images = np.empty((len(table), INPUT_SIDE, INPUT_SIDE), dtype=np.uint8)
     kept: list[int] = []
     unreadable: list[dict[str, str]] = []
@@ -70,28 +122,7 @@ def read_external(manifest: Path) -> ExternalSet:
         raise ManifestError(f"{manifest.name}: no film can be read; the first: {unreadable[:1]}")
     for film in unreadable:
         log.warning("film is not scored path=%s reason=%s", film["path"], film["reason"])
-    films = table.iloc[kept].reset_index(drop=True)
-    patients_known = "group" in films
-    if not patients_known:
-        log.warning("%s has no column group: each film counts as a patient of its own", manifest.name)
-        films["group"] = films["path"]
-    films["fold"] = [fold_of(group) for group in films["group"]]
-    digest = f"sha256:{file_sha256(manifest)}"
-    prepared = PreparedFilms(images=images[: len(kept)], films=films, digest=digest)
-    return ExternalSet(prepared=prepared, unreadable=unreadable, patients_known=patients_known)
-
-
-def _table(manifest: Path) -> pd.DataFrame:
-    table = pd.read_csv(manifest, dtype=str, keep_default_na=False)
-    missing = [column for column in ("path", "label") if column not in table]
-    if missing:
-        raise ManifestError(f"{manifest.name}: no column {', '.join(missing)}")
-    if not table["label"].isin(["0", "1"]).all():
-        raise ManifestError(f"{manifest.name}: a label is neither 0 nor 1")
-    for column in _COLUMNS:
-        if column not in table:
-            table[column] = ""
-    return table.assign(label=table["label"].astype(int), subset=manifest.stem)
+    return Pictures(images=images[: len(kept)], table=table.iloc[kept].reset_index(drop=True), unreadable=unreadable)
 
 
 def measure_external(external: ExternalSet, backend: Backend, chosen: Chosen) -> ExternalMeasurement:

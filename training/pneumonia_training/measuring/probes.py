@@ -36,18 +36,19 @@ def predict(
     logits = [
         part.backend.logits(inputs if change is None else change(inputs))
         for part in parts
-        for inputs in _batches(images, part.rows)
+        for inputs in batches(images, part.rows)
     ]
     return np.concatenate(logits).astype(np.float64)
 
 
 def activation_maps(images: NDArray[np.uint8], parts: Sequence[NetworkRows]) -> NDArray[np.float32]:
     """Return the class activation maps of each part's films, in the parts' order."""
-    maps = [part.backend.predict(inputs).maps for part in parts for inputs in _batches(images, part.rows)]
+    maps = [part.backend.predict(inputs).maps for part in parts for inputs in batches(images, part.rows)]
     return np.concatenate(maps)
 
 
-def _batches(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:
+def batches(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:
+    """Yield prepared films as inputs of a network, a few at a time."""
     for start in range(0, len(rows), _BATCH):
         yield images[rows[start : start + _BATCH]].astype(np.float32) / np.float32(255)
 

@@ -56,6 +56,7 @@ def bundle_blocks(folder: Path) -> dict[str, str]:
         "looks": _looks(test),
         "originals": _originals(metrics.get("originals")),
         "external": _external(metrics.get("external", {})),
+        "gate": _gate(metrics.get("gate")),
     }
 
 
@@ -213,6 +214,27 @@ def _external(sets: Mapping[str, Any]) -> str:
         figures = (of["test"]["auc"]["model"]["all"], point["recall"], point["specificity"])
         rows.append((name, counts["films"], counts["positive"], *(_figure(figure) for figure in figures)))
     return _table(("set", "films", "positive", "AUC", "recall", "specificity"), rows)
+
+
+def _gate(gate: Mapping[str, Any] | None) -> str:
+    if gate is None:
+        return "This bundle has no gate."
+    elsewhere = {f"set {name}": of for name, of in gate["external"].items()}
+    outside = {f"{name}: {kind}": of for name, kinds in gate["outside"].items() for kind, of in kinds.items()}
+    tables = {
+        "refused of the films that are measured": gate["refused"],
+        "refused of the same films after a change": gate["changed"],
+        "refused of films from elsewhere": elsewhere,
+        "refused of pictures that are no frontal chest films": outside,
+    }
+    return "\n\n".join(_table((title, "pictures", "refused", ""), _refusals(of)) for title, of in tables.items() if of)
+
+
+def _refusals(groups: Mapping[str, Mapping[str, int]]) -> list[tuple[Any, ...]]:
+    return [
+        (name, f"{of['pictures']:,}", f"{of['refused']:,}", f"{of['refused'] / of['pictures']:.1%}")
+        for name, of in groups.items()
+    ]
 
 
 def _figure(estimate: list[float | None], *, sign: str = "", places: int = 2) -> str:

@@ -21,7 +21,8 @@ from pneumonia_model.bundle import (
     rendered,
     seal,
 )
-from pneumonia_model.golden import verify_golden
+from pneumonia_model.gate import GATE_WEIGHTS, SECTION, Gate, load_gate
+from pneumonia_model.golden import verify_golden, verify_golden_gate
 from pneumonia_model.network import ARCHITECTURE, LogitAndMap, pneumonia_resnet18
 from pneumonia_model.opening import open_backend
 from pneumonia_model.prediction import Backend
@@ -36,9 +37,16 @@ from pneumonia_training.learning.recipe import Recipe
 from pneumonia_training.learning.run_record import plain
 from pneumonia_training.learning.start_weights import licence_title
 from pneumonia_training.measuring.calibration import Chosen, choose
-from pneumonia_training.measuring.external import measure_external, read_external
+from pneumonia_training.measuring.external import ExternalSet, measure_external, read_external
 from pneumonia_training.measuring.measure import measure_crossvalidation, measure_films, training_rows_like
 from pneumonia_training.measuring.originals import measure_originals
+from pneumonia_training.measuring.pixel_gate import (
+    REFUSED_SHARE,
+    GateEvidence,
+    gate_by_crossvalidation,
+    gate_by_hold_out,
+    measure_elsewhere,
+)
 from pneumonia_training.measuring.probes import NetworkRows, predict
 from pneumonia_training.measuring.provenance import (
     crossvalidation_document,
@@ -46,7 +54,7 @@ from pneumonia_training.measuring.provenance import (
     recorded_run,
     trained_document,
 )
-from pneumonia_training.release.golden import golden_pictures
+from pneumonia_training.release.golden import golden_inputs, golden_pictures
 from pneumonia_training.release.onnx_graph import write_graph
 
 METRICS: Final = "metrics.json"
@@ -84,6 +92,24 @@ class ExportError(Exception):
     """These films or this recipe cannot make a bundle."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Manifests to measure a release on in addition to its own films.
+
+    Attributes:
+        external: films from elsewhere (see `read_external`).
+        originals: training films in another form, which needs a cross-validation's networks (see `measure_originals`).
+        outside: pictures that the bundle's gate should refuse (see `measure_elsewhere`); it is fitted on films alone.
+    """
+
+    external: Sequence[Path] = ()
+    originals: Path | None = None
+    outside: Sequence[Path] = ()
+
+
+NOTHING_ELSE: Final = Elsewhere()
+
+
 def export(
     checkpoint: Path,
     prepared: PreparedFilms,
@@ -92,19 +118,16 @@ def export(
     *,
     bundles: Path,
     crossvalidation: Path | None = None,
-    external: Sequence[Path] = (),
-    originals: Path | None = None,
+    elsewhere: Elsewhere = NOTHING_ELSE,
 ) -> Bundle:
     """Write a bundle into `bundles`/<name>-<version> and return it, loaded and verified on both runtimes.
 
-    Without `crossvalidation` the recipe's split holds: calibration and operating points are chosen on its validation
-    films and measured on its test films. `crossvalidation` is the table of predictions that a cross-validation left.
-    With it, calibration and operating points are chosen on all its films, and each film is measured with those of the
-    other folds.
+    Without `crossvalidation` the recipe's split holds: calibration, operating points and the gate's limit are chosen on
+    its validation films and measured on its test films. `crossvalidation` is the table of predictions that a
+    cross-validation left. With it they are chosen on all its films, and each film is measured with those of the other
+    folds; if the folds' networks do not lie beside the table, the bundle has no gate.
 
-    The checkpoint comes from this package, or from any Lightning training of the same network. `external` are manifests
-    of films from elsewhere to measure on as well. `originals` is a manifest of training films in another form; it needs
-    the cross-validation's networks (see `measure_originals`).
+    The checkpoint comes from this package, or from any Lightning training of the same network.
 
     Raises:
         CheckpointError: the checkpoint cannot be released, or was trained with another split.
@@ -114,36 +137,27 @@ def export(
     split = split_films(prepared, recipe)
     if crossvalidation is None and not (len(split.validation) and len(split.test)):
         raise ExportError(f"recipe {recipe.name} holds out no validation or test films: give a cross-validation")
-    if originals and not crossvalidation:
+    if elsewhere.originals and not crossvalidation:
         raise ExportError("originals are scored by the networks of a cross-validation: give one")
     run = recorded_run(checkpoint, prepared, split)
-    weights = network_weights(checkpoint)
-    folder = bundles / f"{release.name}-{release.version}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}))
-    write_graph(folder)
-    np.save(folder / GOLDEN, golden_pictures(), allow_pickle=False)
-    golden = _golden_logits(weights)
-
-    # A first manifest, with only what the node's runtime needs to run the graph.
-    (folder / METRICS).unlink(missing_ok=True)
     start = None if run is None else run.get("start")
-    if start:
-        (folder / START_LICENCE).write_text(f"{start['licence']}\n", encoding="utf-8")
-    else:
-        (folder / START_LICENCE).unlink(missing_ok=True)
+    folder = bundles / f"{release.name}-{release.version}"
+    golden = _write_network(folder, network_weights(checkpoint), start)
+    # A first manifest, with only what the node's runtime needs to run the graph.
     _write_manifest(folder, _manifest(folder, release, golden, Chosen(slope=1, intercept=0, thresholds={"half": 0.5})))
     backend = open_backend(load_bundle(folder), "onnxruntime", "cpu")
     if crossvalidation is None:
         evidence = _hold_out(prepared, recipe, split, backend)
     else:
-        evidence = _crossvalidation(prepared, recipe, split, crossvalidation)
-    figures: dict[str, Any] = {"data": prepared.digest, "split": evidence.split, "test": evidence.test}
-    if external:
-        figures["external"] = {manifest.stem: _external(manifest, backend, evidence.chosen) for manifest in external}
-    if originals and crossvalidation:
-        figures["originals"] = measure_originals(prepared, recipe, crossvalidation, originals, evidence.chosen)
+        evidence = _crossvalidation(prepared, recipe, split, backend, crossvalidation)
+    figures = {"data": prepared.digest, "split": evidence.split, "test": evidence.test}
+    figures |= _figures_elsewhere(elsewhere, backend, evidence)
+    if elsewhere.originals and crossvalidation:
+        originals = measure_originals(prepared, recipe, crossvalidation, elsewhere.originals, evidence.chosen)
+        figures["originals"] = originals
     (folder / METRICS).write_text(json.dumps(figures, indent=2) + "\n")
+    if evidence.gate:
+        _write_gate(folder, evidence.gate.gate)
     manifest = _manifest(folder, release, golden, evidence.chosen) | {
         "operating_points": evidence.test["operating_points"],
         "auc": evidence.test["auc"]["model"]["all"],
@@ -156,14 +170,36 @@ def export(
             "evaluation": evidence.split["kind"],
             "recorded": run is not None,
         },
-        "reference": _reference(prepared.images, evidence.reference, evidence.probabilities),
+        "reference": _reference(prepared.images, evidence),
     }
+    if evidence.gate:
+        manifest[SECTION] = _gate_document(evidence.gate, backend)
     if start:
         manifest["attributions"] = [*manifest["attributions"], _start_attribution(manifest["training"]["start"])]
     _write_manifest(folder, manifest)
+    return _verified(folder)
+
+
+def _write_network(folder: Path, weights: dict[str, torch.Tensor], start: Mapping[str, Any] | None) -> list[float]:
+    """Write the network and its golden inputs, and nothing that an earlier release left there; return their logits."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (METRICS, GATE_WEIGHTS, START_LICENCE):
+        (folder / name).unlink(missing_ok=True)
+    (folder / WEIGHTS).write_bytes(save({name: tensor.contiguous() for name, tensor in weights.items()}))
+    write_graph(folder)
+    np.save(folder / GOLDEN, golden_pictures(), allow_pickle=False)
+    if start:
+        (folder / START_LICENCE).write_text(f"{start['licence']}\n", encoding="utf-8")
+    return _golden_logits(weights)
+
+
+def _verified(folder: Path) -> Bundle:
     bundle = load_bundle(folder)
     for runtime in RUNTIMES:
-        verify_golden(bundle, open_backend(bundle, runtime, "cpu"))
+        backend = open_backend(bundle, runtime, "cpu")
+        verify_golden(bundle, backend)
+        if gate := load_gate(bundle):
+            verify_golden_gate(bundle, backend, gate)
     return bundle
 
 
@@ -175,6 +211,7 @@ class _Evidence:
         test: figures, as in `metrics.json`.
         reference: rows of films in the mix of clinical practice.
         probabilities: of films on which the network was not trained.
+        gate: None where it could not be measured.
     """
 
     chosen: Chosen
@@ -182,6 +219,7 @@ class _Evidence:
     test: dict[str, Any]
     reference: NDArray[np.intp]
     probabilities: NDArray[np.float64]
+    gate: GateEvidence | None
 
 
 def _hold_out(prepared: PreparedFilms, recipe: Recipe, split: Split, backend: Backend) -> _Evidence:
@@ -195,10 +233,13 @@ def _hold_out(prepared: PreparedFilms, recipe: Recipe, split: Split, backend: Ba
         test=measured.figures,
         reference=np.union1d(split.validation, split.test),
         probabilities=chosen.probabilities(logits),
+        gate=gate_by_hold_out(prepared, recipe, backend, split),
     )
 
 
-def _crossvalidation(prepared: PreparedFilms, recipe: Recipe, split: Split, predictions: Path) -> _Evidence:
+def _crossvalidation(
+    prepared: PreparedFilms, recipe: Recipe, split: Split, backend: Backend, predictions: Path
+) -> _Evidence:
     measured = measure_crossvalidation(prepared, predictions)
     logits = measured.scores.logits
     chosen = choose(logits, measured.films["label"].to_numpy() == 1)
@@ -209,17 +250,34 @@ def _crossvalidation(prepared: PreparedFilms, recipe: Recipe, split: Split, pred
         test=measured.figures,
         reference=measured.rows,
         probabilities=chosen.probabilities(logits),
+        gate=gate_by_crossvalidation(prepared, recipe, backend, predictions),
     )
 
 
-def _external(manifest: Path, backend: Backend, chosen: Chosen) -> dict[str, Any]:
+def _figures_elsewhere(elsewhere: Elsewhere, backend: Backend, evidence: _Evidence) -> dict[str, Any]:
+    sets = {manifest.stem: read_external(manifest) for manifest in elsewhere.external}
+    figures: dict[str, Any] = {}
+    if sets:
+        figures["external"] = {name: _external(of, backend, evidence.chosen) for name, of in sets.items()}
+    if evidence.gate:
+        others = measure_elsewhere(evidence.gate.gate, backend, external=sets, outside=elsewhere.outside)
+        figures["gate"] = evidence.gate.figures | others
+    return figures
+
+
+def _external(external: ExternalSet, backend: Backend, chosen: Chosen) -> dict[str, Any]:
     """Return an external set's figures without its file names, which may identify a site."""
-    document = measure_external(read_external(manifest), backend, chosen).document
+    document = measure_external(external, backend, chosen).document
     return document | {"unreadable": len(document["unreadable"])}
 
 
 def _manifest(folder: Path, release: Release, golden: list[float], chosen: Chosen) -> dict[str, Any]:
-    files = [WEIGHTS, GRAPH, GOLDEN, *(name for name in (METRICS, START_LICENCE) if (folder / name).exists())]
+    files = [
+        WEIGHTS,
+        GRAPH,
+        GOLDEN,
+        *(name for name in (METRICS, GATE_WEIGHTS, START_LICENCE) if (folder / name).exists()),
+    ]
     return {
         "schema": SCHEMA,
         "name": release.name,
@@ -262,23 +320,43 @@ def _golden_logits(weights: dict[str, torch.Tensor]) -> list[float]:
     """Return the golden logits computed by PyTorch; the other runtime has to match them."""
     network = pneumonia_resnet18()
     network.load_state_dict(weights)
-    inputs = torch.from_numpy(golden_pictures().astype(np.float32) / np.float32(255))
+    inputs = torch.from_numpy(golden_inputs())
     with torch.inference_mode():
         logits, _ = LogitAndMap(network).eval()(inputs)
     return [round(float(logit), 7) for logit in logits]
 
 
-def _reference(images: NDArray[np.uint8], rows: NDArray[np.intp], probabilities: NDArray[np.float64]) -> dict[str, Any]:
+def _write_gate(folder: Path, gate: Gate) -> None:
+    parts = {"mean": gate.mean, "scale": gate.scale, "axes": gate.axes, "deviations": gate.deviations}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for name, part in parts.items()}
+    (folder / GATE_WEIGHTS).write_bytes(save(tensors))
+
+
+def _gate_document(evidence: GateEvidence, backend: Backend) -> dict[str, Any]:
+    """Return the gate's section of the manifest, with the golden figures of what has been written."""
+    golden = evidence.gate.unlikeness(backend.scores(golden_inputs()).features)
+    return {
+        "features": "layer2, means of 3 x 3 places",
+        "films": evidence.films,
+        "axes": len(evidence.gate.deviations),
+        "limit": evidence.gate.limit,
+        "refused_share": REFUSED_SHARE,
+        "golden": [round(float(value), 6) for value in golden],
+    }
+
+
+def _reference(images: NDArray[np.uint8], evidence: _Evidence) -> dict[str, Any]:
     """Return the distributions of inputs and probabilities on the natural sample, to compare with those in service."""
-    moments = np.array([(film.mean(), film.std()) for film in (images[row] / 255 for row in rows)])
+    moments = np.array([(film.mean(), film.std()) for film in (images[row] / 255 for row in evidence.reference)])
 
     def quantiles(values: NDArray[np.float64]) -> list[float]:
         return [round(float(value), 5) for value in np.quantile(values, _QUANTILES)]
 
     return {
-        "films": len(rows),
+        "films": len(evidence.reference),
         "quantiles": list(_QUANTILES),
         "input_mean": quantiles(moments[:, 0]),
         "input_std": quantiles(moments[:, 1]),
-        "probability": quantiles(probabilities),
+        "probability": quantiles(evidence.probabilities),
+        **({"unlikeness": quantiles(evidence.gate.unlikeness)} if evidence.gate else {}),
     }

@@ -19,6 +19,11 @@ def golden_pictures() -> NDArray[np.uint8]:
     return np.stack([*chests, noise])
 
 
+def golden_inputs() -> NDArray[np.float32]:
+    """Return the pictures as inputs of the network."""
+    return golden_pictures().astype(np.float32) / np.float32(255)
+
+
 def _chest(*, opacity: float, side: float) -> NDArray[np.uint8]:
     y, x = np.mgrid[0:INPUT_SIDE, 0:INPUT_SIDE] / INPUT_SIDE
     picture = 0.75 * _disc(x, y, (0.5, 0.65), (0.47, 0.62))

@@ -12,7 +12,8 @@ from typing import Any, Final
 import onnx
 from onnx import TensorProto, helper
 from pneumonia_model.bundle import GRAPH, WEIGHTS
-from pneumonia_model.prediction import MAP_SIDE
+from pneumonia_model.network import FEATURE_STEP, FEATURE_WINDOW
+from pneumonia_model.prediction import MAP_SIDE, STAGE_FEATURES
 from pneumonia_model.preprocessing import INPUT_SIDE
 
 OPSET: Final = 17
@@ -88,8 +89,9 @@ def write_graph(folder: Path) -> Path:
     """Write the graph of the weights in `folder` into the same folder.
 
     Its inputs are `inputs` (n, 224, 224) and `mapped` (m,), the rows of the films that need a map. Its outputs are
-    `logits` (n,) and `maps` (m, 14, 14). A runtime evaluates a whole graph whichever outputs are requested; if `mapped`
-    is empty, the convolutions that only the maps need have nothing to do (`docs/decisions/0005-maps-on-request.md`).
+    `logits` (n,), `features` (n, 1152) and `maps` (m, 14, 14). A runtime evaluates a whole graph whichever outputs are
+    requested; if `mapped` is empty, the convolutions that only the maps need have nothing to do
+    (`docs/decisions/0005-maps-on-request.md`).
     """
     header, first_byte = _safetensors_header(folder / WEIGHTS)
     graph = _Graph(header=header, first_byte=first_byte)
@@ -100,12 +102,20 @@ def write_graph(folder: Path) -> Path:
     for layer in (1, 2, 3):
         features = graph.block(features, f"layer{layer}.0", stride=2 if layer > 1 else 1)
         features = graph.block(features, f"layer{layer}.1")
+        if layer == 2:
+            _add_description(graph, features)
     _add_logits(graph, features)
     _add_maps(graph, features)
     path = folder / GRAPH
     path.write_bytes(_model(graph).SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
     return path
+
+
+def _add_description(graph: _Graph, features: str) -> None:
+    """Add the features that a gate looks at, as in `pneumonia_model.network.LogitAndMap`."""
+    window = {"kernel_shape": [FEATURE_WINDOW] * 2, "strides": [FEATURE_STEP] * 2}
+    graph.add("Flatten", [graph.add("AveragePool", [features], "places", **window)], "features", axis=1)
 
 
 def _add_logits(graph: _Graph, features: str) -> None:
@@ -133,6 +143,7 @@ def _model(graph: _Graph) -> Any:
             ],
             [
                 helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n"]),
+                helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", STAGE_FEATURES]),
                 helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["m", MAP_SIDE, MAP_SIDE]),
             ],
             [helper.make_tensor("axis_1", TensorProto.INT64, [1], [1]), *graph.weights.values()],

@@ -155,6 +155,11 @@ def test_the_threshold_named_is_the_one_that_was_applied() -> None:
     assert "operating_threshold=0.43" in said(group, codes.ALGORITHM_PARAMETERS)
 
 
+def test_a_score_that_a_gate_let_through_says_so() -> None:
+    (group,) = _groups(report(radiograph(replace(POSITIVE, input_stats={"mean": 0.4, "unlikeness": 0.612}))))
+    assert "unlikeness=0.612" in said(group, codes.ALGORITHM_PARAMETERS)
+
+
 def test_a_model_without_a_manufacturer_names_none() -> None:
     assert not found(report(model=replace(MODEL, manufacturer="")), codes.ALGORITHM_MANUFACTURER)
 

@@ -158,9 +158,10 @@ def test_a_study_says_how_much_of_it_the_result_does_not_cover() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-def test_the_attribute_at_fault_is_named_where_the_reason_is_about_attributes(reason: Reason) -> None:
+def test_the_detail_is_told_where_it_names_attributes_or_what_a_picture_looks_like(reason: Reason) -> None:
     outcome = NotAnalysed(reason=reason, detail="WindowWidth")
-    named = {Reason.UNREADABLE_HEADER, Reason.PIXEL_FORM, Reason.DISPLAY_ATTRIBUTES}
+    attributes = {Reason.UNREADABLE_HEADER, Reason.PIXEL_FORM, Reason.DISPLAY_ATTRIBUTES}
+    named = {*attributes, Reason.UNLIKE_A_FRONTAL_CHEST_FILM}
     told = f"{reason.sentence} (WindowWidth)" if reason in named else reason.sentence
     assert image_sentence(outcome, MODEL) == study_sentence([outcome], MODEL) == f"NOT ANALYSED: {told}."
 
