@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pneumonia_model.bundle import GRAPH, MANIFEST, WEIGHTS, file_sha256, load_bundle, rendered, seal
-from pneumonia_model.gate import GATE_WEIGHTS
+from pneumonia_model.bundle import GRAPH, MANIFEST, WEIGHTS, Bundle, file_sha256, load_bundle, rendered, seal
+from pneumonia_model.gate import GATE_WEIGHTS, Gate, load_gate
 from pneumonia_training.learning.checkpoint import NetworkBackend
 from pneumonia_training.measuring.pixel_gate import fit_gate
 from pneumonia_training.release.onnx_graph import write_graph
@@ -42,6 +42,13 @@ def gate_parts() -> tuple[Mapping[str, NDArray[np.float32]], float, tuple[float,
     golden = gate.unlikeness(backend.scores(bundle.golden_inputs()).features) / limit
     parts = {"mean": gate.mean, "scale": gate.scale, "axes": gate.axes, "deviations": gate.deviations}
     return {name: part.astype(np.float32) for name, part in parts.items()}, limit, tuple(golden.tolist())
+
+
+def gate_of(bundle: Bundle) -> Gate:
+    """Return the bundle's gate; it must have one."""
+    gate = load_gate(bundle)
+    assert gate is not None
+    return gate
 
 
 def with_gate(folder: Path, *, parts: Mapping[str, NDArray[np.float32]] | None = None, **changes: Any) -> Path:

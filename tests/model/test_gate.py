@@ -34,7 +34,7 @@ from pneumonia_model.verification import Result, verify
 from pneumonia_training.measuring.pixel_gate import FILMS_AN_AXIS, MOST_AXES, fit_gate
 from safetensors.torch import load_file
 
-from tests.model.gates import gate_parts, phantoms, with_gate
+from tests.model.gates import gate_of, gate_parts, phantoms, with_gate
 
 RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
 Films = NDArray[np.float32]
@@ -47,9 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def gate(bundle: Bundle) -> Gate:
-    found = load_gate(bundle)
-    assert found is not None
-    return found
+    return gate_of(bundle)
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -161,16 +159,14 @@ def test_golden_inputs_are_as_unlike_films_as_the_bundle_says(bundle: Bundle, ba
 def test_a_gate_that_answers_otherwise_never_serves(tmp_path: Path) -> None:
     golden = [1.002 * value for value in gate_parts()[2]]
     other = load_bundle(with_gate(tmp_path / "bundle", golden=golden))
-    found = load_gate(other)
-    assert found is not None
+    found = gate_of(other)
     with pytest.raises(BundleError, match=r"golden figures differ by 0\.002"):
         verify_golden_gate(other, open_backend(other, "onnxruntime", "cpu"), found)
 
 
 def test_golden_figures_that_are_missing_are_noticed(tmp_path: Path) -> None:
     other = load_bundle(with_gate(tmp_path / "bundle", golden=[1.0]))
-    found = load_gate(other)
-    assert found is not None
+    found = gate_of(other)
     with pytest.raises(BundleError, match="1 golden figures"):
         verify_golden_gate(other, open_backend(other, "onnxruntime", "cpu"), found)
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from pneumonia_model.bundle import WEIGHTS, Bundle, load_bundle
-from pneumonia_model.gate import load_gate
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
 from pneumonia_training import intervals
@@ -33,6 +32,7 @@ from pneumonia_training.release.export import METRICS, START_LICENCE, Release, e
 from pneumonia_training.release.golden import golden_pictures
 from safetensors.numpy import load_file
 
+from tests.model.gates import gate_of
 from tests.training.small_films import film, prepared_films
 from tests.training.start_weights import LICENCE_TEXT, write_start_weights
 
@@ -110,8 +110,7 @@ def test_a_bundle_names_the_weights_it_started_from_and_brings_their_licence(run
 
 
 def test_a_release_brings_a_gate_with_its_figures(bundle: Bundle, prepared: PreparedFilms) -> None:
-    gate, section = load_gate(bundle), bundle.manifest["gate"]
-    assert gate is not None
+    gate, section = gate_of(bundle), bundle.manifest["gate"]
     assert section["films"] == len(split_by_patient(prepared.films, RULE).train)
     assert section["axes"] == len(gate.deviations) == section["films"] // FILMS_AN_AXIS
     figures = json.loads((bundle.path / METRICS).read_text())["gate"]
@@ -124,8 +123,7 @@ def test_a_release_brings_a_gate_with_its_figures(bundle: Bundle, prepared: Prep
 
 
 def test_the_limit_is_set_on_films_that_the_fit_has_not_seen(bundle: Bundle, prepared: PreparedFilms) -> None:
-    split, gate = split_by_patient(prepared.films, RULE), load_gate(bundle)
-    assert gate is not None
+    split, gate = split_by_patient(prepared.films, RULE), gate_of(bundle)
     backend = open_backend(bundle, "onnxruntime", "cpu")
     unseen = gate.unlikeness(describe(prepared.images, backend, split.validation))
     assert np.quantile(unseen, 1 - REFUSED_SHARE) == pytest.approx(1, rel=1e-4)
@@ -137,8 +135,7 @@ def test_a_gate_is_tried_on_pictures_from_elsewhere(bundle: Bundle, tmp_path: Pa
     cv2.imwrite(str(tmp_path / "film.png"), film(7, ill=False))
     (tmp_path / "others.csv").write_text("path,kind\nknee-1.png,knee\nknee-2.png,knee\nhand.png,hand\n")
     (tmp_path / "hospital.csv").write_text("path,label\nfilm.png,0\n")
-    gate = load_gate(bundle)
-    assert gate is not None
+    gate = gate_of(bundle)
     backend = open_backend(bundle, "onnxruntime", "cpu")
     films = {"hospital": read_external(tmp_path / "hospital.csv")}
     found = measure_elsewhere(gate, backend, external=films, outside=[tmp_path / "others.csv"])
@@ -149,8 +146,7 @@ def test_a_gate_is_tried_on_pictures_from_elsewhere(bundle: Bundle, tmp_path: Pa
 
 
 def test_pictures_without_their_kind_are_refused(bundle: Bundle, tmp_path: Path) -> None:
-    gate = load_gate(bundle)
-    assert gate is not None
+    gate = gate_of(bundle)
     (tmp_path / "others.csv").write_text("path\nknee.png\n")
     with pytest.raises(ManifestError, match="no column kind"):
         measure_elsewhere(gate, open_backend(bundle, "torch", "cpu"), external={}, outside=[tmp_path / "others.csv"])
