@@ -1,6 +1,7 @@
 """Stores files safely on disk before a peer hears Success. The spool is the truth, and the ledger follows it.
 
-A file is written under `tmp/`, synced, renamed to `YYYY-MM-DD/<time>Z-<random>-<priority>.dcm`, and its folder synced.
+A file is written under `tmp/` as it comes, synced, renamed to `YYYY-MM-DD/<time>Z-<random>-<priority>.dcm`, and its
+folder synced.
 Paths in and out of this module are relative to the spool folder. The spool chooses the names, never a peer.
 """
 
@@ -24,9 +25,9 @@ from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import Inspected, Origin, describe, inspect
 from scp_node.dicom.part10 import decode_head, encode_head
 from scp_node.domain import Clock, NodeError, Priority, ReceivedInstance, utc_now
+from scp_node.incoming import Incoming, mapped
 
 FOLDER_MODE: Final = 0o700
-FILE_MODE: Final = 0o600
 
 _TEMPORARY: Final = "tmp"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -118,8 +119,30 @@ class Spool(SpoolFiles):
         except OSError as error:
             raise SpoolError(f"{folder}: cannot be used as spool: {error.strerror}") from error
 
-    def write(self, dataset: memoryview, inspected: Inspected, origin: Origin) -> ReceivedInstance:
-        """Store the dataset as a DICOM file; after the return, the file survives a power cut.
+    def begin(self, sop_class_uid: str, sop_instance_uid: str, origin: Origin) -> Incoming:
+        """Return a file for a dataset that is about to come: somebody must `keep` or discard it.
+
+        Its `write` may raise SpoolFullError, too.
+
+        Raises:
+            SpoolFullError: too little space is left.
+            SpoolError: the file cannot be written.
+        """
+        self._require_space()
+        day = _path(self._clock(), origin.priority).parent
+        try:
+            self._require_day(day)
+            return Incoming(
+                self._temporary / f"{secrets.token_hex(16)}.dcm",
+                encode_head(sop_class_uid, sop_instance_uid, origin),
+                require_space=self._require_space,
+            )
+        except OSError as error:
+            self._synced_days.discard(day.name)
+            raise SpoolError(f"file not stored: {error.strerror}") from error
+
+    def keep(self, incoming: Incoming, inspected: Inspected, origin: Origin) -> ReceivedInstance:
+        """Make a file of the spool out of what has come; after the return, it survives a power cut.
 
         Raises:
             SpoolFullError: too little space is left.
@@ -128,19 +151,32 @@ class Spool(SpoolFiles):
         received_at = self._clock()
         path = _path(received_at, origin.priority)
         try:
-            self._require_space(len(dataset))
-            self._store_in_day((encode_head(inspected, origin), dataset), path)
+            self._require_space()
+            with incoming.dataset() as dataset:
+                received = describe(
+                    dataset,
+                    inspected,
+                    origin,
+                    sha256=incoming.sha256,
+                    spool_path=str(path),
+                    received_at=received_at,
+                )
+            incoming.sync(self._sync_file)
+            self._move_into_day(incoming.path, path)
         except OSError as error:
             self._synced_days.discard(path.parent.name)  # somebody may have removed the folder
             raise SpoolError(f"file not stored: {error.strerror}") from error
-        return describe(dataset, inspected, origin, spool_path=str(path), received_at=received_at)
+        finally:
+            incoming.discard()  # closes it, and finds nothing to remove where it was moved
+        return received
 
     def has_space(self) -> bool:
         """Return whether there is room for any file."""
         try:
-            return self._free_bytes() >= self._low_water_bytes
-        except OSError:
+            self._require_space()
+        except (SpoolFullError, OSError):
             return False
+        return True
 
     def sweep(self) -> int:
         """Remove the unfinished files of earlier processes; return their number."""
@@ -164,18 +200,23 @@ class Spool(SpoolFiles):
         """
         place = self._place(path)
         try:
-            file = memoryview(place.file.read_bytes())
-            head = decode_head(file)
-            dataset = file[head.offset :]
-            inspected = inspect(dataset, head.transfer_syntax)
+            with place.file.open("rb", buffering=0) as file, mapped(file) as content:
+                head = decode_head(content)
+                dataset = content[head.offset :]
+                return describe(
+                    dataset,
+                    inspect(dataset, head.transfer_syntax),
+                    head.origin(place.priority),
+                    sha256=hashlib.sha256(dataset).hexdigest(),
+                    spool_path=path,
+                    received_at=place.received_at,
+                )
         except FileNotFoundError as error:
             raise SpoolFileGoneError(f"{path}: is gone") from error
         except OSError as error:
             raise SpoolError(f"{path}: cannot be read: {error.strerror}") from error
         except DamagedError as error:
             raise SpoolError(f"{path}: is damaged: {error}") from error
-        origin = head.origin(place.priority)
-        return describe(dataset, inspected, origin, spool_path=path, received_at=place.received_at)
 
     def received_at(self, path: str) -> datetime:
         """Return the instant of reception, which the file's name holds."""
@@ -184,7 +225,8 @@ class Spool(SpoolFiles):
     def digest(self, path: str) -> str:
         """Return the SHA-256 of the whole file, whatever its contents; "" if it cannot be read."""
         try:
-            return hashlib.sha256(self._place(path).file.read_bytes()).hexdigest()
+            with self._place(path).file.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:
             return ""
 
@@ -227,12 +269,9 @@ class Spool(SpoolFiles):
                 with contextlib.suppress(OSError):  # not empty
                     entry.rmdir()
 
-    def _require_space(self, size: int) -> None:
-        if self._free_bytes() - size < self._low_water_bytes:
+    def _require_space(self) -> None:
+        if shutil.disk_usage(self._folder).free < self._low_water_bytes:
             raise SpoolFullError("disk is full")
-
-    def _free_bytes(self) -> int:
-        return shutil.disk_usage(self._folder).free
 
     def _require_day(self, day: Path) -> None:
         if day.name not in self._synced_days:
@@ -240,29 +279,20 @@ class Spool(SpoolFiles):
             self._sync_folder(self._folder)
             self._synced_days.add(day.name)
 
-    def _store_in_day(self, parts: tuple[bytes | memoryview, ...], path: Path) -> None:
+    def _move_into_day(self, temporary: Path, path: Path) -> None:
         self._require_day(path.parent)
+        finished = self._folder / path
         try:
-            self._store(parts, path)
-        except FileNotFoundError:  # the clock was set back, and the empty folder had been removed as past
-            self._synced_days.discard(path.parent.name)
-            self._require_day(path.parent)
-            self._store(parts, path)
-
-    def _store(self, parts: tuple[bytes | memoryview, ...], path: Path) -> None:
-        temporary, finished = self._temporary / path.name, self._folder / path
-        try:
-            with open(temporary, "xb", buffering=0, opener=_private) as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # held while writing: `sweep` of another process leaves it alone
-                for part in parts:
-                    _write_all(file.fileno(), part)
-                self._sync_file(file.fileno())
+            try:
+                temporary.rename(finished)
+            except FileNotFoundError:  # the clock was set back, and the empty folder had been removed as past
+                self._synced_days.discard(path.parent.name)
+                self._require_day(path.parent)
                 temporary.rename(finished)
             self._sync_folder(finished.parent)
         except OSError:
-            for leftover in (temporary, finished):
-                with contextlib.suppress(OSError):
-                    leftover.unlink()
+            with contextlib.suppress(OSError):
+                finished.unlink()
             raise
 
     def _sync_file(self, descriptor: int) -> None:
@@ -279,16 +309,6 @@ class Spool(SpoolFiles):
 def _path(received_at: datetime, priority: Priority) -> Path:
     at = received_at.astimezone(UTC)
     return Path(f"{at:%Y-%m-%d}", f"{at:%H%M%S.%f}Z-{secrets.token_hex(8)}-{priority.name.lower()}.dcm")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, FILE_MODE)
-
-
-def _write_all(descriptor: int, part: bytes | memoryview) -> None:
-    left = memoryview(part)
-    while left:
-        left = left[os.write(descriptor, left) :]
 
 
 def _remove_if_abandoned(path: Path) -> bool:

@@ -202,7 +202,7 @@ def study_uid_of(beginning: memoryview, transfer_syntax: str) -> str:
 
 
 def describe(
-    dataset: memoryview, inspected: Inspected, origin: Origin, *, spool_path: str, received_at: datetime
+    dataset: memoryview, inspected: Inspected, origin: Origin, *, sha256: str, spool_path: str, received_at: datetime
 ) -> ReceivedInstance:
     """Return the received instance, either from the network or from its file."""
     return ReceivedInstance(
@@ -218,7 +218,7 @@ def describe(
         called_ae=origin.called_ae,
         peer=origin.peer,
         transfer_syntax=origin.transfer_syntax,
-        sha256=hashlib.sha256(dataset).hexdigest(),
+        sha256=sha256,
         size=len(dataset),
         spool_path=spool_path,
         header=bytes(inspected.repairs.applied(dataset[: inspected.header_length])),

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from scp_node.dicom.encoding import DamagedError, Element, Walker
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from scp_node.dicom.inspection import Inspected, Origin, inspect
+from scp_node.dicom.inspection import Origin, inspect
 from scp_node.domain import Priority
 
 PREAMBLE: Final = bytes(128) + b"DICM"
@@ -50,13 +50,13 @@ class FileHead:
         )
 
 
-def encode_head(inspected: Inspected, origin: Origin) -> bytes:
+def encode_head(sop_class_uid: str, sop_instance_uid: str, origin: Origin) -> bytes:
     """Return all bytes of the file before the dataset."""
     elements = b"".join(
         (
             _long(_VERSION, b"OB", b"\0\1"),
-            _short(_MEDIA_STORAGE_SOP_CLASS_UID, b"UI", inspected.sop_class_uid),
-            _short(_MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", inspected.sop_instance_uid),
+            _short(_MEDIA_STORAGE_SOP_CLASS_UID, b"UI", sop_class_uid),
+            _short(_MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", sop_instance_uid),
             _short(_TRANSFER_SYNTAX_UID, b"UI", origin.transfer_syntax),
             _short(_IMPLEMENTATION_CLASS_UID, b"UI", IMPLEMENTATION_CLASS_UID),
             _short(_IMPLEMENTATION_VERSION_NAME, b"SH", IMPLEMENTATION_VERSION_NAME),

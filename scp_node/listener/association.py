@@ -21,16 +21,17 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import DimseServiceType
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
+from scp_node.incoming import Incoming
 from scp_node.listener.faults import attempt
-from scp_node.listener.messages import NodeDIMSE
+from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Rejection, plain_address
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
@@ -84,6 +85,13 @@ class Services(Protocol):
 
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the association is rejected; None once it is admitted."""
+
+    def begin(self, association: NodeAssociation, message: C_STORE_RQ) -> Incoming | None:
+        """Return a file for the dataset of a C-STORE request that has begun; None where it will be refused.
+
+        Raises:
+            SpoolError: it cannot be written.
+        """
 
     def serve(self, association: NodeAssociation, message: DimseServiceType, context: PresentationContext) -> bool:
         """Answer a request; return False if the node does not serve such requests."""
@@ -165,8 +173,13 @@ class NodeAssociation(Association):
         self.transfers: Transfers | None = None  # once it is admitted
         activity = threading.Event()
         self.acse = _NodeACSE(self)
-        self.dul = NodeDUL(self, activity)
-        self.dimse = NodeDIMSE(self, activity, largest_dataset=server.largest_dataset)
+        self.dul = NodeDUL(self, activity, is_serving=lambda: self.dimse.is_serving)
+        self.dimse = NodeDIMSE(
+            self,
+            activity,
+            largest_dataset=server.largest_dataset,
+            begin=lambda message: server.services.begin(self, message),
+        )
         self.acse_timeout = server.ae.acse_timeout  # these two set the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout
         self.name = "AcceptorThread"  # by which pynetdicom finds it
@@ -190,6 +203,10 @@ class NodeAssociation(Association):
     def protocol_version(self) -> int:
         """The versions that the requestor offers, one bit each; 0 before its request has come."""
         return self.dul.stated.protocol_version if self.dul.stated else 0
+
+    def accepted(self, context_id: int | None) -> PresentationContext | None:
+        """Return a presentation context that was agreed upon; None if there is none with this ID."""
+        return self._accepted_cx.get(context_id or 0)
 
     @property
     def busy(self) -> bool:
@@ -219,6 +236,7 @@ class NodeAssociation(Association):
             self._log_end()
             if self.transfers is not None:
                 self.node_server.services.ended(self)
+            self.dimse.give_back()
 
     def _log_end(self) -> None:
         if self.dul.was_idle:
@@ -240,13 +258,16 @@ class NodeAssociation(Association):
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:
         try:
-            context = self._accepted_cx.get(context_id)
+            context = self.accepted(context_id)
             if context is None or not self.node_server.services.serve(self, msg, context):
                 reason = f"request cannot be served: {type(msg).__name__}"
                 log.warning("association aborted %s reason=%r", self.dul.who(), reason)
                 self.abort()
         finally:
+            if isinstance(msg, C_STORE) and isinstance(msg.DataSet, ReceivedDataset):
+                msg.DataSet.discard()
             self.dimse.msg_queue.task_done()
+            self.dul.rouse()  # it may read on
         if self.node_server.closing:
             self.abort()
 

@@ -1,19 +1,25 @@
-"""pynetdicom's message exchange (PS3.7), made fit for a hostile network: a message has a largest size."""
+"""pynetdicom's message exchange (PS3.7), made fit for a hostile network: no dataset of an image is held in memory."""
 
 from __future__ import annotations
 
 import io
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, DimseServiceType
+from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 
-from scp_node.listener.transfers import Cut, cut_message
+from scp_node.domain import LARGEST_REPORT
+from scp_node.incoming import Incoming
+from scp_node.listener.faults import attempt
+from scp_node.listener.store import LARGEST_HEADER, Missing
+from scp_node.listener.transfers import Cut, cut_dataset
 from scp_node.listener.upper_layer import WAIT_SECONDS, SignallingQueue
 
 LARGEST_COMMAND: Final = 1 << 16  # bytes; a C-STORE command has some 200
@@ -39,11 +45,6 @@ class BoundedBuffer(io.BytesIO):
         """What was written; None where it was more than the limit."""
         return None if self.overflowed else self.getbuffer()
 
-    @property
-    def endless(self) -> bool:
-        """Whether it is time to stop listening to this peer."""
-        return self.received > 2 * self._limit
-
     def write(self, data: Any, /) -> int:  # Any: what the base takes has a name from Python 3.12 on, Buffer
         """Append, or count only."""
         self.received += len(data)
@@ -54,20 +55,93 @@ class BoundedBuffer(io.BytesIO):
         return len(data)
 
 
-def content_of(received: io.BytesIO | None) -> memoryview | None:
-    """Return the dataset of a message that `NodeDIMSE` put together; None where it was larger than allowed."""
-    if not isinstance(received, BoundedBuffer):
+class ReceivedDataset(BoundedBuffer):
+    """The dataset of a message: that of a C-STORE goes to the disk as it comes, another one stays in memory.
+
+    What is larger than allowed, or cannot be written, is thrown away at once; the rest of it is only counted.
+    """
+
+    def __init__(self, largest: int, begin: Callable[[], Incoming | None]) -> None:
+        """Ask `begin` for a file when the first bytes come: None leaves the dataset in memory, if it is small."""
+        super().__init__(LARGEST_REPORT)
+        self._largest = largest
+        self._begin = begin
+        self._has_begun = False
+        self.stored: Incoming | None = None
+        self.missing: Missing | None = Missing.NOT_SENT  # why there is no file
+
+    @property
+    def endless(self) -> bool:
+        """Whether it is time to stop listening to this peer."""
+        return self.received > 2 * self._largest
+
+    def write(self, data: Any, /) -> int:
+        """Append to the file or to the memory, or count only."""
+        if not self._has_begun:
+            self._has_begun = True
+            self._store(self._open)
+        if self.stored is None:
+            return super().write(data)
+        self.received += len(data)
+        if self.received > self._largest:
+            self._throw_away(Missing.TOO_LARGE)
+        else:
+            self._store(partial(self.stored.write, data))
+        return len(data)
+
+    def beginning(self, size: int) -> bytes:
+        """Return the first bytes, at most `size`, of what is not thrown away."""
+        return self.stored.beginning(size) if self.stored else bytes(self.getbuffer()[:size])
+
+    def discard(self) -> None:
+        """Remove the file, unless it was kept."""
+        if self.stored:
+            self._throw_away(Missing.NOT_SENT)
+
+    def _open(self) -> None:
+        self.stored = self._begin()
+        self.missing = None if self.stored else Missing.NOT_SENT
+
+    def _store(self, step: Callable[[], None]) -> None:
+        def carried_out() -> bool:
+            step()
+            return True
+
+        if not attempt(carried_out, "dataset cannot be written"):  # whatever it was, it is not the sender's fault
+            self._throw_away(Missing.NOT_WRITTEN)
+
+    def _throw_away(self, why: Missing) -> None:
+        self.missing = why
+        if self.stored:
+            self.stored.discard()
+            self.stored = None
+
+
+def received_by(dataset: io.BytesIO | None) -> ReceivedDataset:
+    """Return the dataset of a message that `NodeDIMSE` put together."""
+    if not isinstance(dataset, ReceivedDataset):
         raise TypeError("message was put together by something else")
-    return received.content
+    return dataset
 
 
 class NodeDIMSE(DIMSEServiceProvider):
-    """Puts messages together; one that is too large is counted, not kept."""
+    """Puts messages together, one at a time."""
 
-    def __init__(self, assoc: Association, activity: threading.Event, *, largest_dataset: int) -> None:
+    def __init__(
+        self,
+        assoc: Association,
+        activity: threading.Event,
+        *,
+        largest_dataset: int,
+        begin: Callable[[C_STORE_RQ], Incoming | None],
+    ) -> None:
         super().__init__(assoc)
         self._activity = activity
         self._largest_dataset = largest_dataset
+        self._begin = begin
+        self._writing = threading.Lock()  # held while a part of a message is taken
+        self._is_over = False
+        self._command = BoundedBuffer(LARGEST_COMMAND)  # of the current message
         self.msg_queue = SignallingQueue(activity)
         self.message_began = 0.0  # monotonic; of the newest message
 
@@ -78,12 +152,20 @@ class NodeDIMSE(DIMSEServiceProvider):
             return None
         context = self.assoc._accepted_cx.get(message.context_id or 0)  # noqa: SLF001 - as elsewhere, a seam
         syntax = str(context.transfer_syntax[0]) if context else ""
-        return cut_message(message, self.message_began, syntax)
+        if not isinstance(message, C_STORE_RQ) or not isinstance(message.data_set, ReceivedDataset):
+            return Cut(self.message_began, "", "")  # no more than its command has come
+        uid = str(message.command_set.get("AffectedSOPInstanceUID", ""))
+        return cut_dataset(message.data_set.beginning(LARGEST_HEADER), uid, syntax, began=self.message_began)
 
     @property
     def busy(self) -> bool:
         """Whether a message is on its way in or not yet answered."""
-        return self.message is not None or self.msg_queue.unfinished_tasks > 0
+        return self.message is not None or self.is_serving
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether a request is not yet answered: until it is, nothing more is read."""
+        return self.msg_queue.unfinished_tasks > 0
 
     @property
     def has_unserved(self) -> bool:
@@ -95,19 +177,39 @@ class NodeDIMSE(DIMSEServiceProvider):
 
         pynetdicom's starts a thread for each N-EVENT-REPORT: here it waits its turn like any other request.
         """
-        if self.message is None:
-            self.message = DIMSEMessage()
+        with self._writing:
+            if not self._is_over:
+                self._take(primitive)
+
+    def _take(self, primitive: P_DATA) -> None:
+        if (message := self.message) is None:
+            self.message = message = DIMSEMessage()
             self.message_began = time.monotonic()
-            self._buffers = BoundedBuffer(LARGEST_COMMAND), BoundedBuffer(self._largest_dataset)
-            self.message.encoded_command_set, self.message.data_set = self._buffers
-        is_complete = self.message.decode_msg(primitive, self.assoc)
-        command, dataset = self._buffers
-        if command.overflowed or dataset.endless:
+            message.encoded_command_set = self._command = BoundedBuffer(LARGEST_COMMAND)
+            message.data_set = ReceivedDataset(self._largest_dataset, partial(self._file_for, message))
+        dataset = received_by(message.data_set)
+        is_complete = message.decode_msg(primitive, self.assoc)
+        if self._command.overflowed or dataset.endless:
             raise ValueError("message without an end")
         if is_complete:
-            request = self.message.message_to_primitive()
-            if not isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
-                self.msg_queue.put((self.message.context_id or 0, request))
+            request = message.message_to_primitive()
+            if isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
+                dataset.discard()
+            else:
+                self.msg_queue.put((message.context_id or 0, request))
+            self.message = None
+
+    def _file_for(self, message: DIMSEMessage) -> Incoming | None:
+        return self._begin(message) if isinstance(message, C_STORE_RQ) else None
+
+    def give_back(self) -> None:
+        """Remove what came and was not stored; nothing more is taken."""
+        with self._writing:
+            self._is_over = True
+            waiting = [request for _, request in list(self.msg_queue.queue) if isinstance(request, C_STORE)]
+            for dataset in (self.message.data_set if self.message else None, *(each.DataSet for each in waiting)):
+                if isinstance(dataset, ReceivedDataset):
+                    dataset.discard()
             self.message = None
 
     def get_msg(self, block: bool = False) -> _QueuedMessage:  # noqa: FBT001, FBT002 - as in the base class

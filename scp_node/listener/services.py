@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import Callable
 
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT, DimseServiceType
 from pynetdicom.presentation import PresentationContext
 
 from scp_node.dicom.commitment_messages import PUSH_MODEL, event_request, event_response
 from scp_node.dicom.inspection import is_uid
 from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded
+from scp_node.incoming import Incoming
 from scp_node.listener.association import NodeAssociation
 from scp_node.listener.commitment import CommitmentService, ReceivedEvent
 from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION
 from scp_node.listener.faults import attempt
-from scp_node.listener.messages import content_of
+from scp_node.listener.messages import received_by
 from scp_node.listener.policy import (
     AdmissionRules,
     AssociationRequest,
@@ -101,6 +103,21 @@ class NodeServices:
         )
         return rejection
 
+    def begin(self, association: NodeAssociation, message: C_STORE_RQ) -> Incoming | None:
+        """Return a file for the dataset of a C-STORE request that has begun; None where it will be refused.
+
+        Raises:
+            SpoolError: it cannot be written.
+        """
+        context = association.accepted(message.context_id)
+        if context is None or context.abstract_syntax not in STORAGE_CLASSES:
+            return None
+        may_store = self._peers.include(association.calling_ae, association.peer)
+        command = message.message_to_primitive()
+        if not isinstance(command, C_STORE):
+            raise TypeError("message of a C-STORE request gives another primitive")
+        return self._storage.begin(_store_request(association, command, context, may_store=may_store))
+
     def serve(self, association: NodeAssociation, message: DimseServiceType, context: PresentationContext) -> bool:
         """Answer a C-ECHO, C-STORE or N-EVENT-REPORT request; return False for anything else."""
         if message.MessageID is None:
@@ -182,7 +199,7 @@ class NodeServices:
         message: N_EVENT_REPORT,
         context: PresentationContext,
     ) -> None:
-        event = event_request(message, content_of(message.EventInformation), str(context.transfer_syntax[0]))
+        event = event_request(message, received_by(message.EventInformation).content, str(context.transfer_syntax[0]))
         status = commitment.report(
             ReceivedEvent(
                 event=event,
@@ -197,13 +214,15 @@ class NodeServices:
 def _store_request(
     association: NodeAssociation, message: C_STORE, context: PresentationContext, *, may_store: bool
 ) -> StoreRequest:
+    received = received_by(message.DataSet)
     return StoreRequest(
         sop_class_uid=str(message.AffectedSOPClassUID or ""),
         sop_instance_uid=str(message.AffectedSOPInstanceUID or ""),
         abstract_syntax=str(context.abstract_syntax),
         transfer_syntax=str(context.transfer_syntax[0]),
         priority=message.Priority,
-        dataset=content_of(message.DataSet),
+        dataset=received.stored,
+        missing=received.missing,
         calling_ae=association.calling_ae,
         called_ae=association.called_ae,
         peer=association.peer,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum, IntEnum, auto
 from typing import Final
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import Inspected, Origin, inspect, is_uid
 from scp_node.dicom.repairs import NONE
 from scp_node.domain import Clock, Priority, ReceivedInstance, RejectedInstance
+from scp_node.incoming import Incoming
 from scp_node.listener.contexts import STORAGE_CLASSES
 from scp_node.listener.faults import attempt
 from scp_node.listener.text import escaped
 from scp_node.spool import Spool, SpoolError
 
+LARGEST_HEADER: Final = 1 << 20  # bytes before the pixel data; it is kept in the database with its image
 HIGH: Final = 0x0001  # C-STORE Priority, PS3.7 Table 9.3-1
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,14 @@ class StoreStatus(IntEnum):
     CANNOT_UNDERSTAND = 0xC000
 
 
+class Missing(Enum):
+    """Why the dataset of a request is not there."""
+
+    NOT_SENT = auto()
+    TOO_LARGE = auto()
+    NOT_WRITTEN = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreRequest:
     """One C-STORE request: the command, the presentation context and the association it came in."""
@@ -43,7 +53,8 @@ class StoreRequest:
     abstract_syntax: str
     transfer_syntax: str
     priority: int
-    dataset: memoryview | None  # None: larger than allowed, and thrown away
+    dataset: Incoming | None
+    missing: Missing | None  # why there is no dataset
     calling_ae: str
     called_ae: str
     peer: str
@@ -84,6 +95,18 @@ class StoreService:
         self._on_rejected = on_rejected
         self._clock = clock
 
+    def begin(self, request: StoreRequest) -> Incoming | None:
+        """Return a file for the dataset that follows; None where the request will be refused by its command.
+
+        Raises:
+            SpoolError: it cannot be written.
+        """
+        try:
+            _check_command(request)
+        except _Refusal:  # the answer follows the dataset
+            return None
+        return self._spool.begin(request.sop_class_uid, request.sop_instance_uid, _origin(request, Priority.ROUTINE))
+
     def store(self, request: StoreRequest) -> StoreAnswer:
         """Return the answer to a request; Success means that the file survives a power cut."""
         answer = attempt(
@@ -112,35 +135,30 @@ class StoreService:
 
     def _accept(self, request: StoreRequest) -> ReceivedInstance:
         _check_command(request)
-        if request.dataset is None:
-            raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "instance is larger than the node allows")
+        dataset = _require_dataset(request)
         try:
-            inspected = inspect(request.dataset, request.transfer_syntax)
+            with dataset.dataset() as content:
+                inspected = inspect(content, request.transfer_syntax)
         except DamagedError as error:
             raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, str(error)) from error
+        if inspected.header_length > LARGEST_HEADER:
+            raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, "header is larger than the node allows")
         if inspected.repairs != NONE:
-            _log_repairs(inspected, len(request.dataset))
+            _log_repairs(inspected, dataset.size)
         if inspected.sop_class_uid != request.sop_class_uid:
             raise _Refusal(StoreStatus.DATASET_DOES_NOT_MATCH, "SOP Class UID differs between command and dataset")
         if inspected.sop_instance_uid != request.sop_instance_uid:
             raise _Refusal(StoreStatus.DATASET_DOES_NOT_MATCH, "SOP Instance UID differs between command and dataset")
         try:
-            return self._spool.write(request.dataset, inspected, self._origin(request, inspected))
+            return self._spool.keep(dataset, inspected, _origin(request, self._priority(request, inspected)))
         except SpoolError as error:
             log.exception("spool failed sop_instance_uid=%s", inspected.sop_instance_uid)
             raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "no space to store the instance") from error
 
-    def _origin(self, request: StoreRequest, inspected: Inspected) -> Origin:
-        priority = min(inspected.priority, Priority.HIGH if request.priority == HIGH else Priority.ROUTINE)
+    def _priority(self, request: StoreRequest, inspected: Inspected) -> Priority:
         if request.calling_ae in self._stat_calling_ae:
-            priority = Priority.STAT
-        return Origin(
-            calling_ae=request.calling_ae,
-            called_ae=request.called_ae,
-            peer=request.peer,
-            transfer_syntax=request.transfer_syntax,
-            priority=priority,
-        )
+            return Priority.STAT
+        return min(inspected.priority, Priority.HIGH if request.priority == HIGH else Priority.ROUTINE)
 
     def _refuse(self, request: StoreRequest, status: StoreStatus, reason: str) -> StoreAnswer:
         rejected = RejectedInstance(
@@ -165,6 +183,27 @@ class StoreService:
             rejected.sop_instance_uid,
         )
         return StoreAnswer(status=status, comment=reason[:64])
+
+
+def _origin(request: StoreRequest, priority: Priority) -> Origin:
+    return Origin(
+        calling_ae=request.calling_ae,
+        called_ae=request.called_ae,
+        peer=request.peer,
+        transfer_syntax=request.transfer_syntax,
+        priority=priority,
+    )
+
+
+def _require_dataset(request: StoreRequest) -> Incoming:
+    match request.missing:
+        case Missing.TOO_LARGE:
+            raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "instance is larger than the node allows")
+        case Missing.NOT_WRITTEN:
+            raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "no space to store the instance")
+    if request.dataset is None:
+        raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, "dataset is missing")
+    return request.dataset
 
 
 def _log_repairs(inspected: Inspected, size: int) -> None:

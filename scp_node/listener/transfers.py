@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from datetime import datetime
-from typing import Final, NamedTuple
-
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from typing import NamedTuple
 
 from scp_node.dicom.inspection import is_uid, study_uid_of
-
-_HEADER_BYTES: Final = 1 << 20  # how far into a dataset its Study Instance UID is looked for
 
 
 class Cut(NamedTuple):
@@ -69,11 +65,7 @@ class Transfers:
         return [Part(sent), Part(tuple(doubtful), complete=False, cut_instance=cut.sop_instance_uid if cut else "")]
 
 
-def cut_message(message: DIMSEMessage, began: float, transfer_syntax: str) -> Cut:
-    """Return as much of a message as came before the association ended."""
-    if not isinstance(message, C_STORE_RQ) or message.data_set is None:  # no more than its command has come
-        return Cut(began, "", "")
-    uid = str(message.command_set.get("AffectedSOPInstanceUID", ""))
-    with message.data_set.getbuffer() as dataset, dataset[:_HEADER_BYTES] as beginning:
-        study_uid = study_uid_of(beginning, transfer_syntax)
-    return Cut(began, uid if is_uid(uid) else "", study_uid)
+def cut_dataset(beginning: bytes, sop_instance_uid: str, transfer_syntax: str, *, began: float) -> Cut:
+    """Return as much of a message as came before the association ended: the UID of its command, and its dataset."""
+    study_uid = study_uid_of(memoryview(beginning), transfer_syntax)
+    return Cut(began, sop_instance_uid if is_uid(sop_instance_uid) else "", study_uid)

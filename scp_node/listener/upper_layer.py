@@ -17,6 +17,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Final, TypeVar
 
@@ -89,7 +90,7 @@ class NodeSocket(AssociationSocket):
 
     @property
     def ready(self) -> bool:
-        """Whether a read would not block; `select` cannot say it above 1,024 descriptors."""
+        """Whether a read would not block."""
         return self.wait(0)
 
     def wait(self, seconds: float, also: socket.socket | None = None) -> bool:
@@ -97,12 +98,8 @@ class NodeSocket(AssociationSocket):
         if self.socket is None or not self._is_connected:
             return False
         try:
-            poller = select.poll()
             descriptor = self.socket.fileno()
-            poller.register(descriptor, select.POLLIN)
-            if also is not None:
-                poller.register(also.fileno(), select.POLLIN)
-            return any(ready == descriptor for ready, _ in poller.poll(seconds * 1000))
+            return descriptor in _readable(seconds, self.socket, *([] if also is None else [also]))
         except (OSError, ValueError):  # closed by another thread
             self.event_queue.put("Evt17")
             return False
@@ -168,8 +165,10 @@ class SignallingQueue(queue.Queue[_Item]):
 class NodeDUL(DULServiceProvider):
     """The protocol machine's thread; sleeps until the peer or the association wants something."""
 
-    def __init__(self, assoc: Association, activity: threading.Event) -> None:
+    def __init__(self, assoc: Association, activity: threading.Event, *, is_serving: Callable[[], bool]) -> None:
+        """Read nothing while `is_serving`: a peer that does not wait for answers fills no queue."""
         super().__init__(assoc)
+        self._is_serving = is_serving
         self._activity = activity  # set when the association has something to look at
         self.state_machine = NodeStateMachine(self)
         self.stated: Stated | None = None  # once the association request has come
@@ -187,7 +186,7 @@ class NodeDUL(DULServiceProvider):
     def send_pdu(self, primitive: _AssociationPrimitive | P_DATA) -> None:
         """Queue a primitive and wake the thread for it."""
         super().send_pdu(primitive)
-        self._rouse()
+        self.rouse()
 
     def receive_pdu(
         self,
@@ -209,7 +208,7 @@ class NodeDUL(DULServiceProvider):
     def kill_dul(self) -> None:
         """End the thread."""
         super().kill_dul()
-        self._rouse()
+        self.rouse()
 
     def run_reactor(self) -> None:
         """Run the protocol machine; what it cannot digest ends in an A-ABORT."""
@@ -275,7 +274,8 @@ class NodeDUL(DULServiceProvider):
         self.assoc.is_aborted = True
         self.assoc.is_established = False
 
-    def _rouse(self) -> None:
+    def rouse(self) -> None:
+        """Wake the thread: there is something to send, or reason to read on."""
         with contextlib.suppress(OSError):  # the thread has ended
             self._wake.send(b"\0")
 
@@ -287,8 +287,18 @@ class NodeDUL(DULServiceProvider):
         self._was_open = self._was_open or self.state_machine.current_state in _WAITING_STATES
         if self.state_machine.current_state not in _WAITING_STATES or not self.event_queue.empty():
             return super()._is_transport_event()
-        if isinstance(self.socket, NodeSocket) and self.socket.wait(WAIT_SECONDS, self._woken):
+        if self._is_serving():
+            _readable(WAIT_SECONDS, self._woken)
+        elif isinstance(self.socket, NodeSocket) and self.socket.wait(WAIT_SECONDS, self._woken):
             return super()._is_transport_event()
         with contextlib.suppress(OSError):
             self._woken.recv(64)
         return self._process_recv_primitive()
+
+
+def _readable(seconds: float, *sockets: socket.socket) -> set[int]:
+    """Return the descriptors of those that have something to read, after a wait of at most `seconds`."""
+    poller = select.poll()  # `select` cannot tell above 1,024 descriptors
+    for each in sockets:
+        poller.register(each.fileno(), select.POLLIN)
+    return {descriptor for descriptor, _ in poller.poll(seconds * 1000)}

@@ -7,6 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -20,11 +21,13 @@ from scp_node.domain import utc_now
 from scp_node.ledger.database.schema import delivery, instance, report, work
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, Queue, deliver_queue
+from scp_node.opening import SPOOL_FOLDER
 from tests.chaos.conftest import Chaos
 from tests.chaos.kit.process_tree import Process, processes
 from tests.node import Node, destination, radiograph
 from tests.scp_node.ledger_node import Node as LedgerNode
 from tests.scp_node.ledger_node import ledger_engine
+from tests.scp_node.listener.peer import ASSOCIATE_AC, Peer
 from tests.servers import Postgres
 from tests.waiting import wait_until
 
@@ -32,6 +35,7 @@ FLAT: Final = 1.10  # "within 10 %"
 EXPLICIT_VR_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 _PAGE_KIB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 _CHUNK: Final = 5_000
+_PART: Final = 1 << 16  # bytes of a dataset in one PDU
 _TURNS: Final = 60
 _NOT_THE_NODES: Final = 1_000_000  # ids that the node itself does not come to
 
@@ -107,6 +111,35 @@ def test_associations_that_came_and_went_leave_nothing_behind(chaos: Chaos, star
     )
     assert (threads, descriptors) == before[:2]
     assert mib <= before[2] * FLAT
+
+
+def test_datasets_that_are_on_their_way_take_no_memory(chaos: Chaos, start_node: Callable[..., Node]) -> None:
+    number = chaos.amount(short=16, long=64)
+    size = chaos.amount(short=24, long=256) << 20
+    node = start_node(listen={"max_instance_mib": 512})
+    [listener] = [process for process in _roles(node) if process.role == "listener"]
+    spool = node.settings.node.data_dir / SPOOL_FOLDER / "tmp"
+    _echoes(node, 200)  # what is allocated once
+    threads, descriptors, before = _settled(listener)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(Peer(("127.0.0.1", node.settings.listen.port))) for _ in range(number)]
+        for peer in peers:
+            assert peer.associate(calling="CR1", called=node.settings.node.ae_title)[0] == ASSOCIATE_AC
+            peer.send_store_command()
+        for _ in range(size // _PART):
+            for peer in peers:
+                peer.send_pdv(1, bytes(_PART), is_last=False)
+        wait_until(lambda: sum(file.stat().st_size for file in spool.iterdir()) >= number * size, 60)
+        during = _resident_mib(listener)
+    wait_until(lambda: not list(spool.iterdir()), 15, what="nothing is left of what was cut off")
+    after = _settled(listener)
+    chaos.figure(
+        f"{number} datasets of {size >> 20} MiB on their way at the same time: listener {before:.0f} MiB before, "
+        f"{during:.0f} then, {after[2]:.0f} when they were cut off"
+    )
+    assert during <= before + 8 * number
+    assert after[:2] == (threads, descriptors)
+    assert after[2] <= before + 16 + number / 2
 
 
 def _milliseconds_of_a_claim(node: LedgerNode) -> float:

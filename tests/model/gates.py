@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from scp_node.demo.phantom import phantom_pixels
 from tests.node import BUNDLE
 
-FITTED = 120
+FITTED: Final = 120
 
 
 @cache

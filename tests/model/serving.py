@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderPool
-from scp_node.dicom.inspection import Origin, inspect
+from scp_node.dicom.inspection import Origin
 from scp_node.dicom.part10 import PREAMBLE, decode_head
 from scp_node.domain import ModelIdentity, NotAnalysed, Priority, ReceivedInstance, Region
 from scp_node.inference.ports import Scores
@@ -29,6 +29,7 @@ from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import AnalysisSettings
 from scp_node.spool import Spool
 from tests.scp_node.ledger_node import LEASE, MODEL, Node
+from tests.scp_node.spooled import put
 
 
 @dataclass(slots=True)
@@ -155,7 +156,7 @@ def _store(spool: Spool, file: Path) -> ReceivedInstance:
     origin = Origin(
         calling_ae="CR1", called_ae="PNEUMONIA", peer="127.0.0.1", transfer_syntax=syntax, priority=Priority.ROUTINE
     )
-    return spool.write(dataset, inspect(dataset, syntax), origin)
+    return put(spool, dataset, origin)
 
 
 def _little_endian(image: Dataset) -> memoryview:

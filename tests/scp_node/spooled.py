@@ -23,6 +23,19 @@ def encoded(image: Dataset) -> memoryview:
     return memoryview(data)
 
 
+def put(spool: Spool, dataset: memoryview, origin: Origin) -> ReceivedInstance:
+    """Store a dataset in `spool` as it would come from the network, and return it as received."""
+    inspected = inspect(dataset, origin.transfer_syntax)
+    incoming = spool.begin(inspected.sop_class_uid, inspected.sop_instance_uid, origin)
+    try:
+        half = len(dataset) // 2
+        incoming.write(dataset[:half])
+        incoming.write(dataset[half:])
+        return spool.keep(incoming, inspected, origin)
+    finally:
+        incoming.discard()
+
+
 def spooled(spool: Spool, image: Dataset, *, calling_ae: str = "CR1") -> ReceivedInstance:
     """Write `image` to the spool and return it as received."""
     bare = Dataset()
@@ -35,7 +48,7 @@ def spooled(spool: Spool, image: Dataset, *, calling_ae: str = "CR1") -> Receive
         transfer_syntax=ExplicitVRLittleEndian,
         priority=Priority.ROUTINE,
     )
-    return spool.write(data, inspect(data, ExplicitVRLittleEndian), origin)
+    return put(spool, data, origin)
 
 
 class FilesByName:

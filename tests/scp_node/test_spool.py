@@ -24,6 +24,7 @@ from scp_node.domain import Priority, ReceivedInstance
 from scp_node.spool import Spool, SpoolError, SpoolFileGoneError, SpoolFiles, SpoolFullError
 from tests.scp_node.listener.datasets import radiograph
 from tests.scp_node.listener.peer import EXPLICIT
+from tests.scp_node.spooled import put
 
 ORIGIN: Final = Origin(
     calling_ae="MODALITY1", called_ae="PNEUMONIA", peer="10.1.2.3", transfer_syntax=EXPLICIT, priority=Priority.ROUTINE
@@ -54,7 +55,7 @@ def spool(tmp_path: Path, clock: Clock) -> Spool:
 def store(spool: Spool, data: bytes = b"", **origin: Any) -> ReceivedInstance:
     dataset = memoryview(data or radiograph())
     fields = {name: getattr(ORIGIN, name) for name in ORIGIN.__slots__}
-    return spool.write(dataset, inspect(dataset, EXPLICIT), Origin(**{**fields, **origin}))
+    return put(spool, dataset, Origin(**{**fields, **origin}))
 
 
 def files(folder: Path) -> list[Path]:
@@ -110,7 +111,8 @@ def test_an_origin_is_read_back_from_the_file_meta(calling: str, peer: str, prio
         calling_ae=calling.strip(), called_ae="PNEUMONIA", peer=peer, transfer_syntax=EXPLICIT, priority=priority
     )
     data = radiograph()
-    head = encode_head(inspect(memoryview(data), EXPLICIT), origin)
+    inspected = inspect(memoryview(data), EXPLICIT)
+    head = encode_head(inspected.sop_class_uid, inspected.sop_instance_uid, origin)
     decoded = decode_head(memoryview(head + data))
     assert decoded.origin(priority) == origin
     assert decoded.offset == len(head)
@@ -203,7 +205,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 class HeedlessSpool(Spool):
     """A spool that finds the disk full only when it writes."""
 
-    def _require_space(self, size: int) -> None:
+    def _require_space(self) -> None:
         pass
 
 
@@ -212,7 +214,7 @@ def test_a_full_disk_leaves_nothing_behind(small_disk: Path) -> None:
     kept = store(spool)
     filler = small_disk / "filler"
     filler.write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096 - 4096))
-    with pytest.raises(SpoolError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         store(spool, radiograph(Rows=100, Columns=100, PixelData=bytes(20_000)))
     assert [path for path in files(small_disk) if path != filler] == [small_disk / "spool" / kept.spool_path]
     filler.unlink()

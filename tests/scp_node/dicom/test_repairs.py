@@ -10,7 +10,7 @@ import pytest
 
 from scp_node.analysis.analyse import analyse_file, picture_file
 from scp_node.analysis.answers import Picture, Prepared
-from scp_node.dicom.inspection import Origin, inspect
+from scp_node.dicom.inspection import Origin
 from scp_node.dicom.part10 import repaired_file
 from scp_node.dicom.repairs import Repairs, end_of_data
 from scp_node.domain import NotAnalysed, Priority, Reason, ReceivedInstance, ReportedImage
@@ -20,6 +20,7 @@ from scp_node.spool import Spool
 from tests.scp_node.analysis.films import MISSING, radiograph
 from tests.scp_node.listener.datasets import encoded, implicit_oddities, oddities, without_bits_allocated
 from tests.scp_node.listener.peer import EXPLICIT, IMPLICIT
+from tests.scp_node.spooled import put
 
 FILM: Final = encoded(radiograph())
 IMPLICIT_FILM: Final = encoded(radiograph(), implicit=True)
@@ -30,7 +31,7 @@ def spooled(folder: Path, data: bytes, syntax: str) -> tuple[ReceivedInstance, P
     origin = Origin(
         calling_ae="CR1", called_ae="PNEUMONIA", peer="127.0.0.1", transfer_syntax=syntax, priority=Priority.ROUTINE
     )
-    received = spool.write(memoryview(data), inspect(memoryview(data), syntax), origin)
+    received = put(spool, memoryview(data), origin)
     return received, folder / received.spool_path
 
 

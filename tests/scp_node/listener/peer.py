@@ -132,18 +132,23 @@ class Peer:
         sop_instance: str = "1.2.3",
     ) -> None:
         """Send a C-STORE request."""
+        replaced = {SOP_CLASS: sop_class, SOP_INSTANCE: sop_instance, **(command or {})}
+        self.send_store_command(replaced, context=context)
+        for start in range(0, max(len(dataset), 1), 100_000):
+            part = dataset[start : start + 100_000]
+            self.send_pdv(context, part, is_last=start + 100_000 >= len(dataset))
+
+    def send_store_command(self, command: Mapping[int, object] | None = None, *, context: int = 1) -> None:
+        """Send the command of a C-STORE request; `command` replaces elements of the usual one."""
         usual = {
-            SOP_CLASS: sop_class,
+            SOP_CLASS: DX,
             COMMAND_FIELD: C_STORE_RQ,
             MESSAGE_ID: 7,
             PRIORITY: 0,
             DATASET_TYPE: 1,
-            SOP_INSTANCE: sop_instance,
+            SOP_INSTANCE: "1.2.3",
         }
         self.send_pdv(context, encoded_command({**usual, **(command or {})}), is_command=True)
-        for start in range(0, max(len(dataset), 1), 100_000):
-            part = dataset[start : start + 100_000]
-            self.send_pdv(context, part, is_last=start + 100_000 >= len(dataset))
 
     def echo(self, *, context: int = 5) -> Answer:
         """Send a C-ECHO and return the answer."""

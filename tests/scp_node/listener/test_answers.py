@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ import pytest
 
 from scp_node.dicom.inspection import Inspected, Origin, patient_key
 from scp_node.domain import Priority, ReceivedInstance, RejectedInstance, TransferEnded
+from scp_node.incoming import Incoming
 from scp_node.listener import Listener
 from scp_node.settings import Settings
 from scp_node.spool import Spool, SpoolFullError
@@ -24,9 +26,11 @@ from tests.scp_node.listener.peer import (
     CLOSED,
     COMMAND_FIELD,
     CR,
+    DATASET_TYPE,
     DX,
     IMPLICIT,
     MESSAGE_ID,
+    NO_DATASET,
     PRIORITY,
     RELEASE_RP,
     SOP_CLASS,
@@ -264,8 +268,11 @@ def test_an_endless_dataset_ends_the_association(start_listener: Start) -> None:
 class FullSpool(Spool):
     """A spool whose disk has become full since the association was opened."""
 
-    def _require_space(self, size: int) -> None:
-        raise SpoolFullError(f"no space for {size} bytes")
+    def _require_space(self) -> None:
+        raise SpoolFullError("no space")
+
+    def has_space(self) -> bool:
+        return True  # until now
 
 
 def test_a_disk_that_is_full_is_answered_a700(start_listener: Start, tmp_path: Path) -> None:
@@ -276,8 +283,104 @@ def test_a_disk_that_is_full_is_answered_a700(start_listener: Start, tmp_path: P
     assert [rejected.status for rejected in running.rejected] == [0xA700]
 
 
+class FullLater(Spool):
+    """A spool whose disk becomes full while the first dataset comes."""
+
+    looks = 0
+
+    def _require_space(self) -> None:
+        self.looks += 1
+        if self.looks == 2:
+            raise SpoolFullError("no space")
+
+    def has_space(self) -> bool:
+        return True
+
+
+def test_a_disk_that_becomes_full_while_a_dataset_comes_is_answered_a700(start_listener: Start, tmp_path: Path) -> None:
+    spool = FullLater(tmp_path / "full", low_water_bytes=0)
+    running = start_listener(spool)
+    with running.peer() as peer:
+        peer.send_store_command()
+        for _ in range(30):  # more than lies between two looks
+            peer.send_pdv(1, bytes(100_000), is_last=False)
+        peer.send_pdv(1, bytes(2))
+        assert peer.answer().status == 0xA700
+        assert not temporary_files(spool)
+        assert peer.store(radiograph()).status == 0x0000
+
+
+def temporary_files(spool: Spool) -> list[Path]:
+    return list((spool._folder / "tmp").iterdir())
+
+
+def test_a_dataset_lies_on_the_disk_while_it_comes_and_is_gone_after_an_abort(running: Running) -> None:
+    data = radiograph(Rows=500, Columns=500, PixelData=bytes(500_000))
+    with running.peer() as peer:
+        peer.send_store_command()
+        peer.send_pdv(1, data[:100_000], is_last=False)
+        wait_until(lambda: [file.stat().st_size > 100_000 for file in temporary_files(running.spool)] == [True])
+        peer.send(ABORT, bytes(4))
+        wait_until(lambda: not temporary_files(running.spool))
+    assert not list(running.spool.paths())
+
+
+def test_a_dataset_that_is_refused_by_its_command_is_never_written(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    begin = running.spool.begin
+
+    def noted(sop_class_uid: str, sop_instance_uid: str, origin: Origin) -> Incoming:
+        begun.append(sop_instance_uid)
+        return begin(sop_class_uid, sop_instance_uid, origin)
+
+    monkeypatch.setattr(running.spool, "begin", noted)
+    with running.peer() as peer:
+        assert peer.store(radiograph(), {SOP_INSTANCE: "1..2"}).status == 0x0117
+        assert peer.store(bytes(200_000), {SOP_CLASS: "1.2.840.10008.5.1.4.1.1.2"}).status == 0x0122
+        assert peer.store(radiograph()).status == 0x0000
+    assert begun == ["1.2.3"]
+
+
+def test_a_request_without_a_dataset_is_answered_c000(running: Running) -> None:
+    with running.peer() as peer:
+        peer.send_store_command({DATASET_TYPE: NO_DATASET})
+        answer = peer.answer()
+    assert (answer.status, answer.comment) == (0xC000, "dataset is missing")
+
+
+@pytest.mark.parametrize(("size", "status"), [(1 << 19, 0x0000), (1 << 20, 0xC000)])
+def test_a_header_of_more_than_1_mib_is_answered_c000(running: Running, size: int, status: int) -> None:
+    with running.peer() as peer:
+        answer = peer.store(radiograph(ImageComments="x" * 10, EncapsulatedDocument=bytes(size)))
+        assert answer.status == status
+        assert peer.echo().status == 0x0000
+    assert answer.comment == ("" if status == 0x0000 else "header is larger than the node allows")
+
+
+def test_requests_that_wait_for_no_answer_are_answered_in_turn_and_not_read_ahead(start_listener: Start) -> None:
+    running = start_listener(listen={"max_instance_mib": 8})
+    data = radiograph(Rows=1000, Columns=1000, PixelData=bytes(2_000_000))
+    with running.peer() as peer:
+
+        def send_all() -> None:
+            for _ in range(5):
+                peer.send_store(data)
+
+        sender = threading.Thread(target=send_all)
+        sender.start()
+        most = 0
+        for _ in range(5):
+            most = max(most, len(temporary_files(running.spool)))
+            assert peer.answer().status == 0x0000
+        sender.join()
+    assert most <= 1
+    assert len(running.received) == 5
+
+
 class BrokenSpool(Spool):
-    def write(self, dataset: memoryview, inspected: Inspected, origin: Origin) -> ReceivedInstance:  # noqa: ARG002
+    def keep(self, incoming: Incoming, inspected: Inspected, origin: Origin) -> ReceivedInstance:  # noqa: ARG002
         raise ZeroDivisionError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 
-from scp_node.dicom.inspection import Origin, inspect
+from scp_node.dicom.inspection import Origin
 from scp_node.domain import BuiltObject, BuiltReport, Finding, Outcome, Priority, Region
 from scp_node.ledger import DeliveryTask, StudySnapshot
 from scp_node.opening import SPOOL_FOLDER
@@ -21,6 +21,7 @@ from scp_node.spool import Spool
 from tests.scp_node.analysis.films import radiograph
 from tests.scp_node.ledger_node import MODEL, Node
 from tests.scp_node.report.reports import SITE
+from tests.scp_node.spooled import put
 
 STUDY: Final = "1.2.826.0.1.3680043.10.77.1"
 SR_CLASS: Final = "1.2.840.10008.5.1.4.1.1.88.34"
@@ -72,7 +73,7 @@ class Archive:
                 transfer_syntax=str(syntax),
                 priority=Priority.ROUTINE,
             )
-            received = self.spool.write(dataset, inspect(dataset, syntax), origin)
+            received = put(self.spool, dataset, origin)
             self.node.clock.advance(seconds=0.012)
             self.node.ledger.intake.register([received])
             self.node.clock.advance(seconds=0.1)
