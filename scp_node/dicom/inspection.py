@@ -93,6 +93,7 @@ class Inspected:
     patient_key: str
     priority: Priority  # from Requested Procedure Priority
     header_length: int  # offset of the pixel data, or the end of the last element
+    lacking: str = ""  # the first of Pixel Data, Rows and Columns that it does not have: then it is no image
     repairs: Repairs = NONE  # what readers must not see
 
 
@@ -147,6 +148,7 @@ def inspect(dataset: memoryview, transfer_syntax: str) -> Inspected:
         ),
         priority=_PRIORITIES.get(values.text(_REQUESTED_PROCEDURE_PRIORITY), Priority.ROUTINE),
         header_length=pixels.start if pixels else end,
+        lacking=_lacking(values, pixels),
         repairs=repairs if repairs.change(dataset) else NONE,
     )
 
@@ -315,6 +317,12 @@ def _check_pixels(values: _Values, walker: Walker, pixels: Element, *, is_native
         raise DamagedError("pixel data is shorter than the image")
     if not is_native and sum(1 for length in walker.fragments(pixels) if length) < 1:
         raise DamagedError("pixel data is empty")
+
+
+def _lacking(values: _Values, pixels: Element | None) -> str:
+    if pixels is None:
+        return "Pixel Data"
+    return next((name for tag, name in ((_ROWS, "Rows"), (_COLUMNS, "Columns")) if values.raw(tag) is None), "")
 
 
 def _needed_bytes(values: _Values) -> int:

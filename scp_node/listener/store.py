@@ -141,6 +141,8 @@ class StoreService:
                 inspected = inspect(content, request.transfer_syntax)
         except DamagedError as error:
             raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, str(error)) from error
+        if inspected.lacking:  # all classes that are served are images: it was cut off between two elements
+            raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, f"{inspected.lacking} is missing")
         if inspected.header_length > LARGEST_HEADER:
             raise _Refusal(StoreStatus.CANNOT_UNDERSTAND, "header is larger than the node allows")
         if inspected.repairs != NONE:

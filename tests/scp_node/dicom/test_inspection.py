@@ -38,13 +38,14 @@ def test_the_header_ends_where_the_pixel_data_begins(*, implicit: bool, syntax: 
 
 
 @pytest.mark.parametrize(("implicit", "syntax"), [(False, EXPLICIT), (True, IMPLICIT)])
-def test_a_dataset_cut_anywhere_is_damaged_or_has_no_pixels(*, implicit: bool, syntax: str) -> None:
+def test_a_dataset_cut_anywhere_is_damaged_or_lacks_its_pixels(*, implicit: bool, syntax: str) -> None:
     image = with_sequence()
     data = encoded(image, implicit=implicit)
     starts = {element.start for element in Walker(memoryview(data), implicit=implicit).elements()}
     for size in range(len(data)):
         if size in starts and size > data.index(b"1.2.3.2"):
-            assert inspect(memoryview(data)[:size], syntax).header_length == size
+            inspected = inspect(memoryview(data)[:size], syntax)
+            assert (inspected.header_length, inspected.lacking) == (size, "Pixel Data")
         else:
             with pytest.raises(DamagedError):
                 inspect(memoryview(data)[:size], syntax)
@@ -53,7 +54,8 @@ def test_a_dataset_cut_anywhere_is_damaged_or_has_no_pixels(*, implicit: bool, s
 def test_encapsulated_pixels_cut_anywhere_are_damaged() -> None:
     head = without_pixels(radiograph())
     data = head + encapsulated(b"\xff\xd8", b"\xff\xd9")
-    assert inspect(memoryview(data), JPEG_BASELINE).header_length == len(head)
+    inspected = inspect(memoryview(data), JPEG_BASELINE)
+    assert (inspected.header_length, inspected.lacking) == (len(head), "")
     for size in range(len(head) + 1, len(data)):
         with pytest.raises(DamagedError):
             inspect(memoryview(data)[:size], JPEG_BASELINE)

@@ -92,9 +92,23 @@ def test_a_compressed_radiograph_is_stored(running: Running) -> None:
     assert running.spool.read(received.spool_path) == received
 
 
-def test_an_object_without_pixels_is_stored_for_the_record(running: Running) -> None:
+@pytest.mark.parametrize(
+    ("data", "lacking"),
+    [
+        (without_pixels(radiograph()), "Pixel Data"),
+        (radiograph(Rows=MISSING), "Rows"),
+        (radiograph(Columns=MISSING), "Columns"),
+    ],
+    ids=["pixels", "rows", "columns"],
+)
+def test_an_image_that_lacks_what_makes_it_one_is_answered_c000_and_bars_nothing(
+    running: Running, data: bytes, lacking: str
+) -> None:
     with running.peer() as peer:
-        assert peer.store(without_pixels(radiograph())).status == 0x0000
+        answer = peer.store(data)
+        assert peer.store(radiograph()).status == 0x0000
+    assert (answer.status, answer.comment) == (0xC000, f"{lacking} is missing")
+    assert [received.sop_instance_uid for received in running.received] == ["1.2.3"]
 
 
 def test_forty_nested_sequences_are_stored(running: Running) -> None:
@@ -216,15 +230,13 @@ def test_an_oddity_in_implicit_vr_is_stored_as_it_came(running: Running, what: s
     "data",
     [
         radiograph(SamplesPerPixel=MISSING),
-        radiograph(Rows=MISSING),
-        radiograph(Columns=MISSING),
         radiograph(PhotometricInterpretation=MISSING),
         radiograph(NumberOfFrames="0"),
         radiograph(NumberOfFrames="1234").replace(b"IS\4\x001234", b"IS\4\x001E99"),
         datasets.without_bits_allocated(radiograph()),
-        datasets.without_bits_allocated(radiograph(SamplesPerPixel=MISSING, Rows=MISSING, Columns=MISSING)),
+        datasets.without_bits_allocated(radiograph(SamplesPerPixel=MISSING, PhotometricInterpretation=MISSING)),
     ],
-    ids=["samples", "rows", "columns", "photometric", "no frames", "malformed frames", "bits", "all of them"],
+    ids=["samples", "photometric", "no frames", "malformed frames", "bits", "all of them"],
 )
 def test_a_film_that_is_badly_described_is_stored_and_its_outcome_says_so(running: Running, data: bytes) -> None:
     with running.peer() as peer:
