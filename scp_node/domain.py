@@ -158,7 +158,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.IMAGE_SIZE: "image size is out of bounds",
     Reason.EMPTY_PIXELS: "image is empty: all pixels have one value",
     Reason.OWN_OBJECT: "object was made by this node",
-    Reason.SET_ASIDE: "a person chose another image with the same SOP Instance UID",
+    Reason.SET_ASIDE: "another image with the same SOP Instance UID was chosen",
     Reason.CONFLICTING_INSTANCE: "another image with the same SOP Instance UID came before",
     Reason.UNREADABLE_HEADER: "header, or an attribute in it, is missing or cannot be read",
     Reason.UNREADABLE_PIXELS: "pixel data cannot be read",

@@ -14,6 +14,7 @@ from scp_node.ledger import queue
 from scp_node.ledger.database.schema import Use, companion, instance, result, shadow_result
 from scp_node.ledger.queue import AFTER_ALL_ELSE, Claim, Suspects
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, SHADOW
+from scp_node.ledger.replacement import MAKES_WAY, make_way
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Policy, Transactions
 
@@ -149,6 +150,8 @@ class Analyses:
                         _open_shadow(connection, self._policy, item.task.instance_id, shadow, now)
                     if not _is_own(item.outcome):
                         patients.add(item.task.study_patient_id)
+                    if isinstance(item.outcome, NotAnalysed) and item.outcome.reason in MAKES_WAY:
+                        make_way(connection, self._policy, item.task.sop_instance_uid, now)
                     kept += 1
             for patient in sorted(patients):  # sorted, so that two workers cannot deadlock
                 open_report(connection, self._policy, patient, now)
@@ -157,9 +160,10 @@ class Analyses:
     def compared(self, task: AnalysisTask, *, same: bool) -> bool:
         """Close the work of an image in conflict; `same`: it is the image that is read, in another encoding.
 
-        Return whether it stays in conflict. An object that this node made and a PACS routed back is no film, whatever
-        the PACS did to it.
+        Return whether it stays in conflict: it is read in place of one that could not be (see `replacement`). An object
+        that this node made and a PACS routed back is no film, whatever the PACS did to it.
         """
+        stays = True
         with self._transactions.writing() as (connection, now):
             same = same or bool(made_here(connection, [task.sop_instance_uid]))
             if not queue.complete(connection, task.claim, at=now):
@@ -176,8 +180,9 @@ class Analyses:
                     detail={"input_sha256": [task.sha256]},
                 )
             else:
+                stays = not make_way(connection, self._policy, task.sop_instance_uid, now)
                 open_report(connection, self._policy, task.study_patient_id, now)
-        return not same
+        return not same and stays
 
     def retry(self, tasks: Sequence[AnalysisTask], model: ModelIdentity, *, pause: timedelta, error: str) -> None:
         """Put images back after a step that failed; an image that has spent its tries ends as failed."""

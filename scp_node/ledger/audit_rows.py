@@ -19,7 +19,7 @@ class ImageState(StrEnum):
     NOT_ANALYSED = "not-analysed"  # outside the intended use
     FAILED = "failed"  # inside it, but could not be analysed or registered
     CONFLICT = "conflict"  # another image has its SOP Instance UID and came first: a person decides
-    SET_ASIDE = "set-aside"  # a person chose another image of its SOP Instance UID
+    SET_ASIDE = "set-aside"  # another image of its SOP Instance UID was chosen
     DUPLICATE = "duplicate"  # the same image as another of its SOP Instance UID, in another encoding
     REJECTED = "rejected"  # not accepted at all
 

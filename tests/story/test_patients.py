@@ -106,7 +106,7 @@ def test_a_person_has_the_other_film_of_one_uid_read(site: Site) -> None:
     *_, last = site.reports(study, 3)
     assert last.CompletionFlag == "COMPLETE"
     assert "Pneumonia: PRESENT" in words(last)
-    assert "a person chose another image with the same SOP Instance UID" in words(last)
+    assert "another image with the same SOP Instance UID was chosen" in words(last)
     assert site.states(study) == ["set-aside", "analysed"]
     assert "the ledger says what was recorded" in site.node.command("audit", "verify")
 

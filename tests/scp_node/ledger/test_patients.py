@@ -254,6 +254,76 @@ def test_a_corrected_patient_gets_the_report_and_the_wrong_one_loses_it(node: No
     assert [type(image.outcome) for image in right.images] == [Finding]
 
 
+UNREADABLE: Final = NotAnalysed(reason=Reason.UNREADABLE_PIXELS)
+
+
+def test_an_image_that_could_not_be_analysed_makes_way_for_the_next_one_of_its_uid(node: Node) -> None:
+    node.receive("1")
+    node.analyse(UNREADABLE)
+    reports(node)
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    node.analyse()  # compares
+    node.analyse()
+    [again] = reports(node)
+    finding, damaged = (image.outcome for image in again.images)
+    assert isinstance(finding, Finding)
+    assert damaged == NotAnalysed(reason=Reason.SET_ASIDE)
+    assert [row["state"] for row in node.audit()] == ["set-aside", "analysed"]
+    [event] = [event for event in node.ledger.audit.events(STUDY) if event.kind == "resolved"]
+    assert (event.detail["by"], event.detail["set_aside_sha256"]) == ("node", [f"{1:0>64}"])
+    assert node.ledger.verifier.verify().problems == ()
+
+
+def test_it_makes_way_also_when_the_other_one_has_been_compared_before(node: Node) -> None:
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    first, other = node.ledger.analyses.claim(owner="w", limit=2)
+    assert node.ledger.analyses.compared(other, same=False)
+    node.ledger.analyses.record([Analysed(task=first, outcome=UNREADABLE, started_at=node.clock())], MODEL)
+    assert [each.use for each in node.ledger.resolution.candidates("1.2.3.1")] == [Use.SET_ASIDE, Use.READ]
+    assert node.analyse() == 1
+    [snapshot] = reports(node)
+    assert [type(image.outcome) for image in snapshot.images] == [Finding, NotAnalysed]
+
+
+def test_it_waits_for_one_that_is_still_to_be_compared(node: Node) -> None:
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    first, other = node.ledger.analyses.claim(owner="w", limit=2)
+    node.ledger.analyses.record([Analysed(task=first, outcome=UNREADABLE, started_at=node.clock())], MODEL)
+    assert [each.use for each in node.ledger.resolution.candidates("1.2.3.1")] == [Use.READ, Use.CONFLICT]
+    assert not node.ledger.analyses.compared(other, same=False)
+    assert [each.use for each in node.ledger.resolution.candidates("1.2.3.1")] == [Use.SET_ASIDE, Use.READ]
+
+
+@pytest.mark.parametrize("reason", [Reason.VIEW, Reason.UNLIKE_A_FRONTAL_CHEST_FILM, Reason.MODALITY])
+def test_an_image_that_was_read_makes_no_way(node: Node, reason: Reason) -> None:
+    node.receive("1")
+    node.analyse(NotAnalysed(reason=reason))
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    node.analyse()
+    assert [each.use for each in node.ledger.resolution.candidates("1.2.3.1")] == [Use.READ, Use.CONFLICT]
+
+
+def test_it_makes_no_way_for_another_patient(node: Node) -> None:
+    node.receive("1")
+    node.analyse(UNREADABLE)
+    node.receive("2", sop_instance_uid="1.2.3.1", **OTHER)
+    node.analyse()
+    assert [each.use for each in node.ledger.resolution.candidates("1.2.3.1")] == [Use.READ, Use.CONFLICT]
+
+
+def test_it_makes_no_way_for_an_image_whose_original_is_gone(node: Node) -> None:
+    node.receive("1")
+    node.receive("2", sop_instance_uid="1.2.3.1")
+    first, other = node.ledger.analyses.claim(owner="w", limit=2)
+    node.ledger.analyses.compared(other, same=False)
+    with node.engine.begin() as connection:
+        connection.execute(text("UPDATE instance SET purging_at = received_at WHERE conflict"))
+    node.ledger.analyses.record([Analysed(task=first, outcome=UNREADABLE, started_at=node.clock())], MODEL)
+    assert [each.use for each in node.ledger.resolution.candidates("1.2.3.1")] == [Use.READ, Use.CONFLICT]
+
+
 def test_a_person_may_choose_again_and_what_was_read_before_is_not_read_twice(node: Node) -> None:
     in_conflict(node)
     choose(node, 2)
