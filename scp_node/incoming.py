@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-FILE_MODE: Final = 0o600
+from scp_node.private_files import opener
 
 _LOOK_BYTES: Final = 1 << 20  # written between two looks at the free space
 
@@ -35,7 +35,7 @@ class Incoming:
         self._require_space = require_space
         self._unseen = 0  # bytes since the last look
         self._digest = hashlib.sha256()
-        self._file = open(path, "x+b", buffering=0, opener=_private)  # noqa: SIM115 - it stays open
+        self._file = open(path, "x+b", buffering=0, opener=opener)  # noqa: SIM115 - it stays open
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX)
             _write_all(self._file.fileno(), memoryview(head))
@@ -107,10 +107,6 @@ def mapped(file: io.FileIO) -> Iterator[memoryview]:
         with contextlib.suppress(BufferError):
             view.release()
             mapping.close()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, FILE_MODE)
 
 
 def _write_all(descriptor: int, part: memoryview) -> None:

@@ -26,8 +26,7 @@ from scp_node.dicom.inspection import Inspected, Origin, describe, inspect
 from scp_node.dicom.part10 import decode_head, encode_head
 from scp_node.domain import Clock, NodeError, Priority, ReceivedInstance, utc_now
 from scp_node.incoming import Incoming, mapped
-
-FOLDER_MODE: Final = 0o700
+from scp_node.private_files import FOLDER_MODE
 
 _TEMPORARY: Final = "tmp"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")

@@ -46,7 +46,8 @@ class Node:
             "node": {"data_dir": str(self.folder / "var")},
             "listen": {"port": free_port(), "low_water_mib": 0},
             "study": {"quiet_seconds": 0},
-            "analysis": {"decoder_processes": 1},  # a process takes half a second to start
+            # a process takes half a second to start; phantoms are unlike all films that the model knows
+            "analysis": {"decoder_processes": 1, "pixel_gate": "off"},
             "work": {"lease_seconds": 3},
             "inference": {"bundle": str(BUNDLE)},
             "delivery": {"retry_first_seconds": 0.2, "retry_cap_seconds": 0.5, "probe_seconds": 0.5},

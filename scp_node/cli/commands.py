@@ -27,6 +27,7 @@ from scp_node.cli.resolve import resolve
 from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
+from scp_node.private_files import FOLDER_MODE, write_private
 from scp_node.runtime.supervisor import SUPERVISED
 from scp_node.settings import DEFAULT_FILE
 from scp_node.settings_file import commented_toml, load_settings, named_file
@@ -123,7 +124,7 @@ def init(
         raise UsageError(f"{path} is a folder; name the file to write")
     if path.exists() and not force:
         raise UsageError(f"{path} is there already; --force overwrites it")
-    path.write_text(commented_toml(), encoding="utf-8")
+    write_private(path, commented_toml().encode())  # a password may be written into it
     out.print(f"{path} written: every setting with its default", highlight=False, markup=False)
 
 
@@ -232,9 +233,9 @@ def report(
             for each in (("report", uid, file), *(ledger.reports.companions(uid) if save_all else ()))
         ]
     if save_all:
-        save_all.mkdir(parents=True, exist_ok=True)
+        save_all.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         for kind, name, content in all_files:
-            (save_all / f"{kind}-{name}.dcm").write_bytes(content)
+            write_private(save_all / f"{kind}-{name}.dcm", content)
             out.print(f"{kind} ({name}) written to {save_all}", highlight=False, markup=False)
         return
     if save:
@@ -242,7 +243,7 @@ def report(
             versions = ", ".join(str(number) for number, _, _ in found)
             raise UsageError(f"the study names several patients: choose one report with --version ({versions})")
         [(number, uid, file)] = found
-        save.write_bytes(file)
+        write_private(save, file)
         out.print(f"version {number} ({uid}) written to {save}", highlight=False, markup=False)
         return
     from scp_node.report.text import as_text, patient_of  # noqa: PLC0415

@@ -84,7 +84,7 @@ def _interrupt(*_: object) -> None:
 def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
     files = _images(images) if images else _phantoms(folder / "phantoms")
     pacs = open_pacs(folder / "pacs")
-    settings = demo_settings(folder, pacs.port)
+    settings = demo_settings(folder, pacs.port, drawn=images is None)
     add_person(settings)
     config = folder / "scp_node.toml"
     config.write_text(as_toml(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
@@ -139,14 +139,18 @@ def _phantoms(folder: Path) -> list[Path]:
         image.save_as(file, enforce_file_format=True)
         files.append(file)
     console.print(
-        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing. "
+        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing, and each report says that they look "
+        "like no film. "
         "Your own films: make demo IMAGES=folder"
     )
     return files
 
 
-def demo_settings(folder: Path, pacs_port: int) -> Settings:
-    """Return the settings of a node that keeps everything in `folder` and reports to the PACS."""
+def demo_settings(folder: Path, pacs_port: int, *, drawn: bool) -> Settings:
+    """Return the settings of a node that keeps everything in `folder` and reports to the PACS.
+
+    The model's gate would refuse every `drawn` film, for good reason: there it only notes.
+    """
     destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port, "commitment": False}
     return Settings.model_validate(
         {
@@ -154,6 +158,7 @@ def demo_settings(folder: Path, pacs_port: int) -> Settings:
             "listen": {"port": free_port()},
             "destinations": [destination],
             "study": {"quiet_seconds": QUIET_SECONDS},
+            "analysis": {"pixel_gate": "note" if drawn else "refuse"},
             "web": {"port": free_port()},
             "log": {"level": "WARNING"},
         }

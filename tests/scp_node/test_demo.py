@@ -46,7 +46,7 @@ def test_a_pacs_that_is_closed_ends_the_associations_that_its_peers_keep_open(tm
 
 
 def test_its_link_logs_an_admin_in_once_without_a_password_and_nobody_else_is_there(tmp_path: Path) -> None:
-    settings = demo_settings(tmp_path, 104)
+    settings = demo_settings(tmp_path, 104, drawn=True)
     assert settings.web.enabled
     assert settings.web.port != settings.listen.port
     add_person(settings)

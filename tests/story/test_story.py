@@ -91,8 +91,10 @@ def test_a_positive_film_has_a_picture_that_is_delivered_after_its_report(site: 
     assert told == [[("report", "delivered"), ("overlay", "delivered")], [("report", "delivered")]]
     report, picture = positive["deliveries"]
     assert report["at"] <= picture["at"]
-    site.node.command("report", positive["study_uid"], "--save-all", str(site.node.folder / "saved"))
-    saved = {dcmread(file).SOPInstanceUID for file in (site.node.folder / "saved").iterdir()}
+    folder = site.node.folder / "saved"
+    site.node.command("report", positive["study_uid"], "--save-all", str(folder))
+    assert [path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())] == [0o700, 0o600, 0o600]
+    saved = {dcmread(file).SOPInstanceUID for file in folder.iterdir()}
     assert saved == {report["sop_instance_uid"], picture["sop_instance_uid"]}
 
 

@@ -50,7 +50,9 @@ def test_init_writes_a_file_that_can_be_read_and_does_not_overwrite_one(tmp_path
     assert load_settings(tmp_path / "scp_node.toml").listen.port == 11112
     again = run("init", cwd=tmp_path)
     assert (again.returncode, again.stderr) == (2, "scp-node: scp_node.toml is there already; --force overwrites it\n")
+    (tmp_path / "scp_node.toml").chmod(0o644)
     assert run("init", "--force", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "scp_node.toml").stat().st_mode & 0o777 == 0o600  # a password may be written into it
 
 
 @pytest.mark.parametrize(
