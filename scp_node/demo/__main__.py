@@ -139,8 +139,7 @@ def _phantoms(folder: Path) -> list[Path]:
         image.save_as(file, enforce_file_format=True)
         files.append(file)
     console.print(
-        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing, and each report says that they look "
-        "like no film. "
+        f"{len(files)} SYNTHETIC phantoms, no patients: their scores mean nothing. "
         "Your own films: make demo IMAGES=folder"
     )
     return files
@@ -149,7 +148,7 @@ def _phantoms(folder: Path) -> list[Path]:
 def demo_settings(folder: Path, pacs_port: int, *, drawn: bool) -> Settings:
     """Return the settings of a node that keeps everything in `folder` and reports to the PACS.
 
-    The model's gate would refuse every `drawn` film, for good reason: there it only notes.
+    The gate of a model that has one would refuse every `drawn` film, for good reason: there it only notes.
     """
     destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port, "commitment": False}
     return Settings.model_validate(
