@@ -133,6 +133,9 @@ class ListenSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but a loopback address needs [[peers]].")
     port: Port = Field(11112, description="TCP port; 0 takes a free one.")
     max_associations: int = Field(64, ge=1, le=512, description="Associations served at the same time.")
+    max_associations_per_address: int = Field(
+        48, ge=1, le=512, description="Of these, associations of one address: the others keep the rest."
+    )
     max_pdu_bytes: int = Field(131_072, ge=4_096, le=1_048_576, description="Largest P-DATA PDU that we accept.")
     acse_timeout_seconds: PositiveSeconds = Field(5.0, description="Longest wait for an association request.")
     dimse_timeout_seconds: PositiveSeconds = Field(30.0, description="Longest wait inside one DIMSE message.")

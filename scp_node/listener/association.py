@@ -30,9 +30,11 @@ from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
 
 from scp_node.incoming import Incoming
+from scp_node.listener.connections import OpenConnection, refusal_of
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Rejection, plain_address
+from scp_node.listener.repeated import RepeatedWarnings
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
 
@@ -83,6 +85,9 @@ def require_seams() -> None:
 class Services(Protocol):
     """What the node decides about associations and requests."""
 
+    def knows(self, address: str) -> bool:
+        """Return whether somebody at this address may associate; quick, and asked before a byte is read."""
+
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the association is rejected; None once it is admitted."""
 
@@ -119,6 +124,7 @@ class NodeServer(AssociationServer):
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
+        self.warnings = RepeatedWarnings(log)
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -128,11 +134,14 @@ class NodeServer(AssociationServer):
         return connection, address
 
     def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:  # noqa: ARG002 - as in the base class
-        """Return whether there are threads left for another connection."""
-        if len(self.active_associations) < self.ae.maximum_associations:
-            return True
-        log.warning("connection refused peer=%s reason='too many connections'", plain_address(client_address[0]))
-        return False
+        """Return whether a connection is accepted: nothing of it was read, and no thread has begun."""
+        peer = plain_address(client_address[0])
+        is_known = self.services.knows(peer)
+        connections = [OpenConnection(each.peer, self.services.knows(each.peer)) for each in self.associations()]
+        reason = refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations)
+        if reason:
+            self.warnings.warn(peer, reason, "connection refused peer=%s reason=%r", peer, reason)
+        return reason is None
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
         """Log what went wrong with a new connection; the server goes on."""
@@ -142,9 +151,9 @@ class NodeServer(AssociationServer):
         """Say that connections are accepted; pynetdicom's collects garbage here, with all threads waiting."""
         self.renew()
 
-    def admitted(self) -> int:
-        """Return how many associations were let in and are not over."""
-        return sum(association.admitted for association in self.associations())
+    def admitted(self, peer: str | None = None) -> int:
+        """Return how many associations were let in and are not over, all or those of one address."""
+        return sum(each.admitted and peer in {None, each.peer} for each in self.associations())
 
     def associations(self) -> list[NodeAssociation]:
         """Return all associations, also those being negotiated."""

@@ -40,6 +40,7 @@ CALLING_AE_BLANK_OR_MALFORMED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "
 CALLING_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title or address is not a peer")
 CALLED_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 7, "called AE title is not ours")
 TEMPORARY_CONGESTION: Final = Rejection(_TRANSIENT, _PRESENTATION, 1, "no space to store, or stopping")
+ADDRESS_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2, "too many associations of this address")
 LOCAL_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2, "too many associations")
 
 
@@ -50,6 +51,10 @@ class Peers:
         self._allowed: list[tuple[PeerSettings, _Network]] = [
             (peer, ipaddress.ip_network(peer.address, strict=False)) for peer in peers
         ]
+
+    def know(self, peer: str) -> bool:
+        """Return whether the address is one of theirs."""
+        return any(_address(peer) in network for _, network in self._allowed)
 
     def include(self, calling_ae: str, peer: str) -> bool:
         """Return whether `calling_ae` may send from the address `peer`."""
@@ -78,6 +83,10 @@ class Sources:
         self._destinations = [entry for entry in destinations if entry.commitment]
         self._peers = peers
         self._resolve = resolve
+
+    def know(self, peer: str) -> bool:
+        """Return whether the address stands in the settings as a destination's: names of hosts are not looked up."""
+        return peer in {entry.host for entry in self._destinations}
 
     def names(self, calling_ae: str, peer: str) -> frozenset[str]:
         """Return the names of the destinations that call as `calling_ae` from the address `peer`."""
@@ -109,6 +118,7 @@ class AdmissionRules:
     ae_title: str  # of the node
     peers: Peers
     max_associations: int
+    max_associations_of_one: int  # of one address
 
 
 def rejection_of(
@@ -118,6 +128,7 @@ def rejection_of(
     is_destination: bool,
     can_store: bool,
     associations: int,
+    of_one: int,
 ) -> Rejection | None:
     """Return why an association is rejected; None admits it.
 
@@ -127,6 +138,7 @@ def rejection_of(
         is_destination: the requestor may report on storage commitment.
         can_store: there is space for images, and the node is not stopping.
         associations: how many were admitted and are not over.
+        of_one: how many of them are of the requestor's address.
     """
     if not request.protocol_version & _VERSION_1:
         return VERSION_NOT_SUPPORTED
@@ -140,7 +152,8 @@ def rejection_of(
         return CALLING_AE_NOT_RECOGNISED
     if not can_store:
         return TEMPORARY_CONGESTION
-    return LOCAL_LIMIT_EXCEEDED if associations >= rules.max_associations else None
+    too_many_of_one = ADDRESS_LIMIT_EXCEEDED if of_one >= rules.max_associations_of_one else None
+    return LOCAL_LIMIT_EXCEEDED if associations >= rules.max_associations else too_many_of_one
 
 
 def resolved(host: str) -> Collection[str]:

@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from scp_node.dicom.encoding import DamagedError
+
 ASSOCIATE_RQ: Final = 0x01  # PDU type
 
 _FIXED: Final = struct.Struct(">BxLHH16s16s32s")  # type, length, version, reserved, called, calling, reserved
@@ -22,6 +24,7 @@ _USER_INFORMATION: Final = 0x50
 # Maximum length, implementation class, roles. The node makes no use of the others of PS3.7 section D.3.3, and gives no
 # answer to them: then none is agreed upon.
 _USER_ITEMS: Final = frozenset({0x51, 0x52, 0x54})
+_MOST_ITEMS: Final = 256  # in a request, a context or the user information: twice as many as there can be contexts
 _NO_SYNTAX: Final = b"1.2"  # in a context that proposes none: nobody supports it, so the context is rejected alone
 _SOME_TITLE: Final = "UNKNOWN"  # in place of one that is none
 
@@ -89,9 +92,16 @@ def _encoded(kind: int, content: bytes) -> bytes:
 
 
 def _items(data: bytes) -> Iterator[tuple[int | None, bytes]]:
-    """Yield type and bytes of each item; the type is None for a rest that is no complete item."""
-    begin = 0
+    """Yield type and bytes of each item; the type is None for a rest that is no complete item.
+
+    Raises:
+        DamagedError: there are more than anybody needs; to read them takes long.
+    """
+    begin = number = 0
     while begin < len(data):
+        number += 1
+        if number > _MOST_ITEMS:
+            raise DamagedError("too many items")
         kind, end = None, len(data)
         if begin + _ITEM.size <= len(data):
             kind, length = _ITEM.unpack_from(data, begin)

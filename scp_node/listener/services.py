@@ -56,10 +56,14 @@ class NodeServices:
         self._spool = spool
         self._on_ended = on_ended
         self._clock = clock
+        self._ours = {"127.0.0.1", "::1", settings.listen.host}  # from where `scp-node health` asks
         self._idle_seconds = settings.listen.network_timeout_seconds
         self._peers = Peers(settings.peers)
         self._rules = AdmissionRules(
-            ae_title=settings.node.ae_title, peers=self._peers, max_associations=settings.listen.max_associations
+            ae_title=settings.node.ae_title,
+            peers=self._peers,
+            max_associations=settings.listen.max_associations,
+            max_associations_of_one=settings.listen.max_associations_per_address,
         )
         self._admission = threading.Lock()
         self._storage = StoreService(
@@ -71,6 +75,10 @@ class NodeServices:
         )
         self._commitment = CommitmentService(on_commitment) if on_commitment else None
         self._sources = Sources(settings.destinations if on_commitment else [], self._peers, resolved)
+
+    def knows(self, address: str) -> bool:
+        """Return whether somebody at this address may associate; quick, and asked before a byte is read."""
+        return address in self._ours or self._peers.know(address) or self._sources.know(address)
 
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the association is rejected; None once it is admitted."""
@@ -89,12 +97,15 @@ class NodeServices:
                 is_destination=bool(association.destinations),
                 can_store=not server.closing and self._spool.has_space(),
                 associations=server.admitted(),
+                of_one=server.admitted(request.peer),
             )
             association.admitted = rejection is None
         if rejection is None:
             association.transfers = Transfers(idle_seconds=self._idle_seconds, began_at=self._clock())
             return None
-        log.warning(
+        server.warnings.warn(
+            request.peer,
+            rejection.reason,
             "association refused calling_ae=%s called_ae=%s peer=%s reason=%r",
             escaped(request.calling_ae),
             escaped(request.called_ae),

@@ -35,6 +35,7 @@ from scp_node.listener.policy import plain_address
 from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
 from scp_node.listener.text import escaped
 
+LARGEST_REQUEST: Final = 1 << 17  # bytes; 128 presentation contexts with 20 transfer syntaxes each have 70,000
 LARGEST_PDU: Final = 1 << 20  # bytes; more than any maximum that the settings allow
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
 
@@ -88,6 +89,10 @@ class NodeSocket(AssociationSocket):
     fault = ""  # why a read ended early: not because the peer closed between two PDUs
     _within_pdu = False  # its header was read, and nothing more yet
 
+    def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
+        super().__init__(assoc, client_socket=client_socket)
+        self._opened_at = time.monotonic()
+
     @property
     def ready(self) -> bool:
         """Whether a read would not block."""
@@ -110,13 +115,16 @@ class NodeSocket(AssociationSocket):
         Raises:
             OSError: they are too many, or did not come in time.
         """
-        if nr_bytes > LARGEST_PDU:
+        is_awaited = isinstance(self.assoc.dul, NodeDUL) and self.assoc.dul.stated is None
+        if nr_bytes > (LARGEST_REQUEST if is_awaited else LARGEST_PDU):
             self.fault = "PDU is longer than allowed"
             raise OSError(self.fault)
         if (connection := self.socket) is None:
             raise OSError("connection is closed")
         seconds = self.assoc.dimse_timeout or 30
         deadline = time.monotonic() + seconds
+        if is_awaited:  # the whole request, from the first moment of the connection on
+            deadline = self._opened_at + (self.assoc.acse_timeout or 5)
         received, data = 0, bytearray(nr_bytes)
         view = memoryview(data)
         try:

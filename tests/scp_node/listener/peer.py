@@ -203,9 +203,13 @@ class Peer:
         elements = decoded_command(payload[6:])
         return Answer(int.from_bytes(elements[STATUS], "little"), elements)
 
-    def is_closed(self) -> bool:
-        """Return whether the node has ended the association: A-ABORT or just closed."""
-        return self.receive()[0] in (ABORT, CLOSED)
+    def is_closed(self, within: float = 10) -> bool:
+        """Return whether the node ends the association within so many seconds: by A-ABORT, or it just closes."""
+        self._socket.settimeout(within)
+        try:
+            return self.receive()[0] in (ABORT, CLOSED)
+        except TimeoutError:
+            return False
 
     def release(self) -> int:
         """Ask for release and return the type of the answer."""

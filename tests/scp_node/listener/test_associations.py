@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -20,7 +21,9 @@ from pynetdicom.transport import RequestHandler
 
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
+from scp_node.listener.connections import OF_ONE_STRANGER, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
+from scp_node.listener.upper_layer import LARGEST_REQUEST
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.conftest import Running, Start
@@ -43,6 +46,7 @@ from tests.scp_node.listener.peer import (
     SOP_INSTANCE,
     VERIFICATION,
     Peer,
+    associate_request,
     encoded_command,
 )
 from tests.waiting import wait_until
@@ -195,6 +199,90 @@ def test_two_hundred_silent_connections_lock_nobody_out(running: Running) -> Non
             assert peer.echo().status == 0x0000
 
 
+STRANGER: Final = "127.0.0.9"
+PEERS: Final = [{"ae_title": "MODALITY1", "address": "127.0.0.1"}]
+
+
+def test_strangers_take_few_places_whatever_they_do(start_listener: Start) -> None:
+    running = start_listener(peers=PEERS)
+    with contextlib.ExitStack() as stack:
+        silent = [
+            stack.enter_context(Peer(running.address, source=f"127.0.1.{number}"))
+            for number in range(1, 12)
+            for _ in range(8)
+        ]
+        with running.peer() as peer:
+            assert peer.echo().status == 0x0000
+        open_ones = [one for one in silent if not one.is_closed(0.05)]
+    assert len(open_ones) <= STRANGERS
+
+
+def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(start_listener: Start) -> None:
+    running = start_listener(peers=PEERS)
+    with Peer(running.address, source=STRANGER) as peer:
+        assert peer.associate()[0] == ASSOCIATE_RJ
+    with contextlib.ExitStack() as stack:
+        for _ in range(OF_ONE_STRANGER):
+            stack.enter_context(Peer(running.address, source=STRANGER))
+        wait_until(lambda: is_cut_off(running))
+    wait_until(lambda: not is_cut_off(running))
+
+
+def is_cut_off(running: Running) -> bool:
+    with Peer(running.address, source=STRANGER) as peer:
+        return peer.is_closed(0.2)
+
+
+def test_one_address_of_a_peer_leaves_places_to_others(start_listener: Start) -> None:
+    peers = [*PEERS, {"ae_title": "MODALITY2", "address": "127.0.0.2"}]
+    running = start_listener(peers=peers, listen={"max_associations": 4, "max_associations_per_address": 3})
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(running.peer())
+        assert rejection(running) == (2, 3, 2)
+        other = stack.enter_context(Peer(running.address, source="127.0.0.2"))
+        assert other.associate(calling="MODALITY2")[0] == ASSOCIATE_AC
+
+
+@pytest.mark.parametrize("size", [LARGEST_REQUEST + 1, 1 << 20])
+def test_a_request_that_is_longer_than_anybody_needs_is_cut_off_at_once(running: Running, size: int) -> None:
+    with Peer(running.address) as peer:
+        peer.send_raw(struct.pack(">BxL", ASSOCIATE_RQ, size))
+        assert peer.is_closed()
+
+
+def test_a_request_of_very_many_items_costs_little(running: Running) -> None:
+    items = struct.pack(">BxH", 0x77, 0) * 30_000
+    with Peer(running.address) as peer:
+        peer.send(ASSOCIATE_RQ, associate_request([], calling="MODALITY1", called="PNEUMONIA", items=items))
+        began = time.monotonic()
+        assert peer.receive()[0] in {ABORT, CLOSED}
+        assert time.monotonic() - began < 1.0
+    with running.peer() as peer:
+        assert peer.echo().status == 0x0000
+
+
+def test_half_a_request_ends_with_the_time_for_the_whole_and_burns_nothing(start_listener: Start) -> None:
+    running = start_listener(listen={"acse_timeout_seconds": 0.5})
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(Peer(running.address)) for _ in range(50)]
+        for peer in peers:
+            peer.send_raw(b"\x01\x00\x00")
+        time.sleep(1.0)
+        assert all(peer.is_closed() for peer in peers)
+        wait_until(lambda: not [each for each in threading.enumerate() if each.name == "AcceptorThread"], 2)
+
+
+def test_refusals_of_one_address_are_one_line_a_minute(start_listener: Start, caplog: pytest.LogCaptureFixture) -> None:
+    running = start_listener(peers=PEERS)
+    for _ in range(5):
+        with Peer(running.address, source=STRANGER) as peer:
+            assert peer.associate()[0] == ASSOCIATE_RJ
+    lines = [each.getMessage() for each in caplog.records if "association refused" in each.getMessage()]
+    assert len(lines) == 1
+    assert f"peer={STRANGER} reason='calling AE title or address is not a peer'" in lines[0]
+
+
 def test_silent_connections_are_closed_after_the_acse_timeout(start_listener: Start) -> None:
     running = start_listener(listen={"acse_timeout_seconds": 0.2})
     with Peer(running.address) as peer:
@@ -209,14 +297,21 @@ def test_an_idle_association_is_closed_after_the_network_timeout(start_listener:
 
 @pytest.mark.parametrize("beginning", [b"\x01\x00\x00", b"\x01\x00\x00\x00\x01\x00only the beginning"])
 def test_a_pdu_that_does_not_go_on_is_cut_off(start_listener: Start, beginning: bytes) -> None:
-    running = start_listener(listen={"dimse_timeout_seconds": 0.2})
+    running = start_listener(listen={"acse_timeout_seconds": 0.2})
     with Peer(running.address) as peer:
         peer.send_raw(beginning)
         assert peer.is_closed()
 
 
+def test_a_pdu_of_an_association_that_does_not_go_on_is_cut_off(start_listener: Start) -> None:
+    running = start_listener(listen={"dimse_timeout_seconds": 0.2})
+    with running.peer() as peer:
+        peer.send_raw(struct.pack(">BxL", P_DATA, 1_000) + b"only the beginning")
+        assert peer.is_closed()
+
+
 def test_a_pdu_that_comes_in_drops_has_a_deadline(start_listener: Start) -> None:
-    running = start_listener(listen={"dimse_timeout_seconds": 0.5})
+    running = start_listener(listen={"acse_timeout_seconds": 0.5})
     with Peer(running.address) as peer:
         peer.send_raw(struct.pack(">BxL", ASSOCIATE_RQ, 10_000))
         with pytest.raises(OSError, match=r"reset|Broken pipe|aborted"):

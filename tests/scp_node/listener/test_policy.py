@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scp_node.listener.policy import (
+    ADDRESS_LIMIT_EXCEEDED,
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_BLANK_OR_MALFORMED,
     CALLING_AE_NOT_RECOGNISED,
@@ -59,16 +60,18 @@ def rejection(
     is_destination: bool = False,
     can_store: bool = True,
     associations: int = 0,
+    of_one: int = 0,
     version: int = 1,
 ) -> Rejection | None:
-    """Return what a node with one peer and room for two associations answers."""
+    """Return what a node with one peer and room for three associations, two of one address, answers."""
     peers = Peers([PeerSettings(ae_title="CR1", address="10.0.0.0/8")])
     return rejection_of(
         AssociationRequest(calling_ae=calling_ae, called_ae=called_ae, peer=peer, protocol_version=version),
-        AdmissionRules(ae_title="PNEUMONIA", peers=peers, max_associations=2),
+        AdmissionRules(ae_title="PNEUMONIA", peers=peers, max_associations=3, max_associations_of_one=2),
         is_destination=is_destination,
         can_store=can_store,
         associations=associations,
+        of_one=of_one,
     )
 
 
@@ -122,17 +125,22 @@ def test_a_node_that_cannot_store_rejects_for_now() -> None:
     assert rejection(can_store=False) is TEMPORARY_CONGESTION
 
 
-@pytest.mark.parametrize("associations", [2, 3])
+def test_one_address_leaves_room_for_the_others() -> None:
+    assert rejection(associations=2, of_one=1) is None
+    assert rejection(associations=2, of_one=2) is ADDRESS_LIMIT_EXCEEDED
+
+
+@pytest.mark.parametrize("associations", [3, 4])
 def test_an_association_beyond_the_limit_is_rejected_for_now(associations: int) -> None:
     assert rejection(associations=associations) is LOCAL_LIMIT_EXCEEDED
 
 
 def test_a_stranger_learns_neither_of_the_space_nor_of_the_load() -> None:
-    assert rejection("CR2", can_store=False, associations=2) is CALLING_AE_NOT_RECOGNISED
+    assert rejection("CR2", can_store=False, associations=3) is CALLING_AE_NOT_RECOGNISED
 
 
 def test_a_node_without_space_says_so_before_it_speaks_of_the_limit() -> None:
-    assert rejection(can_store=False, associations=2) is TEMPORARY_CONGESTION
+    assert rejection(can_store=False, associations=3) is TEMPORARY_CONGESTION
 
 
 @pytest.mark.parametrize(

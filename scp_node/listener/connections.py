@@ -1,0 +1,43 @@
+"""Who may open a connection, before a byte is read or a thread begins: values in, refusal out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+STRANGERS: Final = 16  # connections of addresses that are no peer's, all together
+OF_ONE_STRANGER: Final = 4
+KEPT_FOR_OTHERS: Final = 32  # places that one peer's address cannot take
+
+ALL_TAKEN: Final = "too many connections"
+STRANGERS_TAKEN: Final = "too many connections of unknown addresses"
+STRANGER_TAKEN: Final = "too many connections of one unknown address"
+ADDRESS_TAKEN: Final = "too many connections of one address"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConnection:
+    """A connection that is open now."""
+
+    address: str
+    is_known: bool  # the address is a peer's, a destination's or this machine's
+
+
+def refusal_of(address: str, connections: Sequence[OpenConnection], *, is_known: bool, most: int) -> str | None:
+    """Return why a connection from `address` is closed at once; None accepts it.
+
+    Args:
+        address: of the peer.
+        connections: those that are open.
+        is_known: the address is a peer's, a destination's or this machine's.
+        most: connections that there may be.
+    """
+    if len(connections) >= most:
+        return ALL_TAKEN
+    here = sum(each.address == address for each in connections)
+    if is_known:
+        return ADDRESS_TAKEN if here >= max(1, most - KEPT_FOR_OTHERS) else None
+    if here >= OF_ONE_STRANGER:
+        return STRANGER_TAKEN
+    return STRANGERS_TAKEN if sum(not each.is_known for each in connections) >= STRANGERS else None
