@@ -121,7 +121,7 @@ class Spool(SpoolFiles):
     def begin(self, sop_class_uid: str, sop_instance_uid: str, origin: Origin) -> Incoming:
         """Return a file for a dataset that is about to come: somebody must `keep` or discard it.
 
-        Its `write` may raise SpoolFullError, too.
+        Its `write` may also raise SpoolFullError.
 
         Raises:
             SpoolFullError: too little space is left.

@@ -203,7 +203,7 @@ class NodeDIMSE(DIMSEServiceProvider):
         return self._begin(message) if isinstance(message, C_STORE_RQ) else None
 
     def give_back(self) -> None:
-        """Remove what came and was not stored; nothing more is taken."""
+        """Remove every dataset that was not stored, and take no more of them."""
         with self._writing:
             self._is_over = True
             waiting = [request for _, request in list(self.msg_queue.queue) if isinstance(request, C_STORE)]
