@@ -221,6 +221,7 @@ def policy_of(settings: Settings) -> Policy:
         lease=lease_of(settings),
         max_attempts=settings.work.max_attempts,
         commit_attempts=settings.delivery.commit_attempts,
+        versions_apart=timedelta(seconds=settings.study.version_seconds),
     )
 
 

@@ -205,6 +205,9 @@ class StudySettings(Section):
     quiet_seconds: float = Field(
         10.0, ge=0, le=3_600, description="A study is reported when nothing more arrived for this long."
     )
+    version_seconds: float = Field(
+        30.0, ge=0, le=3_600, description="Least time between two versions of a report that is not urgent."
+    )
 
 
 class RetentionSettings(Section):

@@ -45,7 +45,7 @@ class Node:
         base: dict[str, Any] = {
             "node": {"data_dir": str(self.folder / "var")},
             "listen": {"port": free_port(), "low_water_mib": 0},
-            "study": {"quiet_seconds": 0},
+            "study": {"quiet_seconds": 0, "version_seconds": 0},
             # a process takes half a second to start; phantoms are unlike all films that the model knows
             "analysis": {"decoder_processes": 1, "pixel_gate": "off"},
             "work": {"lease_seconds": 3},

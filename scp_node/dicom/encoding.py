@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 MAXIMUM_DEPTH: Final = 64  # sequences within sequences; the deepest known object has 40
-MAXIMUM_ELEMENTS: Final = 200_000  # a radiograph has a few hundred
+MAXIMUM_ELEMENTS: Final = 20_000  # a radiograph has a few hundred; each is looked at under the interpreter's lock
 FIRST_GROUP: Final = 0x0008  # lower groups belong to commands, file meta and DICOMDIR, PS3.5 section 7.8
 UNDEFINED_LENGTH: Final = 0xFFFF_FFFF
 PIXEL_DATA: Final = (0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010)  # Float, Double Float, Pixel Data

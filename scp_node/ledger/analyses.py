@@ -11,7 +11,7 @@ from sqlalchemy import Connection, ScalarSelect, func, select, update
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
 from scp_node.ledger import queue
-from scp_node.ledger.database.schema import Use, companion, instance, result, shadow_result
+from scp_node.ledger.database.schema import Use, companion, instance, report, result, shadow_result
 from scp_node.ledger.queue import AFTER_ALL_ELSE, Claim, Suspects
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, SHADOW
 from scp_node.ledger.replacement import MAKES_WAY, make_way
@@ -227,6 +227,14 @@ def _is_own(outcome: Outcome) -> bool:
     return isinstance(outcome, NotAnalysed) and outcome.reason is Reason.OWN_OBJECT
 
 
+def last_version(connection: Connection, study_patient_id: int) -> datetime | None:
+    """Return when the newest report of a patient's study was made; None if there is none."""
+    made: datetime | None = connection.scalar(
+        select(func.max(report.c.at)).where(report.c.study_patient_id == study_patient_id)
+    )
+    return made
+
+
 def open_report(connection: Connection, policy: Policy, study_patient_id: int, now: datetime) -> None:
     """Schedule the report of a patient's study for when the patient's images have come."""
     urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
@@ -239,7 +247,7 @@ def open_report(connection: Connection, policy: Policy, study_patient_id: int, n
         ref_id=study_patient_id,
         priority=row.priority,
         max_attempts=policy.most_tries(REPORT),
-        due=policy.report_due(row.priority, row.last, now),
+        due=policy.report_due(row.priority, row.last, now, last_version(connection, study_patient_id)),
         at=now,
     )
 

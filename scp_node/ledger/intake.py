@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select, text, update
 
 from scp_node.domain import ReceivedInstance
 from scp_node.ledger import queue
-from scp_node.ledger.analyses import made_here, open_report
+from scp_node.ledger.analyses import last_version, made_here, open_report
 from scp_node.ledger.database.schema import Use, instance, study_patient
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT
 from scp_node.ledger.selecting import chunks
@@ -158,7 +158,7 @@ class Intake:
             max_attempts=self._policy.most_tries(ANALYSE),
             at=now,
         )
-        due = self._policy.report_due(item.priority, item.received_at, now)
+        due = self._policy.report_due(item.priority, item.received_at, now, last_version(connection, patient_id))
         queue.reschedule_waiting(connection, queue=REPORT, dedup=str(patient_id), due=due, at=now)
         return is_another
 

@@ -60,6 +60,8 @@ class Studies:
         with self._transactions.writing() as (connection, now):
             insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
             for uid in sorted(set(ending.study_uids)):  # sorted, so that two transactions cannot deadlock
+                if not _may_doubt(connection, uid, ending.calling_ae):
+                    continue
                 statement = insert(study).values(study_uid=uid, **values)
                 connection.execute(statement.on_conflict_do_update(index_elements=[study.c.study_uid], set_=values))
                 detail = {**of_study(connection, uid), **transfer}
@@ -85,6 +87,12 @@ class Studies:
 def is_interrupted(connection: Connection, study_uid: str) -> bool:
     """Return whether the study may be incomplete."""
     return bool(connection.scalar(select(study.c.interrupted).where(study.c.study_uid == study_uid)))
+
+
+def _may_doubt(connection: Connection, study_uid: str, calling_ae: str) -> bool:
+    """Return whether a sender can leave the study in doubt: it has sent of it, or nobody has yet."""
+    senders = set(connection.scalars(select(instance.c.calling_ae).where(instance.c.study_uid == study_uid).distinct()))
+    return calling_ae in senders or not senders
 
 
 def _whole(connection: Connection, ending: TransferEnded) -> list[str]:

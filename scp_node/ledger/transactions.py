@@ -26,18 +26,24 @@ class Policy:
     lease: timedelta  # a claim that is not renewed for this long is lost
     max_attempts: int  # tries of an analysis or a report before it is given up
     commit_attempts: int = 4  # how often a destination is asked for an object before that is given up
+    versions_apart: timedelta = timedelta(0)  # least time between two versions of a report
 
     def most_tries(self, waiting: Queue) -> int | None:
         """Return the number of tries before work of this queue is given up, or None where only time limits it."""
         return self.max_attempts if waiting.kind.rules.has_limited_tries else None
 
-    def report_due(self, priority: int, last_received: datetime, now: datetime) -> datetime:
-        """Return when a study becomes quiet; an urgent study does not wait.
+    def report_due(
+        self, priority: int, last_received: datetime, now: datetime, last_version: datetime | None = None
+    ) -> datetime:
+        """Return when a study becomes quiet, and its last version is old enough; an urgent study does not wait.
 
-        The two instants may come from two clocks, or from one that was set in between: no study waits longer than
-        `quiet`.
+        The instants may come from two clocks, or from one that was set in between: no study waits longer than `quiet`
+        or `versions_apart`.
         """
-        return now if priority == Priority.STAT else min(last_received, now) + self.quiet
+        if priority == Priority.STAT:
+            return now
+        quiet = min(last_received, now) + self.quiet
+        return quiet if last_version is None else max(quiet, min(last_version, now) + self.versions_apart)
 
 
 def insert_row(connection: Connection, table: Table, **values: Any) -> int:

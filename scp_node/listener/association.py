@@ -136,8 +136,8 @@ class NodeServer(AssociationServer):
     def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:  # noqa: ARG002 - as in the base class
         """Return whether a connection is accepted: nothing of it was read, and no thread has begun."""
         peer = plain_address(client_address[0])
+        connections = [each.connection for each in self.associations()]
         is_known = self.services.knows(peer)
-        connections = [OpenConnection(each.peer, self.services.knows(each.peer)) for each in self.associations()]
         reason = refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations)
         if reason:
             self.warnings.warn(peer, reason, "connection refused peer=%s reason=%r", peer, reason)
@@ -173,16 +173,17 @@ class NodeAssociation(Association):
     dul: NodeDUL
     dimse: NodeDIMSE
 
-    def __init__(self, server: NodeServer) -> None:
+    def __init__(self, server: NodeServer, address: str) -> None:
         super().__init__(server.ae, "acceptor")
         self.node_server = server
+        self.connection = OpenConnection(address, server.services.knows(address))
         self._server = server
         self.admitted = False
         self.destinations: frozenset[str] = frozenset()  # names of those that the requestor may report for
         self.transfers: Transfers | None = None  # once it is admitted
         activity = threading.Event()
         self.acse = _NodeACSE(self)
-        self.dul = NodeDUL(self, activity, is_serving=lambda: self.dimse.is_serving)
+        self.dul = NodeDUL(self, activity, is_serving=lambda: self.dimse.is_serving, is_late=lambda: self.dimse.is_late)
         self.dimse = NodeDIMSE(
             self,
             activity,
@@ -196,7 +197,7 @@ class NodeAssociation(Association):
     @property
     def peer(self) -> str:
         """The address of the requestor."""
-        return plain_address(self.requestor.address)
+        return self.connection.address
 
     @property
     def calling_ae(self) -> str:
@@ -302,7 +303,7 @@ class _RequestHandler(RequestHandler):
 
     def _create_association(self) -> Association:
         server = self.server
-        association = NodeAssociation(server)
+        association = NodeAssociation(server, plain_address(self.client_address[0]))
         association.set_socket(NodeSocket(association, client_socket=self.request))
         association.acceptor.maximum_length = server.ae.maximum_pdu_size
         association.acceptor.ae_title = server.ae_title

@@ -22,6 +22,8 @@ from scp_node.listener.store import LARGEST_HEADER, Missing
 from scp_node.listener.transfers import Cut, cut_dataset
 from scp_node.listener.upper_layer import WAIT_SECONDS, SignallingQueue
 
+LEAST_RATE: Final = 1_000  # bytes a second; a telephone line of 1990 has more
+_USUAL_TIMEOUT: Final = 30.0  # seconds
 LARGEST_COMMAND: Final = 1 << 16  # bytes; a C-STORE command has some 200
 
 _QueuedMessage = tuple[None, None] | tuple[int, DimseServiceType]  # with the ID of its presentation context
@@ -144,6 +146,7 @@ class NodeDIMSE(DIMSEServiceProvider):
         self._command = BoundedBuffer(LARGEST_COMMAND)  # of the current message
         self.msg_queue = SignallingQueue(activity)
         self.message_began = 0.0  # monotonic; of the newest message
+        self._moved = 0.0  # monotonic; when a part of it came
 
     @property
     def cut(self) -> Cut | None:
@@ -163,6 +166,17 @@ class NodeDIMSE(DIMSEServiceProvider):
         return self.message is not None or self.is_serving
 
     @property
+    def is_late(self) -> bool:
+        """Whether the message on its way has stood still for the DIMSE time-out, or is slower than `LEAST_RATE`."""
+        if (message := self.message) is None or self.is_serving:
+            return False
+        now, patience = time.monotonic(), self.assoc.dimse_timeout or _USUAL_TIMEOUT
+        if now - self._moved > patience:
+            return True
+        came = message.data_set.received if isinstance(message.data_set, ReceivedDataset) else 0
+        return now - self.message_began > patience + came / LEAST_RATE
+
+    @property
     def is_serving(self) -> bool:
         """Whether a request is not yet answered: until it is, nothing more is read."""
         return self.msg_queue.unfinished_tasks > 0
@@ -178,6 +192,7 @@ class NodeDIMSE(DIMSEServiceProvider):
         pynetdicom's starts a thread for each N-EVENT-REPORT: here it waits its turn like any other request.
         """
         with self._writing:
+            self._moved = time.monotonic()
             if not self._is_over:
                 self._take(primitive)
 

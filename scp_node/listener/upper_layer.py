@@ -15,6 +15,7 @@ import logging
 import queue
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -36,10 +37,13 @@ from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
 from scp_node.listener.text import escaped
 
 LARGEST_REQUEST: Final = 1 << 17  # bytes; 128 presentation contexts with 20 transfer syntaxes each have 70,000
-LARGEST_PDU: Final = 1 << 20  # bytes; more than any maximum that the settings allow
+MOST_VALUES: Final = 1_024  # presentation data values in a PDU; a sender that fills it up has one
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
 
+_EXCESS: Final = 12  # bytes by which a sender may miscount: PS3.8 Annex D counts without the header of the PDU
+_VALUE_HEADER: Final = struct.Struct(">L")  # PS3.8 section 9.3.5.1: the length of what follows
 _HEADER_BYTES: Final = 6  # of a PDU: type and length
+_P_DATA: Final = 0x04
 _REQUEST_AWAITED: Final = "Sta2"
 _NODE_ABORTS: Final = "Evt15"
 _TOO_LATE: Final = "Evt18"
@@ -116,7 +120,7 @@ class NodeSocket(AssociationSocket):
             OSError: they are too many, or did not come in time.
         """
         is_awaited = isinstance(self.assoc.dul, NodeDUL) and self.assoc.dul.stated is None
-        if nr_bytes > (LARGEST_REQUEST if is_awaited else LARGEST_PDU):
+        if nr_bytes > (LARGEST_REQUEST if is_awaited else (self.assoc.acceptor.maximum_length or 0) + _EXCESS):
             self.fault = "PDU is longer than allowed"
             raise OSError(self.fault)
         if (connection := self.socket) is None:
@@ -173,10 +177,21 @@ class SignallingQueue(queue.Queue[_Item]):
 class NodeDUL(DULServiceProvider):
     """The protocol machine's thread; sleeps until the peer or the association wants something."""
 
-    def __init__(self, assoc: Association, activity: threading.Event, *, is_serving: Callable[[], bool]) -> None:
-        """Read nothing while `is_serving`: a peer that does not wait for answers fills no queue."""
+    def __init__(
+        self,
+        assoc: Association,
+        activity: threading.Event,
+        *,
+        is_serving: Callable[[], bool],
+        is_late: Callable[[], bool],
+    ) -> None:
+        """Read nothing while `is_serving`: a peer that does not wait for answers fills no queue.
+
+        An association whose message `is_late` is ended.
+        """
         super().__init__(assoc)
         self._is_serving = is_serving
+        self._is_late = is_late
         self._activity = activity  # set when the association has something to look at
         self.state_machine = NodeStateMachine(self)
         self.stated: Stated | None = None  # once the association request has come
@@ -266,6 +281,8 @@ class NodeDUL(DULServiceProvider):
                 if bytestream[0] == ASSOCIATE_RQ and self.stated is None:
                     mended, self.stated = read_request(bytes(bytestream))
                     bytestream = bytearray(mended)
+                if bytestream[0] == _P_DATA:
+                    _count_values(bytestream)
                 return super()._decode_pdu(bytestream)
         except DamagedError as error:
             self._defect = f"PDU cannot be decoded: {error}"
@@ -295,6 +312,8 @@ class NodeDUL(DULServiceProvider):
         self._was_open = self._was_open or self.state_machine.current_state in _WAITING_STATES
         if self.state_machine.current_state not in _WAITING_STATES or not self.event_queue.empty():
             return super()._is_transport_event()
+        if self._is_late():
+            raise DamagedError("it comes too slowly")
         if self._is_serving():
             _readable(WAIT_SECONDS, self._woken)
         elif isinstance(self.socket, NodeSocket) and self.socket.wait(WAIT_SECONDS, self._woken):
@@ -310,3 +329,17 @@ def _readable(seconds: float, *sockets: socket.socket) -> set[int]:
     for each in sockets:
         poller.register(each.fileno(), select.POLLIN)
     return {descriptor for descriptor, _ in poller.poll(seconds * 1000)}
+
+
+def _count_values(pdu: bytearray) -> None:
+    """Refuse a P-DATA-TF of very many values: to read them costs a thousand times what it costs to send them.
+
+    Raises:
+        DamagedError: there are more than `MOST_VALUES`.
+    """
+    begin, number = _HEADER_BYTES, 0
+    while begin + _VALUE_HEADER.size <= len(pdu):
+        number += 1
+        if number > MOST_VALUES:
+            raise DamagedError("too many values in a PDU")
+        begin += _VALUE_HEADER.size + int(_VALUE_HEADER.unpack_from(pdu, begin)[0])

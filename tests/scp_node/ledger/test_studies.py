@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import pytest
 
-from scp_node.domain import NotAnalysed, Reason, TransferEnded
+from scp_node.domain import NotAnalysed, Priority, Reason, TransferEnded
 from scp_node.ledger import NothingToReport, StudySnapshot
+from scp_node.ledger.transactions import Policy
 from tests.scp_node.ledger_node import MODEL, Node, built_report
 
 STUDY: Final = "1.2.3"
@@ -65,6 +66,35 @@ def test_a_study_that_came_as_it_should_is_not(node: Node) -> None:
     assert not reported(node).incomplete
     assert told(node) == []
     assert [row["interrupted"] for row in node.audit()] == [False, False]
+
+
+def test_who_has_sent_nothing_of_a_study_leaves_no_doubt_about_it(node: Node) -> None:
+    node.receive("1", "2")
+    interrupt(node, calling_ae="ANOTHER")
+    assert not reported(node).incomplete
+    assert told(node) == []
+    interrupt(node)
+    assert reported(node).incomplete
+
+
+def test_versions_of_a_report_have_a_least_distance_unless_it_is_urgent() -> None:
+    policy = Policy(
+        quiet=timedelta(seconds=10),
+        lease=timedelta(seconds=3),
+        max_attempts=3,
+        versions_apart=timedelta(seconds=30),
+    )
+    now = datetime(2026, 5, 1, tzinfo=UTC)
+
+    def due(priority: Priority, *, received: int, version: int | None) -> float:
+        last = None if version is None else now + timedelta(seconds=version)
+        return (policy.report_due(priority, now + timedelta(seconds=received), now, last) - now).total_seconds()
+
+    assert due(Priority.ROUTINE, received=-4, version=None) == 6
+    assert due(Priority.ROUTINE, received=-4, version=-5) == 25
+    assert due(Priority.ROUTINE, received=-4, version=-28) == 6
+    assert due(Priority.ROUTINE, received=-4, version=90) == 30  # of a clock that goes before
+    assert due(Priority.STAT, received=-4, version=-5) == 0
 
 
 def test_a_report_that_was_made_before_the_interruption_gets_a_version_that_says_so(node: Node) -> None:

@@ -23,7 +23,7 @@ from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
 from scp_node.listener.connections import OF_ONE_STRANGER, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
-from scp_node.listener.upper_layer import LARGEST_REQUEST
+from scp_node.listener.upper_layer import LARGEST_REQUEST, MOST_VALUES
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.conftest import Running, Start
@@ -308,6 +308,37 @@ def test_a_pdu_of_an_association_that_does_not_go_on_is_cut_off(start_listener: 
     with running.peer() as peer:
         peer.send_raw(struct.pack(">BxL", P_DATA, 1_000) + b"only the beginning")
         assert peer.is_closed()
+
+
+def test_a_pdu_longer_than_agreed_ends_the_association(start_listener: Start) -> None:
+    running = start_listener(listen={"max_pdu_bytes": 4_096})
+    with running.peer() as peer:
+        peer.send_store_command()
+        peer.send_pdv(1, bytes(4_096 - 6), is_last=False)
+        peer.send_pdv(1, bytes(4_200), is_last=False)
+        assert peer.is_closed()
+
+
+def test_a_pdu_of_very_many_values_ends_the_association(running: Running) -> None:
+    value = struct.pack(">LBB", 3, 1, 0) + b"x"
+    with running.peer() as peer:
+        peer.send_store_command()
+        peer.send(P_DATA, value * MOST_VALUES)
+        peer.send(P_DATA, value * (MOST_VALUES + 1))
+        assert peer.is_closed()
+
+
+@pytest.mark.parametrize("rest", [b"", b"x"], ids=["silence", "drops"])
+def test_a_message_that_stands_still_or_crawls_ends_the_association(start_listener: Start, rest: bytes) -> None:
+    running = start_listener(listen={"dimse_timeout_seconds": 0.5})
+    with running.peer() as peer:
+        peer.send_store_command()
+        peer.send_pdv(1, b"x", is_last=False)
+        began = time.monotonic()
+        while not (closed := peer.is_closed(0.1)) and time.monotonic() < began + 5:
+            if rest:
+                peer.send_pdv(1, rest, is_last=False)
+        assert closed
 
 
 def test_a_pdu_that_comes_in_drops_has_a_deadline(start_listener: Start) -> None:
