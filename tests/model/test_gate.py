@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
 from pneumonia_model.bundle import (
-    GRAPH,
     MANIFEST,
     WEIGHTS,
     Bundle,
@@ -32,6 +30,7 @@ from pneumonia_model.opening import open_backend
 from pneumonia_model.prediction import STAGE_FEATURES, Backend, NotFiniteError, checked_scores
 from pneumonia_model.verification import Result, verify
 from pneumonia_training.measuring.pixel_gate import FILMS_AN_AXIS, MOST_AXES, fit_gate
+from pneumonia_training.release.onnx_graph import write_graph
 from safetensors.torch import load_file
 
 from tests.model.gates import gate_of, gate_parts, phantoms, with_gate
@@ -227,10 +226,7 @@ def test_a_bundle_without_a_gate_has_none(tmp_path: Path) -> None:
 
 def test_a_graph_from_before_there_were_gates_still_serves_and_says_what_it_lacks(tmp_path: Path, films: Films) -> None:
     folder = with_gate(tmp_path / "bundle")
-    graph = onnx.load(folder / GRAPH, load_external_data=False)
-    (features,) = [output for output in graph.graph.output if output.name == "features"]
-    graph.graph.output.remove(features)
-    (folder / GRAPH).write_bytes(graph.SerializeToString())
+    write_graph(folder, features=False)
     (folder / MANIFEST).write_bytes(rendered(seal(resealed(folder))))
     old = open_backend(load_bundle(folder), "onnxruntime", "cpu")
     assert old.logits(films).shape == (len(films),)

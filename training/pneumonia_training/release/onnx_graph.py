@@ -85,8 +85,8 @@ class _Graph:
         return self.add("Squeeze", [shares, "axis_1"], output)
 
 
-def write_graph(folder: Path) -> Path:
-    """Write the graph of the weights in `folder` into the same folder.
+def write_graph(folder: Path, *, features: bool = True) -> Path:
+    """Write the graph of the weights in `folder` into the same folder; without `features` no gate can look at it.
 
     Its inputs are `inputs` (n, 224, 224) and `mapped` (m,), the rows of the films that need a map. Its outputs are
     `logits` (n,), `features` (n, 1152) and `maps` (m, 14, 14). A runtime evaluates a whole graph whichever outputs are
@@ -96,18 +96,18 @@ def write_graph(folder: Path) -> Path:
     header, first_byte = _safetensors_header(folder / WEIGHTS)
     graph = _Graph(header=header, first_byte=first_byte)
     image = graph.add("Unsqueeze", ["inputs", "axis_1"], "image")
-    features = graph.convolution(image, "conv1", "bn1", kernel=7, stride=2)
-    features = graph.add("Relu", [features], "relu.out")
-    features = graph.add("MaxPool", [features], "maxpool.out", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    stage = graph.convolution(image, "conv1", "bn1", kernel=7, stride=2)
+    stage = graph.add("Relu", [stage], "relu.out")
+    stage = graph.add("MaxPool", [stage], "maxpool.out", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     for layer in (1, 2, 3):
-        features = graph.block(features, f"layer{layer}.0", stride=2 if layer > 1 else 1)
-        features = graph.block(features, f"layer{layer}.1")
-        if layer == 2:
-            _add_description(graph, features)
-    _add_logits(graph, features)
-    _add_maps(graph, features)
+        stage = graph.block(stage, f"layer{layer}.0", stride=2 if layer > 1 else 1)
+        stage = graph.block(stage, f"layer{layer}.1")
+        if layer == 2 and features:
+            _add_description(graph, stage)
+    _add_logits(graph, stage)
+    _add_maps(graph, stage)
     path = folder / GRAPH
-    path.write_bytes(_model(graph).SerializeToString(deterministic=True))
+    path.write_bytes(_model(graph, features=features).SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
     return path
 
@@ -132,7 +132,8 @@ def _add_maps(graph: _Graph, features: str) -> None:
     graph.shares(graph.block(features, "layer4.1", dilations=(2, 2), role="map"), "maps")
 
 
-def _model(graph: _Graph) -> Any:
+def _model(graph: _Graph, *, features: bool) -> Any:
+    described = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", STAGE_FEATURES])]
     return helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -143,7 +144,7 @@ def _model(graph: _Graph) -> Any:
             ],
             [
                 helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n"]),
-                helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", STAGE_FEATURES]),
+                *(described if features else []),
                 helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["m", MAP_SIDE, MAP_SIDE]),
             ],
             [helper.make_tensor("axis_1", TensorProto.INT64, [1], [1]), *graph.weights.values()],
