@@ -21,6 +21,7 @@ from scp_node.listener.faults import attempt
 from scp_node.listener.store import LARGEST_HEADER, Missing
 from scp_node.listener.transfers import Cut, cut_dataset
 from scp_node.listener.upper_layer import WAIT_SECONDS, SignallingQueue
+from scp_node.spool import SpoolError
 
 LEAST_RATE: Final = 1_000  # bytes a second; a telephone line of 1990 has more
 _USUAL_TIMEOUT: Final = 30.0  # seconds
@@ -106,10 +107,13 @@ class ReceivedDataset(BoundedBuffer):
 
     def _store(self, step: Callable[[], None]) -> None:
         def carried_out() -> bool:
-            step()
+            try:
+                step()
+            except OSError as error:
+                raise SpoolError(f"file not stored: {error.strerror}") from error
             return True
 
-        if not attempt(carried_out, "dataset cannot be written"):  # whatever it was, it is not the sender's fault
+        if not attempt(carried_out, "spool failed"):  # whatever it was, it is not the sender's fault
             self._throw_away(Missing.NOT_WRITTEN)
 
     def _throw_away(self, why: Missing) -> None:

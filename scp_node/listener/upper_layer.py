@@ -203,6 +203,7 @@ class NodeDUL(DULServiceProvider):
         self._was_open = False
         self.was_idle = False  # the association was given up because nothing came
         self.daemon = True  # a connection does not keep the process
+        self.name = "ReceiverThread"
         self._wake, self._woken = socket.socketpair()
         self._woken.setblocking(False)  # noqa: FBT003 - socket's own signature
 

@@ -20,7 +20,7 @@ VARIABLE: Final = "CHAOS_FAULTS"
 ANY: Final = "*"
 SEPARATOR: Final = "~"
 
-_PHASES: Final = {"AcceptorThread": "receive", "MainThread": "start", "leases": "lease"}
+_PHASES: Final = {"AcceptorThread": "receive", "ReceiverThread": "receive", "MainThread": "start", "leases": "lease"}
 _SENDER: Final = "deliver:"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
 _LEDGER: Final = re.compile(r"/scp_node/ledger/(?!transactions)")
