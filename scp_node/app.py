@@ -174,5 +174,6 @@ def check_demonstration(settings: Settings) -> None:
 def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        # In a thread: a second signal may come while the first is in `set`, whose lock is not to be taken twice.
+        signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="stop", daemon=True).start())
     return stop
