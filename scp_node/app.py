@@ -174,6 +174,6 @@ def check_demonstration(settings: Settings) -> None:
 def _stop_on_signals() -> threading.Event:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        # In a thread: a second signal may come while the first is in `set`, whose lock is not to be taken twice.
+        # In a thread: a second signal may come while the first holds the lock of `set`.
         signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="stop", daemon=True).start())
     return stop

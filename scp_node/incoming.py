@@ -52,7 +52,7 @@ class Incoming:
         """Append to the dataset.
 
         Raises:
-            OSError: it cannot be written, or `require_space` has said so.
+            OSError: it cannot be written. What `require_space` raises comes through.
         """
         self._unseen += len(data)
         if self._unseen >= _LOOK_BYTES:
@@ -80,12 +80,8 @@ class Incoming:
         """
         sync_file(self._file.fileno())
 
-    def close(self) -> None:
-        """Close the file, which stays."""
-        self._file.close()
-
     def discard(self) -> None:
-        """Remove the file; nothing happens where it was closed."""
+        """Close the file, and remove it unless it was moved; nothing happens where it was closed."""
         if not self._file.closed:
             with contextlib.suppress(OSError):
                 self.path.unlink()

@@ -30,6 +30,7 @@ from scp_node.ledger import (
     upgrade,
 )
 from scp_node.ledger.database.engine import LOCK_SECONDS, sqlite_file
+from scp_node.private_files import FOLDER_MODE
 from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
 
@@ -108,7 +109,7 @@ def _is_marked(marker: Path, name: str) -> bool:
 def _mark(marker: Path, name: str) -> None:
     if _is_marked(marker, name):
         return
-    marker.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    marker.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     temporary = marker.with_name(f"{MARKER}.{os.getpid()}")
     temporary.write_text(f"{name}\n", encoding="utf-8")
     temporary.replace(marker)
@@ -232,7 +233,7 @@ def installation_id(data_dir: Path) -> uuid.UUID:
         OSError: the data folder cannot be written.
         ValueError: the file does not hold an identifier.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    data_dir.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
     path = data_dir / INSTALLATION_ID
     if not path.exists():
         temporary = data_dir / f"{INSTALLATION_ID}.{os.getpid()}"

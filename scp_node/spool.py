@@ -127,9 +127,9 @@ class Spool(SpoolFiles):
             SpoolFullError: too little space is left.
             SpoolError: the file cannot be written.
         """
-        self._require_space()
         day = _path(self._clock(), origin.priority).parent
         try:
+            self._require_space()
             self._require_day(day)
             return Incoming(
                 self._temporary / f"{secrets.token_hex(16)}.dcm",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +75,19 @@ class Bundle:
         exponent = self.calibration.slope * logit + self.calibration.intercept
         probability = 1 / (1 + math.exp(-max(-100.0, min(100.0, exponent))))
         return max(LEAST_PROBABILITY, min(1 - LEAST_PROBABILITY, probability))
+
+    def section(self, name: str, *, keys: Collection[str], file: str) -> dict[str, Any]:
+        """Return the section of the manifest that describes a part, which lies in `file`.
+
+        Raises:
+            BundleError: the section is not there or lacks one of the `keys`, or the manifest does not list the file.
+        """
+        section = self.manifest.get(name)
+        if not isinstance(section, dict) or not set(keys) <= section.keys():
+            raise BundleError(f"{self.path}: not a {name}'s section")
+        if file not in self.manifest["files"]:
+            raise BundleError(f"{self.path}: no {file}")
+        return section
 
     def golden_inputs(self) -> NDArray[np.float32]:
         """Return the synthetic inputs whose logits the manifest holds, shape (n, 224, 224)."""

@@ -8,7 +8,7 @@ axes of the fitted films.
 Like `bundle`, this module loads no runtime.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -34,6 +34,20 @@ class Appearance(StrEnum):
     TURNED_RIGHT = "turned-right"
     INVERTED = "inverted"  # what is dark should be bright
     UNKNOWN = "unknown"  # none of these
+
+
+CHANGES: Final[Mapping[Appearance, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = {
+    Appearance.TURNED_LEFT: lambda films: np.rot90(films, 1, (1, 2)),
+    Appearance.UPSIDE_DOWN: lambda films: np.rot90(films, 2, (1, 2)),
+    Appearance.TURNED_RIGHT: lambda films: np.rot90(films, -1, (1, 2)),
+    Appearance.INVERTED: lambda films: 1 - films,
+}
+"""How films of shape (n, 224, 224) come to look so."""
+
+_UNDONE_BY: Final = {  # the others undo themselves
+    Appearance.TURNED_LEFT: Appearance.TURNED_RIGHT,
+    Appearance.TURNED_RIGHT: Appearance.TURNED_LEFT,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,15 +84,10 @@ def appearance(
 
     `unlikeness` gives the figure of `Gate.unlikeness` for inputs of shape (n, 224, 224).
     """
-    undone = {
-        Appearance.TURNED_LEFT: np.rot90(picture, -1),
-        Appearance.UPSIDE_DOWN: np.rot90(picture, 2),
-        Appearance.TURNED_RIGHT: np.rot90(picture, 1),
-        Appearance.INVERTED: 1 - picture,
-    }
-    found = unlikeness(np.stack([np.ascontiguousarray(each) for each in undone.values()]))
+    films = picture[None]
+    found = unlikeness(np.concatenate([CHANGES[_UNDONE_BY.get(name, name)](films) for name in CHANGES]))
     best = int(found.argmin())
-    return list(undone)[best] if found[best] <= 1 else Appearance.UNKNOWN
+    return list(CHANGES)[best] if found[best] <= 1 else Appearance.UNKNOWN
 
 
 def load_gate(bundle: Bundle) -> Gate | None:
@@ -112,9 +121,4 @@ def gate_section(bundle: Bundle) -> dict[str, Any]:
     Raises:
         BundleError: the section is not valid, or the manifest does not list the file that it needs.
     """
-    section = bundle.manifest.get(SECTION)
-    if not isinstance(section, dict) or not {"features", "films", "limit", "golden"} <= section.keys():
-        raise BundleError(f"{bundle.path}: not a gate's section")
-    if GATE_WEIGHTS not in bundle.manifest["files"]:
-        raise BundleError(f"{bundle.path}: no {GATE_WEIGHTS}")
-    return section
+    return bundle.section(SECTION, keys=("features", "films", "limit", "golden"), file=GATE_WEIGHTS)

@@ -70,9 +70,4 @@ def detector_section(bundle: Bundle) -> dict[str, Any]:
     Raises:
         BundleError: the section is not valid, or the manifest does not list the weights that it needs.
     """
-    section = bundle.manifest.get(SECTION)
-    if not isinstance(section, dict) or not {"architecture", "side", "threshold", "golden"} <= section.keys():
-        raise BundleError(f"{bundle.path}: not a detector's section")
-    if DETECTOR_WEIGHTS not in bundle.manifest["files"]:
-        raise BundleError(f"{bundle.path}: no {DETECTOR_WEIGHTS}")
-    return section
+    return bundle.section(SECTION, keys=("architecture", "side", "threshold", "golden"), file=DETECTOR_WEIGHTS)

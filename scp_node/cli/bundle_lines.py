@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from scp_node.private_files import opener
 from scp_node.settings import Settings, SettingsError
 from scp_node.settings_file import parse_settings, settings_path
 
@@ -144,8 +145,7 @@ def _write(path: Path, content: bytes, *, like: Path) -> None:
     status = like.stat()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)  # it may hold a password
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb", opener=opener) as file:  # it may hold a password
             file.write(content)
             os.fchown(file.fileno(), status.st_uid, status.st_gid)
             os.fchmod(file.fileno(), status.st_mode & 0o7777)

@@ -93,7 +93,7 @@ class Inspected:
     patient_key: str
     priority: Priority  # from Requested Procedure Priority
     header_length: int  # offset of the pixel data, or the end of the last element
-    lacking: str = ""  # the first of Pixel Data, Rows and Columns that it does not have: then it is no image
+    lacking: str = ""  # the first of Pixel Data, Rows and Columns that is absent; empty for a whole image
     repairs: Repairs = NONE  # what readers must not see
 
 

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool
 from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import Verification, Verifier
+from scp_node.private_files import opener
 
 
 def backup_ledger(engine: Engine, file: Path, *, overwrite: bool = False) -> Verification:
@@ -52,7 +53,7 @@ def _pg_dump(engine: Engine, file: Path) -> str:
 def _renamed_when_done(file: Path) -> Iterator[Path]:
     """Yield a private file beside `file`, and rename it to `file` once it is complete and synced."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    open(temporary, "xb", opener=opener).close()
     try:
         yield temporary
         _sync(temporary)

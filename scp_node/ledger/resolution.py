@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import func, select
 
 from scp_node.domain import Actor
-from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.database.errors import LedgerError
-from scp_node.ledger.database.schema import WITHOUT_HEADER, Use, instance
-from scp_node.ledger.queue_kinds import ANALYSE
-from scp_node.ledger.trail.events import record_event
+from scp_node.ledger.database.schema import Use, instance
+from scp_node.ledger.replacement import images_of, read_instead
 from scp_node.ledger.transactions import Policy, Transactions
 
 
@@ -52,7 +48,7 @@ class Resolution:
     def candidates(self, sop_instance_uid: str) -> list[Candidate]:
         """Return the images with this UID, in order of arrival; none where it is unknown."""
         with self._transactions.reading() as (connection, _now):
-            rows = _rows(connection, sop_instance_uid)
+            rows = images_of(connection, sop_instance_uid)
         return [
             Candidate(
                 number=number,
@@ -85,7 +81,7 @@ class Resolution:
             LedgerError: there is no such image, it is the only one, or its original is no longer kept.
         """
         with self._transactions.writing() as (connection, now):
-            rows = _rows(connection, sop_instance_uid, lock=True)
+            rows = images_of(connection, sop_instance_uid, lock=True)
             if not 1 <= number <= len(rows):
                 raise LedgerError(f"{sop_instance_uid} has {len(rows)} images: there is no number {number}")
             chosen = rows[number - 1]
@@ -96,43 +92,6 @@ class Resolution:
                 raise LedgerError(f"{sop_instance_uid} has one image: there is nothing to choose")
             if chosen.use != Use.READ and chosen.purging_at is not None:
                 raise LedgerError(f"the original of image {number} is no longer kept: it cannot be analysed")
-            self._use(connection, chosen, now)
-            ids = [row.id for row in others]
-            connection.execute(update(instance).where(instance.c.id.in_(ids)).values(use=Use.SET_ASIDE))
-            detail = {
-                "input_sha256": [chosen.sha256],
-                "set_aside_sha256": [row.sha256 for row in others],
-                "number": number,
-                **actor.detail,
-            }
-            record_event(
-                connection,
-                now,
-                "resolved",
-                study_uid=chosen.study_uid,
-                sop_instance_uid=sop_instance_uid,
-                detail=detail,
-            )
+            read_instead(connection, self._policy, chosen, others, now, number=number, by=actor.detail)
             for patient in sorted({row.study_patient_id for row in (chosen, *others)}):
                 open_report(connection, self._policy, patient, now)
-
-    def _use(self, connection: Connection, chosen: Any, now: datetime) -> None:
-        """Queue the chosen image for its analysis, unless it was read all along."""
-        if chosen.use == Use.READ:
-            return
-        connection.execute(update(instance).where(instance.c.id == chosen.id).values(use=Use.READ))
-        queue.schedule(
-            connection,
-            queue=ANALYSE,
-            dedup=str(chosen.id),
-            ref_id=chosen.id,
-            priority=chosen.priority,
-            max_attempts=self._policy.most_tries(ANALYSE),
-            due=now,
-            at=now,
-        )
-
-
-def _rows(connection: Connection, sop_instance_uid: str, *, lock: bool = False) -> Sequence[Any]:
-    chosen = select(*WITHOUT_HEADER).where(instance.c.sop_instance_uid == sop_instance_uid).order_by(instance.c.id)
-    return connection.execute(chosen.with_for_update() if lock else chosen).all()

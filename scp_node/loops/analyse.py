@@ -95,8 +95,8 @@ class Analyser:
         """Analyse stored `files` and write the outcomes to `ledger`, some with their activation map.
 
         `pixel_gate` says what becomes of a picture that the network's gate refuses. Each finding opens the work of the
-        `shadow` that this process serves, if any. The network has `batch_seconds`
-        for a batch; after that the loop with this `progress` counts as hung.
+        `shadow` that this process serves, if any. The network has `batch_seconds` for a batch; after that the loop with
+        this `progress` counts as hung.
         """
         self._patiently = patiently
         self._ledger = ledger
@@ -223,7 +223,8 @@ class Analyser:
             prepared = self._decoder.prepare_many(paths)
         decoded = time.monotonic()
         with self._progress.stage(self._batch_seconds):
-            outcomes = self._with_maps(prepared, self._with_regions(prepared, self._infer(prepared)))
+            outcomes = infer(self._network, prepared, pixel_gate=self._pixel_gate)
+            outcomes = self._with_maps(prepared, self._with_regions(prepared, outcomes))
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
@@ -233,9 +234,6 @@ class Analyser:
             Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
-
-    def _infer(self, prepared: Sequence[Prepared | NotAnalysed]) -> list[Outcome]:
-        return infer(self._network, prepared, pixel_gate=self._pixel_gate)
 
     def _with_regions(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
         """Return the outcomes, with regions for the positive ones: the detector does not look at other images."""
@@ -277,8 +275,8 @@ def infer(
     if not ready:
         return [item for item in prepared if isinstance(item, NotAnalysed)]
     scores = network.scores(np.stack([item.inputs for item in ready]))
-    looked = scores.unlikeness is not None and pixel_gate != "off"
-    unlikeness = scores.unlikeness.tolist() if scores.unlikeness is not None and looked else [None] * len(ready)
+    seen = None if pixel_gate == "off" else scores.unlikeness
+    unlikeness = [None] * len(ready) if seen is None else seen.tolist()
     if not len(scores.logits) == len(unlikeness) == len(ready):
         raise RuntimeError(f"the network gave {len(scores.logits)} values for {len(ready)} images")
     _require_numbers(scores.logits)

@@ -16,6 +16,7 @@ from scp_node.domain import ModelIdentity
 from scp_node.inference.identity import identity_of
 from scp_node.ledger import AWAY, Ledger
 from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
+from scp_node.private_files import opener
 from scp_node.report.source.description import describe
 from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import announced
@@ -133,7 +134,7 @@ def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
     file, password = data_dir / PASSWORD_FILE, random_password()
     temporary = file.with_name(f"{PASSWORD_FILE}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as written:
+    with open(temporary, "x", encoding="ascii", opener=opener) as written:
         written.write(f"{password}\n")
     if ledger.people.add_first(FIRST_ADMIN, hash_password(password)):
         temporary.replace(file)

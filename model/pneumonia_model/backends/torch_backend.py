@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
+from torch import Tensor
 
 from pneumonia_model.bundle import WEIGHTS, Bundle
 from pneumonia_model.errors import BackendError
@@ -20,20 +21,50 @@ from pneumonia_model.prediction import (
 )
 
 
-class TorchBackend:
-    """A bundle's weights in the network of `network.py`, in single precision everywhere.
+class ModuleBackend:
+    """A network of torch, in single precision everywhere.
 
-    Half precision and TF32 would be faster on a GPU, but would change logits by more than the bundle's tolerance.
+    Half precision and TF32 would be faster on a GPU, but would change logits by more than a bundle's tolerance.
     """
 
     name = "torch"
+
+    def __init__(self, module: LogitAndMap, *, device: str) -> None:
+        """Run `module`, which lies on `device`."""
+        self.device = device
+        self._module = module.eval()
+
+    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits = self._module.logits(self._on_device(checked))
+        return checked_logits(logits.cpu().numpy(), count=len(checked))
+
+    def scores(self, inputs: NDArray[np.float32]) -> Scores:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits, features = self._module.scores(self._on_device(checked))
+        return checked_scores(logits.cpu().numpy(), features.cpu().numpy(), count=len(checked))
+
+    def predict(self, inputs: NDArray[np.float32]) -> Prediction:
+        checked = checked_inputs(inputs)
+        with torch.inference_mode():
+            logits, maps = self._module(self._on_device(checked))
+        return checked_prediction(logits.cpu().numpy(), maps.cpu().numpy(), count=len(checked))
+
+    def _on_device(self, inputs: NDArray[np.float32]) -> Tensor:
+        return torch.from_numpy(inputs).to(self.device)
+
+
+class TorchBackend(ModuleBackend):
+    """A bundle's weights in the network of `network.py`."""
 
     def __init__(self, bundle: Bundle, *, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
         cuda = torch.cuda.is_available()
         if device == "cuda" and not cuda:
             raise BackendError("torch finds no CUDA device")
-        self.device = "cuda" if cuda and device != "cpu" else "cpu"
-        if self.device == "cuda":
+        chosen = "cuda" if cuda and device != "cpu" else "cpu"
+        if chosen == "cuda":
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.benchmark = False
@@ -41,22 +72,4 @@ class TorchBackend:
             torch.set_num_threads(threads)
         network = pneumonia_resnet18()
         network.load_state_dict(load_file(bundle.path / WEIGHTS))
-        self._module = LogitAndMap(network).eval().to(self.device).to(memory_format=torch.channels_last)
-
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        checked = checked_inputs(inputs)
-        with torch.inference_mode():
-            logits = self._module.logits(torch.from_numpy(checked).to(self.device))
-        return checked_logits(logits.cpu().numpy(), count=len(checked))
-
-    def scores(self, inputs: NDArray[np.float32]) -> Scores:
-        checked = checked_inputs(inputs)
-        with torch.inference_mode():
-            logits, features = self._module.scores(torch.from_numpy(checked).to(self.device))
-        return checked_scores(logits.cpu().numpy(), features.cpu().numpy(), count=len(checked))
-
-    def predict(self, inputs: NDArray[np.float32]) -> Prediction:
-        checked = checked_inputs(inputs)
-        with torch.inference_mode():
-            logits, maps = self._module(torch.from_numpy(checked).to(self.device))
-        return checked_prediction(logits.cpu().numpy(), maps.cpu().numpy(), count=len(checked))
+        super().__init__(LogitAndMap(network).to(chosen).to(memory_format=torch.channels_last), device=chosen)

@@ -5,18 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from pneumonia_model.backends.torch_backend import ModuleBackend
 from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
-from pneumonia_model.prediction import (
-    Prediction,
-    Scores,
-    checked_inputs,
-    checked_logits,
-    checked_prediction,
-    checked_scores,
-)
 from torch import Tensor
 
 _STEM: Final = "conv1.weight"
@@ -101,31 +92,10 @@ def _check_shapes(path: Path, weights: Mapping[str, Tensor]) -> None:
             )
 
 
-class NetworkBackend:
+class NetworkBackend(ModuleBackend):
     """A checkpoint's network, before any bundle holds it."""
-
-    name = "torch"
-    device = "cpu"
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         network = pneumonia_resnet18()
         network.load_state_dict(weights)
-        self._module = LogitAndMap(network).eval()
-
-    def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        checked = checked_inputs(inputs)
-        with torch.inference_mode():
-            logits = self._module.logits(torch.from_numpy(checked))
-        return checked_logits(logits.numpy(), count=len(checked))
-
-    def scores(self, inputs: NDArray[np.float32]) -> Scores:
-        checked = checked_inputs(inputs)
-        with torch.inference_mode():
-            logits, features = self._module.scores(torch.from_numpy(checked))
-        return checked_scores(logits.numpy(), features.numpy(), count=len(checked))
-
-    def predict(self, inputs: NDArray[np.float32]) -> Prediction:
-        checked = checked_inputs(inputs)
-        with torch.inference_mode():
-            logits, maps = self._module(torch.from_numpy(checked))
-        return checked_prediction(logits.numpy(), maps.numpy(), count=len(checked))
+        super().__init__(LogitAndMap(network), device="cpu")

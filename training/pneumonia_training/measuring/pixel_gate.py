@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pneumonia_model.gate import Gate
+from pneumonia_model.gate import CHANGES, Appearance, Gate
 from pneumonia_model.prediction import Backend
 
 from pneumonia_training.films.manifests import NO_OPACITY_NOT_NORMAL
@@ -33,11 +33,11 @@ FILMS_AN_AXIS: Final = 6
 LEAST_DEVIATION: Final = 1e-6
 """Of a feature over the films: one that is 0 on all of them must not be divided by."""
 
-CHANGES: Final[Mapping[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]]] = {
-    "turned by 90 degrees to the left": lambda films: np.rot90(films, 1, (1, 2)),
-    "upside down": lambda films: np.rot90(films, 2, (1, 2)),
-    "turned by 90 degrees to the right": lambda films: np.rot90(films, -1, (1, 2)),
-    "inverted": lambda films: 1 - films,
+_CHANGES: Final = {
+    "turned by 90 degrees to the left": CHANGES[Appearance.TURNED_LEFT],
+    "upside down": CHANGES[Appearance.UPSIDE_DOWN],
+    "turned by 90 degrees to the right": CHANGES[Appearance.TURNED_RIGHT],
+    "inverted": CHANGES[Appearance.INVERTED],
 }
 """What is done to films of the natural mix, each of which the gate should refuse then."""
 
@@ -198,11 +198,11 @@ def _distances(
     parts: Sequence[_Part],
     limit: Callable[[int, NDArray[np.float64], NDArray[np.intp]], float],
 ) -> _Distances:
-    plain, changed = [], {name: list[NDArray[np.float64]]() for name in CHANGES}
+    plain, changed = [], {name: list[NDArray[np.float64]]() for name in _CHANGES}
     for part in parts:
         gate = fit_gate(describe(prepared.images, part.backend, part.fitted))
         plain.append(gate.unlikeness(describe(prepared.images, part.backend, part.measured)))
-        for name, change in CHANGES.items():
+        for name, change in _CHANGES.items():
             features = describe(prepared.images, part.backend, part.measured, change)
             changed[name].append(gate.unlikeness(features))
     numbers = np.repeat(np.arange(len(parts)), [len(part.measured) for part in parts])
