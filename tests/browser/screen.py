@@ -17,6 +17,8 @@ window.hit = number => console.error(`ran what a peer sent: ${number}`);
 document.addEventListener("securitypolicyviolation", event =>
   console.error(`securitypolicyviolation: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
 """
+# What watches sizes is told at the end of a frame: the next one begins after it.
+_DRAWN: Final = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done())))"
 _UNDER_WAY: Final = ".htmx-request"  # what htmx marks while it asks
 
 
@@ -53,9 +55,10 @@ class Screen:
         self.show("light", DESK)
 
     def show(self, theme: str, width: int) -> None:
-        """Have the machine ask for a theme, and the window be so wide."""
+        """Have the machine ask for a theme and the window be so wide, and wait until the page has been drawn so."""
         self.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
         self.page.set_viewport_size({"width": width, "height": _HEIGHT})
+        self.run(_DRAWN)
 
     def open(self, path: str) -> int:
         """Go to a page, wait until it is whole, and return its status."""

@@ -14,16 +14,23 @@ document.addEventListener("click", (event) => {
   document.cookie = `theme=${root.dataset.theme}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
 });
 
-// A table that is wider than its place is scrolled by the arrow keys as well: it takes the focus, and only then.
-function reachable(root) {
-  for (const place of root.querySelectorAll("[class*=scroll]")) {
-    if (place.scrollWidth > place.clientWidth) place.tabIndex = 0;
+// A table that is wider than its place is scrolled by the arrow keys as well: its place takes the focus, and only then.
+// Either may change its size without the window: a part comes, a scrollbar takes room.
+const scrolling = new ResizeObserver((changes) => {
+  for (const { target } of changes) {
+    const place = target.closest("[class*=scroll]");
+    if (!target.isConnected) scrolling.unobserve(target);
+    else if (place.scrollWidth > place.clientWidth) place.tabIndex = 0;
     else place.removeAttribute("tabindex");
   }
-}
+});
 
-addEventListener("resize", () => reachable(document));
-document.addEventListener("htmx:load", (event) => reachable(event.target.parentElement ?? document));
+document.addEventListener("htmx:load", (event) => {
+  for (const place of (event.target.parentElement ?? document).querySelectorAll("[class*=scroll]")) {
+    scrolling.observe(place);
+    for (const part of place.children) scrolling.observe(part);
+  }
+});
 
 // A link that logs in holds its token behind the "#", which no server and no log sees.
 const fromFragment = document.querySelector("[data-from-fragment]");
