@@ -27,8 +27,8 @@ setup-dev: $(VENV)/.full  ## Add training, PostgreSQL and the developer's tools:
 run: $(VENV)/.light  ## Start the node on its defaults: port 11112, this machine only, data in var/
 	$(BIN)/scp-node serve
 
-demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for your own, KEEP=1 to look around
-	$(BIN)/python -m scp_node.demo $(IMAGES) $(if $(KEEP),--keep)
+demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for your own, KEEP=1 to look around, TLS=1
+	$(BIN)/python -m scp_node.demo $(IMAGES) $(if $(KEEP),--keep) $(if $(TLS),--tls)
 
 # mypy has one processor, so another prepares the tests meanwhile. Many tests wait for a clock or a process: two
 # processors are busy with three at a time. Those that break things have bounds of time, so they come last, beside none of

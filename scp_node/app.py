@@ -52,14 +52,15 @@ def serve(
     parts: Parts = PARTS,
 ) -> int:
     """Run all roles or one under a supervisor, or, as its child, one role in this process; return the exit status."""
-    stop = _stop_on_signals()
+    stop = _set_on(signal.SIGTERM, signal.SIGINT)
+    renew = _set_on(signal.SIGHUP)
     if not supervised:
         base = _command(config, parts, allow_different=allow_different)
-        return _supervise(settings, base, role, stop)
+        return _supervise(settings, base, role, stop, renew)
     stop_when_orphaned(stop)
     heart = Heartbeat(at_work=_keep_what_is_loaded)
     heart.start(stop)
-    return _run(role, settings, stop, heart, parts, config=config, allow_different=allow_different)
+    return _run(role, settings, stop, heart, parts, config=config, allow_different=allow_different, renew=renew)
 
 
 def _keep_what_is_loaded() -> None:
@@ -77,6 +78,7 @@ def _run(
     *,
     config: Path | None,
     allow_different: bool,
+    renew: threading.Event,
 ) -> int:
     if role is not Role.WORKER:  # which alone has decoders
         leave_out_pixel_libraries()
@@ -84,7 +86,7 @@ def _run(
         case Role.LISTENER:
             from scp_node.roles.listener import run_listener  # noqa: PLC0415
 
-            return run_listener(settings, stop, heart)
+            return run_listener(settings, stop, heart, renew=renew)
         case Role.WORKER:
             from scp_node.roles.worker import run_worker  # noqa: PLC0415
 
@@ -96,7 +98,7 @@ def _run(
         case Role.WEB:
             from scp_node.roles.web import run_web  # noqa: PLC0415
 
-            return run_web(settings, stop, heart, config=config)
+            return run_web(settings, stop, heart, config=config, renew=renew)
         case Role.ALL:
             raise ValueError("a process has one role")
 
@@ -109,7 +111,9 @@ def _command(config: Path | None, parts: Parts, *, allow_different: bool) -> lis
     return [*base, ALLOW_DIFFERENT] if allow_different else base
 
 
-def _supervise(settings: Settings, base: Sequence[str], role: Role, stop: threading.Event) -> int:
+def _supervise(
+    settings: Settings, base: Sequence[str], role: Role, stop: threading.Event, renew: threading.Event
+) -> int:
     refuse_system_folder(settings)
     if role not in {Role.LISTENER, Role.WEB}:  # which need no model
         check_demonstration(settings)
@@ -121,7 +125,7 @@ def _supervise(settings: Settings, base: Sequence[str], role: Role, stop: thread
     commands = {each.value: [*base, "--role", each.value] for each in roles}
     status = Supervisor(
         commands, silent_seconds=settings.node.silent_seconds, longest_pause=settings.node.restart_cap_seconds
-    ).run(stop)
+    ).run(stop, renew)
     log.info("node stopped")
     return status
 
@@ -171,9 +175,10 @@ def check_demonstration(settings: Settings) -> None:
         )
 
 
-def _stop_on_signals() -> threading.Event:
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+def _set_on(*numbers: signal.Signals) -> threading.Event:
+    """Return an event that is set by these signals."""
+    event = threading.Event()
+    for number in numbers:
         # In a thread: a second signal may come while the first holds the lock of `set`.
-        signal.signal(number, lambda *_: threading.Thread(target=stop.set, name="stop", daemon=True).start())
-    return stop
+        signal.signal(number, lambda *_: threading.Thread(target=event.set, name="signal", daemon=True).start())
+    return event

@@ -27,6 +27,7 @@ ENHANCED_SR: Final[SrSopClass] = "1.2.840.10008.5.1.4.1.1.88.22"
 
 
 PixelGate = Literal["refuse", "note", "off"]
+TlsVersion = Literal["1.2", "1.3"]
 ObjectWord = Literal["report", "overlay", "text", "presentation-state", "segmentation", "key-object"]
 EVERY_OBJECT: Final[tuple[ObjectWord, ...]] = get_args(ObjectWord)
 
@@ -96,7 +97,26 @@ def is_safe_address(url: str) -> bool:
     )
 
 
+def peer_certificate(value: str) -> str:
+    """Return what is expected of a certificate: empty, a name or an address in it, or "sha256:" and its digest.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    value = value.strip().lower()
+    if not value.startswith("sha256:"):
+        if value and not re.fullmatch(r"[a-z0-9_.:-]+", value):
+            raise ValueError('give a name or an address of the certificate, or "sha256:" and its SHA-256')
+        return value
+    digest = value.removeprefix("sha256:").replace(":", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError('"sha256:" is followed by 64 hexadecimal digits')
+    return f"sha256:{digest}"
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
+PeerCertificate = Annotated[str, AfterValidator(peer_certificate)]
+OptionalFile = Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -127,6 +147,34 @@ class NodeSettings(Section):
     )
 
 
+class ListenTlsSettings(Section):
+    """Associations by TLS, on a port of their own (PS3.15 B.12). Needs a certificate; `scp-node tls init` makes one."""
+
+    certificate: OptionalFile = Field(
+        None, description="PEM file with our certificate and those that it comes from. Empty: no TLS."
+    )
+    key: OptionalFile = Field(None, description="PEM file with its private key, which nobody else may read.")
+    ca_file: OptionalFile = Field(
+        None, description="PEM file with the authorities of the certificates of peers, or these themselves."
+    )
+    client_certificate: Literal["required", "optional", "none"] = Field(
+        "required", description="Whether a peer has to show a certificate, may, or is not asked."
+    )
+    host: str = Field("", description="Address to listen on. Empty: that of [listen].")
+    port: Port = Field(2762, description="TCP port; 0 takes a free one.")
+    versions: list[TlsVersion] = Field(["1.2", "1.3"], min_length=1, description="Versions of TLS that are spoken.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both or none")
+        if self.certificate and self.client_certificate != "none" and self.ca_file is None:
+            raise ValueError(
+                'ca_file: name the authority of the peers\' certificates, or set client_certificate = "none"'
+            )
+        return self
+
+
 class ListenSettings(Section):
     """Where and how associations are accepted."""
 
@@ -144,6 +192,12 @@ class ListenSettings(Section):
     low_water_mib: int = Field(
         512, ge=0, description="Refuse to store (0xA700) while less than this is free on the disk, MiB."
     )
+    tls: ListenTlsSettings = ListenTlsSettings()
+
+    @property
+    def tls_host(self) -> str:
+        """Return the address on which TLS is listened for."""
+        return self.tls.host or self.host
 
 
 class PeerSettings(Section):
@@ -157,6 +211,36 @@ class PeerSettings(Section):
         default=False,
         description="It closes its connections without A-RELEASE: that ends a transfer, and interrupts none.",
     )
+    certificate: PeerCertificate = Field(
+        "",
+        description='It has to come by TLS with this certificate: a name or an address in it, or "sha256:" and its '
+        "SHA-256. Empty: any, or none.",
+    )
+
+
+class DestinationTlsSettings(Section):
+    """TLS to this destination (PS3.15 B.12)."""
+
+    enabled: bool = Field(default=False, description="Speak TLS to it.")
+    ca_file: OptionalFile = Field(
+        None,
+        description="PEM file with the authority of its certificate, or this itself. Empty: this machine's "
+        "authorities.",
+    )
+    peer_certificate: PeerCertificate = Field(
+        "", description='Name or address in its certificate, or "sha256:" and its SHA-256. Empty: host.'
+    )
+    certificate: OptionalFile = Field(
+        None, description="PEM file with the certificate that we show. Empty: none is shown."
+    )
+    key: OptionalFile = Field(None, description="PEM file with its private key, which nobody else may read.")
+    versions: list[TlsVersion] = Field(["1.2", "1.3"], min_length=1, description="Versions of TLS that are spoken.")
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both or none")
+        return self
 
 
 class DestinationSettings(Section):
@@ -177,6 +261,7 @@ class DestinationSettings(Section):
         default_factory=lambda: list(EVERY_OBJECT),
         description="The kinds of object it gets, of those that [report] makes; the report is always one of them.",
     )
+    tls: DestinationTlsSettings = DestinationTlsSettings()
 
     @model_validator(mode="after")
     def _gets_a_whole(self) -> Self:
@@ -392,11 +477,11 @@ class OidcSettings(Section):
         description='Its address, such as "https://login.hospital.example/realms/staff". Empty: none.',
     )
     client_id: str = Field("scp-node", min_length=1, max_length=255, description="Our name there.")
-    client_secret_file: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+    client_secret_file: OptionalFile = Field(
         None,
         description="File with our secret there, mode 0600. Relative: to this file's folder. Empty: a public client.",
     )
-    ca_file: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+    ca_file: OptionalFile = Field(
         None,
         description="PEM file with the authority of its certificate. Relative: to this file's folder. Empty: this "
         "machine's authorities.",
@@ -425,10 +510,10 @@ class WebSettings(Section):
         description="Address to listen on. Anything but a loopback address needs a certificate or trusted_proxies.",
     )
     port: Port = Field(8080, description="TCP port; 0 takes a free one.")
-    certificate: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+    certificate: OptionalFile = Field(
         None, description="PEM file with our certificate and its chain: HTTPS. Relative: to this file's folder."
     )
-    key: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+    key: OptionalFile = Field(
         None, description="PEM file with its private key, which nobody else may read. Relative: to this file's folder."
     )
     public_url: str = Field(
@@ -607,10 +692,23 @@ class Settings(BaseSettings):
             unknown = sorted(set(self.routing.reply_to) - set(names))
             if unknown:
                 raise ValueError(f"routing.reply_to: no [[destinations]] entry is named {', '.join(unknown)}")
-        if not is_loopback(self.listen.host) and "peers" not in self.model_fields_set:
+        wide = [] if is_loopback(self.listen.host) else [f"listen.host: {self.listen.host}"]
+        if self.listen.tls.certificate and not is_loopback(self.listen.tls_host):
+            wide.append(f"listen.tls.host: {self.listen.tls_host}")
+        if wide and "peers" not in self.model_fields_set:
+            raise ValueError(f"{wide[0]} is reachable from outside; list who may send in [[peers]] first")
+        return self
+
+    @model_validator(mode="after")
+    def _certificates_are_asked_for(self) -> Settings:
+        tls = self.listen.tls
+        if any(peer.certificate for peer in self.peers) and (not tls.certificate or tls.client_certificate == "none"):
             raise ValueError(
-                f"listen.host: {self.listen.host} is reachable from outside; list who may send in [[peers]] first"
+                "peers: one has to show a certificate, and none is asked for: see listen.tls.certificate and "
+                "listen.tls.client_certificate"
             )
+        if tls.certificate and tls.port == self.listen.port != 0 and self.listen.tls_host == self.listen.host:
+            raise ValueError("listen.tls.port: it is that of [listen]; TLS has a port of its own")
         return self
 
     @property

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeGuard
 
@@ -31,10 +31,12 @@ RENAMED: Final = {
     "inference.max_attempts": "work.max_attempts",
 }
 
+_TLS_FILES: Final = ("certificate", "key", "ca_file")
 _PATHS: Final = (
     ("node", "data_dir"),
     ("inference", "bundle"),
     ("inference", "shadow_bundle"),
+    *((*section, name) for section in (("listen", "tls"), ("destinations", "tls")) for name in _TLS_FILES),
     ("web", "certificate"),
     ("web", "key"),
     ("web", "oidc", "client_secret_file"),
@@ -125,11 +127,9 @@ def _below(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(node, dict):
         node.setdefault("data_dir", str(NodeSettings().data_dir))
     for *names, key in _PATHS:
-        section: Any = sections
-        for name in names:
-            section = section.get(name) if isinstance(section, dict) else None
-        if isinstance(section, dict) and isinstance(value := section.get(key), str) and value:
-            section[key] = str(folder / value)
+        for section in _tables(sections, names):
+            if isinstance(value := section.get(key), str) and value:
+                section[key] = str(folder / value)
     database = sections.get("database")
     url = database.get("url") if isinstance(database, dict) else None
     if isinstance(url, str) and (relative := _RELATIVE_SQLITE.fullmatch(url)):
@@ -137,7 +137,18 @@ def _below(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return sections
 
 
+def _tables(value: Any, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the tables that are found by these names, one after the other, in every table of a list."""
+    for table in value if isinstance(value, list) else [value]:
+        if isinstance(table, dict) and names:
+            yield from _tables(table.get(names[0]), names[1:])
+        elif isinstance(table, dict):
+            yield table
+
+
 def _copied(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_copied(inner) for inner in value]
     return {name: _copied(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 
@@ -211,7 +222,11 @@ def as_toml(tree: Mapping[str, Any]) -> str:
     for name, value in tree.items():
         for table in value if isinstance(value, list) else [value]:
             lines.append(f"[[{name}]]" if isinstance(value, list) else f"[{name}]")
-            lines += [f"{key} = {_toml(option)}" for key, option in table.items()]
+            lines += [f"{key} = {_toml(option)}" for key, option in table.items() if not isinstance(option, dict)]
+            for key, inner in table.items():
+                if isinstance(inner, dict):
+                    lines.append(f"[{name}.{key}]")
+                    lines += [f"{inner_key} = {_toml(option)}" for inner_key, option in inner.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -232,7 +247,8 @@ def commented_toml() -> str:
         lines += _options(name, section)
         for key, option in section.model_fields.items():
             if (inner := _inner_section(option)) is not None:
-                lines += ["", f"# {(inner.__doc__ or '').strip()}", f"[{name}.{key}]"]
+                head = f"# [{name}.{key}]" if name in _LISTED else f"[{name}.{key}]"
+                lines += ["", f"# {(inner.__doc__ or '').strip()}", head]
                 lines += _options(f"{name}.{key}", inner)
     return "\n".join(lines) + "\n"
 

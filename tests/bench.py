@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,16 +36,18 @@ from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.objects.sr import build_report, warm_up
 from scp_node.report.site import Site
 from scp_node.report.version import ReportVersion
-from scp_node.settings import AnalysisSettings
+from scp_node.settings import AnalysisSettings, DestinationTlsSettings
 from scp_node.spool import Spool
+from scp_node.tls.contexts import ClientTls
 from tests.browser.place import VIEWER, open_place
+from tests.certificates import Certificates, make_certificates
 from tests.chromium import chromium
 from tests.highdicom_report import plain_picture, plain_report
 from tests.node import BUNDLE, Node, destination, radiograph
 from tests.scp_node.ledger_node import MODEL
 from tests.scp_node.ledger_node import Node as LedgerNode
 from tests.scp_node.spooled import spooled
-from tests.servers import StoreScp
+from tests.servers import StoreScp, free_port
 from tests.tools import find
 from tests.waiting import wait_until
 
@@ -92,16 +95,16 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 @contextmanager
-def _listener(folder: Path) -> Iterator[int]:
+def _listener(folder: Path, tls: dict[str, Any] | None = None) -> Iterator[Node]:
     """Run the listener role alone."""
-    node = Node(folder, {"log": {"level": "ERROR"}})
+    node = Node(folder, {"log": {"level": "ERROR"}, "listen": {"tls": tls or {}}})
     node.settings.node.data_dir.mkdir(parents=True, exist_ok=True)
     upgrade_database(node.settings)
     command = [sys.executable, "-m", "scp_node", "serve", "--role", "listener", "--config", str(node.config)]
     process = subprocess.Popen(command)
     try:
         wait_until(node.is_listening, 30)
-        yield node.settings.listen.port
+        yield node
     finally:
         process.terminate()
         process.wait()
@@ -110,25 +113,40 @@ def _listener(folder: Path) -> Iterator[int]:
 def _receive(folder: Path, files: list[Path], runs: int) -> Rows:
     """Images a second over one association, durable, beside DCMTK's storescp, which does not fsync."""
     ours: list[float] = []
+    encrypted: list[float] = []
     theirs: list[float] = []
+    made = make_certificates(folder / "certificates")
     for run in range(runs):
         base = folder / f"receive-{run}"
-        base.mkdir()
-        with _listener(base) as port:
-            ours.append(len(files) / _seconds(lambda port=port: _send(files, port, "PNEUMONIA")))  # type: ignore[misc]
+        plain, by_tls = base / "plain", base / "tls"
+        for place in (plain, by_tls):
+            place.mkdir(parents=True)
+        ours.append(len(files) / _seconds_to_receive(files, plain, None))
+        encrypted.append(len(files) / _seconds_to_receive(files, by_tls, made))
         if find("storescp"):
             (base / "peer").mkdir()
             with StoreScp(base / "peer") as peer:
                 theirs.append(len(files) / _seconds(lambda peer=peer: _send(files, peer.port, peer.ae_title)))  # type: ignore[misc]
     yield "receive 512 kB films, fsynced, one association", "images/s", ours
+    yield "  the same by TLS 1.3", "images/s", encrypted
+    yield "  ratio TLS / in the clear", "", [a / b for a, b in zip(encrypted, ours, strict=True)]
     if theirs:
         yield "  the same to DCMTK storescp, not fsynced", "images/s", theirs
         yield "  ratio ours / storescp", "", [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
-def _send(files: list[Path], port: int, called: str) -> None:
+def _seconds_to_receive(files: list[Path], folder: Path, made: Certificates | None) -> float:
+    """Return how long a listener takes for the files: by TLS with certificates, else in the clear."""
+    with _listener(folder, made.listen(port=free_port()) if made else None) as node:
+        listen = node.settings.listen
+        port = listen.tls.port if made else listen.port
+        tls = ClientTls(DestinationTlsSettings.model_validate(made.destination()), "bench") if made else None
+        return _seconds(lambda: _send(files, port, "PNEUMONIA", tls))
+
+
+def _send(files: list[Path], port: int, called: str, tls: ClientTls | None = None) -> None:
     results = send_files(
-        files, host="127.0.0.1", port=port, called_ae=called, calling_ae="BENCH", on_progress=lambda *_: None
+        files, host="127.0.0.1", port=port, called_ae=called, calling_ae="BENCH", on_progress=lambda *_: None, tls=tls
     )
     assert all(status == 0 for _, status in results), results
 

@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 from scp_node.demo import pacs as demo
 from tests import node as running
 from tests import servers, spread
+from tests.certificates import Certificates, make_certificates
 from tests.command import log_put_back
 from tests.scp_node.ledger_node import ledger_engine
 from tests.spread import pytest_xdist_make_scheduler
@@ -106,6 +107,12 @@ def _sender(program: str) -> Send:
         return servers.run_tool(program, "-v", "-aet", calling, "-aec", called, *arguments, host, port, *paths)
 
     return send
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """Certificates of a node and of its peers."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture

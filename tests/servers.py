@@ -262,6 +262,9 @@ class Orthanc(Server):
             self.get("/system")
         except OSError:
             return False
+        return self.answers_echo()
+
+    def answers_echo(self) -> bool:
         return echoes(self.port, self.ae_title)
 
     def __exit__(self, *_exception: object) -> None:

@@ -24,6 +24,7 @@ from scp_node.cli.database import audit_cli, db_cli
 from scp_node.cli.feedback import feedback
 from scp_node.cli.people import token_cli, user_cli
 from scp_node.cli.resolve import resolve
+from scp_node.cli.tls import tls_cli
 from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
@@ -45,6 +46,7 @@ cli.add_typer(audit_cli, name="audit")
 cli.add_typer(db_cli, name="db")
 cli.add_typer(user_cli, name="user")
 cli.add_typer(token_cli, name="token")
+cli.add_typer(tls_cli, name="tls")
 cli.command()(resolve)
 cli.command()(feedback)
 cli.command("send-test")(send_test)
@@ -260,13 +262,26 @@ def send(
     to: Annotated[str | None, typer.Option(help="HOST:PORT of the Storage SCP. Default: this node's own.")] = None,
     called: Annotated[str | None, typer.Option(help="Its AE title. Default: this node's own.")] = None,
     calling: Annotated[str, typer.Option(help="Our AE title.")] = "SCP-NODE-SEND",
+    *,
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS. Without --to: to this node's port for it.")] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="PEM file with the authority of the peer's certificate. Default: this machine's."),
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate that we show.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
+    peer_certificate: Annotated[
+        str, typer.Option(help='Name in the peer\'s certificate, or "sha256:" and its SHA-256. Default: HOST.')
+    ] = "",
 ) -> None:
     """Send DICOM files by C-STORE: a test sender. Exits with 1 when a file was not taken, and says why."""
     from scp_node.cli.contact import Call  # noqa: PLC0415
-    from scp_node.cli.sending import send_with_progress  # noqa: PLC0415
+    from scp_node.cli.sending import send_with_progress, tls_options  # noqa: PLC0415
 
     settings = settings_of(config)
-    host, port = (settings.listen.host, settings.listen.port) if to is None else address("--to", to)
+    own = (settings.listen.tls_host, settings.listen.tls.port) if tls else (settings.listen.host, settings.listen.port)
+    host, port = own if to is None else address("--to", to)
+    spoken = tls_options(on=tls, ca_file=ca_file, certificate=certificate, key=key, peer_certificate=peer_certificate)
     call = Call(
         host=host,
         port=port,
@@ -275,8 +290,9 @@ def send(
         called_set_by="--called",
         calling_set_by="--calling",
         address_set_by="--to",
+        tls_set_by="--tls and the options after it",
     )
-    raise SystemExit(send_with_progress(files, call, out))
+    raise SystemExit(send_with_progress(files, call, out, tls=spoken))
 
 
 @cli.command()

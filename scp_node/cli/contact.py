@@ -13,6 +13,7 @@ from scp_node.delivery.connection import (
     ForeignProtocolError,
     LateError,
     RejectedError,
+    TlsError,
     UnreachableError,
 )
 from scp_node.settings import DestinationSettings, Settings
@@ -49,6 +50,7 @@ class Call:
     called_set_by: str  # such as "--called"
     calling_set_by: str
     address_set_by: str
+    tls_set_by: str
     reachable_at: int | None = None  # the port of ours that the peer should know; None where it need not
 
     @property
@@ -63,7 +65,9 @@ def why(error: AssociationError, call: Call) -> str:
         case RejectedError():
             return f"it rejected the association ({_numbers(error)}): {_rejection(error, call)}"
         case UnreachableError():
-            return _unreachable(error.reason, call)
+            return (
+                f"{error}: see {call.tls_set_by}" if isinstance(error, TlsError) else _unreachable(error.reason, call)
+            )
         case ForeignProtocolError():
             return _foreign(error.protocol, call)
         case LateError():
@@ -71,14 +75,14 @@ def why(error: AssociationError, call: Call) -> str:
         case ConnectionLostError():
             return (
                 f"it ended the connection without an answer ({error}): it may not know this host's address "
-                f"{_own_address(call)}, expect TLS, or not be DICOM: see its log"
+                f"{_own_address(call)}, expect TLS or a certificate, or not be DICOM: see its log"
             )
     return str(error)
 
 
 def _foreign(protocol: str, call: Call) -> str:
     if protocol == "TLS":
-        return f"it speaks TLS, and we do not: name its port without TLS ({call.address_set_by})"
+        return f"it speaks TLS, and we do not: see {call.tls_set_by}, or name its port without TLS"
     found = f"it speaks {protocol}, not DICOM" if protocol else "what answers does not speak DICOM"
     return f"{found}: name the port of its Storage SCP ({call.address_set_by})"
 

@@ -15,8 +15,9 @@ from pneumonia_model.errors import BackendError
 from scp_node.app import check_demonstration
 from scp_node.cli.contact import held_by_another, why_not_listening
 from scp_node.cli.examination import Examination, examine_destination
-from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
-from scp_node.delivery.echo import echo_ourselves
+from scp_node.delivery.connection import LateError, RejectedError, TlsError, UnreachableError, UntrustedError
+from scp_node.delivery.echo import echo_ourselves, echo_ourselves_by_tls
+from scp_node.domain import utc_now
 from scp_node.inference.identity import ShadowRefusedError, identify
 from scp_node.inference.served_model import ServedModel
 from scp_node.inference.shadow import open_shadow
@@ -27,6 +28,8 @@ from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
 from scp_node.settings import Settings, SettingsError
 from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
+from scp_node.tls.certificates import WARNING, expiry_of, own_certificates
+from scp_node.tls.contexts import server_context
 
 
 def examine(settings: Settings) -> list[Examination]:
@@ -42,6 +45,9 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
     yield from _shadow(settings)
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
+    yield from _certificates(settings)
+    if settings.listen.tls.certificate:
+        yield _try("TLS listener", lambda: _tls_listener(settings))
     if not settings.destinations:
         yield Examination(
             name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])"
@@ -193,6 +199,43 @@ def _listener(settings: Settings) -> Examination:
             told = held_by_another(settings)
     message = f"{where}: {told}" if told else f"{where} does not answer: the node is not running, its port is free"
     return Examination(name="listener", good=told is None, message=message)
+
+
+def _certificates(settings: Settings) -> Iterator[Examination]:
+    """Yield until when each certificate of ours is valid."""
+    for used in own_certificates(settings):
+        name = f"certificate {used.setting}"
+        try:
+            left = expiry_of(used.file, used.setting) - utc_now()
+        except SettingsError as error:
+            yield Examination(name=name, good=False, message=str(error).removeprefix(f"{used.setting}: "))
+            continue
+        told = f"expires in {left.days} days" if left > timedelta() else "has expired"
+        again = "" if left > WARNING else ": replace the files; the node takes them into use by itself"
+        yield Examination(name=name, good=left > WARNING, message=f"{used.file} {told}{again}")
+
+
+def _tls_listener(settings: Settings) -> str:
+    """Return what the TLS port answers to our own certificate.
+
+    Raises:
+        SettingsError: a file cannot be used, or the port does not answer as it should.
+    """
+    tls = settings.listen.tls
+    server_context(tls)
+    where = f"{settings.node.ae_title} at {settings.listen.tls_host}:{tls.port}"
+    if tls.port == 0:
+        return f"{where}: each start takes a free port; not asked"
+    answer = echo_ourselves_by_tls(settings)
+    if answer.good:
+        return f"{where} answers C-ECHO by TLS"
+    if isinstance(answer.error, TlsError):
+        if isinstance(answer.error, UntrustedError):
+            raise SettingsError(f"{where} shows another certificate than {tls.certificate}: see the log of the node")
+        return f"{where} speaks TLS, and does not take the node's own certificate as a peer's: {answer.error}"
+    if isinstance(answer.error, UnreachableError):
+        return f"{where} does not answer: the node is not running"
+    raise SettingsError(f"{where} does not answer as the node would: {answer.error or answer.status}")
 
 
 def _own_rejection(error: RejectedError, settings: Settings) -> str:

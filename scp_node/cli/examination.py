@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scp_node.cli.contact import Call, is_this_node, why
 from scp_node.delivery.echo import echo_destination
-from scp_node.settings import DestinationSettings, Settings
+from scp_node.settings import DestinationSettings, Settings, SettingsError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +33,16 @@ def examine_destination(settings: Settings, destination: DestinationSettings) ->
         called_set_by=f"ae_title {setting}",
         calling_set_by="node.ae_title",
         address_set_by=f"host and port {setting}",
+        tls_set_by=f"its [destinations.tls] {setting}",
         reachable_at=settings.listen.port if destination.commitment else None,
     )
     if is_this_node(settings, destination):
         told = f"is the port of this node itself: give address and port of the PACS (host and port {setting})"
         return Examination(name=name, good=False, message=f"{call.where} {told}")
-    answer = echo_destination(settings, destination)
+    try:
+        answer = echo_destination(settings, destination)
+    except SettingsError as error:
+        return Examination(name=name, good=False, message=str(error))
     if answer.error:
         return Examination(name=name, good=False, message=f"{call.where}: {why(answer.error, call)}")
     if answer.status != 0:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scp_node.cli.console import UsageError
 from scp_node.cli.contact import Call, status_words, why
 from scp_node.delivery import Disposition, Unsent, classify, remark, send_files
+from scp_node.settings import DestinationTlsSettings
+from scp_node.tls.contexts import ClientTls
 
 
 def dicom_files(paths: Sequence[Path]) -> list[Path]:
@@ -32,7 +35,29 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def send_with_progress(paths: Sequence[Path], call: Call, console: Console) -> int:
+def tls_options(
+    *, on: bool, ca_file: Path | None, certificate: Path | None, key: Path | None, peer_certificate: str
+) -> ClientTls | None:
+    """Return the TLS that these options ask for; None where they ask for none.
+
+    Raises:
+        UsageError: they do not fit together.
+        SettingsError: a file cannot be used.
+    """
+    if not on:
+        if ca_file or certificate or key or peer_certificate:
+            raise UsageError("send: --ca-file, --certificate, --key and --peer-certificate need --tls")
+        return None
+    try:
+        settings = DestinationTlsSettings(
+            enabled=True, ca_file=ca_file, certificate=certificate, key=key, peer_certificate=peer_certificate
+        )
+    except ValidationError as error:
+        raise UsageError(f"send: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    return ClientTls(settings, "send")
+
+
+def send_with_progress(paths: Sequence[Path], call: Call, console: Console, *, tls: ClientTls | None = None) -> int:
     """Send the files with a progress bar; return 0 if the peer took all of them, else 1.
 
     Raises:
@@ -51,6 +76,7 @@ def send_with_progress(paths: Sequence[Path], call: Call, console: Console) -> i
             calling_ae=call.calling,
             on_progress=lambda *_: progress.advance(task),
             on_unsent=unsent.__setitem__,
+            tls=tls,
         )
     taken = 0
     for path, status in results:

@@ -37,6 +37,7 @@ from scp_node.delivery.connection import (
     decoding,
 )
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.tls.contexts import ClientTls
 
 MAXIMUM_CONTEXTS: Final = 128  # PS3.8 section 9.3.2.2: odd numbers of one byte
 VERIFICATION: Final = "1.2.840.10008.1.1"
@@ -78,8 +79,11 @@ class RequestedAssociation:
         called_ae: str,
         contexts: Iterable[tuple[str, list[str]]],
         seconds: float,
+        tls: ClientTls | None = None,
     ) -> Self:
         """Connect and negotiate `contexts`, (abstract syntax, transfer syntaxes) each, within `seconds`.
+
+        With `tls`, all of it is spoken over TLS.
 
         Raises:
             AssociationError: the peer cannot be reached, refuses, or is too slow.
@@ -90,7 +94,7 @@ class RequestedAssociation:
         }
         for context_id, context in proposed.items():
             context.context_id = context_id
-        association = cls(Connection.open(host, port, seconds=seconds))
+        association = cls(Connection.open(host, port, seconds=seconds, tls=tls))
         with association.aborted_on_error():
             association._negotiate(_request_pdu(calling_ae, called_ae, list(proposed.values())), proposed, deadline)
         return association

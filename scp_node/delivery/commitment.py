@@ -29,6 +29,7 @@ from scp_node.dicom.commitment_messages import (
 from scp_node.dicom.syntaxes import NATIVE
 from scp_node.domain import CommitmentReport, Reference
 from scp_node.settings import DeliverySettings, DestinationSettings
+from scp_node.tls.contexts import client_tls
 
 # It accepted the context and does not do it: no such SOP class or instance, SOP class not supported, not authorised,
 # unrecognised operation, PS3.7 section C.5
@@ -61,6 +62,7 @@ class CommitmentScu:
     def __init__(self, destination: DestinationSettings, *, calling_ae: str, settings: DeliverySettings) -> None:
         """Ask `destination` as `calling_ae`."""
         self._destination = destination
+        self._tls = client_tls(destination)
         self._calling_ae = calling_ae
         self._settings = settings
 
@@ -114,6 +116,7 @@ class CommitmentScu:
             called_ae=self._destination.ae_title,
             contexts=[(PUSH_MODEL, list(NATIVE))],
             seconds=self._settings.connect_seconds,
+            tls=self._tls,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from typing import Final, Self, TypeVar
 from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP, PDU
 
 from scp_node.dicom.foreign import foreign_bytes
+from scp_node.tls.contexts import ClientTls
+from scp_node.tls.sockets import HandshakeError, TlsSocket, UntrustedPeerError, tls_reason
 
 # PDU types, PS3.8 section 9.3
 ASSOCIATE_RQ: Final = 1
@@ -52,6 +55,14 @@ class UnreachableError(AssociationError):
         self.reason = reason
 
 
+class TlsError(UnreachableError):
+    """There is a connection, and no TLS was agreed upon on it."""
+
+
+class UntrustedError(TlsError):
+    """The peer shows a certificate that is not trusted, or not the expected one."""
+
+
 class RejectedError(AssociationError):
     """The peer rejected the association; the numbers are those of PS3.8 Table 9-21."""
 
@@ -88,8 +99,8 @@ class Connection:
         self._is_late = False  # the peer let a deadline pass
 
     @classmethod
-    def open(cls, host: str, port: int, *, seconds: float) -> Self:
-        """Connect within `seconds` to any of the addresses of `host`.
+    def open(cls, host: str, port: int, *, seconds: float, tls: ClientTls | None = None) -> Self:
+        """Connect within `seconds` to any of the addresses of `host`, and agree on `tls` where it is given.
 
         An address is taken as it is; looking a name up is in the hands of the system, which may take longer.
 
@@ -98,7 +109,12 @@ class Connection:
         """
         deadline = time.monotonic() + seconds
         try:
-            return cls(_connected(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), deadline))
+            connected = _connected(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), deadline)
+            return cls(connected if tls is None else tls.agree(connected, host, deadline))
+        except UntrustedPeerError as error:
+            raise UntrustedError(f"no TLS: {error}", error) from error
+        except HandshakeError as error:
+            raise TlsError(f"no TLS: {error}", error) from error
         except OSError as error:
             raise UnreachableError(f"no connection: {_reason(error)}", error) from error
         except ValueError as error:  # a part of the name is empty or has more than 63 characters, or holds NUL
@@ -141,6 +157,8 @@ class Connection:
 
     def has_input(self) -> bool:
         """Return whether the peer has sent something, or closed."""
+        if isinstance(self._socket, TlsSocket):
+            return self._socket.has_input()
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         return bool(poller.poll(0))
@@ -150,6 +168,8 @@ class Connection:
         if self._is_late:  # the system would go on sending what it holds, megabytes, and fill a slow line for minutes
             with contextlib.suppress(OSError):
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        elif isinstance(self._socket, TlsSocket):
+            self._socket.say_goodbye()
         self._socket.close()
 
     def abort(self) -> None:
@@ -234,4 +254,6 @@ def _seconds_left(deadline: float) -> float:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return tls_reason(error)
     return "timed out" if isinstance(error, TimeoutError) else error.strerror or type(error).__name__

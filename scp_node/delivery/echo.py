@@ -9,7 +9,9 @@ from typing import Final
 from scp_node.delivery.association import VERIFICATION, RequestedAssociation
 from scp_node.delivery.connection import AssociationError
 from scp_node.dicom.syntaxes import NATIVE
-from scp_node.settings import DestinationSettings, Settings
+from scp_node.settings import DestinationSettings, DestinationTlsSettings, Settings, SettingsError
+from scp_node.tls.certificates import sha256_of
+from scp_node.tls.contexts import LISTEN, ClientTls, client_tls
 
 _EVERY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where we listen, and where we ask
 
@@ -39,12 +41,43 @@ def echo_ourselves(settings: Settings) -> EchoAnswer:
     return echo(settings, ae_title=settings.node.ae_title, host=host, port=settings.listen.port)
 
 
+def echo_ourselves_by_tls(settings: Settings) -> EchoAnswer:
+    """Return what comes of a C-ECHO to the port on which the node speaks TLS; it is to show the certificate as it is.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used, or there is none.
+    """
+    listen = settings.listen
+    if listen.tls.certificate is None:
+        raise SettingsError(f"{LISTEN}.certificate: is not set")
+    ours = DestinationTlsSettings(
+        enabled=True,
+        ca_file=listen.tls.certificate,
+        peer_certificate=sha256_of(listen.tls.certificate, f"{LISTEN}.certificate"),
+        certificate=listen.tls.certificate,
+        key=listen.tls.key,
+    )
+    host = _EVERY_ADDRESS.get(listen.tls_host, listen.tls_host)
+    tls = ClientTls(ours, LISTEN)
+    return echo(settings, ae_title=settings.node.ae_title, host=host, port=listen.tls.port, tls=tls)
+
+
 def echo_destination(settings: Settings, destination: DestinationSettings) -> EchoAnswer:
-    """Return what comes of a C-ECHO from us to a destination."""
-    return echo(settings, ae_title=destination.ae_title, host=destination.host, port=destination.port)
+    """Return what comes of a C-ECHO from us to a destination.
+
+    Raises:
+        SettingsError: a file of its TLS cannot be used.
+    """
+    return echo(
+        settings,
+        ae_title=destination.ae_title,
+        host=destination.host,
+        port=destination.port,
+        tls=client_tls(destination),
+    )
 
 
-def echo(settings: Settings, *, ae_title: str, host: str, port: int) -> EchoAnswer:
+def echo(settings: Settings, *, ae_title: str, host: str, port: int, tls: ClientTls | None = None) -> EchoAnswer:
     """Return what comes of a C-ECHO that also offers our reports, within `delivery.send_seconds`."""
     deadline = time.monotonic() + settings.delivery.send_seconds
     classes = settings.report.sop_classes
@@ -56,6 +89,7 @@ def echo(settings: Settings, *, ae_title: str, host: str, port: int) -> EchoAnsw
             called_ae=ae_title,
             contexts=[(uid, list(NATIVE)) for uid in (*classes, VERIFICATION)],
             seconds=min(settings.delivery.connect_seconds, settings.delivery.send_seconds),
+            tls=tls,
         )
     except AssociationError as error:
         return EchoAnswer(error=error)

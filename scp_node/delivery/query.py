@@ -18,6 +18,7 @@ from scp_node.delivery.connection import AssociationError, ConnectionLostError, 
 from scp_node.dicom.commitment_messages import encoded
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
+from scp_node.tls.contexts import client_tls
 
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND
 
@@ -51,6 +52,7 @@ class QueryScu:
     def __init__(self, destination: DestinationSettings, *, calling_ae: str, settings: DeliverySettings) -> None:
         """Look into `destination` as `calling_ae`."""
         self._destination = destination
+        self._tls = client_tls(destination)
         self._calling_ae = calling_ae
         self._settings = settings
 
@@ -84,6 +86,7 @@ class QueryScu:
             called_ae=self._destination.ae_title,
             contexts=[(STUDY_ROOT_FIND, list(NATIVE))],
             seconds=self._settings.connect_seconds,
+            tls=self._tls,
         )
 
 

@@ -17,6 +17,7 @@ from scp_node.delivery.disposition import Disposition, classify, remark
 from scp_node.dicom.part10 import decode_head
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
+from scp_node.tls.contexts import client_tls
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class StorageScu:
     ) -> None:
         """Offer `sop_classes`, best first, and `other_sop_classes`; `recast` returns a file as another of the first."""
         self._destination = destination
+        self._tls = client_tls(destination)
         self._calling_ae = calling_ae
         self._sop_classes = tuple(sop_classes)
         self._other_sop_classes = tuple(other_sop_classes)
@@ -161,6 +163,7 @@ class StorageScu:
                 called_ae=self._destination.ae_title,
                 contexts=[(uid, list(NATIVE)) for uid in (*self._sop_classes, *self._other_sop_classes, VERIFICATION)],
                 seconds=min(self._settings.connect_seconds, _seconds_left(deadline)),
+                tls=self._tls,
             )
         return self._association
 

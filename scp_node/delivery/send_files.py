@@ -14,6 +14,7 @@ from scp_node.delivery.connection import AssociationError
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.inspection import is_uid
 from scp_node.dicom.part10 import FileHead, decode_head
+from scp_node.tls.contexts import ClientTls
 
 CONNECT_SECONDS: Final = 10.0
 SEND_SECONDS: Final = 120.0  # for one file
@@ -39,6 +40,7 @@ def send_files(
     calling_ae: str,
     on_progress: Callable[[Path, int | None], None],
     on_unsent: Callable[[Path, Unsent], None] = lambda _path, _unsent: None,
+    tls: ClientTls | None = None,
 ) -> list[tuple[Path, int | None]]:
     """Send the files, each in its own transfer syntax; return each with the status of its C-STORE response.
 
@@ -48,7 +50,7 @@ def send_files(
     heads = {path: _head(path) for path in ordered}
     results: dict[Path, int | None] = {}
     for kinds in _batches(heads):
-        sender = _BatchSender(host, port, called_ae, calling_ae, kinds)
+        sender = _BatchSender(host, port, called_ae, calling_ae, kinds=kinds, tls=tls)
         for path in ordered:
             head = heads[path]
             if path not in results and (isinstance(head, Unsent) or _kind(head) in kinds):
@@ -64,10 +66,13 @@ def send_files(
 class _BatchSender:
     """Sends files of a set of kinds; replaces an association that is lost, and gives up once none can be opened."""
 
-    def __init__(self, host: str, port: int, called_ae: str, calling_ae: str, kinds: list[_Kind]) -> None:
+    def __init__(
+        self, host: str, port: int, called_ae: str, calling_ae: str, *, kinds: list[_Kind], tls: ClientTls | None
+    ) -> None:
         self._host, self._port = host, port
         self._called_ae, self._calling_ae = called_ae, calling_ae
         self._kinds = kinds
+        self._tls = tls
         self._association: RequestedAssociation | None = None
         self._unreachable: AssociationError | None = None
 
@@ -106,6 +111,7 @@ class _BatchSender:
                     called_ae=self._called_ae,
                     contexts=[(sop_class, [syntax]) for sop_class, syntax in self._kinds],
                     seconds=CONNECT_SECONDS,
+                    tls=self._tls,
                 )
             except AssociationError as error:
                 self._unreachable = error

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,17 +26,19 @@ from rich.table import Table
 from scp_node.cli.sending import dicom_files
 from scp_node.delivery import send_files
 from scp_node.delivery.echo import answers_echo
-from scp_node.demo.pacs import AE_TITLE, Pacs, free_port, open_pacs
+from scp_node.demo.pacs import AE_TITLE, Pacs, PacsTls, free_port, open_pacs
 from scp_node.demo.phantom import phantom_image
-from scp_node.domain import Actor
+from scp_node.domain import Actor, utc_now
 from scp_node.ledger import PersonRole
 from scp_node.opening import open_ledger, upgrade_database
-from scp_node.settings import Settings
+from scp_node.settings import DestinationTlsSettings, Settings
 from scp_node.settings_file import as_toml
+from scp_node.tls.contexts import ClientTls
 
 QUIET_SECONDS: Final = 1.0
 PERSON: Final = "demo"  # who looks at the web page
 LINK_LIFETIME: Final = timedelta(hours=1)
+_LOOPBACK: Final = "127.0.0.1"
 _WARM_UP: Final = "PHANTOM-099"
 _INTERRUPTED: Final = 130  # exit status, as a shell has it after Ctrl-C
 _START_SECONDS: Final = 60.0
@@ -66,12 +68,13 @@ def main() -> int:
     parser.add_argument(
         "--keep", action="store_true", help="leave all of it running until Enter or Ctrl-C; so it is in a terminal"
     )
+    parser.add_argument("--tls", action="store_true", help="let films and reports travel by TLS alone")
     arguments = parser.parse_args()
     keep = arguments.keep or (sys.stdin.isatty() and console.is_terminal)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="scp-node-demo-") as folder:
-            return _demonstrate(Path(folder), arguments.images, keep=keep)
+            return _demonstrate(Path(folder), arguments.images, keep=keep, by_tls=arguments.tls)
     except KeyboardInterrupt:
         console.print("stopped")
         return _INTERRUPTED
@@ -81,10 +84,11 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
+def _demonstrate(folder: Path, images: Path | None, *, keep: bool, by_tls: bool) -> int:
     files = _images(images) if images else _phantoms(folder / "phantoms")
-    pacs = open_pacs(folder / "pacs")
-    settings = demo_settings(folder, pacs.port, drawn=images is None)
+    tls = make_tls(folder / "certificates") if by_tls else None
+    pacs = open_pacs(folder / "pacs", tls.pacs if tls else None)
+    settings = demo_settings(folder, pacs.port, drawn=images is None, tls=tls)
     add_person(settings)
     config = folder / "scp_node.toml"
     config.write_text(as_toml(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
@@ -93,11 +97,11 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool) -> int:
     node = subprocess.Popen(command, env=_environment(), start_new_session=True)  # noqa: S603 - ours
     try:
         _wait_for_node(node, settings)
-        console.print(
-            f"node {settings.node.ae_title} on port {settings.listen.port}, PACS: {pacs.name}", highlight=False
-        )
-        _warm_up(folder, settings, pacs)
-        sent, refused = _send(files, settings)
+        to = _to(settings)
+        by = ", all by TLS" if tls else ""
+        console.print(f"node {to.called_ae} on port {to.port}, PACS: {pacs.name}{by}", highlight=False)
+        _warm_up(folder, to, pacs)
+        sent, refused = _send(files, to)
         reports = _collect(pacs, sent)
         _show(sent, reports, refused, pacs)
         if keep:
@@ -145,16 +149,42 @@ def _phantoms(folder: Path) -> list[Path]:
     return files
 
 
-def demo_settings(folder: Path, pacs_port: int, *, drawn: bool) -> Settings:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoTls:
+    """The files by which the node and the PACS speak TLS."""
+
+    files: dict[str, str]  # the node's, as its settings name them
+    pacs: PacsTls
+
+
+def make_tls(folder: Path) -> DemoTls:
+    """Make an authority, and certificates for the node and the PACS."""
+    from scp_node.tls.authority import open_authority  # noqa: PLC0415 - for who asks for it
+
+    now = utc_now()
+    authority = open_authority(folder, at=now)
+    node, pacs = (authority.sign(name, [_LOOPBACK], at=now) for name in ("node", "pacs"))
+    files = {"certificate": str(node.certificate), "key": str(node.key), "ca_file": str(authority.file)}
+    return DemoTls(
+        files=files,
+        pacs=PacsTls(certificate=pacs.certificate, key=pacs.key, ca_file=authority.file),
+    )
+
+
+def demo_settings(folder: Path, pacs_port: int, *, drawn: bool, tls: DemoTls | None = None) -> Settings:
     """Return the settings of a node that keeps everything in `folder` and reports to the PACS.
 
     The gate of a model that has one would refuse every `drawn` film, for good reason: there it only notes.
     """
-    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": "127.0.0.1", "port": pacs_port, "commitment": False}
+    destination = {"name": "pacs", "ae_title": AE_TITLE, "host": _LOOPBACK, "port": pacs_port, "commitment": False}
+    listen: dict[str, object] = {"port": free_port()}
+    if tls:
+        destination["tls"] = {"enabled": True, **tls.files}
+        listen["tls"] = {"port": free_port(), **tls.files}
     return Settings.model_validate(
         {
             "node": {"data_dir": str(folder / "node")},
-            "listen": {"port": free_port()},
+            "listen": listen,
             "destinations": [destination],
             "study": {"quiet_seconds": QUIET_SECONDS},
             "analysis": {"pixel_gate": "note" if drawn else "refuse"},
@@ -218,19 +248,50 @@ def _wait_for_page(settings: Settings) -> None:
             return
 
 
-def _warm_up(folder: Path, settings: Settings, pacs: Pacs) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _To:
+    """The node, as a sender of films calls it."""
+
+    host: str
+    port: int
+    called_ae: str
+    tls: ClientTls | None
+
+    def send(
+        self, files: Sequence[Path], on_progress: Callable[[Path, int | None], None]
+    ) -> list[tuple[Path, int | None]]:
+        """Send the files; return each with the status of its response."""
+        return send_files(
+            files,
+            host=self.host,
+            port=self.port,
+            called_ae=self.called_ae,
+            calling_ae="DEMO",
+            on_progress=on_progress,
+            tls=self.tls,
+        )
+
+
+def _to(settings: Settings) -> _To:
+    """Return how films reach the node: by TLS where its settings have it. They show its own certificate."""
+    listen = settings.listen
+    tls = listen.tls
+    spoken = DestinationTlsSettings(enabled=True, certificate=tls.certificate, key=tls.key, ca_file=tls.ca_file)
+    by_tls = tls.certificate is not None
+    return _To(
+        host=listen.tls_host if by_tls else listen.host,
+        port=tls.port if by_tls else listen.port,
+        called_ae=settings.node.ae_title,
+        tls=ClientTls(spoken, "listen.tls") if by_tls else None,
+    )
+
+
+def _warm_up(folder: Path, to: _To, pacs: Pacs) -> None:
     """Send one phantom first: its report shows that the worker has loaded the model, whose time is not measured."""
     file = folder / "synthetic-phantom-warm-up.dcm"
     phantom_image(99, opacity=False).save_as(file, enforce_file_format=True)
     with console.status("the worker loads the model"):
-        send_files(
-            [file],
-            host=settings.listen.host,
-            port=settings.listen.port,
-            called_ae=settings.node.ae_title,
-            calling_ae="DEMO",
-            on_progress=lambda *_: None,
-        )
+        to.send([file], lambda *_: None)
         deadline = time.monotonic() + _START_SECONDS
         while not pacs.new_reports():
             if time.monotonic() > deadline:
@@ -238,7 +299,7 @@ def _warm_up(folder: Path, settings: Settings, pacs: Pacs) -> None:
             time.sleep(0.05)
 
 
-def _send(files: Sequence[Path], settings: Settings) -> tuple[dict[str, Sent], list[tuple[Path, int | None]]]:
+def _send(files: Sequence[Path], to: _To) -> tuple[dict[str, Sent], list[tuple[Path, int | None]]]:
     sent: dict[str, Sent] = {}
 
     def note(path: Path, status: int | None) -> None:
@@ -251,14 +312,7 @@ def _send(files: Sequence[Path], settings: Settings) -> tuple[dict[str, Sent], l
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("send", total=len(files))
-        results = send_files(
-            files,
-            host=settings.listen.host,
-            port=settings.listen.port,
-            called_ae=settings.node.ae_title,
-            calling_ae="DEMO",
-            on_progress=note,
-        )
+        results = to.send(files, note)
     return sent, [(path, status) for path, status in results if status != 0]
 
 

@@ -8,11 +8,13 @@ import json
 import queue
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
@@ -40,10 +42,27 @@ class Pacs(Protocol):
         """Stop."""
 
 
-def open_pacs(folder: Path) -> Pacs:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PacsTls:
+    """The files of a PACS that speaks TLS alone."""
+
+    certificate: Path
+    key: Path
+    ca_file: Path  # of the node's certificate
+
+    def context(self) -> ssl.SSLContext:
+        """Return what it speaks; the node has to show a certificate."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        context.load_verify_locations(self.ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+
+def open_pacs(folder: Path, tls: PacsTls | None = None) -> Pacs:
     """Start a PACS that keeps its data below `folder`."""
     program = shutil.which("Orthanc") or shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin")
-    return OrthancPacs(Path(program), folder) if program else StoragePacs(folder)
+    return OrthancPacs(Path(program), folder, tls) if program else StoragePacs(folder, tls=tls)
 
 
 def free_port() -> int:
@@ -58,7 +77,7 @@ class OrthancPacs:
 
     name = "Orthanc"
 
-    def __init__(self, program: Path, folder: Path) -> None:
+    def __init__(self, program: Path, folder: Path, tls: PacsTls | None = None) -> None:
         """Start it and wait until it answers.
 
         Raises:
@@ -67,6 +86,7 @@ class OrthancPacs:
         self.port, self._http = free_port(), free_port()
         self.look = f"http://{_LOOPBACK}:{self._http}/app/explorer.html"
         self._seen = 0
+        self._tls = tls
         folder.mkdir(parents=True)
         config = folder / "orthanc.json"
         config.write_text(json.dumps(self._settings(folder), indent=2), encoding="utf-8")
@@ -88,6 +108,17 @@ class OrthancPacs:
             "StorageDirectory": str(folder / "storage"),
             "IndexDirectory": str(folder / "storage"),
             "Plugins": [],
+            **self._spoken(),
+        }
+
+    def _spoken(self) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "DicomTlsEnabled": True,
+            "DicomTlsCertificate": str(self._tls.certificate),
+            "DicomTlsPrivateKey": str(self._tls.key),
+            "DicomTlsTrustedCertificates": str(self._tls.ca_file),
         }
 
     def _wait(self) -> None:
@@ -128,7 +159,7 @@ class StoragePacs:
 
     name = "a small Storage SCP (Orthanc is not installed)"
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, *, tls: PacsTls | None = None) -> None:
         """Start it on `port`, or on a free one."""
         folder.mkdir(parents=True)
         self._folder = folder
@@ -139,7 +170,8 @@ class StoragePacs:
         for sop_class in (Comprehensive3DSRStorage, SecondaryCaptureImageStorage):
             ae.add_supported_context(sop_class)
         self._open = contextlib.ExitStack()
-        self.port = self._open.enter_context(serving_ae(ae, [(evt.EVT_C_STORE, self._on_c_store)], port))
+        handlers = [(evt.EVT_C_STORE, self._on_c_store)]
+        self.port = self._open.enter_context(serving_ae(ae, handlers, port, tls=tls.context() if tls else None))
         self.look = f"dsrdump {folder}/*.dcm"
 
     def _on_c_store(self, event: Any) -> int:
@@ -159,11 +191,12 @@ class StoragePacs:
 
 
 @contextlib.contextmanager
-def serving_ae(ae: AE, handlers: list[Any], port: int = 0) -> Iterator[int]:
+def serving_ae(ae: AE, handlers: list[Any], port: int = 0, *, tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Serve an AE of pynetdicom on `port` or a free one, and yield the port; at the end abort open associations."""
     with contextlib.ExitStack() as stack:  # closes the sockets that pynetdicom leaves open after an abort
         closing = evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)
-        server = cast("Any", ae.start_server((_LOOPBACK, port), block=False, evt_handlers=[*handlers, closing]))
+        served = ae.start_server((_LOOPBACK, port), block=False, evt_handlers=[*handlers, closing], ssl_context=tls)
+        server = cast("Any", served)
         try:
             yield int(server.server_address[1])
         finally:

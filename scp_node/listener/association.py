@@ -4,6 +4,7 @@ What differs, and why:
 
 * supported contexts are shared, not copied for every association: 150 ms with pynetdicom's own list;
 * only associations that were let in count against the limit: silent connections lock nobody out;
+* TLS is agreed upon in the association's own thread and in its time: a silent connection holds nobody else up;
 * every request is answered by the node: no exception of a service class decides a status.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -33,10 +35,12 @@ from scp_node.incoming import Incoming
 from scp_node.listener.connections import OpenConnection, refusal_of
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
-from scp_node.listener.policy import Rejection, plain_address
+from scp_node.listener.policy import Caller, Rejection, plain_address
 from scp_node.listener.repeated import RepeatedWarnings
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
+from scp_node.tls.certificates import ShownCertificate, shown_by
+from scp_node.tls.sockets import HandshakeError, agree
 
 LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
@@ -44,7 +48,7 @@ SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     ACSE: ("_negotiate_as_acceptor", "send_reject"),
     Association: ("_run_reactor", "_serve_request", "run_reactor", "set_socket"),
-    AssociationServer: ("active_associations", "get_request", "server_close", "verify_request"),
+    AssociationServer: ("get_request", "server_close", "verify_request"),
     AssociationSocket: ("_shutdown_socket", "ready", "recv"),
     DIMSEMessage: ("decode_msg", "message_to_primitive"),
     DIMSEServiceProvider: ("get_msg", "receive_primitive"),
@@ -106,7 +110,7 @@ class Services(Protocol):
 
 
 class NodeServer(AssociationServer):
-    """The listening socket and its associations."""
+    """A listening socket; servers with the same services share the limits, and see the associations of all."""
 
     request_queue_size = LISTEN_BACKLOG
 
@@ -119,12 +123,16 @@ class NodeServer(AssociationServer):
         *,
         largest_dataset: int,
         renew: Callable[[], None],
+        warnings: RepeatedWarnings,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
+        """Open the port; with `tls`, which is asked for each connection, nothing else is spoken there."""
         self.renew = renew
+        self.tls = tls
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
-        self.warnings = RepeatedWarnings(log)
+        self.warnings = warnings
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -156,8 +164,9 @@ class NodeServer(AssociationServer):
         return sum(each.admitted and peer in {None, each.peer} for each in self.associations())
 
     def associations(self) -> list[NodeAssociation]:
-        """Return all associations, also those being negotiated."""
-        return [one for one in self.active_associations if isinstance(one, NodeAssociation)]
+        """Return all associations of these services, on this port or another, also those being negotiated."""
+        associations = (one for one in threading.enumerate() if isinstance(one, NodeAssociation))
+        return [one for one in associations if one.node_server.services is self.services]
 
     def close(self) -> None:
         """Accept no more connections."""
@@ -178,6 +187,7 @@ class NodeAssociation(Association):
         self.node_server = server
         self.connection = OpenConnection(address, server.services.knows(address))
         self._server = server
+        self.certificate: ShownCertificate | None = None  # of the requestor, once TLS is agreed upon
         self.admitted = False
         self.destinations: frozenset[str] = frozenset()  # names of those that the requestor may report for
         self.transfers: Transfers | None = None  # once it is admitted
@@ -208,6 +218,11 @@ class NodeAssociation(Association):
     def called_ae(self) -> str:
         """The AE title that the requestor asked for; empty before its request has come."""
         return self.dul.stated.called_ae if self.dul.stated else ""
+
+    @property
+    def caller(self) -> Caller:
+        """Who has asked for it."""
+        return Caller(calling_ae=self.calling_ae, peer=self.peer, certificate=self.certificate)
 
     @property
     def protocol_version(self) -> int:
@@ -259,8 +274,25 @@ class NodeAssociation(Association):
     def _run_or_abort(self) -> None:
         with ExitStack() as stack:
             stack.callback(self.abort)  # a bug must not leave the peer waiting
-            super().run_reactor()
+            if self._agree_on_tls():
+                super().run_reactor()
             stack.pop_all()
+
+    def _agree_on_tls(self) -> bool:
+        """Shake hands where this port speaks TLS; return False once the connection is closed for the lack of it."""
+        tls, stream = self.node_server.tls, self.dul.socket
+        if tls is None or not isinstance(stream, NodeSocket) or stream.socket is None:
+            return True
+        try:
+            agreed = agree(stream.socket, tls(), stream.opened_at + (self.acse_timeout or 0))
+        except HandshakeError as error:
+            told = "connection refused, no TLS peer=%s reason=%r"
+            self.node_server.warnings.warn(self.peer, f"no TLS: {error}", told, self.peer, str(error))
+            self.dul.forgo()
+            return False
+        stream.socket = agreed
+        self.certificate = shown_by(agreed)
+        return True
 
     def _run_reactor(self) -> None:
         super()._run_reactor()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import pydicom.config
@@ -25,9 +26,12 @@ from scp_node.domain import (
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
 from scp_node.listener.contexts import accepted_contexts
 from scp_node.listener.library_log import repeat_warnings
+from scp_node.listener.repeated import RepeatedWarnings
 from scp_node.listener.services import NodeServices
-from scp_node.settings import Settings
+from scp_node.settings import ListenTlsSettings, Settings, SettingsError
 from scp_node.spool import Spool
+from scp_node.tls.certificates import Renewal
+from scp_node.tls.contexts import LISTEN, server_context
 
 _MIB: Final = 1 << 20
 _POLL_SECONDS: Final = 0.02
@@ -71,58 +75,85 @@ class Listener:
         )
         self._contexts = accepted_contexts(commitment=on_commitment is not None)
         self._renew = renew
-        self._server: NodeServer | None = None
+        self._warnings = RepeatedWarnings(log)
+        self._tls = _Tls(settings.listen.tls) if settings.listen.tls.certificate else None
+        self._servers: list[NodeServer] = []
 
     @property
     def address(self) -> tuple[str, int]:
         """The host and port that are listened on, once started."""
-        if self._server is None:
-            raise RuntimeError("the listener has not been started")
-        host, port = self._server.server_address[:2]
-        return str(host), int(port)
+        return _address_of(self._servers[:1])
+
+    @property
+    def tls_address(self) -> tuple[str, int]:
+        """The host and port on which TLS is spoken, once started."""
+        return _address_of(self._servers[1:])
 
     def start(self) -> None:
-        """Open the port and serve in threads of its own.
+        """Open the ports and serve in threads of its own.
 
         Raises:
-            ListenError: the address is taken, or is not ours.
+            ListenError: an address is taken, or is not ours.
             UnsupportedPynetdicomError: the installed pynetdicom cannot be used.
         """
         require_seams()
         _configure_libraries()
         listen = self._settings.listen
-        try:
-            self._server = NodeServer(
-                self._application_entity(),
-                (listen.host, listen.port),
-                self._contexts,
-                self._services,
-                largest_dataset=listen.max_instance_mib * _MIB,
-                renew=self._renew,
-            )
-        except OSError as error:
-            raise ListenError(f"cannot listen on {listen.host} port {listen.port}: {error.strerror}") from error
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="listener", daemon=True
-        ).start()
+        ae = self._application_entity()
+        opened = [self._open(ae, listen.host, listen.port)]
+        if self._tls is not None:
+            try:
+                opened.append(self._open(ae, listen.tls_host, listen.tls.port, self._tls.context))
+            except ListenError:
+                opened[0].server_close()
+                raise
+        self._servers = opened
+        for server in opened:
+            name = "listener" if server.tls is None else "listener-tls"
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name=name, daemon=True).start()
         log.info("listening ae_title=%s host=%s port=%d", self._settings.node.ae_title, *self.address)
+        if self._tls is not None:
+            log.info("listening by TLS ae_title=%s host=%s port=%d", self._settings.node.ae_title, *self.tls_address)
+
+    def renew_certificate(self) -> None:
+        """Use the files of the certificate for new connections where they have changed; others go on undisturbed."""
+        if self._tls is not None:
+            self._tls.renew()
 
     def stop(self, grace_seconds: float) -> None:
         """Accept no more associations, let running stores finish for `grace_seconds`, abort the rest."""
-        if self._server is None:
+        if not self._servers:
             return
-        self._server.close()
+        for server in self._servers:
+            server.close()
         deadline = time.monotonic() + grace_seconds
-        while (associations := self._server.associations()) and time.monotonic() < deadline:
+        while (associations := self._servers[0].associations()) and time.monotonic() < deadline:
             for association in associations:
                 if not association.busy:
                     _abort(association)
             time.sleep(_POLL_SECONDS)
-        for association in self._server.associations():
+        for association in self._servers[0].associations():
             log.warning("association aborted reason='stopping' peer=%s", association.peer)
             _abort(association).join(timeout=1)
             association.join(timeout=1)  # it reports what was cut off
         log.info("listener stopped")
+
+    def _open(
+        self, ae: ApplicationEntity, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None
+    ) -> NodeServer:
+        try:
+            return NodeServer(
+                ae,
+                (host, port),
+                self._contexts,
+                self._services,
+                largest_dataset=self._settings.listen.max_instance_mib * _MIB,
+                renew=self._renew if tls is None else lambda: None,
+                warnings=self._warnings,
+                tls=tls,
+            )
+        except OSError as error:
+            raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from error
 
     def _application_entity(self) -> ApplicationEntity:
         listen = self._settings.listen
@@ -135,6 +166,41 @@ class Listener:
         ae.dimse_timeout = listen.dimse_timeout_seconds
         ae.network_timeout = listen.network_timeout_seconds
         return ae
+
+
+class _Tls:
+    """What the TLS port speaks, from files that may be renewed."""
+
+    def __init__(self, settings: ListenTlsSettings) -> None:
+        """Load the files.
+
+        Raises:
+            SettingsError: one cannot be used.
+        """
+        self._settings = settings
+        self._renewal = Renewal((settings.certificate, settings.key, settings.ca_file), self._load, section=LISTEN)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a new connection."""
+        return self._context
+
+    def renew(self) -> None:
+        """Load the files again where they have changed."""
+        try:
+            if self._renewal.look():
+                log.info("new certificate is used file=%s", self._settings.certificate)
+        except SettingsError as error:
+            log.warning("new certificate is not used yet reason=%s", error)
+
+    def _load(self) -> None:
+        self._context = server_context(self._settings)
+
+
+def _address_of(servers: Sequence[NodeServer]) -> tuple[str, int]:
+    if not servers:
+        raise RuntimeError("the listener has not been started, or speaks no TLS")
+    host, port = servers[0].server_address[:2]
+    return str(host), int(port)
 
 
 def _abort(association: NodeAssociation) -> threading.Thread:

@@ -10,6 +10,7 @@ from typing import Final
 
 from scp_node.listener.request import is_ae_title
 from scp_node.settings import DestinationSettings, PeerSettings, is_loopback
+from scp_node.tls.certificates import ShownCertificate
 
 ANY_AE_TITLE: Final = "*"
 
@@ -38,14 +39,24 @@ class Rejection:
 VERSION_NOT_SUPPORTED: Final = Rejection(_PERMANENT, _ACSE, 2, "protocol version is not 1")
 CALLING_AE_BLANK_OR_MALFORMED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title is blank or malformed")
 CALLING_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title or address is not a peer")
+CERTIFICATE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "certificate is not the one of this peer")
 CALLED_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 7, "called AE title is not ours")
 TEMPORARY_CONGESTION: Final = Rejection(_TRANSIENT, _PRESENTATION, 1, "no space to store, or stopping")
 ADDRESS_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2, "too many associations of this address")
 LOCAL_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2, "too many associations")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who has opened an association, as far as it is known."""
+
+    calling_ae: str
+    peer: str  # its address
+    certificate: ShownCertificate | None = None  # that it has shown by TLS
+
+
 class Peers:
-    """The peers that may send: AE title in exact case, and address."""
+    """The peers that may send: AE title in exact case, address, and the certificate where one is expected."""
 
     def __init__(self, peers: Sequence[PeerSettings]) -> None:
         self._allowed: list[tuple[PeerSettings, _Network]] = [
@@ -56,19 +67,29 @@ class Peers:
         """Return whether the address is one of theirs."""
         return any(_address(peer) in network for _, network in self._allowed)
 
-    def include(self, calling_ae: str, peer: str) -> bool:
-        """Return whether `calling_ae` may send from the address `peer`."""
-        return any(self._entries(calling_ae, peer))
+    def include(self, caller: Caller) -> bool:
+        """Return whether it may send."""
+        return any(_is_certified(caller, entry) for entry in self._entries(caller))
 
-    def end_by_closing(self, calling_ae: str, peer: str) -> bool:
-        """Return whether `calling_ae` at the address `peer` ends its transfers without A-RELEASE, by an entry of it."""
-        return any(entry.ends_by_closing for entry in self._entries(calling_ae, peer))
+    def lack_certificate(self, caller: Caller) -> bool:
+        """Return whether it could send with another certificate than the one it shows, or with one."""
+        return not self.include(caller) and any(self._entries(caller))
 
-    def _entries(self, calling_ae: str, peer: str) -> Iterator[PeerSettings]:
-        address = _address(peer)
+    def end_by_closing(self, caller: Caller) -> bool:
+        """Return whether it ends its transfers without A-RELEASE, by an entry of it."""
+        return any(entry.ends_by_closing and _is_certified(caller, entry) for entry in self._entries(caller))
+
+    def _entries(self, caller: Caller) -> Iterator[PeerSettings]:
+        address = _address(caller.peer)
         for entry, network in self._allowed:
-            if entry.ae_title in (ANY_AE_TITLE, calling_ae) and address in network:
+            if entry.ae_title in (ANY_AE_TITLE, caller.calling_ae) and address in network:
                 yield entry
+
+
+def _is_certified(caller: Caller, entry: PeerSettings) -> bool:
+    return not entry.certificate or (
+        caller.certificate is not None and caller.certificate.is_expected(entry.certificate)
+    )
 
 
 class Sources:
@@ -88,13 +109,13 @@ class Sources:
         """Return whether the address stands in the settings as a destination's: names of hosts are not looked up."""
         return peer in {entry.host for entry in self._destinations}
 
-    def names(self, calling_ae: str, peer: str) -> frozenset[str]:
-        """Return the names of the destinations that call as `calling_ae` from the address `peer`."""
+    def names(self, caller: Caller) -> frozenset[str]:
+        """Return the names of the destinations that the caller is."""
         return frozenset(
             entry.name
             for entry in self._destinations
-            if entry.ae_title == calling_ae
-            and (self._peers.include(calling_ae, peer) or _address(peer) in self._addresses(entry.host))
+            if entry.ae_title == caller.calling_ae
+            and (self._peers.include(caller) or _address(caller.peer) in self._addresses(entry.host))
         )
 
     def _addresses(self, host: str) -> set[_Address]:
@@ -105,9 +126,8 @@ class Sources:
 class AssociationRequest:
     """What the A-ASSOCIATE-RQ and its connection say of who calls whom."""
 
-    calling_ae: str
+    caller: Caller
     called_ae: str
-    peer: str  # address of the requestor
     protocol_version: int = 1  # one bit for each version
 
 
@@ -144,12 +164,13 @@ def rejection_of(
         return VERSION_NOT_SUPPORTED
     if request.called_ae != rules.ae_title:
         return CALLED_AE_NOT_RECOGNISED
-    if not is_ae_title(request.calling_ae):
+    caller = request.caller
+    if not is_ae_title(caller.calling_ae):
         return CALLING_AE_BLANK_OR_MALFORMED
     # by C-ECHO; a C-STORE gets 0x0124
-    is_health_check = request.calling_ae == request.called_ae and is_loopback(request.peer)
-    if not (rules.peers.include(request.calling_ae, request.peer) or is_health_check or is_destination):
-        return CALLING_AE_NOT_RECOGNISED
+    is_health_check = caller.calling_ae == request.called_ae and is_loopback(caller.peer)
+    if not (rules.peers.include(caller) or is_health_check or is_destination):
+        return CERTIFICATE_NOT_RECOGNISED if rules.peers.lack_certificate(caller) else CALLING_AE_NOT_RECOGNISED
     if not can_store:
         return TEMPORARY_CONGESTION
     too_many_of_one = ADDRESS_LIMIT_EXCEEDED if of_one >= rules.max_associations_of_one else None

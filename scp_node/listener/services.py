@@ -83,13 +83,11 @@ class NodeServices:
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the association is rejected; None once it is admitted."""
         server = association.node_server
+        caller = association.caller
         request = AssociationRequest(
-            calling_ae=association.calling_ae,
-            called_ae=association.called_ae,
-            peer=association.peer,
-            protocol_version=association.protocol_version,
+            caller=caller, called_ae=association.called_ae, protocol_version=association.protocol_version
         )
-        association.destinations = self._sources.names(request.calling_ae, request.peer)
+        association.destinations = self._sources.names(caller)
         with self._admission:  # one at a time: the limit is exact
             rejection = rejection_of(
                 request,
@@ -97,19 +95,19 @@ class NodeServices:
                 is_destination=bool(association.destinations),
                 can_store=not server.closing and self._spool.has_space(),
                 associations=server.admitted(),
-                of_one=server.admitted(request.peer),
+                of_one=server.admitted(caller.peer),
             )
             association.admitted = rejection is None
         if rejection is None:
             association.transfers = Transfers(idle_seconds=self._idle_seconds, began_at=self._clock())
             return None
         server.warnings.warn(
-            request.peer,
+            caller.peer,
             rejection.reason,
             "association refused calling_ae=%s called_ae=%s peer=%s reason=%r",
-            escaped(request.calling_ae),
+            escaped(caller.calling_ae),
             escaped(request.called_ae),
-            request.peer,
+            caller.peer,
             rejection.reason,
         )
         return rejection
@@ -123,7 +121,7 @@ class NodeServices:
         context = association.accepted(message.context_id)
         if context is None or context.abstract_syntax not in STORAGE_CLASSES:
             return None
-        may_store = self._peers.include(association.calling_ae, association.peer)
+        may_store = self._peers.include(association.caller)
         command = message.message_to_primitive()
         if not isinstance(command, C_STORE):
             raise TypeError("message of a C-STORE request gives another primitive")
@@ -149,11 +147,11 @@ class NodeServices:
         if (transfers := association.transfers) is None:
             return
         now = time.monotonic()
-        sender = association.calling_ae, association.peer
-        if association.ended_orderly or (association.closed_between_messages and self._peers.end_by_closing(*sender)):
+        caller = association.caller
+        if association.ended_orderly or (association.closed_between_messages and self._peers.end_by_closing(caller)):
             self._report_end(association, Part(transfers.take_all()))
             return
-        may_store = self._peers.include(*sender)
+        may_store = self._peers.include(caller)
         for part in transfers.interrupted(association.cut if may_store else None, now):
             self._report_end(association, part)
 
@@ -187,7 +185,7 @@ class NodeServices:
         association.dimse.send_msg(response, context.context_id or 0)
 
     def _store(self, association: NodeAssociation, message: C_STORE, context: PresentationContext) -> None:
-        may_store = self._peers.include(association.calling_ae, association.peer)
+        may_store = self._peers.include(association.caller)
         answer = self._storage.store(_store_request(association, message, context, may_store=may_store))
         if answer.study_uid and association.transfers is not None:
             now = time.monotonic()

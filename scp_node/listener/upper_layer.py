@@ -15,6 +15,7 @@ import logging
 import queue
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -35,6 +36,7 @@ from scp_node.dicom.foreign import foreign_bytes
 from scp_node.listener.policy import plain_address
 from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
 from scp_node.listener.text import escaped
+from scp_node.tls.sockets import TlsSocket, tls_reason
 
 LARGEST_REQUEST: Final = 1 << 17  # bytes; 128 presentation contexts with 20 transfer syntaxes each have 70,000
 MOST_VALUES: Final = 1_024  # presentation data values in a PDU; a sender that fills it up has one
@@ -95,7 +97,7 @@ class NodeSocket(AssociationSocket):
 
     def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
         super().__init__(assoc, client_socket=client_socket)
-        self._opened_at = time.monotonic()
+        self.opened_at = time.monotonic()
 
     @property
     def ready(self) -> bool:
@@ -106,9 +108,14 @@ class NodeSocket(AssociationSocket):
         """Wait until there is something to read, or `also` has; return whether there is."""
         if self.socket is None or not self._is_connected:
             return False
+        encrypted = self.socket if isinstance(self.socket, TlsSocket) else None
         try:
+            if encrypted and encrypted.has_input():
+                return True
             descriptor = self.socket.fileno()
-            return descriptor in _readable(seconds, self.socket, *([] if also is None else [also]))
+            if descriptor not in _readable(seconds, self.socket, *([] if also is None else [also])):
+                return False
+            return encrypted is None or encrypted.has_input()
         except (OSError, ValueError):  # closed by another thread
             self.event_queue.put("Evt17")
             return False
@@ -128,7 +135,7 @@ class NodeSocket(AssociationSocket):
         seconds = self.assoc.dimse_timeout or 30
         deadline = time.monotonic() + seconds
         if is_awaited:  # the whole request, from the first moment of the connection on
-            deadline = self._opened_at + (self.assoc.acse_timeout or 5)
+            deadline = self.opened_at + (self.assoc.acse_timeout or 5)
         received, data = 0, bytearray(nr_bytes)
         view = memoryview(data)
         try:
@@ -141,12 +148,23 @@ class NodeSocket(AssociationSocket):
         except TimeoutError:
             self.fault = "PDU does not come to its end in time"
             raise
+        except ssl.SSLError as error:
+            self.fault = tls_reason(error)
+            raise
         finally:
             if received < nr_bytes and (received or self._within_pdu):
                 self.fault = self.fault or "connection ended within a PDU"
         self._within_pdu = not self._within_pdu and nr_bytes == _HEADER_BYTES and received == nr_bytes
         connection.settimeout(seconds)  # for sends
         return data[:received]
+
+    def _shutdown_socket(self) -> None:
+        connection = self.socket
+        if isinstance(connection, TlsSocket):
+            connection.say_goodbye()
+        super()._shutdown_socket()
+        if connection is not None:
+            connection.close()  # which pynetdicom leaves out where the peer was gone first
 
 
 class NodeStateMachine(StateMachine):
@@ -244,8 +262,12 @@ class NodeDUL(DULServiceProvider):
             self._abort_now()
         finally:
             self._activity.set()
-            self._wake.close()
-            self._woken.close()
+            self.forgo()
+
+    def forgo(self) -> None:
+        """Give back what wakes the thread: it has ended, or is not to begin."""
+        self._wake.close()
+        self._woken.close()
 
     def note_action(self, action: str, event: str) -> None:
         """Note how the association ends, by the name of the action (PS3.8 Tables 9-6 to 9-9) and of its event."""

@@ -20,16 +20,20 @@ from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
+from scp_node.runtime.renewal import watch_files
 from scp_node.settings import Settings
 
 _PORT_PATIENCE_SECONDS: Final = 10.0
 _LAST_TRY_SECONDS: Final = 8.0  # longest delay of the end by a database that does not answer
 
 
-def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat) -> int:
+def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, *, renew: threading.Event) -> int:
     """Accept associations until `stop` is set; return the exit status of the role.
 
+    When `renew` is set, the files of the certificate are looked at.
+
     Raises:
+        SettingsError: the certificate of [listen.tls] or its key cannot be used.
         ListenError: the port cannot be opened.
         LedgerError: the schema of the database is not this program's.
     """
@@ -48,6 +52,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
         renew=heart.loop("listen", STEP_SECONDS).renew,
     )
     _start_patiently(listener, stop)
+    watch_files(listener.renew_certificate, stop, renew)
     purger = Purger(ledger=ledger, spool=spool, days=settings.retention.days)
     purge = partial(poll, waiting(purger.step, stop, name="purge"), stop, name="purge", longest_pause=LONGEST_PAUSE)
     followers = _Followers(settings, engine, ledger, register=registrar.run, purge=purge, heart=heart)

@@ -23,6 +23,7 @@ from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
+from scp_node.runtime.renewal import watch_files
 from scp_node.settings import InferenceSettings, Settings, SettingsError
 from scp_node.web.application import create_application
 from scp_node.web.passwords import hash_password, random_password
@@ -37,15 +38,22 @@ PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data f
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h
 _M_ARENA_MAX: Final = -8
 _STOP_SECONDS: Final = 10.0
-_RENEWAL_SECONDS: Final = 30.0  # between two looks at the files of the certificate
 _REST_SECONDS: Final = 0.5  # of the projector: the list may be so far behind
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
-def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, config: Path | None = None) -> int:
+def run_web(
+    settings: Settings,
+    stop: threading.Event,
+    heart: Heartbeat,
+    *,
+    renew: threading.Event,
+    config: Path | None = None,
+) -> int:
     """Serve the web page until `stop` is set; return the exit status of the role.
 
-    `config` is the settings file that the command line named: for the commands that the page starts.
+    `config` is the settings file that the command line named: for the commands that the page starts. When `renew` is
+    set, the files of the certificate are looked at.
 
     Raises:
         LedgerError: the schema of the database is not this program's.
@@ -72,7 +80,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
             return 0
         server.start(listening)
         drawing = _draw_samples(settings, ledger, stop)
-        renewing = _renew_certificates(server, stop)
+        watch_files(server.renew_certificate, stop, renew)
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
         log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
@@ -82,7 +90,7 @@ def run_web(settings: Settings, stop: threading.Event, heart: Heartbeat, *, conf
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)
-        have_ended([drawing, renewing], _STOP_SECONDS)
+        have_ended([drawing], _STOP_SECONDS)
     finally:
         ledger.close()
     return status
@@ -96,18 +104,6 @@ def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> 
         poll(step, stop, name="draw", longest_pause=LONGEST_PAUSE)
 
     thread = threading.Thread(target=draw, name="draw", daemon=True)
-    thread.start()
-    return thread
-
-
-def _renew_certificates(server: Server, stop: threading.Event) -> threading.Thread:
-    """Look in a thread, until `stop` is set, whether the certificate was renewed."""
-
-    def look() -> None:
-        while not stop.wait(_RENEWAL_SECONDS):
-            server.renew_certificate()
-
-    thread = threading.Thread(target=look, name="certificate", daemon=True)
     thread.start()
     return thread
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -81,13 +82,19 @@ class Supervisor:
         self._children: list[_Child] = []
         self._looked = 0.0  # monotonic
 
-    def run(self, stop: threading.Event) -> int:
-        """Keep all roles running until `stop`; return the exit status for the whole node."""
+    def run(self, stop: threading.Event, renew: threading.Event | None = None) -> int:
+        """Keep all roles running until `stop`; return the exit status for the whole node.
+
+        When `renew` is set, the roles that work get a SIGHUP; one that begins reads its files anyway.
+        """
         self._children = [_start(role, self._commands[role]) for role in self._commands]
         self._looked = time.monotonic()
         try:
             while not stop.wait(_LOOK):
                 looked, self._looked = self._looked, time.monotonic()
+                if renew and renew.is_set():
+                    renew.clear()
+                    self._tell_to_renew()
                 for child in self._children:
                     if self._look_after(child, self._looked - looked) == REFUSED:
                         log.error("role cannot start, node stops role=%s", child.role)
@@ -95,6 +102,11 @@ class Supervisor:
         finally:
             self._stop_all()
         return 0
+
+    def _tell_to_renew(self) -> None:
+        for child in self._children:
+            if child.works and child.process.poll() is None:
+                child.process.send_signal(signal.SIGHUP)
 
     def _look_after(self, child: _Child, seconds: float) -> int | None:
         """Restart a role that has ended, later each time; return REFUSED if that is useless."""

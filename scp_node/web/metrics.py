@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 from scp_node import __version__
 from scp_node.ledger import AWAY, DeliveryKey, QueueDepth, QueueKind, ResultKey, State
+from scp_node.settings import SettingsError
+from scp_node.tls.certificates import expiry_of, own_certificates
 from scp_node.web.machine import disk_of
 from scp_node.web.site import Site
 
@@ -96,7 +98,7 @@ class Collector:
                 self._times[sum(seconds > limit for limit in BUCKETS)] += 1
 
     def _of_machine(self) -> Iterator[Metric]:
-        from prometheus_client.core import InfoMetricFamily  # noqa: PLC0415
+        from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily  # noqa: PLC0415
 
         program = InfoMetricFamily("scp_node_build", "The program that runs.")
         program.add_metric([], {"version": __version__, "python": platform.python_version()})
@@ -109,6 +111,17 @@ class Collector:
         if disk := disk_of(self._site.settings):
             yield _gauge("disk_free_bytes", "Free space for received images.", disk.free)
             yield _gauge("disk_low_water_bytes", "Below this, no store is accepted.", disk.low_water)
+        expiries = GaugeMetricFamily(
+            "scp_node_certificate_expiry_timestamp_seconds",
+            "When a certificate of ours expires, by the setting that names it.",
+            labels=("setting",),
+        )
+        for used in own_certificates(self._site.settings):
+            try:
+                expiries.add_metric([used.setting], expiry_of(used.file, used.setting).timestamp())
+            except SettingsError as error:
+                log.warning("certificate cannot be read reason=%s", error)
+        yield expiries
 
     def _of_queues(self, state: State) -> Iterator[Metric]:
         from prometheus_client.core import GaugeMetricFamily  # noqa: PLC0415

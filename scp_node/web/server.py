@@ -15,8 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from scp_node.settings import SettingsError, WebSettings
+from scp_node.tls.certificates import Renewal, load_pair
 from scp_node.web.connections import TimedProtocol
-from scp_node.web.files import refuse_if_others_read
 
 log = logging.getLogger(__name__)
 
@@ -54,59 +54,6 @@ def open_socket(
     return None
 
 
-class _Certificate:
-    """The two files of a certificate, and which state of them is used."""
-
-    def __init__(self, file: Path, key: Path) -> None:
-        """Look at both.
-
-        Raises:
-            SettingsError: one is not there, they do not belong together, or others may read the key.
-        """
-        self.file = file
-        self._key = key
-        self._used = self._state()
-        try:
-            self.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-        except OSError as error:  # ssl.SSLError is one
-            told = f"{file}, {key}: {error.strerror or error}"
-            if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-                told = f"{key} is not the key of {file}"
-            raise SettingsError(f"web.certificate, web.key: {told}") from error
-
-    def has_changed(self) -> bool:
-        """Return whether the files are not those that are used."""
-        return self._state() != self._used
-
-    def load_into(self, context: ssl.SSLContext) -> None:
-        """Have `context` use them from now on.
-
-        Raises:
-            OSError: they cannot be read, or do not belong together.
-            SettingsError: others may read the key.
-        """
-        state = self._state()
-        refuse_if_others_read(self._key, "web.key")
-        context.load_cert_chain(self.file, self._key, password=_no_password)
-        self._used = state
-
-    def _state(self) -> tuple[tuple[int, int, int] | None, ...]:
-        return tuple(_version(each) for each in (self.file, self._key))
-
-
-def _version(file: Path) -> tuple[int, int, int] | None:
-    try:
-        found = file.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _no_password() -> str:
-    """Answer who asks for the password of the key; without this, OpenSSL would ask on the terminal."""
-    return ""
-
-
 class Server:
     """uvicorn in a thread."""
 
@@ -116,9 +63,8 @@ class Server:
         Raises:
             SettingsError: the certificate or its key cannot be used.
         """
-        self._certificate: _Certificate | None = None
-        if settings.certificate and settings.key:
-            self._certificate = _Certificate(settings.certificate, settings.key)
+        self._pair = (settings.certificate, settings.key)
+        _check_pair(*self._pair)
         config = uvicorn.Config(
             app,
             ssl_certfile=settings.certificate,
@@ -141,6 +87,7 @@ class Server:
         if config.ssl:
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context = config.ssl
+        self._renewal = Renewal(self._pair, self._load, section="web")
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
 
@@ -158,19 +105,32 @@ class Server:
 
         A pair that does not fit is left until it does: whoever renews it writes one file after the other.
         """
-        if self._certificate is None or self._context is None or not self._certificate.has_changed():
-            return False
         try:
-            self._certificate.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
-            self._certificate.load_into(self._context)
-        except (OSError, SettingsError) as error:
+            if not self._renewal.look():
+                return False
+        except SettingsError as error:
             log.warning("new certificate is not used yet reason=%s", error)
             return False
-        log.info("new certificate is used file=%s", self._certificate.file)
+        log.info("new certificate is used file=%s", self._pair[0])
         return True
+
+    def _load(self) -> None:
+        if self._context is not None:
+            _check_pair(*self._pair)  # what is half loaded into the context that is used would break it
+            _check_pair(*self._pair, self._context)
 
     def stop(self, seconds: float) -> None:
         """Answer what was asked, and end."""
         self._server.should_exit = True
         if self._thread:
             self._thread.join(seconds)
+
+
+def _check_pair(certificate: Path | None, key: Path | None, context: ssl.SSLContext | None = None) -> None:
+    """Load a certificate and its key, where there are any, into `context` or one that is thrown away.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    if certificate and key:
+        load_pair(context or ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), certificate, key, "web")

@@ -18,11 +18,13 @@ from fastapi.testclient import TestClient
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from scp_node.demo.__main__ import LINK_LIFETIME, PERSON, add_person, demo_settings, page_link
+from scp_node.delivery.echo import echo_destination
+from scp_node.demo.__main__ import LINK_LIFETIME, PERSON, add_person, demo_settings, make_tls, page_link
 from scp_node.demo.pacs import StoragePacs
 from scp_node.ledger import PersonRole
 from scp_node.opening import open_ledger
 from scp_node.roles.web import make_first_admin
+from scp_node.settings import DestinationTlsSettings
 from scp_node.web.application import create_application
 from scp_node.web.site import Site
 from tests.command import run_here
@@ -43,6 +45,20 @@ def test_a_pacs_that_is_closed_ends_the_associations_that_its_peers_keep_open(tm
     assert association.send_c_echo().Status == 0x0000
     pacs.close()
     wait_until(lambda: association.is_aborted, what="the PACS has gone")
+
+
+def test_by_tls_the_pacs_and_the_node_know_each_other_by_their_certificates(tmp_path: Path) -> None:
+    tls = make_tls(tmp_path / "certificates")
+    pacs = StoragePacs(tmp_path / "pacs", tls=tls.pacs)
+    try:
+        settings = demo_settings(tmp_path, pacs.port, drawn=True, tls=tls)
+        [destination] = settings.destinations
+        assert echo_destination(settings, destination).good
+        in_the_clear = destination.model_copy(update={"tls": DestinationTlsSettings()})
+        assert not echo_destination(settings, in_the_clear).good
+        assert settings.listen.tls.certificate == destination.tls.certificate
+    finally:
+        pacs.close()
 
 
 def test_its_link_logs_an_admin_in_once_without_a_password_and_nobody_else_is_there(tmp_path: Path) -> None:

@@ -39,6 +39,45 @@ def test_the_paths_of_a_file_are_below_its_folder_wherever_the_program_runs(
         assert settings.database_url == f"sqlite+pysqlite:///{tmp_path}/data/it is.sqlite3?timeout=9"
 
 
+def test_the_files_of_tls_are_below_its_folder_for_each_destination(write: Path) -> None:
+    tls = 'certificate = "a.pem"\nkey = "tls/a.key"\nca_file = "/etc/ca.pem"\n'
+    write.write_text(
+        f'[listen.tls]\n{tls}[[destinations]]\nname = "one"\nae_title = "ONE"\nhost = "h"\n'
+        f'[destinations.tls]\nenabled = true\n{tls}[[destinations]]\nname = "two"\nae_title = "TWO"\nhost = "h"\n'
+    )
+    settings = load_settings(write)
+    for used in (settings.listen.tls, settings.destinations[0].tls):
+        assert (used.certificate, used.key) == (write.parent / "a.pem", write.parent / "tls" / "a.key")
+        assert used.ca_file == Path("/etc/ca.pem")
+    assert settings.destinations[1].tls.certificate is None
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('[listen.tls]\ncertificate = "a"', "listen.tls: certificate and key belong together"),
+        ('[listen.tls]\ncertificate = "a"\nkey = "b"', "listen.tls: ca_file: name the authority"),
+        (
+            '[listen.tls]\ncertificate = "a"\nkey = "b"\nca_file = "c"\nhost = "0.0.0.0"',
+            "listen.tls.host: 0.0.0.0 is reachable from outside; list who may send in [[peers]] first",
+        ),
+        ('[listen.tls]\ncertificate = "a"\nkey = "b"\nca_file = "c"\nport = 11112', "listen.tls.port: it is that"),
+        ('[[peers]]\naddress = "10.0.0.1"\ncertificate = "cr1"', "peers: one has to show a certificate, and none"),
+        ("[listen.tls]\nversions = []", "listen.tls.versions"),
+        ('[listen.tls]\ncertificates = "a"', "[listen.tls] has certificate, key, ca_file"),
+        (
+            '[[destinations]]\nname = "a"\nae_title = "A"\nhost = "h"\n[destinations.tls]\nkey = "b"',
+            "destinations.0.tls: certificate and key belong together",
+        ),
+    ],
+)
+def test_tls_that_cannot_be_meant_is_refused_by_its_name(write: Path, text: str, told: str) -> None:
+    write.write_text(text)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(write)
+    assert told in str(refused.value)
+
+
 def test_the_default_data_folder_is_beside_the_file(write: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write.write_text("[listen]\nport = 1\n")
     monkeypatch.chdir("/")
@@ -213,7 +252,7 @@ def test_the_file_in_config_lists_every_setting_with_its_default(repository: Pat
 
 
 def test_the_listed_defaults_are_the_real_ones_once_uncommented(write: Path) -> None:
-    blocks = [block for block in commented_toml().split("\n\n") if "# [[" not in block]
+    blocks = [block for block in commented_toml().split("\n\n") if "\n# [" not in f"\n{block}"]
     lines = "\n".join(blocks).splitlines()
     write.write_text("\n".join(line.removeprefix("# ") for line in lines if " = " in line or line.startswith("[")))
     assert load_settings(write) == Settings(node=NodeSettings(data_dir=write.parent / "var"))  # beside the file

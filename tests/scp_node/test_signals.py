@@ -8,9 +8,9 @@ from typing import Final
 
 SIGNAL_WHILE_THE_LOCK_IS_HELD: Final = """
 import os, signal
-from scp_node.app import _stop_on_signals
+from scp_node.app import _set_on
 
-stop = _stop_on_signals()
+stop = _set_on(signal.SIGTERM, signal.SIGINT)
 with stop._cond:
     os.kill(os.getpid(), signal.SIGINT)
     os.kill(os.getpid(), signal.SIGTERM)

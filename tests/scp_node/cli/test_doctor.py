@@ -14,14 +14,19 @@ import pytest
 
 from scp_node.cli.doctor import _shadow, examine, examine_deliveries
 from scp_node.cli.examination import Examination
+from scp_node.domain import utc_now
 from scp_node.settings import Settings
+from tests.certificates import Certificates
 from tests.model.bundles import second_bundle
 from tests.node import BUNDLE, destination
 from tests.scp_node.delivery.scp import Scp, answering
 from tests.scp_node.delivery.test_send_files import CR
 from tests.scp_node.ledger_node import SHADOW, Node, begin_ledger, ledger_engine
+from tests.scp_node.listener.conftest import Start, start_listener
 from tests.servers import StoreScp
 from tests.servers import free_port as unused_port
+
+__all__ = ["start_listener"]
 
 NAME: Final = "deliveries to pacs"
 ANY: Final = "0.0.0.0"  # noqa: S104 - doctor only asks; nothing listens there
@@ -118,7 +123,10 @@ def nobody() -> Iterator[int]:
         (saying(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "it speaks HTTP, not DICOM: name the port of its Storage SCP"),
         (saying(b"SSH-2.0-OpenSSH_9.2\r\n"), "it speaks SSH, not DICOM"),
         (saying(b"220 mail ready\r\n"), "it speaks FTP or SMTP, not DICOM"),
-        (saying(b"\x15\x03\x01\0\x02\x02\x46"), "it speaks TLS, and we do not: name its port without TLS"),
+        (
+            saying(b"\x15\x03\x01\0\x02\x02\x46"),
+            "it speaks TLS, and we do not: see its [destinations.tls] in [[destinations]] pacs",
+        ),
         (saying(b"\x4a\0\0\0\x0a8.0.36"), "what answers does not speak DICOM"),
         (saying(b"\x02\0\0\0\0\x49" + bytes(68) + b"\x21\0\0\x09\1"), "what answers does not speak DICOM"),
     ],
@@ -176,6 +184,44 @@ def test_another_port_of_this_machine_is_not_this_node(tmp_path: Path) -> None:
 
 
 # Our own port
+
+
+def tls_port(settings: Settings) -> Examination:
+    return doctor(settings)["TLS listener"]
+
+
+def test_of_a_port_for_tls_it_is_told_whether_it_answers_and_with_which_certificate(
+    tmp_path: Path, certificates: Certificates, start_listener: Start
+) -> None:
+    running = start_listener(listen={"tls": certificates.listen()})
+    _, port = running.tls_address
+    listen = {"port": unused_port(), "low_water_mib": 0}
+
+    def settings(**tls: Any) -> Settings:
+        return settings_in(tmp_path, listen={**listen, "tls": certificates.listen(**{"port": port, **tls})})
+
+    good = tls_port(settings())
+    assert (good.good, good.message) == (True, f"PNEUMONIA at 127.0.0.1:{port} answers C-ECHO by TLS")
+    other = settings(certificate=str(certificates.other.certificate), key=str(certificates.other.key))
+    assert not tls_port(other).good
+    assert "shows another certificate" in tls_port(other).message
+    nobody = tls_port(settings(port=unused_port()))
+    assert nobody.good
+    assert "does not answer: the node is not running" in nobody.message
+    expired = doctor(settings(certificate=str(certificates.expired.certificate), key=str(certificates.expired.key)))
+    assert not expired["TLS listener"].good
+    assert "has expired: replace the files" in expired["certificate listen.tls.certificate"].message
+
+
+def test_thirty_days_ahead_a_certificate_is_a_problem(tmp_path: Path, certificates: Certificates) -> None:
+    pair = certificates.authority.sign("soon", ["soon.example"], at=utc_now(), days=29)
+    tls = certificates.destination(pair)
+    found = doctor(settings_in(tmp_path, destinations=[destination(unused_port(), tls=tls)]))
+    told = found["certificate destinations.pacs.tls.certificate"]
+    assert not told.good
+    assert f"{pair.certificate} expires in 28 days: replace the files" in told.message
+    unusable = doctor(settings_in(tmp_path, destinations=[destination(1, tls={**tls, "ca_file": "nowhere"})]))
+    assert "destinations.pacs.tls.ca_file: nowhere: No such file" in unusable["destination pacs"].message
 
 
 def test_a_free_port_is_good(tmp_path: Path) -> None:

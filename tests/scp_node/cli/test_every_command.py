@@ -52,6 +52,7 @@ COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that m
     "token add": [["ada", "a script", "--days", "30"]],
     "token list": [[]],
     "token revoke": [["1"]],
+    "tls init": [["certificates", "--name", "node.example", "--peer", "ct=10.1.2.3"]],
 }
 NONSENSE: Final = [  # with what the line says
     ("init nowhere/x.toml", "nowhere/x.toml: No such file or directory"),
@@ -77,6 +78,12 @@ NONSENSE: Final = [  # with what the line says
     ("send film.dcm --to host:0", "--to: give HOST:PORT"),
     ("send film.dcm --to host:99999", "--to: give HOST:PORT"),
     ("send film.dcm --to host:" + "9" * 5000, "--to: give HOST:PORT"),
+    ("send film.dcm --key x", "--peer-certificate need --tls"),
+    ("send film.dcm --tls --key x", "certificate and key belong together"),
+    ("send film.dcm --tls --ca-file nowhere", "send.ca_file: nowhere: No such file or directory"),
+    ("tls init film.dcm", "tls init: film.dcm"),
+    ("tls init folder --peer ../x", "../x: give letters, digits"),
+    ("tls init folder --peer ca", "ca: give letters, digits"),
     ("send film.dcm --called A-TITLE-THAT-IS-TOO-LONG", "--called: an AE title has 1 to 16"),
     ("send film.dcm --calling back\\slash", "--calling: an AE title has 1 to 16"),
     ("feedback", "feedback: give a STUDY, --import FILE or --export"),

@@ -28,6 +28,7 @@ def call(port: int, **changes: Any) -> Call:
         "called_set_by": "--called",
         "calling_set_by": "--calling",
         "address_set_by": "--to",
+        "tls_set_by": "--tls",
     }
     return Call(**(values | changes))
 

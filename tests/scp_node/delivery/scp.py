@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -39,13 +40,13 @@ class Scp:
         self.port = 0
 
     @contextlib.contextmanager
-    def serving(self) -> Iterator[Scp]:
+    def serving(self, tls: ssl.SSLContext | None = None) -> Iterator[Scp]:
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_RELEASED, self._released),
         ]
-        with serving_ae(self.ae, handlers) as self.port:
+        with serving_ae(self.ae, handlers, tls=tls) as self.port:
             yield self
 
     def _released(self, _event: evt.Event) -> None:

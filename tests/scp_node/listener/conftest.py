@@ -34,6 +34,10 @@ class Running:
         return self.listener.address
 
     @property
+    def tls_address(self) -> tuple[str, int]:
+        return self.listener.tls_address
+
+    @property
     def port(self) -> int:
         return self.address[1]
 

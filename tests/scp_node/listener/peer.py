@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,11 +59,24 @@ class Answer:
 class Peer:
     """One connection; a context manager."""
 
-    def __init__(self, address: tuple[str, int], *, source: str = "127.0.0.1") -> None:
+    def __init__(
+        self, address: tuple[str, int], *, source: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+    ) -> None:
         self._socket = socket.create_connection(address, timeout=10, source_address=(source, 0))
+        if tls:
+            self._socket = tls.wrap_socket(self._socket, server_hostname=address[0])
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.results: dict[int, int] = {}  # presentation context ID -> result
         self.roles: dict[str, tuple[int, int]] = {}  # SOP class -> accepted SCU and SCP role
+
+    @property
+    def connection(self) -> socket.socket:
+        return self._socket
+
+    @staticmethod
+    def request(contexts: Sequence[tuple[str, Sequence[str]]] = ((VERIFICATION, [IMPLICIT]),)) -> bytes:
+        """Return the payload of an association request by a modality."""
+        return associate_request(contexts, calling="MODALITY1", called="PNEUMONIA")
 
     def __enter__(self) -> Self:
         return self

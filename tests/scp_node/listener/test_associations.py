@@ -156,8 +156,7 @@ def test_what_loses_nothing_is_preferred_in_a_context_with_several_syntaxes(runn
 
 def test_contexts_are_shared_by_all_associations(running: Running) -> None:
     with running.peer(), running.peer():
-        server = running.listener._server
-        assert server is not None
+        [server] = running.listener._servers
         contexts = [association.acceptor._contexts for association in server.associations()]
         assert len(contexts) == 2
         assert all(one is server.contexts for one in contexts)
@@ -430,8 +429,7 @@ def test_stop_lets_a_running_store_finish_and_accepts_no_more(start_listener: St
     with running.peer() as peer, running.peer() as idle:
         peer.send_pdv(1, store_command(), is_command=True)
         peer.send_pdv(1, data[:100], is_last=False)
-        server = running.listener._server
-        assert server is not None
+        [server] = running.listener._servers
         wait_until(lambda: any(association.busy for association in server.associations()))
         stopping = threading.Thread(target=running.listener.stop, args=(10,))
         stopping.start()
@@ -451,8 +449,7 @@ def test_stop_aborts_a_store_that_outlasts_the_grace(start_listener: Start) -> N
     with running.peer() as peer:
         peer.send_pdv(1, store_command(), is_command=True)
         peer.send_pdv(1, b"\0" * 100, is_last=False)
-        server = running.listener._server
-        assert server is not None
+        [server] = running.listener._servers
         wait_until(lambda: any(association.busy for association in server.associations()))
         running.listener.stop(0.1)
         assert peer.receive()[0] == ABORT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 import pytest
@@ -231,24 +231,34 @@ def test_reports_wait_their_turn_and_start_no_threads(running: Running) -> None:
             assert peer.event(event()).status == 0x0000
             assert threading.active_count() <= before
         peer.release()
-    server = running.listener._server
-    assert server is not None
+    [server] = running.listener._servers
     wait_until(lambda: not server.associations())
     assert len(running.answers) == 20
 
 
-def sources(host: str, resolve: Callable[[str], set[str]]) -> policy.Sources:
+def sources(host: str, resolve: Callable[[str], Collection[str]]) -> policy.Sources:
     entry = DestinationSettings(name="pacs", ae_title="PACS", host=host)
     return policy.Sources([entry], policy.Peers([PeerSettings(ae_title="CR1", address="10.0.0.9")]), resolve)
 
 
 def test_a_destination_with_a_name_is_known_at_the_addresses_of_that_name() -> None:
     known = sources("pacs.example", {"pacs.example": {"10.0.0.1", "fd00::1"}}.__getitem__)
-    assert known.names("PACS", "10.0.0.1") == known.names("PACS", "::ffff:10.0.0.1") == {"pacs"}
-    assert known.names("PACS", "fd00::1") == {"pacs"}
-    assert known.names("PACS", "10.0.0.2") == known.names("OTHER", "10.0.0.1") == frozenset()
+    assert (
+        known.names(policy.Caller(calling_ae="PACS", peer="10.0.0.1"))
+        == known.names(policy.Caller(calling_ae="PACS", peer="::ffff:10.0.0.1"))
+        == {"pacs"}
+    )
+    assert known.names(policy.Caller(calling_ae="PACS", peer="fd00::1")) == {"pacs"}
+    assert (
+        known.names(policy.Caller(calling_ae="PACS", peer="10.0.0.2"))
+        == known.names(policy.Caller(calling_ae="OTHER", peer="10.0.0.1"))
+        == frozenset()
+    )
 
 
 def test_a_name_that_is_not_known_is_nobody() -> None:
-    assert sources("no-such-host.invalid", policy.resolved).names("PACS", "127.0.0.1") == frozenset()  # type: ignore[arg-type]
+    assert (
+        sources("no-such-host.invalid", policy.resolved).names(policy.Caller(calling_ae="PACS", peer="127.0.0.1"))
+        == frozenset()
+    )
     assert "127.0.0.1" in policy.resolved("127.0.0.1")

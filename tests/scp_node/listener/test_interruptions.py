@@ -230,8 +230,7 @@ def test_what_is_cut_off_because_the_node_stops_is_reported_before_stop_returns(
         stored(idle)
         stored(busy, "1.2.5", "1.2.3.9")
         begin(busy, "1.2.6", "1.2.3.9")
-        server = running.listener._server
-        assert server is not None
+        [server] = running.listener._servers
         wait_until(lambda: any(association.busy for association in server.associations()))
         stopping = threading.Thread(target=running.listener.stop, args=(0.3,))
         stopping.start()

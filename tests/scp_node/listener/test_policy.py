@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from scp_node.listener.policy import (
     ADDRESS_LIMIT_EXCEEDED,
     CALLED_AE_NOT_RECOGNISED,
     CALLING_AE_BLANK_OR_MALFORMED,
     CALLING_AE_NOT_RECOGNISED,
+    CERTIFICATE_NOT_RECOGNISED,
     LOCAL_LIMIT_EXCEEDED,
     TEMPORARY_CONGESTION,
     VERSION_NOT_SUPPORTED,
     AdmissionRules,
     AssociationRequest,
+    Caller,
     Peers,
     Rejection,
     plain_address,
@@ -21,6 +24,7 @@ from scp_node.listener.policy import (
 )
 from scp_node.listener.text import escaped
 from scp_node.settings import PeerSettings
+from scp_node.tls.certificates import ShownCertificate
 
 
 @pytest.mark.parametrize(
@@ -40,11 +44,12 @@ from scp_node.settings import PeerSettings
 def test_a_peer_has_the_title_in_exact_case_and_an_address_in_the_network(
     title: str, network: str, peer: str, *, is_peer: bool
 ) -> None:
-    assert Peers([PeerSettings(ae_title=title, address=network)]).include("CR1", peer) == is_peer
+    peers = Peers([PeerSettings(ae_title=title, address=network)])
+    assert peers.include(Caller(calling_ae="CR1", peer=peer)) == is_peer
 
 
 def test_without_peers_there_is_no_peer() -> None:
-    assert not Peers([]).include("CR1", "127.0.0.1")
+    assert not Peers([]).include(Caller(calling_ae="CR1", peer="127.0.0.1"))
 
 
 def test_an_ipv4_peer_is_recorded_as_one() -> None:
@@ -62,11 +67,17 @@ def rejection(
     associations: int = 0,
     of_one: int = 0,
     version: int = 1,
+    expected: str = "",
+    certificate: ShownCertificate | None = None,
 ) -> Rejection | None:
     """Return what a node with one peer and room for three associations, two of one address, answers."""
-    peers = Peers([PeerSettings(ae_title="CR1", address="10.0.0.0/8")])
+    peers = Peers([PeerSettings(ae_title="CR1", address="10.0.0.0/8", certificate=expected)])
     return rejection_of(
-        AssociationRequest(calling_ae=calling_ae, called_ae=called_ae, peer=peer, protocol_version=version),
+        AssociationRequest(
+            caller=Caller(calling_ae=calling_ae, peer=peer, certificate=certificate),
+            called_ae=called_ae,
+            protocol_version=version,
+        ),
         AdmissionRules(ae_title="PNEUMONIA", peers=peers, max_associations=3, max_associations_of_one=2),
         is_destination=is_destination,
         can_store=can_store,
@@ -90,9 +101,30 @@ def test_a_blank_calling_title_is_rejected_though_any_may_call() -> None:
 def test_who_ends_by_closing_is_said_for_each_peer() -> None:
     closing = PeerSettings(ae_title="CT1", address="10.0.0.0/8", ends_by_closing=True)
     peers = Peers([PeerSettings(ae_title="*", address="0.0.0.0/0"), closing])
-    assert peers.end_by_closing("CT1", "10.1.2.3")
-    assert not peers.end_by_closing("CT1", "11.1.2.3")
-    assert not peers.end_by_closing("CR1", "10.1.2.3")
+    assert peers.end_by_closing(Caller(calling_ae="CT1", peer="10.1.2.3"))
+    assert not peers.end_by_closing(Caller(calling_ae="CT1", peer="11.1.2.3"))
+    assert not peers.end_by_closing(Caller(calling_ae="CR1", peer="10.1.2.3"))
+
+
+@pytest.mark.parametrize(
+    "expected", ["cr1.hospital.example", "CR1.Hospital.Example", "10.1.2.3", "sha256:" + "AB" * 32, "ab:" * 31 + "ab"]
+)
+def test_a_peer_with_a_certificate_needs_title_address_and_that_certificate(expected: str) -> None:
+    if expected.startswith("ab:"):
+        expected = f"sha256:{expected}"
+    shown = ShownCertificate(names=frozenset({"cr1.hospital.example", "10.1.2.3"}), sha256="ab" * 32)
+    other = ShownCertificate(names=frozenset({"cr2.hospital.example"}), sha256="cd" * 32)
+    assert rejection(expected=expected, certificate=shown) is None
+    assert rejection(expected=expected, certificate=other) is CERTIFICATE_NOT_RECOGNISED
+    assert rejection(expected=expected) is CERTIFICATE_NOT_RECOGNISED
+    assert rejection("CR2", expected=expected, certificate=shown) is CALLING_AE_NOT_RECOGNISED
+    assert rejection(peer="11.1.2.3", expected=expected, certificate=shown) is CALLING_AE_NOT_RECOGNISED
+
+
+@pytest.mark.parametrize("wrong", ["sha256:", "sha256:12", "cr1 hospital", "*.hospital.example"])
+def test_what_can_match_no_certificate_is_refused(wrong: str) -> None:
+    with pytest.raises(ValidationError, match="certificate"):
+        PeerSettings(address="10.0.0.0/8", certificate=wrong)
 
 
 def test_a_peer_is_admitted_while_there_is_room() -> None:

@@ -49,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
 def role(settings: Settings) -> Iterator[Heartbeat]:
     """Run the role in a thread, and give its heartbeat."""
     stop, heart = threading.Event(), Heartbeat()
-    thread = threading.Thread(target=run_web, args=(settings, stop, heart))
+    thread = threading.Thread(target=run_web, args=(settings, stop, heart), kwargs={"renew": threading.Event()})
     thread.start()
     try:
         yield heart

@@ -16,7 +16,9 @@ from sqlalchemy import Engine
 from scp_node.domain import NotAnalysed, Priority, Reason
 from scp_node.ledger import LedgerUnreachableError, PersonRole
 from scp_node.settings import WebSettings
+from scp_node.tls.certificates import expiry_of
 from scp_node.web import metrics
+from tests.certificates import Certificates
 from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.site import TESTER, Page, page_before
 
@@ -110,6 +112,22 @@ def test_without_the_database_the_rest_is_told(page: Page, monkeypatch: pytest.M
     assert not any(name == "scp_node_queue_depth" for name, _ in found)
 
 
+def test_the_expiry_of_each_certificate_that_can_be_read_is_told(
+    sqlite_engine: Engine, tmp_path: Path, certificates: Certificates
+) -> None:
+    node = certificates.node
+    listen = {"tls": certificates.listen()}
+    web = {"certificate": str(tmp_path / "gone.pem"), "key": str(node.key)}
+    with page_before(Node(sqlite_engine), tmp_path, web=web, listen=listen) as page:
+        page.log_in(PersonRole.VIEWER)
+        found = samples(page.get("/metrics").text)
+    name = "scp_node_certificate_expiry_timestamp_seconds"
+    expiry = expiry_of(node.certificate, "").timestamp()
+    assert {key: value for key, value in found.items() if key[0] == name} == {
+        (name, ("listen.tls.certificate",)): expiry
+    }
+
+
 def test_from_elsewhere_a_token_or_a_login_is_needed(sqlite_engine: Engine, tmp_path: Path) -> None:
     tls = {"certificate": str(tmp_path / "c.pem"), "key": str(tmp_path / "k.pem")}
     with page_before(Node(sqlite_engine), tmp_path, web={"metrics_from": ["192.0.2.8"], **tls}) as page:
@@ -150,7 +168,8 @@ def served(page: Page) -> set[str]:
     page.node.analyse()
     page.node.report("pacs")
     deliver(page.node)
-    return {name for name, _ in samples(page.get("/metrics").text)}
+    text = page.get("/metrics").text  # a certificate has a value where there is one
+    return {name for name, _ in samples(text)} | {each.name for each in text_string_to_metric_families(text)}
 
 
 def expressions(value: Any) -> Iterator[str]:

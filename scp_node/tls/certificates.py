@@ -1,0 +1,193 @@
+"""Certificates: ours, from files, and that of a peer, against what is expected of it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from scp_node.domain import utc_now
+from scp_node.secret_files import refuse_if_others_read
+from scp_node.settings import Settings, SettingsError
+
+SHA256: Final = "sha256:"  # before the digest of a certificate that is expected
+WARNING: Final = timedelta(days=30)  # so long before it expires, log and doctor say so
+
+_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
+_END: Final = "-----END CERTIFICATE-----"
+_A_DAY: Final = 86_400.0  # seconds
+
+log = logging.getLogger(__name__)
+
+_State = tuple[int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownCertificate:
+    """What the certificate says that a peer has shown and proved to have the key of."""
+
+    names: frozenset[str]  # DNS names and addresses of its Subject Alternative Name, in small letters
+    sha256: str  # of the whole certificate, 64 hexadecimal digits
+
+    def is_expected(self, expected: str) -> bool:
+        """Return whether it is the one that `expected` names: a name in it, or "sha256:" and its digest."""
+        if expected.startswith(SHA256):
+            return expected == f"{SHA256}{self.sha256}"
+        return expected in self.names
+
+
+def shown_by(connection: ssl.SSLSocket) -> ShownCertificate | None:
+    """Return the certificate of the peer; None where it showed none."""
+    if not (encoded := connection.getpeercert(binary_form=True)):
+        return None
+    named = (connection.getpeercert() or {}).get("subjectAltName", ())
+    return ShownCertificate(
+        names=frozenset(str(value).lower() for kind, value in _pairs(named) if kind in {"DNS", "IP Address"}),
+        sha256=hashlib.sha256(encoded).hexdigest(),
+    )
+
+
+def _pairs(named: object) -> Sequence[tuple[object, object]]:
+    return [(each[0], each[1]) for each in named if len(each) > 1] if isinstance(named, tuple) else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCertificate:
+    """A certificate that the node shows, by its settings."""
+
+    setting: str  # such as "listen.tls.certificate"
+    file: Path
+
+
+def own_certificates(settings: Settings) -> list[OwnCertificate]:
+    """Return the certificates that the node shows."""
+    named = {"listen.tls.certificate": settings.listen.tls.certificate, "web.certificate": settings.web.certificate}
+    for entry in settings.destinations:
+        named[f"destinations.{entry.name}.tls.certificate"] = entry.tls.certificate if entry.tls.enabled else None
+    return [OwnCertificate(setting=setting, file=file) for setting, file in named.items() if file is not None]
+
+
+def expiry_of(file: Path, setting: str) -> datetime:
+    """Return until when the first certificate of a file is valid, in UTC.
+
+    Raises:
+        SettingsError: it cannot be read, or holds none.
+    """
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - for who has a certificate
+
+    try:
+        return load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
+    except OSError as error:
+        raise SettingsError(f"{setting}: {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {file} holds no certificate in PEM form") from error
+
+
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, section: str) -> None:
+    """Have a context show a certificate.
+
+    Raises:
+        SettingsError: one of the files cannot be read, they do not belong together, others may read the key, or the
+            certificate has expired; the message names the setting.
+    """
+    refuse_if_others_read(key, f"{section}.key")
+    if (expiry := expiry_of(certificate, f"{section}.certificate")) <= utc_now():
+        raise SettingsError(f"{section}.certificate: {certificate} has expired on {expiry:%Y-%m-%d}")
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise SettingsError(f"{section}.key: {key} is not the key of {certificate}") from error
+        told = f"{key} holds no private key in PEM form without a password"
+        raise SettingsError(f"{section}.key: {told}") from error
+    except OSError as error:
+        raise SettingsError(f"{section}.certificate, {section}.key: {error.strerror}") from error
+
+
+def sha256_of(file: Path, setting: str) -> str:
+    """Return the SHA-256 of the first certificate of a file, as [[peers]] and [destinations.tls] want it.
+
+    Raises:
+        SettingsError: it cannot be read, or holds none.
+    """
+    try:
+        begun, _, _ = file.read_text(encoding="ascii").partition(_END)
+        encoded = ssl.PEM_cert_to_DER_cert(begun[begun.index(_BEGIN) :] + _END)
+    except OSError as error:
+        raise SettingsError(f"{setting}: {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{setting}: {file} holds no certificate in PEM form") from error
+    return f"{SHA256}{hashlib.sha256(encoded).hexdigest()}"
+
+
+def _no_password() -> str:
+    """Answer who asks for the password of the key; without this, OpenSSL would ask on the terminal."""
+    return ""
+
+
+class Renewal:
+    """Takes files into use, and again when they have changed."""
+
+    def __init__(self, files: Sequence[Path | None], load: Callable[[], None], *, section: str) -> None:
+        """Load them; the first is our certificate, if there is one, and `section` is where the settings name it.
+
+        Raises:
+            SettingsError: `load` says that they cannot be used.
+        """
+        self._files = [file for file in files if file is not None]
+        self._certificate, self._section = files[0], section
+        self._load = load
+        self._used = self._state()
+        self._refused: list[_State] | None = None
+        self._warned_at = float("-inf")  # monotonic
+        load()
+        self._warn_of_expiry()
+
+    def look(self) -> bool:
+        """Take the files into use where they have changed; return whether they were.
+
+        A pair that does not fit is left until it does: whoever renews it writes one file after the other.
+
+        Raises:
+            SettingsError: the changed files cannot be used; raised once for each change.
+        """
+        self._warn_of_expiry()
+        if (state := self._state()) in (self._used, self._refused):
+            return False
+        try:
+            self._load()
+        except SettingsError:
+            self._refused = state
+            raise
+        self._used, self._refused = state, None
+        return True
+
+    def _state(self) -> list[_State]:
+        return [_version(file) for file in self._files]
+
+    def _warn_of_expiry(self) -> None:
+        """Say once a day that the certificate is about to expire."""
+        if self._certificate is None or time.monotonic() - self._warned_at < _A_DAY:
+            return
+        self._warned_at = time.monotonic()
+        try:
+            expiry = expiry_of(self._certificate, f"{self._section}.certificate")
+        except SettingsError as error:
+            log.warning("certificate cannot be read reason=%s", error)
+            return
+        if expiry - utc_now() < WARNING:
+            log.warning("certificate expires file=%s at=%s", self._certificate, expiry.isoformat())
+
+
+def _version(file: Path) -> _State:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
