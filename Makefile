@@ -6,7 +6,8 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # --no-compile: Python compiles the modules that are used when it first imports them, a tenth of what is installed.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile $(PIP_ARGS)
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile $(PIP_ARGS)
+PIP := $(BIN)/python $(PIP_INSTALL)
 LOCKS := node postgres oidc parquet gpu training dev
 SPREAD := --dist loadscope --no-loadscope-reorder
 
@@ -14,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench screens wheel lock clean distclean
+.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench screens wheel lock licences sbom clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -71,12 +72,23 @@ wheel: $(VENV)/.full  ## Build dist/*.whl
 lock: $(VENV)/.full  ## Write requirements/ anew from pyproject.toml: UPGRADE=1 takes the newest versions
 	sh requirements/lock.sh $(BIN)/uv $(if $(UPGRADE),--upgrade)
 
+licences: $(VENV)/.full  ## Write docs/licences.md anew: the licence of everything that is installed
+	$(BIN)/python -m tests.supply_chain.licences
+
+sbom: OF := node
+sbom: $(VENV)/.full  ## Write dist/scp-node.cdx.json, a bill of materials (CycloneDX): OF="node postgres" for more than the node
+	rm -rf $(VENV)-sbom
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python $(PIP_INSTALL) --require-hashes $(OF:%=--requirement requirements/%.txt)
+	$(BIN)/python -m tests.supply_chain.bill_of_materials $(VENV)-sbom/bin/python dist/scp-node.cdx.json
+	rm -rf $(VENV)-sbom
+
 clean:  ## Remove what was built and every cache; .venv and the data in var/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find scp_node model training tests -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove .venv too
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-sbom
 
 # pip compares each file with its hash in requirements/; only then, and without asking for more, comes the project itself.
 $(VENV)/.light: pyproject.toml requirements/node.txt
