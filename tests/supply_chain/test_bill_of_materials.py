@@ -70,6 +70,13 @@ def test_it_names_the_node_and_when_it_was_written(node: dict[str, Any]) -> None
     assert node["metadata"]["timestamp"]
 
 
+def test_make_lists_an_environment_that_was_installed_by_hash_for_it(repository: Path) -> None:
+    command = ["make", "--dry-run", "sbom", "OF=node oidc"]
+    told = subprocess.run(command, cwd=repository, check=True, capture_output=True, text=True).stdout
+    assert "--require-hashes --requirement requirements/node.txt --requirement requirements/oidc.txt" in told
+    assert "bill_of_materials .venv-sbom/bin/python dist/scp-node.cdx.json" in told
+
+
 @pytest.mark.parametrize("broken", [{"type": "gadget"}, {"licenses": [{"license": {"id": "Unheard-Of-1.0"}}]}])
 def test_a_bill_that_breaks_the_schema_would_be_seen(node: dict[str, Any], broken: dict[str, Any]) -> None:
     first, *others = node["components"]
