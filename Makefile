@@ -6,15 +6,16 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # --no-compile: Python compiles the modules that are used when it first imports them, a tenth of what is installed.
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt $(PIP_ARGS)
-EDITABLE := --no-build-isolation --editable
+PIP_INSTALL := -m pip --disable-pip-version-check install --quiet --no-compile $(PIP_ARGS)
+PIP := $(BIN)/python $(PIP_INSTALL)
+LOCKS := node postgres oidc parquet gpu training dev
 SPREAD := --dist loadscope --no-loadscope-reorder
 
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench screens wheel constraints clean distclean
+.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench screens wheel lock licences sbom clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -68,33 +69,35 @@ tools: $(VENV)/.full  ## Install the external programs that tests drive (Debian,
 wheel: $(VENV)/.full  ## Build dist/*.whl
 	$(BIN)/python -m build --wheel --no-isolation
 
-# The newest torch need not be one that every index has: it is chosen here, by hand.
-constraints: TORCH := torch==2.14.1 torchvision==0.29.1
-constraints:  ## Write constraints.txt anew, with the newest versions that pyproject.toml allows
-	rm -rf $(VENV)-constraints
-	$(PYTHON) -m venv $(VENV)-constraints
-	$(VENV)-constraints/bin/pip install --quiet --upgrade $(PIP_ARGS) setuptools
-	$(VENV)-constraints/bin/pip install --quiet $(PIP_ARGS) --no-build-isolation '.[dev,gpu,training,postgres,oidc,parquet]' $(TORCH)
-	sed -n '/^#/p' constraints.txt > constraints.new
-	$(VENV)-constraints/bin/pip freeze --all --exclude pip --exclude scp-node >> constraints.new
-	mv constraints.new constraints.txt
-	rm -rf $(VENV)-constraints
+lock: $(VENV)/.full  ## Write requirements/ anew from pyproject.toml: UPGRADE=1 takes the newest versions
+	sh requirements/lock.sh $(BIN)/uv $(if $(UPGRADE),--upgrade)
+
+licences: $(VENV)/.full  ## Write docs/licences.md anew: the licence of everything that is installed
+	$(BIN)/python -m tests.supply_chain.licences
+
+sbom: OF := node
+sbom: $(VENV)/.full  ## Write dist/scp-node.cdx.json, a bill of materials (CycloneDX): OF="node postgres" for more than the node
+	rm -rf $(VENV)-sbom
+	$(PYTHON) -m venv $(VENV)-sbom
+	$(VENV)-sbom/bin/python $(PIP_INSTALL) --require-hashes $(OF:%=--requirement requirements/%.txt)
+	$(BIN)/python -m tests.supply_chain.bill_of_materials $(VENV)-sbom/bin/python dist/scp-node.cdx.json
+	rm -rf $(VENV)-sbom
 
 clean:  ## Remove what was built and every cache; .venv and the data in var/ stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find scp_node model training tests -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove .venv too
-	rm -rf $(VENV) $(VENV)-constraints
+	rm -rf $(VENV) $(VENV)-sbom
 
-# setuptools first and no build isolation: the build takes the version of constraints.txt too.
-$(VENV)/.light: pyproject.toml constraints.txt
+# pip compares each file with its hash in requirements/; only then, and without asking for more, comes the project itself.
+$(VENV)/.light: pyproject.toml requirements/node.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	$(PIP) setuptools
-	$(PIP) $(EDITABLE) .
+	$(PIP) --require-hashes --requirement requirements/node.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.full: $(VENV)/.light
-	$(PIP) $(EDITABLE) '.[dev,training,postgres,oidc,parquet]'
+$(VENV)/.full: $(VENV)/.light $(LOCKS:%=requirements/%.txt)
+	$(PIP) --require-hashes $(LOCKS:%=--requirement requirements/%.txt)
 	@touch $@

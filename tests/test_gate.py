@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import packages_distributions
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -462,34 +462,6 @@ def imports(file: Path) -> Iterator[str]:
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module.partition(".")[0]
-
-
-def test_every_dependency_is_pinned_inside_the_range_that_we_promise(
-    pyproject: dict[str, Any], repository: Path
-) -> None:
-    pins = constraints(repository)
-    project = pyproject["project"]
-    declared = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
-    for requirement in map(Requirement, declared):
-        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
-
-
-def test_the_tests_run_on_the_pinned_versions(repository: Path) -> None:
-    found = {name: installed(name) for name in constraints(repository)}
-    assert {name: at for name, at in found.items() if at not in (None, constraints(repository)[name])} == {}
-
-
-def constraints(repository: Path) -> dict[str, str]:
-    lines = (repository / "constraints.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if not line.startswith("#")]
-    return {canonicalize_name(name): exact for name, exact in pairs}
-
-
-def installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 # What `make` and the repository promise

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.utils import canonicalize_name
 
 from scp_node.settings import Settings
 from scp_node.settings_file import load_settings
 from tests.docker.files import Dockerfile, build_context, is_pinned
+from tests.supply_chain.locks import read_lock
 
 TARGETS: Final = ["cpu", "gpu"]
 WITHOUT_DECODER: Final = """
@@ -108,10 +110,10 @@ def test_no_secret_no_data_and_no_test_reaches_the_build(context: Path) -> None:
     assert {path.name for path in context.iterdir()} == {
         "LICENSE",
         "README.md",
-        "constraints.txt",
         "docker",
         "model",
         "pyproject.toml",
+        "requirements",
         "scp_node",
         "training",
     }
@@ -126,21 +128,20 @@ def test_the_install_step_gives_a_node_that_runs_without_torch(
         if one.word == "COPY":
             copy(context, one.words[:-1], source, one.words[-1])
     [step] = [one for one in dockerfile.stages["install-cpu"].instructions if one.word == "RUN"]
-    [_shell, script, folder, requirement] = step.words
+    [_shell, script, folder, *locks] = step.words
     assert folder == "/app"
     python = Path(sys.executable).resolve().parent
     options = f"{os.environ.get('PIP_ARGS', '')} --no-compile"  # most of what is installed is never imported here
     environment = {**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "PIP_ARGS": options}
-    subprocess.run(["sh", script, app, requirement], cwd=source, env=environment, check=True)
+    subprocess.run(["sh", script, app, *locks], cwd=source, env=environment, check=True)
     assert "scp-node 0.1.0" in output(app / "bin" / "scp-node", "--version", cwd=tmp_path)
     assert output(app / "bin" / "python", "-c", WITHOUT_DECODER, cwd=tmp_path) == "[]\n"
     installed = output(app / "bin" / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
     assert "torch" not in installed
     assert "psycopg==" in installed
-    pins = (context / "constraints.txt").read_text().splitlines()
-    assert [
-        line for line in installed.splitlines() if not line.startswith(("pip=", "scp-node=")) and line not in pins
-    ] == []
+    exact = {(each.name, each.version) for name in locks for each in read_lock(name) if each.is_for_here}
+    found = {(canonicalize_name(name), version) for name, version in (line.split("==") for line in installed.split())}
+    assert {(name, version) for name, version in found if name not in {"pip", "scp-node"}} == exact
 
 
 def copy(context: Path, names: list[str], workdir: Path, to: str) -> None:

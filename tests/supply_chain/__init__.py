@@ -1,0 +1,1 @@
+"""What comes from others: locked by hashes, licensed, listed, and never unpickled."""
