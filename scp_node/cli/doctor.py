@@ -15,6 +15,7 @@ from pneumonia_model.errors import BackendError
 from scp_node.app import check_demonstration
 from scp_node.cli.contact import held_by_another, why_not_listening
 from scp_node.cli.examination import Examination, examine_destination
+from scp_node.decoders.confinement import why_unconfined
 from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
 from scp_node.delivery.echo import echo_ourselves
 from scp_node.inference.identity import ShadowRefusedError, identify
@@ -24,7 +25,7 @@ from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
-from scp_node.settings import Settings, SettingsError
+from scp_node.settings import AnalysisSettings, Settings, SettingsError
 from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
 
@@ -40,6 +41,7 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
     yield _try("retention", lambda: _retention(settings))
     yield _try("model", lambda: _model(settings))
     yield from _shadow(settings)
+    yield examine_decoders(settings.analysis)
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
     if not settings.destinations:
@@ -157,6 +159,17 @@ def _shadow(settings: Settings) -> Iterator[Examination]:
         runs = f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}"
         message = f"{runs}; golden inputs agree; {left}; never reported"
         yield Examination(name="shadow model", good=True, message=message)
+
+
+def examine_decoders(settings: AnalysisSettings) -> Examination:
+    """Return whether the decoder processes are confined; a node works without, so that it is never a problem."""
+    if not settings.confine_decoders:
+        message = "not confined: analysis.confine_decoders = false"
+    elif reason := why_unconfined():
+        message = f"not confined, films are read as before: {reason}"
+    else:
+        message = "confined: no network, no other program, no writing of files"
+    return Examination(name="decoders", good=True, message=message)
 
 
 def _waiting_for_shadow(settings: Settings) -> ShadowWaiting | None:
