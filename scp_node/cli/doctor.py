@@ -15,7 +15,7 @@ from pneumonia_model.errors import BackendError
 from scp_node.app import check_demonstration
 from scp_node.cli.contact import held_by_another, why_not_listening
 from scp_node.cli.examination import Examination, examine_destination
-from scp_node.decoders.confinement import why_unconfined
+from scp_node.decoders.confinement import gaps_here
 from scp_node.delivery.connection import LateError, RejectedError, UnreachableError
 from scp_node.delivery.echo import echo_ourselves
 from scp_node.inference.identity import ShadowRefusedError, identify
@@ -165,10 +165,11 @@ def examine_decoders(settings: AnalysisSettings) -> Examination:
     """Return whether the decoder processes are confined; a node works without, so that it is never a problem."""
     if not settings.confine_decoders:
         message = "not confined: analysis.confine_decoders = false"
-    elif reason := why_unconfined():
-        message = f"not confined, films are read as before: {reason}"
+    elif (gaps := gaps_here()).calls:
+        message = f"not confined, films are read as before: {gaps.calls}"
     else:
         message = "confined: no network, no other program, no writing of files"
+        message += f"; but they could read the memory of the node: {gaps.domain}" if gaps.domain else ""
     return Examination(name="decoders", good=True, message=message)
 
 

@@ -1,8 +1,11 @@
-"""Takes from a decoder process every system call that decoding does not need, as far as the kernel can.
+"""Takes from a decoder process what decoding does not need, as far as the kernel can.
 
 A decoder reads the bytes of a peer with C libraries. If such bytes ever make one of them run foreign code, that code
 finds no network, no other program or process, and no file that it could write. A refused call fails with EPERM, as if
 the user had no right to it: a library that tries something harmless goes on, and the image keeps its outcome.
+
+Two barriers of the kernel do it: a filter of system calls (seccomp), and a domain (Landlock) from which the memory and
+the environment of the node, which may hold the password of the database, cannot be read.
 """
 
 from __future__ import annotations
@@ -10,8 +13,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from dataclasses import dataclass
 from threading import Thread
 from typing import Final
+
+from landlockpy import AccessFS, Ruleset
 
 try:
     import pyseccomp
@@ -37,43 +43,57 @@ _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC  # O_TRUNC e
 _HARMLESS_CONTROL: Final = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL)  # F_SETSIG would send signals to others
 _TERMINAL_ATTRIBUTES: Final = 0x5401  # TCGETS: Python asks of each file that it opens whether it is a terminal
 _RESOURCE_GET: Final = 0  # prlimit64 without new limits
+# All rights of Landlock but those of a reader. A kernel that does not know one leaves it out.
+_CHANGES: Final = ~(AccessFS.READ_FILE | AccessFS.READ_DIR)
 
 
-class UnconfinedError(Exception):
-    """The kernel takes no filter of system calls; the message says why."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaps:
+    """Why a barrier is not there on this machine; "" for one that is."""
+
+    calls: str  # the filter of system calls
+    domain: str  # the domain that keeps the node's memory from it
 
 
-def confine() -> None:
-    """Refuse to all threads of this process, for good, each system call that decoding does not need.
+def confine() -> Gaps:
+    """Take from this process, for good, what decoding does not need; return what could not be taken.
 
-    Raises:
-        UnconfinedError: the kernel takes no filter; nothing is refused.
+    Call it before a second thread begins: the domain holds for the calling thread and those that it begins.
     """
-    _load(every_thread=True)
+    return _confine(every_thread=True)
 
 
-def why_unconfined() -> str:
-    """Return why decoders cannot be confined on this machine; "" if they can.
+def gaps_here() -> Gaps:
+    """Return what of the confinement this machine does not have.
 
-    A thread that ends at once tries it: a filter holds for the thread that loads it.
+    A thread that ends at once tries it: both barriers hold for the thread that asks for them.
     """
-    reasons: list[str] = []
-
-    def attempt() -> None:
-        try:
-            _load(every_thread=False)
-        except UnconfinedError as error:
-            reasons.append(str(error))
-
-    thread = Thread(target=attempt)
+    found: list[Gaps] = []
+    thread = Thread(target=lambda: found.append(_confine(every_thread=False)))
     thread.start()
     thread.join()
-    return "".join(reasons)
+    return found[0]
 
 
-def _load(*, every_thread: bool) -> None:
+def _confine(*, every_thread: bool) -> Gaps:
+    domain = _enter_domain()  # by system calls that the filter refuses
+    return Gaps(domain=domain, calls=_filter_calls(every_thread=every_thread))
+
+
+def _enter_domain() -> str:
+    """Refuse changes of files and TCP, and hide processes outside; return why not, if the kernel cannot."""
+    try:
+        with Ruleset(handled_fs=_CHANGES) as rules:
+            rules.restrict()
+    except OSError as error:
+        return f"the kernel has no Landlock: {error.strerror or error}"
+    return ""
+
+
+def _filter_calls(*, every_thread: bool) -> str:
+    """Refuse each system call that is not allowed; return why not, if this machine cannot."""
     if pyseccomp is None:
-        raise UnconfinedError("libseccomp is not installed")
+        return "libseccomp is not installed"
     try:
         calls = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
         calls.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.ERRNO(errno.EPERM))  # calls of the 32-bit kind
@@ -81,7 +101,8 @@ def _load(*, every_thread: bool) -> None:
         _allow(calls)
         calls.load()
     except OSError as error:
-        raise UnconfinedError(f"the kernel takes no filter of system calls: {error.strerror}") from error
+        return f"the kernel takes no filter of system calls: {error.strerror}"
+    return ""
 
 
 def _allow(calls: pyseccomp.SyscallFilter) -> None:

@@ -57,6 +57,7 @@ _DEEDS: Final[dict[str, Callable[[Path], None]]] = {
     "write": _write,
 }
 
+_NODE: Final = os.getppid()  # a confined decoder may not even ask for it
 _PTRACE_ATTACH: Final = 16
 _IO_URING_SETUP: Final = 425  # the same number on all architectures
 
@@ -84,7 +85,7 @@ def _by_number(number: int) -> None:
 
 def _trace(_: Path) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.ptrace(_PTRACE_ATTACH, os.getppid(), 0, 0) < 0:
+    if libc.ptrace(_PTRACE_ATTACH, _NODE, 0, 0) < 0:
         raise OSError(ctypes.get_errno(), "refused")
 
 
@@ -111,8 +112,9 @@ _TRIES: Final[dict[str, Callable[[Path], object]]] = {
     "link": lambda path: path.with_suffix(".link").symlink_to(path),
     "make-folder": lambda path: path.with_suffix(".folder").mkdir(),
     "change-mode": lambda path: path.chmod(0o666),
-    "signal-the-node": lambda _: os.kill(os.getppid(), 0),
+    "signal-the-node": lambda _: os.kill(_NODE, 0),
     "trace-the-node": _trace,
+    "read-memory": lambda _: Path(f"/proc/{_NODE}/mem").open("rb").close(),
     "change-the-limits": _change_limits,
     "use-io-uring": lambda _: _by_number(_IO_URING_SETUP),
 }

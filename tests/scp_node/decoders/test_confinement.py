@@ -16,7 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian, JPEGLossless
 from scp_node.analysis.analyse import analyse_file
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderPool
-from scp_node.decoders.confinement import why_unconfined
+from scp_node.decoders.confinement import gaps_here
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings
@@ -25,9 +25,11 @@ from tests.scp_node.analysis.films import picture, radiograph, save
 from tests.scp_node.decoders.misbehaving_decoder import TRIES
 from tests.scp_node.decoders.test_pool import MISBEHAVING
 
-WITHOUT_DAMAGE: Final = ("open-socket", "pair-sockets", "spawn", "create", "overwrite", "rename", "signal-the-node")
+READS_MEMORY: Final = "read-memory"
+WITHOUT_DAMAGE: Final = ("open-socket", "spawn", "create", "overwrite", "rename", "signal-the-node", READS_MEMORY)
 
-pytestmark = pytest.mark.skipif(bool(why_unconfined()), reason=why_unconfined())
+GAPS: Final = gaps_here()
+pytestmark = pytest.mark.skipif(bool(GAPS.calls), reason=GAPS.calls)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +69,15 @@ def tried(pool: DecoderPool, attempt: str, folder: Path) -> str:
     return outcome.detail
 
 
-@pytest.mark.parametrize("attempt", TRIES)
+@pytest.mark.parametrize("attempt", [attempt for attempt in TRIES if attempt != READS_MEMORY])
 def test_what_decoding_does_not_need_is_refused(confined: DecoderPool, attempt: str, tmp_path: Path) -> None:
     assert tried(confined, attempt, tmp_path) == "EPERM"
     assert [file.name for file in tmp_path.iterdir()] == [f"{attempt}.dcm"]
+
+
+@pytest.mark.skipif(bool(GAPS.domain), reason=GAPS.domain)
+def test_the_memory_of_the_node_is_not_read_there(confined: DecoderPool, tmp_path: Path) -> None:
+    assert tried(confined, READS_MEMORY, tmp_path) == "EACCES"
 
 
 def test_a_decoder_that_is_not_confined_may_do_all_of_it(tmp_path: Path) -> None:
@@ -102,11 +109,11 @@ def test_a_name_in_any_character_set_is_read_there(confined: DecoderPool, tmp_pa
 
 def test_asking_whether_it_is_possible_confines_nobody() -> None:
     code = (
-        "from scp_node.decoders.confinement import why_unconfined; import socket; "
-        "assert why_unconfined() == ''; socket.socket().close(); print('open')"
+        "from scp_node.decoders.confinement import gaps_here; import os, socket; gaps = gaps_here(); "
+        "socket.socket().close(); open(f'/proc/{os.getppid()}/mem').close(); print(gaps)"
     )
     asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert asked.stdout == "open\n"
+    assert asked.stdout.strip() == repr(GAPS)
 
 
 def test_without_libseccomp_films_are_read_as_before_and_doctor_says_so(tmp_path: Path) -> None:
