@@ -39,9 +39,11 @@ _FRAME_HEADERS: Final = {_SOF_BASELINE, _SOF_EXTENDED, _SOF_LOSSLESS, _SOF_JPEG_
 # DHT, DNL, DQT, DRI, APPn, COM, and JPEG-LS's LSE: segments to skip
 _SKIPPED: Final = {0xC4, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE, 0xF8}
 # neither a stuffed byte nor a restart marker
-_NEXT_MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_NEXT_MARKER: Final = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 # ISO 14495-1 9.1: a stuffed bit is 0
-_NEXT_MARKER_JPEG_LS: Final = re.compile(rb"\xff+([\x80-\xcf\xd8-\xfe])", re.DOTALL)
+_NEXT_MARKER_JPEG_LS: Final = re.compile(rb"\xff[\x80-\xcf\xd8-\xfe]", re.DOTALL)
+_NO_FILL: Final = re.compile(rb"[^\xff]", re.DOTALL)  # ISO 10918-1 B.1.1.2: bytes of this value may precede a marker
+_MOST_SEGMENTS: Final = 10_000  # each is a step of the walk, and a stream can hold millions
 # ISO 14495-1 C.2.4.1: the kind of an LSE segment that states the size once more
 _LSE: Final = 0xF8
 _LSE_OVERSIZE: Final = b"\x04"
@@ -58,7 +60,7 @@ def read_jpeg(stream: bytes) -> Codestream:
     header: Codestream | None = None
     exact, scans = True, 0
     process, position = 0, 2
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         marker, start, end = _segment(stream, position)
         if marker == _EOI:
             break
@@ -71,6 +73,8 @@ def read_jpeg(stream: bytes) -> Codestream:
         elif marker not in _SKIPPED or (marker == _LSE and stream.startswith(_LSE_OVERSIZE, start)):
             raise DamagedCodestream("marker out of place")
         position = end
+    else:
+        raise DamagedCodestream("more segments than any film has")
     behind = stream[end:].rstrip(b"\0")  # some encoders pad to an even length with another byte than zero
     if header is None or (len(behind) > 1 and behind.strip(b"\xff")):
         raise DamagedCodestream("no frame, or data after the end of image")
@@ -82,12 +86,10 @@ def _segment(stream: bytes, position: int) -> tuple[int, int, int]:
     """Return a marker, and the start and end of its segment's content."""
     if stream[position : position + 1] != b"\xff":
         raise DamagedCodestream("no marker where one is due")
-    while stream[position : position + 1] == b"\xff":  # ISO 10918-1 B.1.1.2: fill bytes may precede a marker
-        position += 1
-    if position >= len(stream):
+    found = _NO_FILL.search(stream, position)
+    if found is None:
         raise DamagedCodestream("ends before the end of image")
-    marker = stream[position]
-    start = position + 1
+    marker, start = found.group()[0], found.end()
     if marker == _EOI:
         return marker, start, start
     if start + 2 > len(stream):

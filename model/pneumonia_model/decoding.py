@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
+from itertools import islice
 from typing import Final
 
 import gdcm
@@ -24,7 +25,7 @@ from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg
 from pneumonia_model.jpeg2000 import read_jpeg2000
 from pneumonia_model.plausibility import Words, has_other_columns
 from pneumonia_model.run_lengths import decoded_length, rle_segments
-from pneumonia_model.sizes import MAX_SIDE
+from pneumonia_model.sizes import MAX_SAMPLES, MAX_SIDE
 
 NATIVE: Final = frozenset(
     {
@@ -61,6 +62,7 @@ _FIRST_BYTES: Final = (
     b"\xff\x4f\xff\x51",
     *(bytes((segments, 0, 0, 0, 64, 0, 0, 0)) for segments in (1, 2, 3)),
 )
+_MOST_FRAGMENTS: Final = 65_536  # 4 KiB each for the largest file that the node takes
 
 
 class PixelDefect(StrEnum):
@@ -155,6 +157,8 @@ def pixel_layout(image: Dataset) -> PixelLayout:
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
         raise UnreadablePixels(PixelDefect.SIZE, "Rows", "Columns")
     photometric, samples = pixel_form(image)
+    if rows * columns * samples > MAX_SAMPLES:
+        raise UnreadablePixels(PixelDefect.SIZE, "Rows", "Columns")
     allocated, stored, high_bit, representation = (
         _required(image, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
     )
@@ -399,9 +403,12 @@ def _only_frame(octets: bytes) -> tuple[bytes, bytes]:
     """
     buffer = BytesIO(octets)
     offsets = parse_basic_offsets(buffer)
-    begins = [fragment.startswith(_FIRST_BYTES) for fragment in generate_fragments(buffer)]
+    fragments = islice(generate_fragments(buffer), _MOST_FRAGMENTS + 1)
+    begins = [fragment.startswith(_FIRST_BYTES) for fragment in fragments]
     if sum(begins) > 1:
         raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME, "PixelData")
+    if len(begins) > _MOST_FRAGMENTS:
+        raise UnreadablePixels(PixelDefect.DAMAGED)
     if len(offsets) <= 1:
         return get_frame(octets, 0, number_of_frames=1), octets
     buffer.seek(0)

@@ -20,10 +20,13 @@ _SOT_BYTES: Final = 12  # A.4.2, with the marker
 # A.6.1, A.6.2: the coding style of all components, or of one
 _COD: Final = 0xFF52
 _COC: Final = 0xFF53
+_ALL: Final = -1  # instead of the number of a component
 _5_3: Final = 1  # the reversible wavelet; 0 is 9/7
 _WHOLE: Final = b"\xff"  # the exponents of a precinct without a size: 32,768 samples each way
 _MOST_LEVELS: Final = 32
 _MOST_TILES: Final = 4096  # tiles of 128 x 128 in the largest film
+_MOST_TILE_PARTS: Final = 255  # of one tile, A.4.2
+_MOST_COMPONENTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +132,13 @@ def _size(stream: bytes) -> _Size:
         ">HH8IH", stream, 4
     )
     components = stream[4 + _SIZ_BYTES : 4 + length]
-    if len(components) != 3 * samples or components != samples * components[:3] or components[1:3] != b"\1\1":
-        raise DamagedCodestream("components that differ or are subsampled")
+    if (
+        not 1 <= samples <= _MOST_COMPONENTS
+        or len(components) != 3 * samples
+        or components != samples * components[:3]
+        or components[1:3] != b"\1\1"
+    ):
+        raise DamagedCodestream("components that differ, are subsampled or too many")
     return _Size(
         columns=_Axis(begin=left, end=right, tile_begin=tile_left, tile=width),
         rows=_Axis(begin=top, end=bottom, tile_begin=tile_top, tile=height),
@@ -155,9 +163,16 @@ class _Walk:
         self.tiles: set[int] = set()
         self.wavelets: set[int] = set()
         self.fewest_packets = 0
-        position = self._header(2, tile=None)
-        while stream[position:] != _EOC:
+        self._styles: set[tuple[int | None, int]] = set()
+        if not stream.endswith(_EOC):
+            raise DamagedCodestream("no end of codestream")
+        position, end = self._header(2, tile=None), len(stream) - len(_EOC)
+        for _ in range(_MOST_TILE_PARTS * size.tiles):
+            if position == end:
+                break
             position = self._tile_part(position)
+        else:
+            raise DamagedCodestream("more tile-parts than its tiles may have")
 
     def _tile_part(self, position: int) -> int:
         """Read the header of a tile-part, and return its end."""
@@ -178,19 +193,21 @@ class _Walk:
         for marker, content, end in _segments(self._stream, position, until=_SOT if tile is None else _SOD):
             position = end
             if marker in {_COD, _COC}:
-                style = self._coding_style(marker, content)
+                style = self._coding_style(marker, content, tile)
                 if tile is None:
                     self.wavelets.add(style.wavelet)
                 self.fewest_packets = max(self.fewest_packets, style.packets(self._size, tile))
         return position
 
-    def _coding_style(self, marker: int, content: bytes) -> _CodingStyle:
+    def _coding_style(self, marker: int, content: bytes, tile: int | None) -> _CodingStyle:
         if marker == _COD:  # Scod, progression order, layers, transform of the components
             has_precincts, _, self._layers, _ = struct.unpack_from(">BBHB", content)
-            components, at = self._size.samples, 5
+            which, components, at = _ALL, self._size.samples, 5
         else:  # Ccoc, Scoc
-            at = 2 if self._size.samples < 257 else 3
-            has_precincts, components = content[at - 1], 1
+            (which, has_precincts), components, at = content[:2], 1, 2
+        if (tile, which) in self._styles or not (which == _ALL or which < self._size.samples):
+            raise DamagedCodestream("coding style stated twice, or of no component")
+        self._styles.add((tile, which))
         levels, wavelet, precincts = content[at], content[at + 4], content[at + 5 :]
         if not has_precincts & 1:
             precincts = _WHOLE * (levels + 1)

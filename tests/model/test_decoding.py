@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pneumonia_model.decoding import Mended, PixelDefect
 from pneumonia_model.preprocessing import UnreadablePixels, read_display, to_display
-from pneumonia_model.sizes import MAX_SIDE
+from pneumonia_model.sizes import MAX_SAMPLES, MAX_SIDE
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets
 from pydicom.uid import (
@@ -158,6 +158,15 @@ def test_an_offset_table_that_counts_fragments_makes_no_frames_of_them(store: Ca
 )
 def test_attributes_that_no_radiograph_has_are_refused(attributes: dict[str, Any], expected: PixelDefect) -> None:
     assert defect(images.radiograph(PICTURE, **attributes)) is expected
+
+
+def test_a_picture_in_colour_has_no_more_samples_than_the_largest_film() -> None:
+    side = 4_800
+    assert side * side < MAX_SAMPLES < 3 * side * side
+    grey, colour = images.radiograph(PICTURE), images.radiograph(np.dstack([PICTURE] * 3))
+    for image, expected in ((grey, PixelDefect.LENGTH), (colour, PixelDefect.SIZE)):
+        image.Rows = image.Columns = side
+        assert defect(image) is expected
 
 
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, MPEG2MPML, "1.2.3", None])

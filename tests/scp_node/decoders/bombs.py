@@ -127,6 +127,30 @@ def _lines_afterwards(rng: Random) -> Dataset:
     return _film(JPEGBaseline8Bit, [stream[:-2] + lines + _EOI])
 
 
+def _in_the_scan(stream: bytes, octets: bytes, syntax: str = JPEGBaseline8Bit) -> Dataset:
+    """Return a film with these bytes at the end of its scan."""
+    return _film(syntax, [stream.rstrip(b"\0")[:-2] + octets + _EOI])
+
+
+def _many_fragments(number: int) -> bytes:
+    """Return one frame in front of empty fragments."""
+    octets = encapsulate([_jpeg()])
+    return octets + number * struct.pack("<HHI", 0xFFFE, 0xE000, 0)
+
+
+def _many_coding_styles(number: int) -> Dataset:
+    """Return a film of 4,096 tiles whose coding style is stated again and again."""
+    stream = _siz(_jpeg2000(), tile_width=8, tile_height=8)
+    at = stream.index(b"\xff\x52")
+    return _j2k(stream[:at] + number * _cod(levels=32) + stream[at:])
+
+
+def _many_tile_parts_of_one(number: int) -> Dataset:
+    """Return a film whose tile goes on in tile-parts that hold nothing."""
+    part = struct.pack(">HHHIBBH", 0xFF90, 10, 0, 14, 0, 1, 0xFF93)
+    return _j2k(_jpeg2000()[:-2] + number * part + _EOI)
+
+
 def _jpeg_ls_oversize(rng: Random) -> Dataset:
     """Return a JPEG-LS film that states a second size (ISO 14495-1 C.2.4.1.4)."""
     oversize = _segment(0xF8, struct.pack(">BBII", 4, 4, rng.randint(2**20, 2**31), 2**20))
@@ -160,6 +184,15 @@ def _many_tile_parts(side: int) -> Dataset:
 def _cod(*, layers: int = 1, levels: int = 5, precincts: bytes = b"") -> bytes:
     content = struct.pack(">BBHBBBBBB", bool(precincts), 0, layers, 0, levels, 4, 4, 0, 1) + precincts
     return _segment(0x52, content)
+
+
+def _colour(side: int) -> Dataset:
+    """Return a black film in three colours: its kilobyte of JPEG 2000 is as true as it is large."""
+    black = images.jpeg2000(np.zeros((64, 64, 3), np.uint8))
+    stream = get_frame(black.PixelData, 0, number_of_frames=1).rstrip(b"\0")
+    size = _siz(stream, width=side, height=side, tile_width=side, tile_height=side)
+    colour = {"SamplesPerPixel": 3, "PhotometricInterpretation": "YBR_RCT", "PlanarConfiguration": 0}
+    return _j2k(size, Rows=side, Columns=side, **colour)
 
 
 def _with_cod(cod: bytes, *, side: int = _SIDE) -> Dataset:
@@ -257,6 +290,12 @@ BOMBS: Final[dict[str, Callable[[Random], Dataset]]] = {
     "JPEG: more bits than a word has": lambda _: _sof(0xC0, _SIDE, _SIDE, precision=255),
     "JPEG: 5,000 scans": lambda _: _many_scans(5_000),
     "JPEG: number of lines behind the scan": _lines_afterwards,
+    "JPEG: 2 million comments": lambda _: _film(
+        JPEGBaseline8Bit, [_with_frame_header(_jpeg(), 2_000_000 * _segment(0xFE, b""), instead=False)]
+    ),
+    "JPEG-LS: 1 MiB of fill bytes in the scan": lambda _: _in_the_scan(
+        _jpeg_ls(), 2**20 * b"\xff" + b"\0", JPEGLSLossless
+    ),
     "JPEG-LS: SOF of 65535": lambda _: _film(
         JPEGLSLossless, [_with_frame_header(_jpeg_ls(), _frame_header(0xF7, 65_535, 65_535))]
     ),
@@ -274,12 +313,15 @@ BOMBS: Final[dict[str, Callable[[Random], Dataset]]] = {
     "JPEG 2000: 262,144 tiles": lambda _: _j2k(_siz(_jpeg2000(), tile_width=1, tile_height=1)),
     "JPEG 2000: 16,384 tiles, each with a tile-part": lambda _: _many_tile_parts(4),
     "JPEG 2000: 65,536 tiles, each with a tile-part": lambda _: _many_tile_parts(2),
+    "JPEG 2000: 10,000 coding styles": lambda _: _many_coding_styles(10_000),
+    "JPEG 2000: a million tile-parts of one tile": lambda _: _many_tile_parts_of_one(1_000_000),
     "JPEG 2000: tiles of no size": lambda _: _j2k(_siz(_jpeg2000(), tile_width=0, tile_height=0)),
     "JPEG 2000: 16,384 components": lambda _: _many_components(16_384),
     "JPEG 2000: a component of another form": lambda _: _coarse_component(),
     "JPEG 2000: 65,535 layers": lambda _: _with_cod(_cod(layers=65_535)),
     "JPEG 2000: precincts of one pixel": lambda _: _with_cod(_cod(precincts=bytes(6)), side=4_096),
     "JPEG 2000: layers and precincts": lambda _: _with_cod(_cod(layers=4_096, precincts=6 * b"\x22"), side=2_048),
+    "JPEG 2000: 8192 x 8192 in three colours": lambda _: _colour(8_192),
     "JPEG 2000: SIZ and attributes of 8192": lambda _: _film(
         JPEG2000,
         [_siz(_jpeg2000(), width=8_192, height=8_192, tile_width=8_192, tile_height=8_192)],
@@ -300,6 +342,7 @@ BOMBS: Final[dict[str, Callable[[Random], Dataset]]] = {
     "RLE: attributes of 8192": lambda _: _rle([_WHOLE], Rows=8_192, Columns=8_192),
     "2 billion frames": lambda _: _film(JPEGBaseline8Bit, [_jpeg()], NumberOfFrames=2**31 - 1),
     "100,000 frames without a table": lambda _: _film(JPEGBaseline8Bit, _many_frames(100_000)),
+    "2 million empty fragments": lambda _: _film(JPEGBaseline8Bit, _many_fragments(2_000_000)),
     "nested 100 deep": lambda rng: _film(JPEGBaseline8Bit, _nested(100 + rng.randint(1, 9))),
     "a lookup table of 65,000 entries in 2 bytes": _lookup_table,
     "a million false offsets": lambda rng: _film(
@@ -324,6 +367,16 @@ def peak_mib(process: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) // 1_024
 
 
+# Whole films with a burden: what is too much of them stands where a decoder passes over it.
+BURDENED: Final[dict[str, Callable[[Random], Dataset]]] = {
+    "JPEG: 1 MiB of fill bytes in the scan": lambda _: _in_the_scan(_jpeg(), 2**20 * b"\xff" + b"\0"),
+    "JPEG: 32 MiB of fill bytes": lambda _: _film(
+        JPEGBaseline8Bit, [_with_frame_header(_jpeg(), 2**25 * b"\xff", instead=False)]
+    ),
+    "a table of 100,000 false offsets": lambda rng: _film(JPEGBaseline8Bit, _false_offsets(rng, 100_000)),
+}
+
+
 def bomb(name: str) -> Dataset:
-    """Return a bomb, the same one each time."""
-    return BOMBS[name](Random(f"{SEED} {name}"))
+    """Return a bomb, or a burdened film, the same one each time."""
+    return (BOMBS | BURDENED)[name](Random(f"{SEED} {name}"))

@@ -13,7 +13,7 @@ from scp_node.decoders import DecoderPool
 from scp_node.domain import NotAnalysed, Reason
 from scp_node.settings import AnalysisSettings
 from tests.scp_node.analysis.films import radiograph, save
-from tests.scp_node.decoders.bombs import BOMBS, bomb, decoder_process, peak_mib
+from tests.scp_node.decoders.bombs import BOMBS, BURDENED, bomb, decoder_process, peak_mib
 
 MOST_MIB: Final = 1_024
 REFUSALS: Final = {Reason.UNREADABLE_PIXELS, Reason.IMAGE_SIZE, Reason.MULTI_FRAME, Reason.DISPLAY_ATTRIBUTES}
@@ -45,3 +45,11 @@ def test_a_bomb_is_refused_and_the_same_decoder_reads_the_next_film(
     assert isinstance(decoder.prepare_many([film])[0], Prepared)
     assert decoder_process(decoder) == process
     assert peak_mib(process) < MOST_MIB
+
+
+@pytest.mark.parametrize("name", BURDENED)
+def test_a_whole_film_is_read_through_what_a_decoder_passes_over(
+    decoder: DecoderPool, name: str, tmp_path: Path
+) -> None:
+    (outcome,) = decoder.prepare_many([save(bomb(name), tmp_path / "film.dcm")])
+    assert isinstance(outcome, Prepared)
