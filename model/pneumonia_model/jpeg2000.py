@@ -5,7 +5,7 @@ is counted first, and a stream that is too short to hold it is not decoded. Clau
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ from pneumonia_model.codestream import Codestream, DamagedCodestream
 _SOC_SIZ: Final = b"\xff\x4f\xff\x51"
 _SOT: Final = 0xFF90
 _SOD: Final = 0xFF93
+_DELIMITED: Final = 0xFF50  # the first marker with a length behind it, Table A.2
 _EOC: Final = b"\xff\xd9"
 _SIZ_BYTES: Final = 38  # Lsiz without components, A.5.1
 _SOT_BYTES: Final = 12  # A.4.2, with the marker
@@ -25,7 +26,7 @@ _5_3: Final = 1  # the reversible wavelet; 0 is 9/7
 _WHOLE: Final = b"\xff"  # the exponents of a precinct without a size: 32,768 samples each way
 _MOST_LEVELS: Final = 32
 _MOST_TILES: Final = 4096  # tiles of 128 x 128 in the largest film
-_MOST_TILE_PARTS: Final = 255  # of one tile, A.4.2
+_MOST_SEGMENTS: Final = 100_000  # each is a step of the walk, and a stream can hold millions
 _MOST_COMPONENTS: Final = 4
 
 
@@ -159,7 +160,8 @@ class _Walk:
     def __init__(self, stream: bytes, size: _Size) -> None:
         self._stream = stream
         self._size = size
-        self._layers = 1
+        self._left = _MOST_SEGMENTS
+        self._layers: dict[int | None, int] = {None: 1}  # of all tiles, and of those that differ
         self.tiles: set[int] = set()
         self.wavelets: set[int] = set()
         self.fewest_packets = 0
@@ -167,12 +169,8 @@ class _Walk:
         if not stream.endswith(_EOC):
             raise DamagedCodestream("no end of codestream")
         position, end = self._header(2, tile=None), len(stream) - len(_EOC)
-        for _ in range(_MOST_TILE_PARTS * size.tiles):
-            if position == end:
-                break
+        while position != end:
             position = self._tile_part(position)
-        else:
-            raise DamagedCodestream("more tile-parts than its tiles may have")
 
     def _tile_part(self, position: int) -> int:
         """Read the header of a tile-part, and return its end."""
@@ -181,8 +179,9 @@ class _Walk:
         marker, _, tile, length = struct.unpack_from(">HHHI", self._stream, position)
         # A.4.2: 0 means up to the end
         end = position + (length or len(self._stream) - len(_EOC) - position)
-        if marker != _SOT or end > len(self._stream):
+        if marker != _SOT or end > len(self._stream) or self._left < 0:
             raise DamagedCodestream("no marker where one is due")
+        self._left -= 1
         self.tiles.add(tile)
         if self._header(position + _SOT_BYTES, tile=tile) > end:
             raise DamagedCodestream("tile-part shorter than its header")
@@ -190,8 +189,9 @@ class _Walk:
 
     def _header(self, position: int, *, tile: int | None) -> int:
         """Read the segments of the main header or of a tile-part's, and return where they end."""
-        for marker, content, end in _segments(self._stream, position, until=_SOT if tile is None else _SOD):
-            position = end
+        last = _SOT if tile is None else _SOD
+        while (marker := self._marker(position)) != last:
+            content, position = self._segment(position)
             if marker in {_COD, _COC}:
                 style = self._coding_style(marker, content, tile)
                 if tile is None:
@@ -199,9 +199,23 @@ class _Walk:
                 self.fewest_packets = max(self.fewest_packets, style.packets(self._size, tile))
         return position
 
+    def _marker(self, position: int) -> int:
+        if position + 4 > len(self._stream):
+            raise DamagedCodestream("ends within a header")
+        return int.from_bytes(self._stream[position : position + 2])
+
+    def _segment(self, position: int) -> tuple[bytes, int]:
+        """Return the content and the end of a segment."""
+        self._left -= 1
+        marker, length = struct.unpack_from(">HH", self._stream, position)
+        end = position + 2 + length
+        if self._left < 0 or marker < _DELIMITED or length < 2 or end > len(self._stream):
+            raise DamagedCodestream("no marker where one is due, or too many")
+        return self._stream[position + 4 : end], end
+
     def _coding_style(self, marker: int, content: bytes, tile: int | None) -> _CodingStyle:
         if marker == _COD:  # Scod, progression order, layers, transform of the components
-            has_precincts, _, self._layers, _ = struct.unpack_from(">BBHB", content)
+            has_precincts, _, self._layers[tile], _ = struct.unpack_from(">BBHB", content)
             which, components, at = _ALL, self._size.samples, 5
         else:  # Ccoc, Scoc
             (which, has_precincts), components, at = content[:2], 1, 2
@@ -213,19 +227,5 @@ class _Walk:
             precincts = _WHOLE * (levels + 1)
         if levels > _MOST_LEVELS or len(precincts) != levels + 1:
             raise DamagedCodestream("coding style of another length")
-        return _CodingStyle(components=components, layers=self._layers, precincts=precincts, wavelet=wavelet)
-
-
-def _segments(stream: bytes, position: int, *, until: int) -> Iterator[tuple[int, bytes, int]]:
-    """Yield the marker, the content and the end of each segment in front of the marker `until`."""
-    while True:
-        if position + 4 > len(stream):
-            raise DamagedCodestream("ends within a header")
-        marker, length = struct.unpack_from(">HH", stream, position)
-        if marker == until:
-            return
-        if marker < 0xFF50 or length < 2 or position + 2 + length > len(stream):
-            raise DamagedCodestream("no marker where one is due")
-        end = position + 2 + length
-        yield marker, stream[position + 4 : end], end
-        position = end
+        layers = self._layers.get(tile, self._layers[None])
+        return _CodingStyle(components=components, layers=layers, precincts=precincts, wavelet=wavelet)

@@ -314,6 +314,9 @@ BOMBS: Final[dict[str, Callable[[Random], Dataset]]] = {
     "JPEG 2000: 16,384 tiles, each with a tile-part": lambda _: _many_tile_parts(4),
     "JPEG 2000: 65,536 tiles, each with a tile-part": lambda _: _many_tile_parts(2),
     "JPEG 2000: 10,000 coding styles": lambda _: _many_coding_styles(10_000),
+    "JPEG 2000: 2 million comments": lambda _: _j2k(
+        _jpeg2000().replace(b"\xff\x52", 2_000_000 * _segment(0x64, b"") + b"\xff\x52", 1)
+    ),
     "JPEG 2000: a million tile-parts of one tile": lambda _: _many_tile_parts_of_one(1_000_000),
     "JPEG 2000: tiles of no size": lambda _: _j2k(_siz(_jpeg2000(), tile_width=0, tile_height=0)),
     "JPEG 2000: 16,384 components": lambda _: _many_components(16_384),
