@@ -388,6 +388,10 @@ class AnalysisSettings(Section):
     decode_seconds: PositiveSeconds = Field(
         60.0, description="Longest time that reading one image may take before it fails."
     )
+    confine_decoders: bool = Field(
+        default=True,
+        description="Take network, other programs and writing of files from these processes, where the kernel can.",
+    )
 
 
 class ReportSettings(Section):

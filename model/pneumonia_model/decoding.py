@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from io import BytesIO
+from itertools import islice
 from typing import Final
 
 import gdcm
@@ -20,9 +21,11 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID
 
 from pneumonia_model.attributes import MalformedAttribute, text, whole
-from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg, read_jpeg2000
+from pneumonia_model.codestream import Codestream, DamagedCodestream, read_jpeg
+from pneumonia_model.jpeg2000 import read_jpeg2000
 from pneumonia_model.plausibility import Words, has_other_columns
-from pneumonia_model.sizes import MAX_SIDE
+from pneumonia_model.run_lengths import decoded_length, rle_segments
+from pneumonia_model.sizes import MAX_SAMPLES, MAX_SIDE
 
 NATIVE: Final = frozenset(
     {
@@ -59,6 +62,7 @@ _FIRST_BYTES: Final = (
     b"\xff\x4f\xff\x51",
     *(bytes((segments, 0, 0, 0, 64, 0, 0, 0)) for segments in (1, 2, 3)),
 )
+_MOST_FRAGMENTS: Final = 65_536  # 4 KiB each for the largest file that the node takes
 
 
 class PixelDefect(StrEnum):
@@ -153,6 +157,8 @@ def pixel_layout(image: Dataset) -> PixelLayout:
     if not (0 < rows <= MAX_SIDE and 0 < columns <= MAX_SIDE):
         raise UnreadablePixels(PixelDefect.SIZE, "Rows", "Columns")
     photometric, samples = pixel_form(image)
+    if rows * columns * samples > MAX_SAMPLES:
+        raise UnreadablePixels(PixelDefect.SIZE, "Rows", "Columns")
     allocated, stored, high_bit, representation = (
         _required(image, keyword) for keyword in ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
     )
@@ -362,20 +368,20 @@ class _Stored:
 def _check_encapsulated(octets: bytes, layout: PixelLayout) -> tuple[bytes, _Stored]:
     """Compare the stream's header with the attributes, and check that the stream ends at its end.
 
-    RLE does not state its size: the decoder checks the length of each segment.
-
     Returns:
         The encapsulated frame, and the bits of its words.
     """
     try:
         frame, octets = _only_frame(octets)
-        stream = _codestream(frame, layout.transfer_syntax)
+        stream = _codestream(frame, layout)
     except (DamagedCodestream, ValueError, EOFError, IndexError, struct.error) as error:
         raise UnreadablePixels(PixelDefect.DAMAGED) from error
     if stream is not None:
         declared = (layout.rows, layout.columns, layout.samples)
         if (stream.rows, stream.columns, stream.samples) != declared or stream.precision > layout.bits_allocated:
             raise UnreadablePixels(PixelDefect.MISMATCH)
+        if len(frame) < stream.fewest_bytes:
+            raise UnreadablePixels(PixelDefect.DAMAGED)
     exact = stream is None or stream.lossless or layout.transfer_syntax == uid.JPEG2000Lossless
     precision = stream.precision if stream else layout.bits_allocated
     if layout.high_bit != layout.bits_stored - 1 and not (exact and layout.high_bit < precision):
@@ -397,9 +403,12 @@ def _only_frame(octets: bytes) -> tuple[bytes, bytes]:
     """
     buffer = BytesIO(octets)
     offsets = parse_basic_offsets(buffer)
-    begins = [fragment.startswith(_FIRST_BYTES) for fragment in generate_fragments(buffer)]
+    fragments = islice(generate_fragments(buffer), _MOST_FRAGMENTS + 1)
+    begins = [fragment.startswith(_FIRST_BYTES) for fragment in fragments]
     if sum(begins) > 1:
         raise UnreadablePixels(PixelDefect.NOT_ONE_FRAME, "PixelData")
+    if len(begins) > _MOST_FRAGMENTS:
+        raise UnreadablePixels(PixelDefect.DAMAGED)
     if len(offsets) <= 1:
         return get_frame(octets, 0, number_of_frames=1), octets
     buffer.seek(0)
@@ -408,12 +417,32 @@ def _only_frame(octets: bytes) -> tuple[bytes, bytes]:
     return frame, encapsulate([frame])
 
 
-def _codestream(frame: bytes, syntax: UID) -> Codestream | None:
-    if syntax in {uid.JPEG2000, uid.JPEG2000Lossless}:
+def _codestream(frame: bytes, layout: PixelLayout) -> Codestream | None:
+    """Return the header of the stream; None for RLE, which has none and is measured instead."""
+    if layout.transfer_syntax in {uid.JPEG2000, uid.JPEG2000Lossless}:
         return read_jpeg2000(frame)
-    if syntax == uid.RLELossless:
+    if layout.transfer_syntax == uid.RLELossless:
+        _measure_rle(frame, layout)
         return None
     return read_jpeg(frame)
+
+
+def _measure_rle(frame: bytes, layout: PixelLayout) -> None:
+    """Compare the segments with the attributes: pydicom would decode all that they hold, and cut off what is too much.
+
+    A surplus of less than a row and a column is let pass, as pydicom does: no film whose size is stated wrongly has it.
+    """
+    segments = rle_segments(frame)
+    if len(segments) != layout.samples * layout.bits_allocated // 8:
+        raise UnreadablePixels(PixelDefect.MISMATCH)
+    pixels = layout.rows * layout.columns
+    most = pixels + min(layout.rows, layout.columns) - 1
+    for segment in segments:
+        length = decoded_length(segment, most)
+        if length < pixels:
+            raise UnreadablePixels(PixelDefect.DAMAGED)
+        if length > most:
+            raise UnreadablePixels(PixelDefect.MISMATCH)
 
 
 def _decode_extended_jpeg(octets: bytes, layout: PixelLayout) -> NDArray[np.generic]:

@@ -7,3 +7,6 @@ INPUT_SIDE: Final = 224
 
 MAX_SIDE: Final = 8192
 """Largest Rows or Columns decoded: twice the widest detector on the market."""
+
+MAX_SAMPLES: Final = MAX_SIDE * MAX_SIDE
+"""Most samples decoded. No detector is coloured: a picture with three samples for each pixel is a screen or a scan."""

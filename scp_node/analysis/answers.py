@@ -11,14 +11,14 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pneumonia_model.sizes import INPUT_SIDE, MAX_SIDE
+from pneumonia_model.sizes import INPUT_SIDE, MAX_SAMPLES
 
 from scp_node.domain import Note
 
 INPUT_SHAPE: Final = (INPUT_SIDE, INPUT_SIDE)
 PICTURE_SIDE: Final = 1024  # pixels of an overlay on the screen of a viewer
 FILM_SIDE: Final = 2048  # pixels of a film on a whole screen
-LARGEST_FILM: Final = MAX_SIDE * MAX_SIDE  # pixels
+LARGEST_FILM: Final = MAX_SAMPLES  # pixels, one sample each
 LEVELS: Final = 65_536  # values of 16 bits
 
 

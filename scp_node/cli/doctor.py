@@ -15,6 +15,7 @@ from pneumonia_model.errors import BackendError
 from scp_node.app import check_demonstration
 from scp_node.cli.contact import held_by_another, why_not_listening
 from scp_node.cli.examination import Examination, examine_destination
+from scp_node.decoders.confinement import gaps_here
 from scp_node.delivery.connection import LateError, RejectedError, TlsError, UnreachableError, UntrustedError
 from scp_node.delivery.echo import echo_ourselves, echo_ourselves_by_tls
 from scp_node.domain import utc_now
@@ -25,7 +26,7 @@ from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
-from scp_node.settings import Settings, SettingsError
+from scp_node.settings import AnalysisSettings, Settings, SettingsError
 from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
 from scp_node.tls.certificates import WARNING, expiry_of, own_certificates
@@ -43,6 +44,7 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
     yield _try("retention", lambda: _retention(settings))
     yield _try("model", lambda: _model(settings))
     yield from _shadow(settings)
+    yield examine_decoders(settings.analysis)
     yield _try("demonstration", lambda: _demonstration(settings))
     yield _listener(settings)
     yield from _certificates(settings)
@@ -163,6 +165,18 @@ def _shadow(settings: Settings) -> Iterator[Examination]:
         runs = f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}"
         message = f"{runs}; golden inputs agree; {left}; never reported"
         yield Examination(name="shadow model", good=True, message=message)
+
+
+def examine_decoders(settings: AnalysisSettings) -> Examination:
+    """Return whether the decoder processes are confined; a node works without, so that it is never a problem."""
+    if not settings.confine_decoders:
+        message = "not confined: analysis.confine_decoders = false"
+    elif (gaps := gaps_here()).calls:
+        message = f"not confined, films are read as before: {gaps.calls}"
+    else:
+        message = "confined: no network, no other program, no writing of files"
+        message += f"; but they could read the memory of the node: {gaps.domain}" if gaps.domain else ""
+    return Examination(name="decoders", good=True, message=message)
 
 
 def _waiting_for_shadow(settings: Settings) -> ShadowWaiting | None:

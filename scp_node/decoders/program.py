@@ -20,6 +20,7 @@ import cv2
 from scp_node.analysis.analyse import analyse_file, film_file, picture_file
 from scp_node.analysis.answers import Equipment, Prepared
 from scp_node.analysis.same_film import same_film
+from scp_node.decoders.confinement import confine
 from scp_node.decoders.wire import Answer, Compared, OutOfMemory, Question, Ready, Request, Setup, Wanted, encode_reply
 from scp_node.domain import NotAnalysed
 from scp_node.settings import AnalysisSettings
@@ -40,6 +41,8 @@ def main(analyse: Analyse = analyse_file) -> None:
     cv2.setNumThreads(1)
     _limit(setup.memory_mib)
     _silence()
+    if setup.rules.confine_decoders:
+        confine()  # `scp-node doctor` says what of it this machine does not have
     _write(replies, encode_reply(0, Ready()))
     for line in requests:
         request = Request.decode(line)

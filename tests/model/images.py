@@ -23,6 +23,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLosslessSV1,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -151,13 +152,24 @@ def rle_words(words: Pixels, *, bits: int) -> Dataset:
 
 def jpeg_lossless_words(words: Pixels, *, bits: int) -> Dataset:
     """Return an image whose whole words are coded in JPEG Lossless, also above its stored bits."""
+    stream = _coded_by_gdcm(words, gdcm.TransferSyntax.JPEGLosslessProcess14_1)
+    return compressed(radiograph(words, bits=bits), stream, JPEGLosslessSV1)
+
+
+def jpeg_extended(words: NDArray[np.uint16], *, bits: int) -> Dataset:
+    """Return an image in JPEG Extended, of more than 8 bits."""
+    stream = _coded_by_gdcm(words, gdcm.TransferSyntax.JPEGExtendedProcess2_4)
+    return compressed(radiograph(words, bits=bits), stream, JPEGExtended12Bit)
+
+
+def _coded_by_gdcm(words: Pixels, syntax: int) -> bytes:
     reader = gdcm.ImageReader()
     with NamedTemporaryFile(suffix=".dcm") as before, NamedTemporaryFile(suffix=".dcm") as after:
         native = radiograph(words, SOPClassUID=SecondaryCaptureImageStorage, SOPInstanceUID="1.2.3")
         native.save_as(before.name, enforce_file_format=True)
         reader.SetFileName(before.name)
         change = gdcm.ImageChangeTransferSyntax()
-        change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+        change.SetTransferSyntax(gdcm.TransferSyntax(syntax))
         writer = gdcm.ImageWriter()
         writer.SetFileName(after.name)
         assert reader.Read()
@@ -166,8 +178,8 @@ def jpeg_lossless_words(words: Pixels, *, bits: int) -> Dataset:
         writer.SetFile(reader.GetFile())
         writer.SetImage(change.GetOutput())
         assert writer.Write()
-        stream = get_frame(dcmread(after.name).PixelData, 0, number_of_frames=1)
-    return compressed(radiograph(words, bits=bits), stream, JPEGLosslessSV1)
+        stream: bytes = get_frame(dcmread(after.name).PixelData, 0, number_of_frames=1)
+    return stream
 
 
 def _stored_with(image: Dataset, bits: int) -> Dataset:

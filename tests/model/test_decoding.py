@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from pneumonia_model.decoding import Mended, PixelDefect
 from pneumonia_model.preprocessing import UnreadablePixels, read_display, to_display
-from pneumonia_model.sizes import MAX_SIDE
+from pneumonia_model.sizes import MAX_SAMPLES, MAX_SIDE
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets
 from pydicom.uid import (
@@ -23,6 +25,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGLSLossless,
     JPEGLSNearLossless,
+    RLELossless,
 )
 
 from tests.model import images
@@ -155,6 +158,15 @@ def test_an_offset_table_that_counts_fragments_makes_no_frames_of_them(store: Ca
 )
 def test_attributes_that_no_radiograph_has_are_refused(attributes: dict[str, Any], expected: PixelDefect) -> None:
     assert defect(images.radiograph(PICTURE, **attributes)) is expected
+
+
+def test_a_picture_in_colour_has_no_more_samples_than_the_largest_film() -> None:
+    side = 4_800
+    assert side * side < MAX_SAMPLES < 3 * side * side
+    grey, colour = images.radiograph(PICTURE), images.radiograph(np.dstack([PICTURE] * 3))
+    for image, expected in ((grey, PixelDefect.LENGTH), (colour, PixelDefect.SIZE)):
+        image.Rows = image.Columns = side
+        assert defect(image) is expected
 
 
 @pytest.mark.parametrize("syntax", [HTJ2KLossless, MPEG2MPML, "1.2.3", None])
@@ -303,7 +315,57 @@ def test_rows_that_are_stated_too_long_are_not_read_as_padding() -> None:
 def test_rows_that_are_stated_too_short_are_refused_in_run_length_encoding_too(missing: int) -> None:
     image = images.rle(images.film(), bits=12)
     image.Columns -= missing
-    assert defect(image) in {PixelDefect.LENGTH, PixelDefect.DAMAGED, PixelDefect.MISMATCH}
+    assert defect(image) is PixelDefect.MISMATCH
+
+
+def with_surplus(number: int) -> Dataset:
+    """Return an RLE film of 300 x 260 whose segment goes on behind the last row."""
+    stream = get_frame(images.rle(PICTURE).PixelData, 0, number_of_frames=1)
+    return images.compressed(images.radiograph(PICTURE), stream + bytes((257 - number, 0)), RLELossless)
+
+
+@pytest.mark.filterwarnings("ignore:The decoded RLE segment contains non-conformant padding")
+def test_a_run_length_encoded_film_may_end_a_few_bytes_behind_its_last_row() -> None:
+    assert np.array_equal(to_display(with_surplus(100)), PICTURE)
+    image = with_surplus(128)
+    image.PixelData = encapsulate([get_frame(image.PixelData, 0, number_of_frames=1) + 2 * b"\x81\0"])
+    assert defect(image) is PixelDefect.MISMATCH
+
+
+def rle_frame(*segments: bytes, number: int | None = None, offsets: Sequence[int] | None = None) -> Dataset:
+    """Return a film with this RLE frame, whose header may say something else."""
+    true = [64 + len(b"".join(segments[:before])) for before in range(len(segments))]
+    stated = (list(true if offsets is None else offsets) + 15 * [0])[:15]
+    header = struct.pack("<16I", len(segments) if number is None else number, *stated)
+    return images.compressed(images.radiograph(PICTURE), header + b"".join(segments), RLELossless)
+
+
+BLACK: Final = PICTURE.size // 128 * b"\x81\0" + bytes(
+    (257 - PICTURE.size % 128, 0)
+)  # runs of 128, and one of the rest
+
+
+def test_a_black_film_in_run_length_encoding_is_read() -> None:
+    assert to_display(rle_frame(BLACK)).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (rle_frame(BLACK, BLACK), PixelDefect.MISMATCH),
+        (rle_frame(BLACK[:-4]), PixelDefect.DAMAGED),
+        (rle_frame(2 * BLACK), PixelDefect.MISMATCH),
+        (rle_frame(100 * BLACK), PixelDefect.MISMATCH),
+        (rle_frame(BLACK, number=0), PixelDefect.DAMAGED),
+        (rle_frame(BLACK, number=16), PixelDefect.DAMAGED),
+        (rle_frame(BLACK, offsets=[66]), PixelDefect.DAMAGED),
+        (rle_frame(BLACK, number=2, offsets=[64, 64]), PixelDefect.DAMAGED),
+        (rle_frame(BLACK, number=2, offsets=[64, 2**32 - 1]), PixelDefect.DAMAGED),
+        (rle_frame(4 * PICTURE.size * b"\x80" + BLACK), PixelDefect.DAMAGED),
+    ],
+)
+def test_segments_that_do_not_fit_the_attributes_are_refused(image: Dataset, expected: PixelDefect) -> None:
+    assert defect(image) is expected
 
 
 WHOLE_WORDS: Final[dict[str, Callable[..., Dataset]]] = {
@@ -483,6 +545,24 @@ def test_one_byte_that_fills_up_to_an_even_length_does_no_harm_and_more_do(
     assert to_display(image).shape == PICTURE.shape
     image.PixelData = encapsulate([stream + 4 * b"\x5a"])
     assert defect(image) is PixelDefect.DAMAGED
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile_size": (64, 64)},
+        {"tile_size": (100, 77), "num_resolutions": 3},
+        {"precinct_size": (64, 64), "codeblock_size": (16, 16)},
+        {"precinct_size": (32, 64), "codeblock_size": (8, 8), "num_resolutions": 2, "tile_size": (128, 128)},
+        {"quality_mode": "rates", "quality_layers": [20, 10, 5, 1], "progression": "RPCL"},
+        {"quality_layers": [40, 20, 1], "precinct_size": (64, 64), "tile_size": (128, 256), "progression": "LRCP"},
+    ],
+)
+def test_a_film_that_is_cut_into_tiles_precincts_and_layers_is_read(options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(PICTURE).save(file, format="JPEG2000", no_jp2=True, irreversible=False, **options)
+    image = images.compressed(images.radiograph(PICTURE), file.getvalue(), JPEG2000Lossless)
+    assert np.abs(to_display(image).astype(int) - PICTURE).max() <= 3
 
 
 @pytest.mark.parametrize("store", STREAMS.values(), ids=STREAMS.keys())

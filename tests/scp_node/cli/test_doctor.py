@@ -14,6 +14,7 @@ import pytest
 
 from scp_node.cli.doctor import _shadow, examine, examine_deliveries
 from scp_node.cli.examination import Examination
+from scp_node.decoders.confinement import gaps_here
 from scp_node.domain import utc_now
 from scp_node.settings import Settings
 from tests.certificates import Certificates
@@ -393,3 +394,16 @@ def test_a_bundle_on_trial_that_is_refused_is_a_problem_that_stops_no_report(tmp
     assert shadow_in(tmp_path, bundle=tmp_path / "absent", shadow_bundle=BUNDLE) is None, (
         "that is no fault of the shadow"
     )
+
+
+@pytest.mark.parametrize(
+    ("confine", "told"),
+    [
+        (True, gaps_here().calls or "confined: no network, no other program, no writing of files"),
+        (False, "not confined: analysis.confine_decoders = false"),
+    ],
+)
+def test_it_says_whether_the_decoders_are_confined(tmp_path: Path, confine: bool, told: str) -> None:
+    found = doctor(settings_in(tmp_path, analysis={"confine_decoders": confine}))["decoders"]
+    assert found.good
+    assert told in found.message

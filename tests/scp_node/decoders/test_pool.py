@@ -33,7 +33,7 @@ from tests.waiting import wait_until
 
 MISBEHAVING: Final = (str(Path(__file__).with_name("misbehaving_decoder.py")),)
 CREDENTIALS: Final = "SCP_NODE_DATABASE__URL"
-QUICK: Final = AnalysisSettings(decode_seconds=0.5)
+QUICK: Final = AnalysisSettings(decode_seconds=0.5, confine_decoders=False)  # a decoder that misbehaves writes files
 PATIENT: Final = AnalysisSettings()
 
 WriteFilm = Callable[[str], Path]
@@ -311,7 +311,7 @@ class TestStartAndEnd:
             import pathlib, signal
             from scp_node.decoders import DecoderPool
             from scp_node.settings import AnalysisSettings
-            pool = DecoderPool(AnalysisSettings(), processes=1, program=({MISBEHAVING[0]!r},))
+            pool = DecoderPool(AnalysisSettings(confine_decoders=False), processes=1, program=({MISBEHAVING[0]!r},))
             print(pool._processes[0]._process.pid, flush=True)
             pool.prepare_many([pathlib.Path({str(path)!r})])
             print("done", flush=True)
