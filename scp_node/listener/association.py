@@ -9,7 +9,6 @@ What differs, and why:
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -28,15 +27,17 @@ from pynetdicom.fsm import StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from structlog.contextvars import bind_contextvars
 
 from scp_node.incoming import Incoming
 from scp_node.listener.connections import OpenConnection, refusal_of
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Rejection, plain_address
-from scp_node.listener.repeated import RepeatedWarnings
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
+from scp_node.logs import get_logger
+from scp_node.runtime.repeated import RepeatedLines
 
 LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
@@ -61,7 +62,7 @@ _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     Timer: ("expired", "remaining", "start", "stop"),
 }
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class UnsupportedPynetdicomError(RuntimeError):
@@ -84,6 +85,8 @@ def require_seams() -> None:
 
 class Services(Protocol):
     """What the node decides about associations and requests."""
+
+    lines: RepeatedLines  # for what a peer can cause at will
 
     def knows(self, address: str) -> bool:
         """Return whether somebody at this address may associate; quick, and asked before a byte is read."""
@@ -124,7 +127,6 @@ class NodeServer(AssociationServer):
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
-        self.warnings = RepeatedWarnings(log)
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -140,15 +142,17 @@ class NodeServer(AssociationServer):
         is_known = self.services.knows(peer)
         reason = refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations)
         if reason:
-            self.warnings.warn(peer, reason, "connection refused peer=%s reason=%r", peer, reason)
+            self.services.lines.warn("connection refused", peer=peer, reason=reason)
         return reason is None
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
         """Log what went wrong with a new connection; the server goes on."""
-        log.exception("connection failed")
+        peer = plain_address(str(client_address[0])) if isinstance(client_address, tuple) else None
+        log.exception("connection failed", peer=peer)
 
     def service_actions(self) -> None:
         """Say that connections are accepted; pynetdicom's collects garbage here, with all threads waiting."""
+        self.services.lines.write_numbers()
         self.renew()
 
     def admitted(self, peer: str | None = None) -> int:
@@ -183,7 +187,13 @@ class NodeAssociation(Association):
         self.transfers: Transfers | None = None  # once it is admitted
         activity = threading.Event()
         self.acse = _NodeACSE(self)
-        self.dul = NodeDUL(self, activity, is_serving=lambda: self.dimse.is_serving, is_late=lambda: self.dimse.is_late)
+        self.dul = NodeDUL(
+            self,
+            activity,
+            server.services.lines,
+            is_serving=lambda: self.dimse.is_serving,
+            is_late=lambda: self.dimse.is_late,
+        )
         self.dimse = NodeDIMSE(
             self,
             activity,
@@ -240,6 +250,7 @@ class NodeAssociation(Association):
 
     def run_reactor(self) -> None:
         """Serve the association; what cannot be served ends in an A-ABORT."""
+        bind_contextvars(peer=self.peer)  # for each line of this thread
         try:
             attempt(self._run_or_abort, "association failed")
         finally:
@@ -250,11 +261,11 @@ class NodeAssociation(Association):
 
     def _log_end(self) -> None:
         if self.dul.was_idle:
-            log.info("association ended, idle for long %s", self.dul.who())
+            log.info("association ended, idle for long", **self.dul.who())
         elif self.admitted and (ending := self.dul.ending):
-            log.info("association ended without release %s how=%s", self.dul.who(), ending.name.lower())
+            log.info("association ended without release", **self.dul.who(), how=ending.name.lower())
         elif self.admitted and self.node_server.closing and not self.is_released:
-            log.info("association aborted %s reason='stopping'", self.dul.who())
+            log.info("association aborted", **self.dul.who(), reason="stopping")
 
     def _run_or_abort(self) -> None:
         with ExitStack() as stack:
@@ -271,7 +282,7 @@ class NodeAssociation(Association):
             context = self.accepted(context_id)
             if context is None or not self.node_server.services.serve(self, msg, context):
                 reason = f"request cannot be served: {type(msg).__name__}"
-                log.warning("association aborted %s reason=%r", self.dul.who(), reason)
+                self.dul.warn("association aborted", reason)
                 self.abort()
         finally:
             if isinstance(msg, C_STORE) and isinstance(msg.DataSet, ReceivedDataset):

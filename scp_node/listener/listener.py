@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -26,13 +25,14 @@ from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, No
 from scp_node.listener.contexts import accepted_contexts
 from scp_node.listener.library_log import repeat_warnings
 from scp_node.listener.services import NodeServices
+from scp_node.logs import get_logger
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 
 _MIB: Final = 1 << 20
 _POLL_SECONDS: Final = 0.02
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class ListenError(NodeError, OSError):
@@ -105,7 +105,8 @@ class Listener:
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="listener", daemon=True
         ).start()
-        log.info("listening ae_title=%s host=%s port=%d", self._settings.node.ae_title, *self.address)
+        host, port = self.address
+        log.info("listening", ae_title=self._settings.node.ae_title, host=host, port=port)
 
     def stop(self, grace_seconds: float) -> None:
         """Accept no more associations, let running stores finish for `grace_seconds`, abort the rest."""
@@ -119,9 +120,10 @@ class Listener:
                     _abort(association)
             time.sleep(_POLL_SECONDS)
         for association in self._server.associations():
-            log.warning("association aborted reason='stopping' peer=%s", association.peer)
+            log.warning("association aborted", reason="stopping", peer=association.peer)
             _abort(association).join(timeout=1)
             association.join(timeout=1)  # it reports what was cut off
+        self._services.lines.write_numbers(at_once=True)
         log.info("listener stopped")
 
     def _application_entity(self) -> ApplicationEntity:

@@ -7,7 +7,6 @@ memory it finds again among the files.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -29,12 +28,13 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.ledger import Duplicate, Ledger, LedgerError, Registration, UnregistrableFile, blames_values
+from scp_node.logs import get_logger
 from scp_node.loops.backlog import Backlog, Earliest
 from scp_node.loops.settlement import settle
 from scp_node.runtime.patience import LONGEST_PAUSE, Patience
 from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
@@ -131,7 +131,7 @@ class Registrar:
                 patience(step)
             except Exception:
                 if not stop.is_set():
-                    log.exception("step failed step=register")
+                    log.exception("step failed", step="register")
                 if stop.wait(LONGEST_PAUSE):
                     return False
             else:
@@ -148,7 +148,7 @@ class Registrar:
     def _end(self, endings: Sequence[TransferEnded]) -> bool:
         bug = _bug_in(lambda: self._ledger.studies.transfers_ended(endings)) if endings else None
         if bug:
-            log.error("ends of associations cannot be entered count=%d", len(endings), exc_info=bug)
+            log.error("ends of associations cannot be entered", count=len(endings), exc_info=bug)
         return bug is None
 
     def _enter(self, batch: list[_Arrival]) -> None:
@@ -161,11 +161,11 @@ class Registrar:
         with self._forgetting:
             forgotten, self._forgotten = self._forgotten, 0
         if forgotten:
-            log.error("refused stores were not recorded, too many waited for the database count=%d", forgotten)
+            log.error("refused stores were not recorded, too many waited for the database", count=forgotten)
 
     def _note(self, arrival: _Arrival) -> None:
         if bug := _bug_in(lambda: self._record(arrival)):
-            log.error("what a peer sent cannot be recorded kind=%s", type(arrival).__name__, exc_info=bug)
+            log.error("what a peer sent cannot be recorded", kind=type(arrival).__name__, exc_info=bug)
 
     def _record(self, arrival: _Arrival) -> None:
         if isinstance(arrival, RejectedInstance):
@@ -204,9 +204,9 @@ class Registrar:
         for duplicate in registration.duplicates:
             self._remove(duplicate)
         for uid in registration.conflicts:
-            log.warning("instance has the UID of an earlier one and other bytes sop_instance_uid=%s", uid)
+            log.warning("instance has the UID of an earlier one and other bytes", sop_instance_uid=uid)
         for uid in registration.several_patients:
-            log.error("study names several patients, each gets a report of its own study_uid=%s", uid)
+            log.error("study names several patients, each gets a report of its own", study_uid=uid)
         return len(received)
 
     def scan(self, *, first: bool = False, stop: threading.Event | None = None) -> int:
@@ -221,7 +221,7 @@ class Registrar:
             found = self._scan(None if first else (earliest - RESCAN_DAYS).date(), stop)
             unfinished.pop_all()
         if found:
-            log.info("registered files without a row count=%d", found)
+            log.info("registered files without a row", count=found)
         return found
 
     def _scan(self, since: date | None, stop: threading.Event | None) -> int:
@@ -243,7 +243,7 @@ class Registrar:
             blamed = "the database refuses it"
         else:
             blamed = "this program fails on it"
-            log.error("instance cannot be registered path=%s", path, exc_info=error)
+            log.error("instance cannot be registered", path=path, exc_info=error)
         cause = getattr(error, "orig", None) or error
         self._give_up(
             UnregistrableFile(
@@ -265,9 +265,9 @@ class Registrar:
             try:
                 self._spool.remove(duplicate.spool_path)
             except SpoolError as error:  # a later scan finds it again
-                log.warning("duplicate not removed reason=%s", error)
+                log.warning("duplicate not removed", reason=error)
         elif self._ledger.intake.adopt(duplicate):
-            log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
+            log.error("original was lost, its duplicate takes its place", path=duplicate.original_path)
         # else another duplicate has taken its place, or it is being purged: the next scan finds this file without a row
 
     def _read(self, path: str) -> ReceivedInstance | None:
@@ -286,7 +286,7 @@ class Registrar:
         if file.spool_path in self._given_up:
             return
         if self._ledger.intake.record_unregistrable(file):
-            log.error("file cannot be registered, stays in the spool path=%s reason=%s", file.spool_path, file.reason)
+            log.error("file cannot be registered, stays in the spool", path=file.spool_path, reason=file.reason)
         self._given_up.add(file.spool_path)
 
 

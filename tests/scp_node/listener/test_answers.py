@@ -402,7 +402,7 @@ def test_a_bug_of_ours_is_answered_a700_and_logged(
     running = start_listener(BrokenSpool(tmp_path / "broken", low_water_bytes=0))
     with running.peer() as peer:
         assert peer.store(radiograph()).status == 0xA700
-    assert "store failed sop_instance_uid=1.2.3" in caplog.text
+    assert "store failed sop_instance_uid=1.2.3 peer=127.0.0.1" in caplog.text
 
 
 def test_callbacks_that_fail_change_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
