@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -172,8 +172,13 @@ class Audit:
                 received_at=row.at,
                 state=ImageState.REJECTED,
                 reason=row.detail.get("reason"),
-                detail=row.detail.get("status"),
+                detail=_refusal(row.detail),
             )
+
+
+def _refusal(detail: Mapping[str, Any]) -> str:
+    status = str(detail.get("status"))
+    return f"{status}, the last of {detail['unsaid']} more like it" if "unsaid" in detail else status
 
 
 def _conditions(query: AuditQuery, dialect: str) -> list[ColumnElement[bool]]:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import islice
 from typing import Final
@@ -32,6 +33,7 @@ from scp_node.logs import get_logger
 from scp_node.loops.backlog import Backlog, Earliest
 from scp_node.loops.settlement import settle
 from scp_node.runtime.patience import LONGEST_PAUSE, Patience
+from scp_node.runtime.repeated import Repeated
 from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
 
 log = get_logger(__name__)
@@ -39,6 +41,7 @@ log = get_logger(__name__)
 BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
 REMEMBERED_BYTES: Final = 64 * 2**20  # limit of their headers: a peer decides how long a header is
+REFUSALS: Final = 32  # of one address for one reason, each recorded within a minute; then their number
 RESCAN_SECONDS: Final = 300.0
 RESCAN_DAYS: Final = timedelta(days=2)  # age of the files that a later scan looks at; the first scan looks at all files
 _SCAN_CHUNK: Final = 1_000
@@ -72,6 +75,7 @@ class Registrar:
         self._overflowed = threading.Event()
         self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
         self._earliest = Earliest()
+        self._refusals = Repeated[RejectedInstance](most=REFUSALS)
         self._forgotten = 0  # refused stores since the last log line about them
         self._forgetting = threading.Lock()
         self._given_up: set[str] = set()
@@ -83,10 +87,18 @@ class Registrar:
             self._overflowed.set()
 
     def rejected(self, instance: RejectedInstance) -> None:
-        """Note a store that was refused; never blocks."""
+        """Note a store that was refused, or count it: a peer does not fill the audit trail. Never blocks."""
+        if self._refusals.is_news(instance.peer, instance.reason, instance):
+            self._put_rejected(instance)
+
+    def _put_rejected(self, instance: RejectedInstance) -> None:
         if not self._arrivals.put(instance, _SMALL_BYTES):
             with self._forgetting:
-                self._forgotten += 1
+                self._forgotten += instance.unsaid or 1
+
+    def _put_numbers(self, *, at_once: bool) -> None:
+        for untold in self._refusals.take_untold(at_once=at_once):
+            self._put_rejected(replace(untold.last, unsaid=untold.number))
 
     def committed(self, answer: CommitmentAnswer) -> bool:
         """Note the report of a destination and return whether there was room for it; never blocks."""
@@ -103,7 +115,7 @@ class Registrar:
         if not self._patiently(stop, lambda: self.scan(first=True, stop=stop)):
             return
         next_scan = time.monotonic() + RESCAN_SECONDS
-        while not (stop.is_set() and self._arrivals.is_empty()):
+        while not self._is_done(stop):
             self._renew()
             batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
@@ -118,6 +130,11 @@ class Registrar:
                 self._overflowed.clear()
                 self._patiently(stop, lambda: self.scan(stop=stop))
                 next_scan = time.monotonic() + RESCAN_SECONDS
+
+    def _is_done(self, stop: threading.Event) -> bool:
+        is_ending = stop.is_set()
+        self._put_numbers(at_once=is_ending)
+        return is_ending and self._arrivals.is_empty()
 
     def _patiently(self, stop: threading.Event, step: Callable[[], object]) -> bool:
         """Repeat `step` until it succeeds; return False if `stop` was set meanwhile: the files stay.
@@ -169,14 +186,7 @@ class Registrar:
 
     def _record(self, arrival: _Arrival) -> None:
         if isinstance(arrival, RejectedInstance):
-            self._ledger.intake.record_rejected(
-                sop_instance_uid=arrival.sop_instance_uid,
-                calling_ae=arrival.calling_ae,
-                peer=arrival.peer,
-                status=arrival.status,
-                reason=arrival.reason,
-                at=arrival.at,
-            )
+            self._ledger.intake.record_rejected(arrival)
         elif isinstance(arrival, CommitmentAnswer):
             settle(self._ledger, arrival.report, arrival.destinations)
 

@@ -1,4 +1,4 @@
-"""A measure for what a peer can cause at will: one of its kind is told a minute, then the number of the others."""
+"""A measure for what a peer can cause at will: a few of a kind are told a minute, then the number of the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from structlog.stdlib import BoundLogger
@@ -29,7 +29,8 @@ class Untold(Generic[_Told]):
 
 @dataclass(frozen=True, slots=True)
 class _Kind(Generic[_Told]):
-    since: float  # when one of them was told
+    since: float  # when the first of them was told
+    told: int
     last: _Told
     untold: int
 
@@ -37,24 +38,28 @@ class _Kind(Generic[_Told]):
 class Repeated(Generic[_Told]):
     """Counts what comes again within a minute; safe for many threads."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read monotonic seconds from `clock`."""
+    def __init__(self, *, most: int = 1, clock: Callable[[], float] = time.monotonic) -> None:
+        """Have `most` of each address and reason told within a minute; `clock` gives monotonic seconds."""
+        self._most = most
         self._clock = clock
         self._lock = threading.Lock()
         self._kinds: OrderedDict[_Key, _Kind[_Told]] = OrderedDict()
         self._crowded_out: list[Untold[_Told]] = []
 
     def is_news(self, address: str, reason: str, what: _Told) -> bool:
-        """Return whether none of this address and reason was told within a minute; else count it."""
+        """Return whether it is to be told: few of this address and reason were within a minute. Else count it."""
         now, key = self._clock(), (address, reason)
         with self._lock:
             kind = self._kinds.get(key)
             if kind and now - kind.since < EVERY_SECONDS:
-                self._kinds[key] = _Kind(kind.since, what, kind.untold + 1)
-                return False
+                is_told = kind.told < self._most
+                self._kinds[key] = replace(
+                    kind, told=kind.told + is_told, last=what, untold=kind.untold + (not is_told)
+                )
+                return is_told
             if kind:
                 self._drop(key)
-            self._kinds[key] = _Kind(now, what, 0)
+            self._kinds[key] = _Kind(now, 1, what, 0)
             while len(self._kinds) > MOST_KEYS:
                 self._drop(next(iter(self._kinds)))
         return True

@@ -64,6 +64,15 @@ def test_what_is_counted_has_a_limit_and_no_number_is_lost() -> None:
     assert not repeated.is_news(str(MOST_KEYS - 1), "reason", "line")
 
 
+def test_a_few_of_a_kind_may_be_told_within_a_minute() -> None:
+    clock = Clock()
+    repeated = Repeated[str](most=2, clock=clock)
+    for told in ([True, True, False, False], [True, True, False, False]):
+        assert [repeated.is_news(ONE, "reason", str(number)) for number in range(4)] == told
+        clock.now += EVERY_SECONDS
+        assert repeated.take_untold() == [Untold("3", 2)]
+
+
 def test_a_process_that_ends_says_every_number() -> None:
     repeated = Repeated[str](clock=Clock())
     told = [repeated.is_news(ONE, "reason", str(number)) for number in range(5)]
