@@ -33,6 +33,7 @@ RENAMED: Final = {
 
 _PATHS: Final = (
     ("node", "data_dir"),
+    ("database", "password_file"),
     ("inference", "bundle"),
     ("inference", "shadow_bundle"),
     ("web", "certificate"),
@@ -172,7 +173,7 @@ def _explain(error: ValidationError) -> str:
             message = f"is called {RENAMED[key]} now, since it governs every queue"
         elif problem["type"] == "extra_forbidden":
             message = f"no such setting; {_allowed(problem['loc'])}"
-        elif key != "database.url" and not isinstance(problem["input"], (dict, Settings)):
+        elif problem["loc"][:1] != ("database",) and not isinstance(problem["input"], (dict, Settings)):
             message = f"{message}, got {problem['input']!r}"
         lines.append(message if key == "settings" else f"{key}: {message}")
     return "\n".join(lines)

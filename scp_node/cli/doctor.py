@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -94,11 +95,23 @@ def _data_folder(settings: Settings) -> str:
             raise SpoolError(f"{place} is not a folder; remove it, or set node.data_dir")
         if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
             raise SpoolError(f"{place}: user {os.geteuid()} may not write there; change that, or set node.data_dir")
+    _refuse_open_folder(folder)
     free = shutil.disk_usage(nearest).free // 2**20
     if free < settings.listen.low_water_mib:
         low = settings.listen.low_water_mib
         raise SpoolError(f"{folder}: {free} MiB free, stores are refused below listen.low_water_mib = {low}")
     return f"{folder}, {free} MiB free" + ("" if nearest == folder else "; not there yet, `scp-node serve` makes it")
+
+
+def _refuse_open_folder(folder: Path) -> None:
+    """Refuse a data folder, or one of the node's in it, that every user of the machine may look into.
+
+    Raises:
+        SpoolError: it is one.
+    """
+    for place in (folder, folder / SPOOL_FOLDER):
+        if os.path.lexists(place) and (mode := stat.S_IMODE(place.stat().st_mode)) & stat.S_IRWXO:
+            raise SpoolError(f"{place} has mode {mode:04o}, others may enter: chmod o-rwx {place}")
 
 
 def _database(settings: Settings) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -172,13 +172,12 @@ class Audit:
                 received_at=row.at,
                 state=ImageState.REJECTED,
                 reason=row.detail.get("reason"),
-                detail=_refusal(row.detail),
+                detail=_refusal(str(row.detail.get("status")), unsaid=int(row.detail.get("unsaid", 0))),
             )
 
 
-def _refusal(detail: Mapping[str, Any]) -> str:
-    status = str(detail.get("status"))
-    return f"{status}, the last of {detail['unsaid']} more like it" if "unsaid" in detail else status
+def _refusal(status: str, *, unsaid: int) -> str:
+    return f"{status}, the last of {unsaid} more like it" if unsaid else status
 
 
 def _conditions(query: AuditQuery, dialect: str) -> list[ColumnElement[bool]]:

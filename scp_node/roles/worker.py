@@ -23,6 +23,7 @@ from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
 from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.opening import installation_id, lease_of, stored_files
+from scp_node.private_files import FILE_MODE
 from scp_node.report.objects.sr import warm_up
 from scp_node.report.site import Site
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
@@ -162,7 +163,7 @@ def _once(marker: Path) -> Iterator[None]:
         if marker.exists():
             marker.unlink()
             raise ShadowRefusedError("the process ended while it was opened; the next start tries it again")
-        marker.touch()
+        marker.touch(mode=FILE_MODE)
     try:
         yield
     finally:

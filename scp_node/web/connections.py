@@ -57,5 +57,5 @@ class TimedProtocol(H11Protocol):
 
     def _close(self) -> None:
         if not self.transport.is_closing():
-            log.info("web connection closed, its request did not come in time", address=(self.client or ("",))[0])
+            log.info("web connection closed, its request did not come in time", peer=(self.client or ("",))[0])
             self.transport.close()

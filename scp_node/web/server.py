@@ -15,9 +15,9 @@ import uvicorn
 from fastapi import FastAPI
 
 from scp_node.logs import get_logger
+from scp_node.secret_files import refuse_if_others_read
 from scp_node.settings import SettingsError, WebSettings
 from scp_node.web.connections import TimedProtocol
-from scp_node.web.files import refuse_if_others_read
 
 log = get_logger(__name__)
 

@@ -22,8 +22,8 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
+from scp_node.secret_files import read_secret
 from scp_node.settings import OidcSettings, SettingsError, is_safe_address
-from scp_node.web.files import read_secret
 from scp_node.web.ports import Arrival, Departure, SignOnAwayError, SignOnError
 
 RETURN_PATH: Final = "/login/oidc/back"

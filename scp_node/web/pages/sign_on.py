@@ -58,7 +58,7 @@ def arrive(
     if place is None:
         response = show_login(request, site, status=HTTPStatus.BAD_REQUEST, problem=_STALE)
     elif error or not code or (iss and not secrets.compare_digest(iss.encode(), settings.issuer.encode())):  # RFC 9207
-        log.warning("single sign-on refused a login", error=error[:64])
+        log.warning("single sign-on refused a login", error=error[:64], peer=address_of(request))
         response = show_login(request, site, status=HTTPStatus.FORBIDDEN, problem=_REFUSED)
     else:
         response = _finished(request, site, sign_on, code=code, browser=browser, place=place)
@@ -110,7 +110,7 @@ def _default(site: Site) -> PersonRole | None:
 def _failed(
     request: Request, site: Site, error: SignOnError, told: str, *, status: int = HTTPStatus.SERVICE_UNAVAILABLE
 ) -> Response:
-    log.warning("single sign-on failed", reason=error)
+    log.warning("single sign-on failed", reason=error, peer=address_of(request))
     if status == HTTPStatus.FORBIDDEN:
         site.ledger.entrance.failed(Actor(name="", address=address_of(request)), because="single sign-on")
     return show_login(request, site, status=status, problem=told)

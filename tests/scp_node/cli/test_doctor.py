@@ -55,6 +55,18 @@ def saying(answer: bytes | None) -> Callable[[], contextlib.AbstractContextManag
     return lambda: answering(answer=answer)
 
 
+@pytest.mark.parametrize("name", ["var", "var/spool"])
+def test_a_data_folder_that_others_may_enter_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "var" / "spool").mkdir(parents=True)
+    for folder in ("var", "var/spool"):
+        (tmp_path / folder).chmod(0o700)
+    assert doctor(settings_in(tmp_path))["data folder"].good
+    (tmp_path / name).chmod(0o711)
+    found = doctor(settings_in(tmp_path))["data folder"]
+    assert not found.good
+    assert found.message == f"{tmp_path / name} has mode 0711, others may enter: chmod o-rwx {tmp_path / name}"
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
     """A port that is open and never answers, as that of a program that hangs."""
