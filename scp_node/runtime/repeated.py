@@ -1,4 +1,4 @@
-"""A measure for what a peer can cause at will: a few of a kind are told a minute, then the number of the others."""
+"""A measure for what a peer can cause at will: a few of a kind each minute, then the number of the others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Repeated(Generic[_Told]):
         self._crowded_out: list[Untold[_Told]] = []
 
     def is_news(self, address: str, reason: str, what: _Told) -> bool:
-        """Return whether it is to be told: few of this address and reason were within a minute. Else count it."""
+        """Return whether to tell it, since few of this address and reason were told within a minute; else count it."""
         now, key = self._clock(), (address, reason)
         with self._lock:
             kind = self._kinds.get(key)
