@@ -19,6 +19,7 @@ from sqlalchemy import URL, Engine
 from scp_node.ledger import (
     Copied,
     Ledger,
+    LedgerError,
     LedgerGoneError,
     LedgerUnreachableError,
     Policy,
@@ -33,7 +34,7 @@ from scp_node.ledger.database.engine import LOCK_SECONDS, sqlite_file
 from scp_node.private_files import make_private_folder, write_private
 from scp_node.runtime.patience import Patience
 from scp_node.secret_files import read_secret
-from scp_node.settings import Settings
+from scp_node.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from scp_node.spool import Spool, SpoolFiles
@@ -127,11 +128,13 @@ def open_engine(settings: Settings, *, patience: float = LOCK_SECONDS) -> Engine
     """Return an engine for the database of these settings; it has not connected yet.
 
     Raises:
-        LedgerError: see `scp_node.ledger.create_ledger_engine`.
-        SettingsError: the file with the password cannot be used.
+        LedgerError: see `create_ledger_engine`; or the file with the password cannot be used.
     """
     file = settings.database.password_file
-    password = read_secret(file, "database.password_file") if file else None
+    try:
+        password = read_secret(file, "database.password_file") if file else None
+    except SettingsError as error:
+        raise LedgerError(str(error)) from None
     return create_ledger_engine(settings.database_url, password=password, patience=patience)
 
 

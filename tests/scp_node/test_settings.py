@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from scp_node.ledger import LedgerError
 from scp_node.opening import open_engine
 from scp_node.report.kinds import ObjectKind
 from scp_node.settings import EVERY_OBJECT, NodeSettings, Settings, SettingsError
@@ -244,7 +245,7 @@ def test_the_password_of_the_database_is_read_from_a_file_beside_the_settings(wr
 @pytest.mark.parametrize("mode", [0o604, 0o644, 0o660])
 def test_a_password_file_that_others_may_read_is_refused(write: Path, mode: int) -> None:
     settings = with_password(write, mode=mode)
-    with pytest.raises(SettingsError, match=r"database\.password_file: .* others may use it: chmod 600"):
+    with pytest.raises(LedgerError, match=r"database\.password_file: .* others may use it: chmod 600"):
         open_engine(settings)
 
 

@@ -67,6 +67,18 @@ def test_a_data_folder_that_others_may_enter_is_named(tmp_path: Path, name: str)
     assert found.message == f"{tmp_path / name} has mode 0711, others may enter: chmod o-rwx {tmp_path / name}"
 
 
+def test_a_password_file_that_others_may_read_is_named_and_the_password_is_not(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("hunter2")
+    password.chmod(0o644)
+    database = {"url": "postgresql+psycopg://node@127.0.0.1:1/ledger", "password_file": password}
+    found = doctor(settings_in(tmp_path, database=database, destinations=[destination(unused_port())]))
+    problem = found["database"]
+    assert not problem.good
+    assert problem.message.startswith(f"database.password_file: {password} has mode 0644, others may use it: chmod 600")
+    assert "hunter2" not in str(found)
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
     """A port that is open and never answers, as that of a program that hangs."""
