@@ -241,11 +241,16 @@ class DatabaseSettings(Section):
     )
     upgrade_at_start: bool = Field(default=True, description="Bring the schema up to date when `serve` starts.")
 
+    @property
+    def url_has_password(self) -> bool:
+        """Return whether a password stands in the URL."""
+        return _PASSWORD.match(self.url) is not None
+
     @model_validator(mode="after")
     def _has_one_password(self) -> Self:
         if self.password_file and not self.url.startswith("postgresql"):
             raise ValueError("password_file: SQLite has no password; give the url of a PostgreSQL database")
-        if self.password_file and _PASSWORD.match(self.url):
+        if self.password_file and self.url_has_password:
             raise ValueError("password_file: url holds a password as well; take it out there")
         return self
 

@@ -30,7 +30,7 @@ from scp_node.opening import open_ledger, stored_files
 from scp_node.private_files import make_private_folder, write_private
 from scp_node.runtime.supervisor import SUPERVISED
 from scp_node.settings import DEFAULT_FILE
-from scp_node.settings_file import commented_toml, load_settings, named_file
+from scp_node.settings_file import commented_toml, load_settings, named_file, settings_path
 
 cli = typer.Typer(
     name="scp-node",
@@ -141,7 +141,7 @@ def doctor(
     """
     from scp_node.cli.doctor import examine  # noqa: PLC0415
 
-    examinations = examine(load_settings(config))
+    examinations = examine(load_settings(config), settings_path(config))
     if as_json:
         sys.stdout.write(json.dumps([each.document() for each in examinations]) + "\n")
     for each in () if as_json else examinations:

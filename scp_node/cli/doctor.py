@@ -25,14 +25,30 @@ from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
+from scp_node.secret_files import refuse_if_others_read
 from scp_node.settings import Settings, SettingsError
 from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
 
 
-def examine(settings: Settings) -> list[Examination]:
-    """Return what was found of each part that a node needs; what `serve` will make is missing without a problem."""
-    return list(_examinations(settings))
+def examine(settings: Settings, file: Path | None = None) -> list[Examination]:
+    """Return what was found of each part that a node needs; what `serve` will make is missing without a problem.
+
+    `file` is the one that the settings were read from.
+    """
+    return [*_settings_file(settings, file), *_examinations(settings)]
+
+
+def _settings_file(settings: Settings, file: Path | None) -> Iterator[Examination]:
+    """Yield a problem if others may read the password of the database in the settings file."""
+    url = settings.database.url
+    if file is None or not settings.database.url_has_password or url not in file.read_text(encoding="utf-8-sig"):
+        return
+    try:
+        refuse_if_others_read(file, "settings file")
+    except SettingsError as error:
+        told = f"{str(error).removeprefix('settings file: ')}; or move the password to database.password_file"
+        yield Examination(name="settings file", good=False, message=told)
 
 
 def _examinations(settings: Settings) -> Iterator[Examination]:
