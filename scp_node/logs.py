@@ -27,6 +27,7 @@ from scp_node.settings import LogSettings
 RESERVED: Final = frozenset({"at", "level", "logger", "event", "exception"})  # keys that each JSON line has
 
 _WORD: Final = re.compile(r"[^\s'\"=]+")
+_OURS: Final = ("scp_node.", "pneumonia_model.")
 _OF_RECORD: Final = frozenset({"exc_info", "stack_info"})
 
 
@@ -99,4 +100,24 @@ def _escaped(text: str) -> str:
 
 
 def _traceback(line: EventDict) -> str:
-    return "".join(traceback.format_exception(*line["exc_info"])).rstrip() if line.get("exc_info") else ""
+    """Return where an exception came from, its causes first; "" where there is none."""
+    error: BaseException | None = line["exc_info"][1] if line.get("exc_info") else None
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return "\n".join(
+        f"Traceback (most recent call last):\n{''.join(traceback.format_tb(each.__traceback__))}{_name(each)}"
+        for each in reversed(chain)
+    )
+
+
+def _name(error: BaseException) -> str:
+    """Return the type of an error, with its message where we or the operating system wrote it.
+
+    Those of libraries and of Python may quote a value, such as "invalid literal for int()" or the failing row.
+    """
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    is_safe = isinstance(error, OSError) or kind.__module__.startswith(_OURS)
+    return f"{name}: {error}" if is_safe else name

@@ -13,13 +13,16 @@ from typing import Any, Final, Literal
 
 import pytest
 from pydicom import Dataset
+from sqlalchemy.exc import DataError
 from structlog.contextvars import bound_contextvars
 
 from scp_node.logs import RESERVED, configure_logging, get_logger
 from scp_node.settings import LogSettings
+from scp_node.spool import SpoolError
 from tests.command import log_put_back
 
 WRITES: Final = {"debug", "info", "warning", "error", "exception", "log", "warn"}
+QUOTED: Final = "CANARY"
 HAND_ON: Final = {"listener/faults.py", "listener/upper_layer.py", "runtime/repeated.py"}  # the phrase of a caller
 WITH_LOGGING: Final = {  # files that use Python's own loggers, and for what
     "logs.py",
@@ -103,16 +106,39 @@ def test_what_a_thread_serves_is_named_in_each_of_its_lines(capsys: pytest.Captu
     assert [line.get("peer") for line in lines(capsys)] == ["10.0.0.1", "10.0.0.2", None]
 
 
+def fail(error: Exception, cause: Exception) -> None:
+    try:
+        raise cause
+    except type(cause) as known:
+        raise error from known
+
+
 @pytest.mark.parametrize("shape", ["json", "console"])
-def test_an_error_has_its_traceback(shape: Literal["json", "console"], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError(QUOTED), "ValueError"),
+        (DataError("", {}, ValueError(f"DETAIL: Failing row contains ({QUOTED})")), "sqlalchemy.exc.DataError"),
+        (SpoolError("disk is full"), "scp_node.spool.SpoolError: disk is full"),
+        (FileNotFoundError(2, "No such file", "x"), "FileNotFoundError: [Errno 2] No such file: 'x'"),
+    ],
+    ids=["Python", "library", "ours", "system"],
+)
+def test_an_error_has_its_traceback_and_no_message_that_may_quote_a_value(
+    shape: Literal["json", "console"], error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with written(shape=shape):
         try:
-            json.loads("a bug")
-        except ValueError:
+            fail(error, KeyError(QUOTED))
+        except type(error):
             log.exception("step failed", step="register")
     line = capsys.readouterr().err
-    told = json.loads(line)["exception"] if shape == "json" else line
-    assert told.rstrip().endswith("JSONDecodeError: Expecting value: line 1 column 1 (char 0)")
+    shown = json.loads(line)["exception"] if shape == "json" else line
+    assert shown.count("Traceback (most recent call last):\n  File") == 2
+    assert "in fail" in shown
+    assert "\nKeyError\n" in shown
+    assert shown.rstrip().endswith(f"\n{told}")
+    assert QUOTED not in line
 
 
 def test_a_line_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
