@@ -171,6 +171,13 @@ def pages(node: Node) -> dict[str, str]:
     return {path: answer(f"http://127.0.0.1:{node.settings.web.port}{path}") for path in sorted(filled)}
 
 
+def is_served(node: Node) -> bool:
+    try:
+        return bool(answer(f"http://127.0.0.1:{node.settings.web.port}/readyz"))
+    except urllib.error.URLError:  # the role has not opened its port yet
+        return False
+
+
 def answer(url: str) -> str:
     try:
         with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - our own node
@@ -228,6 +235,7 @@ def test_no_value_of_a_film_leaves_the_node_but_to_those_who_may_see_it(
         wait_until(lambda: {row["state"] for row in node.audit()} == STATES, 60, what="films went all ways")
         wait_until(lambda: "destination paused" in node.log, 30)
         wait_until(lambda: "header mended" in node.log, 30)
+        wait_until(lambda: is_served(node), 30, what="web page answers")
         shown = pages(node)
     told = f"seed {flock.seed}"
     assert flock.found_in(node.log) == {}, told
