@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import threading
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Final
 from scp_node import __version__
 from scp_node.dicom.pixel_libraries import leave_out_pixel_libraries
 from scp_node.ledger import LedgerUnreachableError
+from scp_node.logs import get_logger
 from scp_node.opening import INSTALLATION_ID, installation_id, upgrade_database
 from scp_node.roles.common import PARTS, Parts
 from scp_node.runtime.heartbeat import Heartbeat
@@ -21,7 +21,7 @@ from scp_node.runtime.supervisor import SUPERVISED, Supervisor, stop_when_orphan
 from scp_node.settings import Settings, SettingsError, is_loopback
 from scp_node.settings_file import refuse_system_folder
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 ALLOW_DIFFERENT: Final = "--allow-different-settings"
 _FIRST_TRY_SECONDS: Final = 3.0  # longest delay of the start by a database that does not answer
@@ -120,7 +120,7 @@ def _supervise(
     _prepare_data_folder(settings.node.data_dir)
     if role is Role.ALL and settings.database.upgrade_at_start:
         _upgrade_or_go_on(settings)
-    log.info("node starts version=%s ae_title=%s", __version__, settings.node.ae_title)
+    log.info("node starts", version=__version__, ae_title=settings.node.ae_title)
     roles = [each for each in role.members if each is not Role.WEB or role is Role.WEB or settings.web.enabled]
     commands = {each.value: [*base, "--role", each.value] for each in roles}
     status = Supervisor(
@@ -154,7 +154,7 @@ def _upgrade_or_go_on(settings: Settings) -> None:
     try:
         upgrade_database(settings, patience=_FIRST_TRY_SECONDS)
     except LedgerUnreachableError as error:  # the first role to reach it upgrades it
-        log.error("database cannot be used, receiving goes on reason=%s", error)  # noqa: TRY400 - said in one line
+        log.error("database cannot be used, receiving goes on", reason=error)  # noqa: TRY400 - said in one line
 
 
 def check_demonstration(settings: Settings) -> None:

@@ -437,6 +437,7 @@ class RejectedInstance:
     status: int
     reason: str
     at: datetime
+    unsaid: int = 0  # how many of this peer and reason it stands for as the last; 0: it is one for itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from sqlalchemy import URL, Engine
 from scp_node.ledger import (
     Copied,
     Ledger,
+    LedgerError,
     LedgerGoneError,
     LedgerUnreachableError,
     Policy,
@@ -30,9 +31,10 @@ from scp_node.ledger import (
     upgrade,
 )
 from scp_node.ledger.database.engine import LOCK_SECONDS, sqlite_file
-from scp_node.private_files import FOLDER_MODE
+from scp_node.private_files import make_private_folder, write_private
 from scp_node.runtime.patience import Patience
-from scp_node.settings import Settings
+from scp_node.secret_files import read_secret
+from scp_node.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     from scp_node.spool import Spool, SpoolFiles
@@ -109,9 +111,9 @@ def _is_marked(marker: Path, name: str) -> bool:
 def _mark(marker: Path, name: str) -> None:
     if _is_marked(marker, name):
         return
-    marker.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    make_private_folder(marker.parent)
     temporary = marker.with_name(f"{MARKER}.{os.getpid()}")
-    temporary.write_text(f"{name}\n", encoding="utf-8")
+    write_private(temporary, f"{name}\n".encode())
     temporary.replace(marker)
 
 
@@ -122,13 +124,27 @@ def _name(url: URL) -> str:
     return f"{url.get_backend_name()}://{url.host}:{url.port or ''}/{url.database}"
 
 
+def open_engine(settings: Settings, *, patience: float = LOCK_SECONDS) -> Engine:
+    """Return an engine for the database of these settings; it has not connected yet.
+
+    Raises:
+        LedgerError: see `create_ledger_engine`; or the file with the password cannot be used.
+    """
+    file = settings.database.password_file
+    try:
+        password = read_secret(file, "database.password_file") if file else None
+    except SettingsError as error:
+        raise LedgerError(str(error)) from None
+    return create_ledger_engine(settings.database_url, password=password, patience=patience)
+
+
 def open_ledger(settings: Settings) -> Ledger:
     """Return the ledger of these settings; its schema must exist.
 
     Raises:
         LedgerError: the database cannot be reached, or its schema is not this program's.
     """
-    engine = create_ledger_engine(settings.database_url)
+    engine = open_engine(settings)
     check_revision(engine)
     return Ledger(engine, policy_of(settings))
 
@@ -140,7 +156,7 @@ def has_ledger(settings: Settings) -> bool:
         LedgerGoneError: there was one, by what the data folder remembers, and it is gone.
         LedgerError: the database cannot be used.
     """
-    engine = create_ledger_engine(settings.database_url)
+    engine = open_engine(settings)
     try:
         if is_begun(engine):
             return True
@@ -160,7 +176,7 @@ def upgrade_database(settings: Settings, *, patience: float = LOCK_SECONDS) -> N
         LedgerUnreachableError: the database cannot be used now.
         LedgerError: its schema is newer than this program.
     """
-    engine = create_ledger_engine(settings.database_url, patience=patience)
+    engine = open_engine(settings, patience=patience)
     try:
         upgrade_ledger(engine, settings.node.data_dir)
     finally:
@@ -233,11 +249,11 @@ def installation_id(data_dir: Path) -> uuid.UUID:
         OSError: the data folder cannot be written.
         ValueError: the file does not hold an identifier.
     """
-    data_dir.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+    make_private_folder(data_dir)
     path = data_dir / INSTALLATION_ID
     if not path.exists():
         temporary = data_dir / f"{INSTALLATION_ID}.{os.getpid()}"
-        temporary.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
+        write_private(temporary, f"{uuid.uuid4()}\n".encode())
         try:
             os.link(temporary, path)  # fails if another process was faster: its identifier counts
         except FileExistsError:

@@ -15,6 +15,17 @@ def opener(path: str, flags: int) -> int:
     return os.open(path, flags, FILE_MODE)
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, and those above it that are missing, for the owner alone; what is there stays as it is.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for place in (*reversed(folder.parents), folder):
+        if place is folder or not place.exists():
+            place.mkdir(mode=FOLDER_MODE, exist_ok=True)
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that its owner alone may read, whoever could read the one that was there.
 

@@ -32,6 +32,9 @@ ObjectWord = Literal["report", "overlay", "text", "presentation-state", "segment
 EVERY_OBJECT: Final[tuple[ObjectWord, ...]] = get_args(ObjectWord)
 
 
+_PASSWORD: Final = re.compile(r"[^/]+://[^/@:]*:[^/@]*@")  # of an SQLAlchemy URL
+
+
 class SettingsError(ValueError):
     """A setting is unknown, wrong or unreadable; the message names the key and what is allowed."""
 
@@ -312,10 +315,29 @@ class DatabaseSettings(Section):
 
     url: str = Field(
         "",
+        repr=False,  # it may hold a password
         description="SQLAlchemy URL, such as postgresql+psycopg://user@host/scp_node. Empty: SQLite in data_dir. "
         "A relative sqlite:/// path: to this file's folder.",
     )
+    password_file: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+        None,
+        description="File with the password of the database's user, mode 0600. Relative: to this file's folder. Empty: "
+        "as url says, or libpq's own ways.",
+    )
     upgrade_at_start: bool = Field(default=True, description="Bring the schema up to date when `serve` starts.")
+
+    @property
+    def url_has_password(self) -> bool:
+        """Return whether a password stands in the URL."""
+        return _PASSWORD.match(self.url) is not None
+
+    @model_validator(mode="after")
+    def _has_one_password(self) -> Self:
+        if self.password_file and not self.url.startswith("postgresql"):
+            raise ValueError("password_file: SQLite has no password; give the url of a PostgreSQL database")
+        if self.password_file and self.url_has_password:
+            raise ValueError("password_file: url holds a password as well; take it out there")
+        return self
 
 
 class WorkSettings(Section):

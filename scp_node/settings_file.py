@@ -34,6 +34,7 @@ RENAMED: Final = {
 _TLS_FILES: Final = ("certificate", "key", "ca_file")
 _PATHS: Final = (
     ("node", "data_dir"),
+    ("database", "password_file"),
     ("inference", "bundle"),
     ("inference", "shadow_bundle"),
     *((*section, name) for section in (("listen", "tls"), ("destinations", "tls")) for name in _TLS_FILES),
@@ -183,7 +184,7 @@ def _explain(error: ValidationError) -> str:
             message = f"is called {RENAMED[key]} now, since it governs every queue"
         elif problem["type"] == "extra_forbidden":
             message = f"no such setting; {_allowed(problem['loc'])}"
-        elif key != "database.url" and not isinstance(problem["input"], (dict, Settings)):
+        elif problem["loc"][:1] != ("database",) and not isinstance(problem["input"], (dict, Settings)):
             message = f"{message}, got {problem['input']!r}"
         lines.append(message if key == "settings" else f"{key}: {message}")
     return "\n".join(lines)

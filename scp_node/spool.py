@@ -26,7 +26,7 @@ from scp_node.dicom.inspection import Inspected, Origin, describe, inspect
 from scp_node.dicom.part10 import decode_head, encode_head
 from scp_node.domain import Clock, NodeError, Priority, ReceivedInstance, utc_now
 from scp_node.incoming import Incoming, mapped
-from scp_node.private_files import FOLDER_MODE
+from scp_node.private_files import FOLDER_MODE, make_private_folder
 
 _TEMPORARY: Final = "tmp"
 _DAY: Final = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -111,7 +111,7 @@ class Spool(SpoolFiles):
         self._clock = clock
         self._synced_days: set[str] = set()
         try:
-            self._temporary.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+            make_private_folder(self._temporary)
             folder.chmod(FOLDER_MODE)
             self._sync_folder(folder)
             self._sync_folder(folder.parent)
@@ -274,7 +274,7 @@ class Spool(SpoolFiles):
 
     def _require_day(self, day: Path) -> None:
         if day.name not in self._synced_days:
-            (self._folder / day).mkdir(mode=FOLDER_MODE, exist_ok=True)
+            make_private_folder(self._folder / day)
             self._sync_folder(self._folder)
             self._synced_days.add(day.name)
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from scp_node.cells import FORMULA_BEGINS, harmless_cell, text_of
 from scp_node.ledger import FeedbackError, FeedbackRow, ImportedTruth, LineProblem, Truth
 from scp_node.ledger.feedback_rows import Answer, reader_name
 
@@ -36,7 +37,6 @@ EXPORTED: Final = (
 _READER: Final = "ris"  # where a file names none
 _DELIMITERS: Final = (",", ";", "\t")
 _TRUTHS: Final = {"positive": Truth.POSITIVE, "negative": Truth.NEGATIVE}
-_FORMULA: Final = ("=", "+", "@", "\t", "\r")
 _ROUNDED: Final = re.compile(r"[0-9]+[.,]?[0-9]*E\+?[0-9]+", re.IGNORECASE)
 _OTHER_ENCODINGS: Final = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a workbook (.xlsx)"}
 
@@ -84,13 +84,8 @@ def written_rows(rows: Iterable[FeedbackRow]) -> Iterator[str]:
     for row in rows:
         yield _taken(text)
         values = [getattr(row, name) for name in EXPORTED[:-1]]
-        writer.writerow([*map(harmless, values), row.at.isoformat()])
+        writer.writerow([*map(harmless_cell, values), row.at.isoformat()])
     yield _taken(text)
-
-
-def harmless(value: object) -> object:
-    """Return a value as a cell that no spreadsheet runs as a formula: a person may have written it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith((*_FORMULA, "-", "'")) else value
 
 
 def _taken(text: io.StringIO) -> str:
@@ -160,9 +155,9 @@ def _named(head: list[str], cells: list[str]) -> Mapping[str, str]:
 
 def _cell(name: str, value: str) -> str:
     text = value.strip()
-    if text.startswith("'") and text[1:].startswith((*_FORMULA, "-", "'")):  # as it was exported
-        return text[1:]
-    if text.startswith(_FORMULA):
+    if (exported := text_of(text)) != text:
+        return exported
+    if text[:1] in FORMULA_BEGINS - {"-"}:
         raise FeedbackError(f"{name} begins with {text[0]!r}, as a formula does: give the value itself")
     if name in {"study_uid", "accession", "patient_id"} and _ROUNDED.fullmatch(text):
         raise FeedbackError(f"{name} is {text[:40]}: a spreadsheet has rounded it; make its column text before")

@@ -98,7 +98,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def _listener(folder: Path, tls: dict[str, Any] | None = None) -> Iterator[Node]:
     """Run the listener role alone."""
     node = Node(folder, {"log": {"level": "ERROR"}, "listen": {"tls": tls or {}}})
-    node.settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    node.settings.node.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     upgrade_database(node.settings)
     command = [sys.executable, "-m", "scp_node", "serve", "--role", "listener", "--config", str(node.config)]
     process = subprocess.Popen(command)

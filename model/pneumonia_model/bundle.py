@@ -7,6 +7,7 @@ name the model never load a runtime.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Collection, Mapping
@@ -76,6 +77,14 @@ class Bundle:
         probability = 1 / (1 + math.exp(-max(-100.0, min(100.0, exponent))))
         return max(LEAST_PROBABILITY, min(1 - LEAST_PROBABILITY, probability))
 
+    def content(self, file: str) -> bytes:
+        """Return the bytes of a file that the manifest lists, the very bytes that were hashed.
+
+        Raises:
+            BundleError: the file is missing, or no longer the one of the manifest.
+        """
+        return checked_content(self.path / file, str(self.manifest["files"][file]))
+
     def section(self, name: str, *, keys: Collection[str], file: str) -> dict[str, Any]:
         """Return the section of the manifest that describes a part, which lies in `file`.
 
@@ -90,10 +99,14 @@ class Bundle:
         return section
 
     def golden_inputs(self) -> NDArray[np.float32]:
-        """Return the synthetic inputs whose logits the manifest holds, shape (n, 224, 224)."""
+        """Return the synthetic inputs whose logits the manifest holds, shape (n, 224, 224).
+
+        Raises:
+            BundleError: see `content`.
+        """
         import numpy as np  # noqa: PLC0415 - 11 MiB that a process which only names the model does not need
 
-        pictures = np.load(self.path / GOLDEN, allow_pickle=False)
+        pictures = np.load(io.BytesIO(self.content(GOLDEN)), allow_pickle=False)
         return np.asarray(pictures, dtype=np.float32) / np.float32(255)
 
     def golden_logits(self) -> NDArray[np.float64]:
@@ -155,6 +168,20 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def checked_content(path: Path, expected: str) -> bytes:
+    """Return the bytes of a file after a comparison with their SHA-256.
+
+    Raises:
+        BundleError: the file is missing or differs.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    _compare(path, hashlib.sha256(content).hexdigest(), expected)
+    return content
+
+
 def check_file(path: Path, expected: str) -> None:
     """Compare a file with its SHA-256.
 
@@ -165,6 +192,10 @@ def check_file(path: Path, expected: str) -> None:
         found = file_sha256(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}") from error
+    _compare(path, found, expected)
+
+
+def _compare(path: Path, found: str, expected: str) -> None:
     if found != expected:
         raise BundleError(f"{path}: sha256 is {found}, the manifest states {expected}")
 

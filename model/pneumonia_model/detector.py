@@ -6,7 +6,7 @@ from typing import Any, Final, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection import FCOS
@@ -107,7 +107,7 @@ class TorchDetector:
             torch.set_num_threads(threads)
         network = OpacityDetector(int(section["side"]))
         try:
-            network.load_state_dict(load_file(bundle.path / DETECTOR_WEIGHTS))
+            network.load_state_dict(load(bundle.content(DETECTOR_WEIGHTS)))
         except RuntimeError as error:
             raise BundleError(f"{bundle.path}: {DETECTOR_WEIGHTS} does not fit: {error}") from error
         return cls(network, device="cuda" if cuda and device != "cpu" else "cpu")

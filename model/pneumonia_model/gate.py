@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from pneumonia_model.bundle import Bundle, BundleError
 from pneumonia_model.prediction import STAGE_FEATURES
@@ -101,8 +101,8 @@ def load_gate(bundle: Bundle) -> Gate | None:
     limit = float(gate_section(bundle)["limit"])
     file = bundle.path / GATE_WEIGHTS
     try:
-        parts = {name: part.astype(np.float64) for name, part in load_file(file).items()}
-    except (OSError, SafetensorError) as error:
+        parts = {name: part.astype(np.float64) for name, part in load(bundle.content(GATE_WEIGHTS)).items()}
+    except SafetensorError as error:
         raise BundleError(f"{file}: cannot be read: {error}") from error
     axes = len(parts.get("deviations", ()))
     shapes = {**_ROWS, "axes": (axes, STAGE_FEATURES), "deviations": (axes,)}

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, ParamSpec
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from pneumonia_model.bundle import MANIFEST, WEIGHTS, Bundle, BundleError, check_file, read_manifest, understood
 from pneumonia_model.gate import SECTION, load_gate
@@ -115,7 +115,7 @@ def verify(path: Path, *, operating_point: str = "") -> Verification:
         _checked("operating point", _operating_point, bundle, operating_point),
         _checked("training data", _training_data, bundle),
         _checked("training commit", _training_commit, bundle),
-        _checked("weights", _weights, path / WEIGHTS) if whole else _not_made("weights"),
+        _checked("weights", _weights, bundle) if whole else _not_made("weights"),
     ]
     runnable = whole and not any(check.result is Result.FAILED for check in content)
     network = list(_network(bundle)) if runnable else [_not_made("golden logits"), _not_made("maps")]
@@ -186,15 +186,15 @@ def _operating_point(bundle: Bundle, wanted: str) -> str:
     return f"{name}{'' if wanted else ' (the default)'}: threshold {float(point['threshold']):g}{figures}"
 
 
-def _weights(file: Path) -> str:
+def _weights(bundle: Bundle) -> str:
     """Check that the weights are only numbers: safetensors, unlike a pickle, cannot hold code."""
     try:
-        weights = load_file(file)
+        weights = load(bundle.content(WEIGHTS))
     except SafetensorError as error:
-        raise BundleError(f"{file}: not plain safetensors: {error}") from error
+        raise BundleError(f"{bundle.path / WEIGHTS}: not plain safetensors: {error}") from error
     for name, values in weights.items():
         if not np.isfinite(values).all():
-            raise BundleError(f"{file}: {name} holds a number that is not finite")
+            raise BundleError(f"{bundle.path / WEIGHTS}: {name} holds a number that is not finite")
     count = sum(values.size for values in weights.values())
     return f"plain safetensors, no code: {len(weights)} tensors, {count:,} numbers, all finite"
 
@@ -244,6 +244,6 @@ def _gate_difference(bundle: Bundle, backend: Backend) -> float:
 
 def _map_difference(bundle: Bundle, backend: Backend) -> float:
     """Return how much a map's mean over every second row and column, plus the bias, differs from its logit."""
-    bias: NDArray[np.float32] = load_file(bundle.path / WEIGHTS)["fc.bias"]
+    bias: NDArray[np.float32] = load(bundle.content(WEIGHTS))["fc.bias"]
     answer = backend.predict(bundle.golden_inputs())
     return float(np.abs(answer.maps[:, ::2, ::2].mean(axis=(1, 2)) + bias - answer.logits).max())

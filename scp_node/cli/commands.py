@@ -28,10 +28,10 @@ from scp_node.cli.tls import tls_cli
 from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
-from scp_node.private_files import FOLDER_MODE, write_private
+from scp_node.private_files import make_private_folder, write_private
 from scp_node.runtime.supervisor import SUPERVISED
 from scp_node.settings import DEFAULT_FILE
-from scp_node.settings_file import commented_toml, load_settings, named_file
+from scp_node.settings_file import commented_toml, load_settings, named_file, settings_path
 
 cli = typer.Typer(
     name="scp-node",
@@ -143,7 +143,7 @@ def doctor(
     """
     from scp_node.cli.doctor import examine  # noqa: PLC0415
 
-    examinations = examine(load_settings(config))
+    examinations = examine(load_settings(config), settings_path(config))
     if as_json:
         sys.stdout.write(json.dumps([each.document() for each in examinations]) + "\n")
     for each in () if as_json else examinations:
@@ -235,7 +235,7 @@ def report(
             for each in (("report", uid, file), *(ledger.reports.companions(uid) if save_all else ()))
         ]
     if save_all:
-        save_all.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        make_private_folder(save_all)
         for kind, name, content in all_files:
             write_private(save_all / f"{kind}-{name}.dcm", content)
             out.print(f"{kind} ({name}) written to {save_all}", highlight=False, markup=False)

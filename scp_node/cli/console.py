@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from scp_node.domain import Actor
-from scp_node.runtime.logs import configure_logging
+from scp_node.logs import configure_logging
 from scp_node.settings import Settings
 from scp_node.settings_file import load_settings
 

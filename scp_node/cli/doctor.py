@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -26,6 +27,7 @@ from scp_node.ledger import Ledger, LedgerError, ShadowWaiting
 from scp_node.ledger.queue import OPEN_STATES, WorkState
 from scp_node.ledger.queue_kinds import deliver_queue
 from scp_node.opening import SPOOL_FOLDER, has_ledger, open_ledger
+from scp_node.secret_files import refuse_if_others_read
 from scp_node.settings import AnalysisSettings, Settings, SettingsError
 from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
@@ -33,9 +35,24 @@ from scp_node.tls.certificates import WARNING, expiry_of, own_certificates
 from scp_node.tls.contexts import server_context
 
 
-def examine(settings: Settings) -> list[Examination]:
-    """Return what was found of each part that a node needs; what `serve` will make is missing without a problem."""
-    return list(_examinations(settings))
+def examine(settings: Settings, file: Path | None = None) -> list[Examination]:
+    """Return what was found of each part that a node needs; what `serve` will make is missing without a problem.
+
+    `file` is the one that the settings were read from.
+    """
+    return [*_settings_file(settings, file), *_examinations(settings)]
+
+
+def _settings_file(settings: Settings, file: Path | None) -> Iterator[Examination]:
+    """Yield a problem if others may read the password of the database in the settings file."""
+    url = settings.database.url
+    if file is None or not settings.database.url_has_password or url not in file.read_text(encoding="utf-8-sig"):
+        return
+    try:
+        refuse_if_others_read(file, "settings file")
+    except SettingsError as error:
+        told = f"{str(error).removeprefix('settings file: ')}; or move the password to database.password_file"
+        yield Examination(name="settings file", good=False, message=told)
 
 
 def _examinations(settings: Settings) -> Iterator[Examination]:
@@ -102,11 +119,23 @@ def _data_folder(settings: Settings) -> str:
             raise SpoolError(f"{place} is not a folder; remove it, or set node.data_dir")
         if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
             raise SpoolError(f"{place}: user {os.geteuid()} may not write there; change that, or set node.data_dir")
+    _refuse_open_folder(folder)
     free = shutil.disk_usage(nearest).free // 2**20
     if free < settings.listen.low_water_mib:
         low = settings.listen.low_water_mib
         raise SpoolError(f"{folder}: {free} MiB free, stores are refused below listen.low_water_mib = {low}")
     return f"{folder}, {free} MiB free" + ("" if nearest == folder else "; not there yet, `scp-node serve` makes it")
+
+
+def _refuse_open_folder(folder: Path) -> None:
+    """Refuse a data folder, or one of the node's in it, that every user of the machine may look into.
+
+    Raises:
+        SpoolError: it is one.
+    """
+    for place in (folder, folder / SPOOL_FOLDER):
+        if os.path.lexists(place) and (mode := stat.S_IMODE(place.stat().st_mode)) & stat.S_IRWXO:
+            raise SpoolError(f"{place} has mode {mode:04o}, others may enter: chmod o-rwx {place}")
 
 
 def _database(settings: Settings) -> str:

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from scp_node.cells import harmless_cell
 from scp_node.ledger import AuditDelivery, AuditRow, DeliveryState
-from scp_node.web.cells import harmless_cell
 
 
 def print_audit(rows: Iterable[AuditRow], style: str, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from scp_node.dicom.commitment_messages import (
 )
 from scp_node.dicom.syntaxes import NATIVE
 from scp_node.domain import CommitmentReport, Reference
+from scp_node.logs import get_logger
 from scp_node.settings import DeliverySettings, DestinationSettings
 from scp_node.tls.contexts import client_tls
 
@@ -35,7 +35,7 @@ from scp_node.tls.contexts import client_tls
 # unrecognised operation, PS3.7 section C.5
 _NOT_DONE: Final = frozenset({0x0112, 0x0118, 0x0122, 0x0124, 0x0211})
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Asked(StrEnum):
@@ -106,7 +106,7 @@ class CommitmentScu:
         try:
             conversation.await_answer(seconds=self._settings.commit_answer_seconds)
         except AssociationError as error:  # late, or released by the destination: it opens an association of its own
-            log.debug("no answer on the same association destination=%s reason=%s", self._destination.name, error)
+            log.debug("no answer on the same association", destination=self._destination.name, reason=error)
 
     def _open(self) -> RequestedAssociation:
         return RequestedAssociation.request(
@@ -167,7 +167,7 @@ class _Conversation:
             self.reports.append(read_event(event))
         except EventRefusedError as refused:
             status = refused.status
-            log.warning("commitment report refused status=0x%04X reason=%r", status, str(refused))
+            log.warning("commitment report refused", status=f"0x{status:04X}", reason=str(refused))
         message = N_EVENT_REPORT_RSP()
         message.primitive_to_message(event_response(event, status))
         self._association.send(message, self._context, deadline)

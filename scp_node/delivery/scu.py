@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +15,11 @@ from scp_node.delivery.connection import AssociationError, ConnectionLostError
 from scp_node.delivery.disposition import Disposition, classify, remark
 from scp_node.dicom.part10 import decode_head
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
+from scp_node.logs import get_logger
 from scp_node.settings import DeliverySettings, DestinationSettings
 from scp_node.tls.contexts import client_tls
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class StorageScu:
         try:
             status = self._open(deadline).echo(seconds=_seconds_left(deadline))
         except AssociationError as error:
-            log.debug("no answer to C-ECHO destination=%s reason=%r", self._destination.name, str(error))
+            log.debug("no answer to C-ECHO", destination=self._destination.name, reason=str(error))
             self.abort()
             return False
         self._used_at = time.monotonic()

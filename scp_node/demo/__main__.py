@@ -31,6 +31,7 @@ from scp_node.demo.phantom import phantom_image
 from scp_node.domain import Actor, utc_now
 from scp_node.ledger import PersonRole
 from scp_node.opening import open_ledger, upgrade_database
+from scp_node.private_files import make_private_folder, write_private
 from scp_node.settings import DestinationTlsSettings, Settings
 from scp_node.settings_file import as_toml
 from scp_node.tls.contexts import ClientTls
@@ -91,7 +92,7 @@ def _demonstrate(folder: Path, images: Path | None, *, keep: bool, by_tls: bool)
     settings = demo_settings(folder, pacs.port, drawn=images is None, tls=tls)
     add_person(settings)
     config = folder / "scp_node.toml"
-    config.write_text(as_toml(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
+    write_private(config, as_toml(settings.model_dump(mode="json", exclude_unset=True)).encode())
     command = [sys.executable, "-m", "scp_node", "serve", "--config", str(config)]
     # In a session of its own: Ctrl-C ends this program, which stops the node first, and then its PACS.
     node = subprocess.Popen(command, env=_environment(), start_new_session=True)  # noqa: S603 - ours
@@ -196,7 +197,7 @@ def demo_settings(folder: Path, pacs_port: int, *, drawn: bool, tls: DemoTls | N
 
 def add_person(settings: Settings) -> None:
     """Begin the ledger with a person who may do everything on the web page, by a link: there is no password."""
-    settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    make_private_folder(settings.node.data_dir)
     upgrade_database(settings)
     with contextlib.closing(open_ledger(settings)) as ledger:
         ledger.people.add(PERSON, PersonRole.ADMIN, actor=Actor(name="make demo", address=""))

@@ -172,8 +172,12 @@ class Audit:
                 received_at=row.at,
                 state=ImageState.REJECTED,
                 reason=row.detail.get("reason"),
-                detail=row.detail.get("status"),
+                detail=_refusal(str(row.detail.get("status")), unsaid=int(row.detail.get("unsaid", 0))),
             )
+
+
+def _refusal(status: str, *, unsaid: int) -> str:
+    return f"{status}, the last of {unsaid} more like it" if unsaid else status
 
 
 def _conditions(query: AuditQuery, dialect: str) -> list[ColumnElement[bool]]:

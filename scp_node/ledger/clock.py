@@ -9,7 +9,6 @@ clock has not jumped. See docs/decisions/0011-time.md.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from scp_node.ledger.database.schema import clock, delivery, destination, work
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.sweep import LONGEST_WAIT
 from scp_node.ledger.trail.events import record_event
+from scp_node.logs import get_logger
 
 TOLERANCE: Final = 2.0  # seconds; nobody would notice the effect of a smaller jump
 DRIFT: Final = 0.001  # seconds per second by which two sound clocks may differ; NTP slews by half of it
@@ -35,7 +35,7 @@ _LOOK: Final = text(  # the lock comes first: a transaction that waited for it m
     "SELECT pg_advisory_xact_lock_shared(:key), clock_timestamp() AS wall, jumped_seconds FROM clock WHERE id = 1"
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def host_seconds() -> float:
@@ -120,7 +120,7 @@ class WallClock:
             connection.execute(update(clock).where(clock.c.id == 1).values({**jumped, **proof}))
             detail = {"seconds": round(seconds, 3), "moved": moved}
             record_event(connection, look.wall, "clock-jumped", detail=detail)
-            log.warning("clock jumped, what waits was moved with it seconds=%.3f moved=%d", seconds, moved)
+            log.warning("clock jumped, what waits was moved with it", seconds=round(seconds, 3), moved=moved)
             self._last = replace(look, jumped=look.jumped + seconds)
         return seconds
 

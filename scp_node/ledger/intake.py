@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, select, text, update
 
-from scp_node.domain import ReceivedInstance
+from scp_node.domain import ReceivedInstance, RejectedInstance
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import last_version, made_here, open_report
 from scp_node.ledger.database.schema import Use, instance, study_patient
@@ -114,13 +114,14 @@ class Intake:
                 known.update(connection.scalars(select(instance.c.spool_path).where(instance.c.spool_path.in_(chunk))))
         return [path for path in spool_paths if path not in known]
 
-    def record_rejected(
-        self, *, sop_instance_uid: str, calling_ae: str, peer: str, status: int, reason: str, at: datetime
-    ) -> None:
-        """Note a C-STORE that was refused."""
-        detail = {"calling_ae": calling_ae, "peer": peer, "status": status_text(status), "reason": reason}
+    def record_rejected(self, refused: RejectedInstance) -> None:
+        """Note a C-STORE that was refused, or how many were."""
+        status = status_text(refused.status)
+        detail = {"calling_ae": refused.calling_ae, "peer": refused.peer, "status": status, "reason": refused.reason}
+        number = {"unsaid": refused.unsaid} if refused.unsaid else {}
+        uid = refused.sop_instance_uid
         with self._transactions.writing() as (connection, _now):
-            record_event(connection, at, "rejected", sop_instance_uid=sop_instance_uid, detail=detail)
+            record_event(connection, refused.at, "rejected", sop_instance_uid=uid, detail={**detail, **number})
 
     def record_unregistrable(self, file: UnregistrableFile) -> bool:
         """Note a file that cannot get a row; return False if it was noted before."""

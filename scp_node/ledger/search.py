@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -12,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from scp_node.ledger.database.errors import first_line
 from scp_node.ledger.database.schema import worklist
+from scp_node.logs import get_logger
 
 MOST_WORDS: Final = 8  # of one search; more make it no narrower
 LONGEST_WORD: Final = 64  # characters, as of an LO (PS3.5 Table 6.2-1)
@@ -34,7 +34,7 @@ _PLAIN: Final = str.maketrans(
 _POSTGRESQL_INDEX: Final = "CREATE INDEX IF NOT EXISTS ix_worklist_search ON worklist USING gin (search gin_trgm_ops)"
 INDEXED_ROWS: Final = table("worklist_search", column("rowid", Integer))
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def folded(value: str) -> str:
@@ -105,6 +105,6 @@ def ensure_index(connection: Connection) -> bool:
             connection.execute(text("CREATE EXTENSION IF NOT EXISTS pg_trgm"))
             connection.execute(text(_POSTGRESQL_INDEX))
     except DBAPIError as error:
-        log.warning("search of studies has no index, and reads every row reason=%s", first_line(error))
+        log.warning("search of studies has no index, and reads every row", reason=first_line(error))
         return False
     return True

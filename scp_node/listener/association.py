@@ -10,7 +10,6 @@ What differs, and why:
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 import threading
@@ -30,15 +29,17 @@ from pynetdicom.fsm import StateMachine
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHandler
+from structlog.contextvars import bind_contextvars
 
 from scp_node.incoming import Incoming
 from scp_node.listener.connections import OpenConnection, refusal_of
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Caller, Rejection, plain_address
-from scp_node.listener.repeated import RepeatedWarnings
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
+from scp_node.logs import get_logger
+from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.certificates import ShownCertificate, shown_by
 from scp_node.tls.sockets import HandshakeError, agree
 
@@ -65,7 +66,7 @@ _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     Timer: ("expired", "remaining", "start", "stop"),
 }
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class UnsupportedPynetdicomError(RuntimeError):
@@ -88,6 +89,8 @@ def require_seams() -> None:
 
 class Services(Protocol):
     """What the node decides about associations and requests."""
+
+    lines: RepeatedLines  # for what a peer can cause at will
 
     def knows(self, address: str) -> bool:
         """Return whether somebody at this address may associate; quick, and asked before a byte is read."""
@@ -123,7 +126,6 @@ class NodeServer(AssociationServer):
         *,
         largest_dataset: int,
         renew: Callable[[], None],
-        warnings: RepeatedWarnings,
         tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         """Open the port; with `tls`, which is asked for each connection, nothing else is spoken there."""
@@ -132,7 +134,6 @@ class NodeServer(AssociationServer):
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
-        self.warnings = warnings
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -148,15 +149,17 @@ class NodeServer(AssociationServer):
         is_known = self.services.knows(peer)
         reason = refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations)
         if reason:
-            self.warnings.warn(peer, reason, "connection refused peer=%s reason=%r", peer, reason)
+            self.services.lines.warn("connection refused", peer=peer, reason=reason)
         return reason is None
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
         """Log what went wrong with a new connection; the server goes on."""
-        log.exception("connection failed")
+        peer = plain_address(str(client_address[0])) if isinstance(client_address, tuple) else None
+        log.exception("connection failed", peer=peer)
 
     def service_actions(self) -> None:
         """Say that connections are accepted; pynetdicom's collects garbage here, with all threads waiting."""
+        self.services.lines.write_numbers()
         self.renew()
 
     def admitted(self, peer: str | None = None) -> int:
@@ -193,7 +196,13 @@ class NodeAssociation(Association):
         self.transfers: Transfers | None = None  # once it is admitted
         activity = threading.Event()
         self.acse = _NodeACSE(self)
-        self.dul = NodeDUL(self, activity, is_serving=lambda: self.dimse.is_serving, is_late=lambda: self.dimse.is_late)
+        self.dul = NodeDUL(
+            self,
+            activity,
+            server.services.lines,
+            is_serving=lambda: self.dimse.is_serving,
+            is_late=lambda: self.dimse.is_late,
+        )
         self.dimse = NodeDIMSE(
             self,
             activity,
@@ -255,6 +264,7 @@ class NodeAssociation(Association):
 
     def run_reactor(self) -> None:
         """Serve the association; what cannot be served ends in an A-ABORT."""
+        bind_contextvars(peer=self.peer)  # for each line of this thread
         try:
             attempt(self._run_or_abort, "association failed")
         finally:
@@ -265,11 +275,11 @@ class NodeAssociation(Association):
 
     def _log_end(self) -> None:
         if self.dul.was_idle:
-            log.info("association ended, idle for long %s", self.dul.who())
+            log.info("association ended, idle for long", **self.dul.who())
         elif self.admitted and (ending := self.dul.ending):
-            log.info("association ended without release %s how=%s", self.dul.who(), ending.name.lower())
+            log.info("association ended without release", **self.dul.who(), how=ending.name.lower())
         elif self.admitted and self.node_server.closing and not self.is_released:
-            log.info("association aborted %s reason='stopping'", self.dul.who())
+            log.info("association aborted", **self.dul.who(), reason="stopping")
 
     def _run_or_abort(self) -> None:
         with ExitStack() as stack:
@@ -286,8 +296,7 @@ class NodeAssociation(Association):
         try:
             agreed = agree(stream.socket, tls(), stream.opened_at + (self.acse_timeout or 0))
         except HandshakeError as error:
-            told = "connection refused, no TLS peer=%s reason=%r"
-            self.node_server.warnings.warn(self.peer, f"no TLS: {error}", told, self.peer, str(error))
+            self.node_server.services.lines.warn("connection refused, no TLS", peer=self.peer, reason=str(error))
             self.dul.forgo()
             return False
         stream.socket = agreed
@@ -303,7 +312,7 @@ class NodeAssociation(Association):
             context = self.accepted(context_id)
             if context is None or not self.node_server.services.serve(self, msg, context):
                 reason = f"request cannot be served: {type(msg).__name__}"
-                log.warning("association aborted %s reason=%r", self.dul.who(), reason)
+                self.dul.warn("association aborted", reason)
                 self.abort()
         finally:
             if isinstance(msg, C_STORE) and isinstance(msg.DataSet, ReceivedDataset):

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from scp_node.dicom.commitment_messages import EventRefusedError, EventRequest, EventStatus, read_event
 from scp_node.domain import CommitmentAnswer
 from scp_node.listener.text import escaped
-
-log = logging.getLogger(__name__)
+from scp_node.runtime.repeated import RepeatedLines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +24,10 @@ class ReceivedEvent:
 class CommitmentService:
     """Checks reports and hands them on; safe for many threads."""
 
-    def __init__(self, on_answer: Callable[[CommitmentAnswer], bool]) -> None:
+    def __init__(self, on_answer: Callable[[CommitmentAnswer], bool], lines: RepeatedLines) -> None:
         """Hand reports to `on_answer`, which must not block, and returns whether it could take one."""
         self._on_answer = on_answer
+        self._lines = lines
 
     def report(self, received: ReceivedEvent) -> EventStatus:
         """Return the answer to a request; Success means that it will be noted, unless this process dies first.
@@ -38,12 +37,12 @@ class CommitmentService:
         try:
             self._hand_on(received)
         except EventRefusedError as refused:
-            log.warning(
-                "commitment report refused status=0x%04X reason=%r calling_ae=%s peer=%s",
-                refused.status,
-                str(refused),
-                escaped(received.calling_ae),
-                received.peer,
+            self._lines.warn(
+                "commitment report refused",
+                status=f"0x{refused.status:04X}",
+                reason=str(refused),
+                calling_ae=escaped(received.calling_ae),
+                peer=received.peer,
             )
             return refused.status
         return EventStatus.SUCCESS

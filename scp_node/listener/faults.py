@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import TypeVar
 
+from scp_node.logs import get_logger
+
 _Value = TypeVar("_Value")
 
-log = logging.getLogger(__name__)
+
+log = get_logger(__name__)
 
 
-def attempt(step: Callable[[], _Value], failure: str, *details: object) -> _Value | None:
-    """Return what `step` returns; None after it has raised, with `failure` and its `details` in the log."""
+def attempt(step: Callable[[], _Value], failure: str, **fields: object) -> _Value | None:
+    """Return what `step` returns; None after it has raised, with `failure` and its `fields` in the log."""
     try:
         return step()
     except Exception:
-        log.exception(failure, *details)
+        log.exception(failure, **fields)
         return None

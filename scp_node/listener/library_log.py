@@ -8,6 +8,11 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from structlog.contextvars import get_contextvars
+
+from scp_node.logs import get_logger
+from scp_node.runtime.repeated import Line, RepeatedLines
+
 _LIBRARY: Final = "pynetdicom"
 _SAID_BETTER: Final = frozenset(  # (module, function): the node has a line for each of these
     {
@@ -20,24 +25,25 @@ _SAID_BETTER: Final = frozenset(  # (module, function): the node has a line for 
     }
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class _Repeater(logging.Filter):
     """Lets no record of pynetdicom's pass, and logs the place of those that nothing else in the log says."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = RepeatedLines(log)
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False."""
         if record.levelno >= logging.WARNING and (record.module, record.funcName) not in _SAID_BETTER:
             error = record.msg if isinstance(record.msg, BaseException) else None
-            log.log(
-                record.levelno,
-                "pynetdicom reports place=%s.%s:%d error=%s",
-                record.name,
-                record.funcName,
-                record.lineno,
-                type(error).__name__ if error else "none",
-            )
+            place = f"{record.name}.{record.funcName}:{record.lineno}"
+            told = type(error).__name__ if error else None
+            peer = str(get_contextvars().get("peer", "none"))  # of the thread's association
+            line = Line(record.levelno, "pynetdicom reports", {"place": place, "peer": peer, "error": told})
+            self._lines.write(line, peer, place)
         return False
 
 

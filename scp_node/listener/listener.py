@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 import time
@@ -26,8 +25,8 @@ from scp_node.domain import (
 from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
 from scp_node.listener.contexts import accepted_contexts
 from scp_node.listener.library_log import repeat_warnings
-from scp_node.listener.repeated import RepeatedWarnings
 from scp_node.listener.services import NodeServices
+from scp_node.logs import get_logger
 from scp_node.settings import ListenTlsSettings, Settings, SettingsError
 from scp_node.spool import Spool
 from scp_node.tls.certificates import Renewal
@@ -36,7 +35,7 @@ from scp_node.tls.contexts import LISTEN, server_context
 _MIB: Final = 1 << 20
 _POLL_SECONDS: Final = 0.02
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class ListenError(NodeError, OSError):
@@ -75,7 +74,6 @@ class Listener:
         )
         self._contexts = accepted_contexts(commitment=on_commitment is not None)
         self._renew = renew
-        self._warnings = RepeatedWarnings(log)
         self._tls = _Tls(settings.listen.tls) if settings.listen.tls.certificate else None
         self._servers: list[NodeServer] = []
 
@@ -111,9 +109,11 @@ class Listener:
         for server in opened:
             name = "listener" if server.tls is None else "listener-tls"
             threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name=name, daemon=True).start()
-        log.info("listening ae_title=%s host=%s port=%d", self._settings.node.ae_title, *self.address)
+        host, port = self.address
+        log.info("listening", ae_title=self._settings.node.ae_title, host=host, port=port)
         if self._tls is not None:
-            log.info("listening by TLS ae_title=%s host=%s port=%d", self._settings.node.ae_title, *self.tls_address)
+            host, port = self.tls_address
+            log.info("listening by TLS", ae_title=self._settings.node.ae_title, host=host, port=port)
 
     def renew_certificate(self) -> None:
         """Use the files of the certificate for new connections where they have changed; others go on undisturbed."""
@@ -133,9 +133,10 @@ class Listener:
                     _abort(association)
             time.sleep(_POLL_SECONDS)
         for association in self._servers[0].associations():
-            log.warning("association aborted reason='stopping' peer=%s", association.peer)
+            log.warning("association aborted", reason="stopping", peer=association.peer)
             _abort(association).join(timeout=1)
             association.join(timeout=1)  # it reports what was cut off
+        self._services.lines.write_numbers(at_once=True)
         log.info("listener stopped")
 
     def _open(
@@ -149,7 +150,6 @@ class Listener:
                 self._services,
                 largest_dataset=self._settings.listen.max_instance_mib * _MIB,
                 renew=self._renew if tls is None else lambda: None,
-                warnings=self._warnings,
                 tls=tls,
             )
         except OSError as error:
@@ -188,9 +188,9 @@ class _Tls:
         """Load the files again where they have changed."""
         try:
             if self._renewal.look():
-                log.info("new certificate is used file=%s", self._settings.certificate)
+                log.info("new certificate is used", file=self._settings.certificate)
         except SettingsError as error:
-            log.warning("new certificate is not used yet reason=%s", error)
+            log.warning("new certificate is not used yet", reason=error)
 
     def _load(self) -> None:
         self._context = server_context(self._settings)

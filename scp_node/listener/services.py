@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -32,10 +31,12 @@ from scp_node.listener.policy import (
 from scp_node.listener.store import StoreRequest, StoreService
 from scp_node.listener.text import escaped
 from scp_node.listener.transfers import Part, Transfers
+from scp_node.logs import get_logger
+from scp_node.runtime.repeated import RepeatedLines
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class NodeServices:
@@ -53,6 +54,7 @@ class NodeServices:
         clock: Clock,
     ) -> None:
         """Take the callbacks of `Listener`."""
+        self.lines = RepeatedLines(log)
         self._spool = spool
         self._on_ended = on_ended
         self._clock = clock
@@ -72,8 +74,9 @@ class NodeServices:
             on_received=on_received,
             on_rejected=on_rejected,
             clock=clock,
+            lines=self.lines,
         )
-        self._commitment = CommitmentService(on_commitment) if on_commitment else None
+        self._commitment = CommitmentService(on_commitment, self.lines) if on_commitment else None
         self._sources = Sources(settings.destinations if on_commitment else [], self._peers, resolved)
 
     def knows(self, address: str) -> bool:
@@ -101,14 +104,12 @@ class NodeServices:
         if rejection is None:
             association.transfers = Transfers(idle_seconds=self._idle_seconds, began_at=self._clock())
             return None
-        server.warnings.warn(
-            caller.peer,
-            rejection.reason,
-            "association refused calling_ae=%s called_ae=%s peer=%s reason=%r",
-            escaped(caller.calling_ae),
-            escaped(request.called_ae),
-            caller.peer,
-            rejection.reason,
+        self.lines.warn(
+            "association refused",
+            calling_ae=escaped(caller.calling_ae),
+            called_ae=escaped(request.called_ae),
+            peer=caller.peer,
+            reason=rejection.reason,
         )
         return rejection
 
@@ -160,10 +161,10 @@ class NodeServices:
             return
         if not part.complete:
             log.warning(
-                "association ended early, studies may be incomplete study_uids=%s calling_ae=%s peer=%s",
-                ",".join(part.study_uids),
-                escaped(association.calling_ae),
-                association.peer,
+                "association ended early, studies may be incomplete",
+                study_uids=part.study_uids,
+                calling_ae=escaped(association.calling_ae),
+                peer=association.peer,
             )
         ended = TransferEnded(
             study_uids=part.study_uids,
@@ -175,7 +176,7 @@ class NodeServices:
             cut_instance=part.cut_instance,
         )
         # the association is over either way
-        attempt(lambda: self._on_ended(ended), "end of an association not recorded peer=%s", association.peer)
+        attempt(lambda: self._on_ended(ended), "end of an association not recorded", peer=association.peer)
 
     def _echo(self, association: NodeAssociation, message: C_ECHO, context: PresentationContext) -> None:
         response = C_ECHO()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, IntEnum, auto
@@ -16,12 +15,14 @@ from scp_node.incoming import Incoming
 from scp_node.listener.contexts import STORAGE_CLASSES
 from scp_node.listener.faults import attempt
 from scp_node.listener.text import escaped
+from scp_node.logs import get_logger
+from scp_node.runtime.repeated import RepeatedLines
 from scp_node.spool import Spool, SpoolError
 
 LARGEST_HEADER: Final = 1 << 20  # bytes before the pixel data; it is kept in the database with its image
 HIGH: Final = 0x0001  # C-STORE Priority, PS3.7 Table 9.3-1
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class StoreStatus(IntEnum):
@@ -88,8 +89,10 @@ class StoreService:
         on_received: Callable[[ReceivedInstance], None],
         on_rejected: Callable[[RejectedInstance], None],
         clock: Clock,
+        lines: RepeatedLines,
     ) -> None:
         self._spool = spool
+        self._lines = lines
         self._stat_calling_ae = frozenset(stat_calling_ae)
         self._on_received = on_received
         self._on_rejected = on_rejected
@@ -110,7 +113,7 @@ class StoreService:
     def store(self, request: StoreRequest) -> StoreAnswer:
         """Return the answer to a request; Success means that the file survives a power cut."""
         answer = attempt(
-            lambda: self._answer(request), "store failed sop_instance_uid=%s", escaped(request.sop_instance_uid)
+            lambda: self._answer(request), "store failed", sop_instance_uid=escaped(request.sop_instance_uid)
         )
         # a bug of the node must neither lose the image nor be taken for the sender's: let it come again
         return answer or self._refuse(request, StoreStatus.OUT_OF_RESOURCES, "internal error")
@@ -121,16 +124,15 @@ class StoreService:
         except _Refusal as refusal:
             return self._refuse(request, refusal.status, refusal.reason)
         log.info(
-            "instance received sop_instance_uid=%s status=0x%04X size=%d calling_ae=%s peer=%s",
-            received.sop_instance_uid,
-            StoreStatus.SUCCESS,
-            received.size,
-            escaped(received.calling_ae),
-            received.peer,
+            "instance received",
+            sop_instance_uid=received.sop_instance_uid,
+            status=f"0x{StoreStatus.SUCCESS:04X}",
+            size=received.size,
+            calling_ae=escaped(received.calling_ae),
+            peer=received.peer,
         )
-        attempt(  # the file is safe and is registered later: the store has not failed
-            lambda: self._on_received(received), "registration failed sop_instance_uid=%s", received.sop_instance_uid
-        )
+        # the file is safe and is registered later: the store has not failed
+        attempt(lambda: self._on_received(received), "registration failed", sop_instance_uid=received.sop_instance_uid)
         return StoreAnswer(status=StoreStatus.SUCCESS, study_uid=received.study_uid)
 
     def _accept(self, request: StoreRequest) -> ReceivedInstance:
@@ -154,7 +156,7 @@ class StoreService:
         try:
             return self._spool.keep(dataset, inspected, _origin(request, self._priority(request, inspected)))
         except SpoolError as error:
-            log.exception("spool failed sop_instance_uid=%s", inspected.sop_instance_uid)
+            log.exception("spool failed", sop_instance_uid=inspected.sop_instance_uid)
             raise _Refusal(StoreStatus.OUT_OF_RESOURCES, "no space to store the instance") from error
 
     def _priority(self, request: StoreRequest, inspected: Inspected) -> Priority:
@@ -171,18 +173,16 @@ class StoreService:
             reason=reason,
             at=self._clock(),
         )
-        log.warning(
-            "instance refused sop_instance_uid=%s status=0x%04X reason=%r calling_ae=%s peer=%s",
-            rejected.sop_instance_uid,
-            rejected.status,
-            rejected.reason,
-            rejected.calling_ae,
-            rejected.peer,
+        self._lines.warn(
+            "instance refused",
+            sop_instance_uid=rejected.sop_instance_uid,
+            status=f"0x{rejected.status:04X}",
+            reason=rejected.reason,
+            calling_ae=rejected.calling_ae,
+            peer=rejected.peer,
         )
         attempt(  # an audit that cannot be written changes no answer
-            lambda: self._on_rejected(rejected),
-            "audit of a refusal failed sop_instance_uid=%s",
-            rejected.sop_instance_uid,
+            lambda: self._on_rejected(rejected), "audit of a refusal failed", sop_instance_uid=rejected.sop_instance_uid
         )
         return StoreAnswer(status=status, comment=reason[:64])
 
@@ -211,11 +211,11 @@ def _require_dataset(request: StoreRequest) -> Incoming:
 def _log_repairs(inspected: Inspected, size: int) -> None:
     repairs = inspected.repairs
     log.info(
-        "dataset kept as it came, read without its oddities sop_instance_uid=%s foreign=%d without_vr=%d behind_end=%d",
-        inspected.sop_instance_uid,
-        len(repairs.left_out),
-        len(repairs.vrs),
-        size - (size if repairs.end is None else repairs.end),
+        "dataset kept as it came, read without its oddities",
+        sop_instance_uid=inspected.sop_instance_uid,
+        foreign=len(repairs.left_out),
+        without_vr=len(repairs.vrs),
+        behind_end=size - (size if repairs.end is None else repairs.end),
     )
 
 

@@ -11,7 +11,6 @@ What differs, and why:
 from __future__ import annotations
 
 import contextlib
-import logging
 import queue
 import select
 import socket
@@ -30,12 +29,14 @@ from pynetdicom.pdu import A_ABORT_RQ, _PDUType
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, A_P_ABORT, A_RELEASE, P_DATA
 from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
+from structlog.contextvars import bind_contextvars
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
 from scp_node.listener.policy import plain_address
 from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
 from scp_node.listener.text import escaped
+from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.sockets import TlsSocket, tls_reason
 
 LARGEST_REQUEST: Final = 1 << 17  # bytes; 128 presentation contexts with 20 transfer syntaxes each have 70,000
@@ -54,8 +55,6 @@ _WAITING_STATES: Final = frozenset({"Sta2", "Sta3", "Sta6", "Sta8"})  # PS3.8 se
 
 _Item = TypeVar("_Item")
 _AssociationPrimitive = A_ASSOCIATE | A_RELEASE | A_ABORT | A_P_ABORT
-
-log = logging.getLogger(__name__)
 
 
 class MonotonicTimer(Timer):
@@ -199,6 +198,7 @@ class NodeDUL(DULServiceProvider):
         self,
         assoc: Association,
         activity: threading.Event,
+        lines: RepeatedLines,
         *,
         is_serving: Callable[[], bool],
         is_late: Callable[[], bool],
@@ -208,6 +208,7 @@ class NodeDUL(DULServiceProvider):
         An association whose message `is_late` is ended.
         """
         super().__init__(assoc)
+        self._lines = lines
         self._is_serving = is_serving
         self._is_late = is_late
         self._activity = activity  # set when the association has something to look at
@@ -254,11 +255,12 @@ class NodeDUL(DULServiceProvider):
 
     def run_reactor(self) -> None:
         """Run the protocol machine; what it cannot digest ends in an A-ABORT."""
+        bind_contextvars(peer=self._peer)  # for each line of this thread
         try:
             with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
                 super().run_reactor()
         except DamagedError as error:
-            self._log_abort(f"message cannot be read: {error}")
+            self.warn("association aborted", f"message cannot be read: {error}")
             self._abort_now()
         finally:
             self._activity.set()
@@ -275,9 +277,9 @@ class NodeDUL(DULServiceProvider):
         match action:
             case "AA-8":
                 self.ending = Ending.BROKEN
-                self._log_abort(self._reason_of(event))
+                self.warn("association aborted", self._reason_of(event))
             case "AA-1" if event != _NODE_ABORTS:
-                self._log_abort(self._reason_of(event))
+                self.warn("association aborted", self._reason_of(event))
             case "AA-3":
                 self.ending = Ending.ABORTED
             case "AA-4":
@@ -285,18 +287,22 @@ class NodeDUL(DULServiceProvider):
             case "AA-2" if event == _TOO_LATE and self.state_machine.current_state == _REQUEST_AWAITED:
                 fault = fault or "no association request in time"
         if fault and action in {"AA-2", "AA-4", "AA-5"}:
-            log.warning("connection ended %s reason=%r", self.who(), fault)
+            self.warn("connection ended", fault)
 
-    def who(self) -> str:
+    def who(self) -> dict[str, str]:
         """Return the AE title and the address of the peer, for a log line."""
-        title = escaped(self.stated.calling_ae) if self.stated else "unknown"
-        return f"calling_ae={title} peer={plain_address(self.assoc.requestor.address)}"
+        return {"calling_ae": escaped(self.stated.calling_ae) if self.stated else "unknown", "peer": self._peer}
+
+    def warn(self, event: str, reason: str) -> None:
+        """Write a line that names the peer and a reason, or count it."""
+        self._lines.warn(event, **self.who(), reason=reason)
+
+    @property
+    def _peer(self) -> str:
+        return plain_address(self.assoc.requestor.address)
 
     def _reason_of(self, event: str) -> str:
         return "unexpected PDU" if event != _BAD_PDU else self._defect or "unknown type of PDU"
-
-    def _log_abort(self, reason: str) -> None:
-        log.warning("association aborted %s reason=%r", self.who(), reason)
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
         try:

@@ -7,7 +7,6 @@ puts the images of the batch back, to be claimed one by one. See docs/decisions/
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +37,7 @@ from scp_node.domain import (
 )
 from scp_node.inference.ports import Network
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
+from scp_node.logs import get_logger
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
@@ -45,7 +45,7 @@ from scp_node.runtime.polling import UnfitProcessError
 from scp_node.settings import PixelGate
 from scp_node.spool import StoredFiles
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TOP_UP_SECONDS: Final = 0.05  # a batch that is not full waits this long, once, for more images
 OLDEST_FIRST_EVERY: Final = 8  # one claim in this many ignores priority, so that routine images never starve
@@ -147,7 +147,7 @@ class Analyser:
         except DecoderStartError as error:
             self._give_back(tasks, str(error))
         except Exception as error:
-            log.exception("analysis failed count=%d", len(tasks))
+            log.exception("analysis failed", count=len(tasks))
             self._blame(tasks, type(error).__name__)
         else:
             self._record(analysed)
@@ -160,9 +160,9 @@ class Analyser:
                 same = self._decoder.same_film(path, rival)
         if self._patiently(lambda: self._ledger.analyses.compared(task, same=same)):
             log.error(
-                "image is not analysed, another with its SOP Instance UID came before sop_instance_uid=%s study_uid=%s",
-                task.sop_instance_uid,
-                task.study_uid,
+                "image is not analysed, another with its SOP Instance UID came before",
+                sop_instance_uid=task.sop_instance_uid,
+                study_uid=task.study_uid,
             )
 
     def _blame(self, tasks: Sequence[AnalysisTask], error: str) -> None:
@@ -204,7 +204,7 @@ class Analyser:
         for item in analysed:
             _log_outcome(item)
         if kept < len(analysed):
-            log.warning("claims lost count=%d", len(analysed) - kept)
+            log.warning("claims lost", count=len(analysed) - kept)
 
     def _claim(self) -> list[AnalysisTask]:
         self._claims += 1
@@ -318,11 +318,11 @@ def _require_numbers(values: NDArray[np.float32]) -> NDArray[np.float32]:
 def _log_outcome(item: Analysed) -> None:
     outcome = item.outcome
     if isinstance(outcome, NotAnalysed):
-        log.info("not analysed sop_instance_uid=%s reason=%s", item.task.sop_instance_uid, outcome.reason)
+        log.info("not analysed", sop_instance_uid=item.task.sop_instance_uid, reason=outcome.reason)
     else:
         log.info(
-            "analysed sop_instance_uid=%s verdict=%s probability=%.3f",
-            item.task.sop_instance_uid,
-            outcome.verdict,
-            outcome.probability,
+            "analysed",
+            sop_instance_uid=item.task.sop_instance_uid,
+            verdict=outcome.verdict,
+            probability=round(outcome.probability, 3),
         )

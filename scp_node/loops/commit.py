@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +12,14 @@ from scp_node.delivery import Asked, AskResult, FindResult, Wanted, pause_before
 from scp_node.dicom.commitment_messages import new_transaction_uid
 from scp_node.domain import Reference
 from scp_node.ledger import CommitmentTask, Ledger
+from scp_node.logs import get_logger
 from scp_node.loops.settlement import settle, tell
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import DeliverySettings
 
 NOT_OFFERED_SECONDS: Final = 600.0  # until a destination without storage commitment is asked again whether it has it
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _Tasks = Sequence[CommitmentTask]
 
@@ -98,15 +98,15 @@ class Committer:
 
         result = self._asker.ask(transaction_uid, announced)
         if result.asked is Asked.NOT_OFFERED:
-            log.info("no storage commitment destination=%s reason=%r", self._name, result.detail)
+            log.info("no storage commitment", destination=self._name, reason=result.detail)
             self._not_offered_until = time.monotonic() + NOT_OFFERED_SECONDS
             return False
         for task in asked:
             if task.transaction_uid:
                 log.warning(
-                    "commitment not answered, asked again report_uid=%s destination=%s",
-                    task.reference.sop_instance_uid,
-                    self._name,
+                    "commitment not answered, asked again",
+                    report_uid=task.reference.sop_instance_uid,
+                    destination=self._name,
                 )
         self._note(asked or tasks, result)
         return True
@@ -120,10 +120,10 @@ class Committer:
         if result.asked is Asked.REFUSED:
             self._ledger.commitments.refused(tasks, wait=wait, detail=result.detail)
             log.warning(
-                "commitment refused, will be asked again destination=%s count=%d reason=%r",
-                self._name,
-                len(tasks),
-                result.detail,
+                "commitment refused, will be asked again",
+                destination=self._name,
+                count=len(tasks),
+                reason=result.detail,
             )
             return
         self._ledger.commitments.await_answer(tasks, wait=wait)
@@ -165,20 +165,17 @@ class Committer:
         rest = [task for task in tasks if task.delivered_at >= oldest]
         self._ledger.commitments.put_back(rest, pause=pause, detail=detail)
         log.warning(
-            "destination cannot be asked, will be retried destination=%s count=%d reason=%r",
-            self._name,
-            len(rest),
-            detail,
+            "destination cannot be asked, will be retried", destination=self._name, count=len(rest), reason=detail
         )
 
     def _give_up(self, tasks: _Tasks, detail: str) -> None:
         self._ledger.commitments.give_up(tasks, detail=detail)
         for task in tasks:
             log.error(
-                "report delivered, commitment given up report_uid=%s destination=%s reason=%r",
-                task.reference.sop_instance_uid,
-                self._name,
-                detail,
+                "report delivered, commitment given up",
+                report_uid=task.reference.sop_instance_uid,
+                destination=self._name,
+                reason=detail,
             )
 
 

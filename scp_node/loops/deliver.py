@@ -8,7 +8,6 @@ docs/decisions/0014.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from datetime import datetime, timedelta
@@ -17,11 +16,12 @@ from typing import Final, Protocol
 
 from scp_node.delivery import Disposition, SendResult, pause_before
 from scp_node.ledger import REPORT_KIND, DeliveryTask, DestinationState, Ledger
+from scp_node.logs import get_logger
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 from scp_node.settings import DeliverySettings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _NOT_TAKEN: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposition.UNREACHABLE})
 _AN_INSTANT: Final = timedelta(microseconds=1)  # the resolution of the ledger's times
@@ -139,11 +139,11 @@ class Sender:
             task, status=result.status, detail=result.detail, pause=pause, keep_attempt=not spent
         )
         log.warning(
-            "report not delivered, will be retried report_uid=%s destination=%s status=%s reason=%s",
-            uid,
-            self._name,
-            status,
-            result.detail,
+            "report not delivered, will be retried",
+            report_uid=uid,
+            destination=self._name,
+            status=status,
+            reason=result.detail,
         )
         return blame
 
@@ -193,34 +193,26 @@ class Sender:
         elif state.failures:
             is_back = self._ledger.deliveries.destination_answered(self._name, enough=self._settings.breaker_failures)
             if is_back:  # a warning, so that it reaches the same readers as the report of the pause
-                log.warning("destination is back destination=%s", self._name)
+                log.warning("destination is back", destination=self._name)
 
     def _destination_failed(self, detail: str) -> None:
         is_news = self._ledger.deliveries.destination_failed(
             self._name, detail=detail, enough=self._settings.breaker_failures, pause=self._pause_of_destination
         )
         if is_news:
-            log.error("destination paused destination=%s reason=%s", self._name, detail)
+            log.error("destination paused", destination=self._name, reason=detail)
 
     def _log_delivered(self, uid: str, status: str, remark: str) -> None:
         if remark:
             log.warning(
-                "report delivered with a remark report_uid=%s destination=%s status=%s remark=%r",
-                uid,
-                self._name,
-                status,
-                remark,
+                "report delivered with a remark", report_uid=uid, destination=self._name, status=status, remark=remark
             )
         else:
-            log.info("report delivered report_uid=%s destination=%s status=%s", uid, self._name, status)
+            log.info("report delivered", report_uid=uid, destination=self._name, status=status)
 
     def _log_dead(self, uid: str, status: str, detail: str) -> None:
         log.error(
-            "report not delivered, given up report_uid=%s destination=%s status=%s reason=%s",
-            uid,
-            self._name,
-            status,
-            detail,
+            "report not delivered, given up", report_uid=uid, destination=self._name, status=status, reason=detail
         )
 
     def _longest(self) -> timedelta:

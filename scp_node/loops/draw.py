@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 from scp_node.ledger import Ledger
+from scp_node.logs import get_logger
 from scp_node.settings import WebSettings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LONGEST_PAUSE: Final = 60.0  # seconds between two looks
 
@@ -28,5 +28,5 @@ class SampleDrawer:
         )
         if drawn is None:
             return False
-        log.info("reading sample drawn day=%s positive=%d negative=%d", drawn.day, drawn.positive, drawn.negative)
+        log.info("reading sample drawn", day=drawn.day, positive=drawn.positive, negative=drawn.negative)
         return True

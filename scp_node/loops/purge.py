@@ -6,14 +6,14 @@ at the same point: the row of a missing file always says that the file is gone, 
 
 from __future__ import annotations
 
-import logging
 from datetime import timedelta
 from typing import Final
 
 from scp_node.ledger import Ledger, Original
+from scp_node.logs import get_logger
 from scp_node.spool import Spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LONGEST_PAUSE: Final = 60.0  # seconds between two looks
 
@@ -35,7 +35,7 @@ class Purger:
         if originals:
             self._spool.remove_for_good([original.spool_path for original in originals])
             number = self._ledger.retention.close(originals)
-            log.info("originals removed count=%d", number)
+            log.info("originals removed", count=number)
         else:
             self._spool.remove_empty_days()
         self._interrupted = resuming and bool(originals)

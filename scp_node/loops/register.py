@@ -7,12 +7,12 @@ memory it finds again among the files.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import date, timedelta
 from itertools import islice
 from typing import Final
@@ -29,16 +29,19 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.ledger import Duplicate, Ledger, LedgerError, Registration, UnregistrableFile, blames_values
+from scp_node.logs import get_logger
 from scp_node.loops.backlog import Backlog, Earliest
 from scp_node.loops.settlement import settle
 from scp_node.runtime.patience import LONGEST_PAUSE, Patience
+from scp_node.runtime.repeated import Repeated
 from scp_node.spool import Spool, SpoolError, SpoolFileGoneError
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
 REMEMBERED_BYTES: Final = 64 * 2**20  # limit of their headers: a peer decides how long a header is
+REFUSALS: Final = 32  # of one address for one reason, each recorded within a minute; then their number
 RESCAN_SECONDS: Final = 300.0
 RESCAN_DAYS: Final = timedelta(days=2)  # age of the files that a later scan looks at; the first scan looks at all files
 _SCAN_CHUNK: Final = 1_000
@@ -72,6 +75,7 @@ class Registrar:
         self._overflowed = threading.Event()
         self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
         self._earliest = Earliest()
+        self._refusals = Repeated[RejectedInstance](most=REFUSALS)
         self._forgotten = 0  # refused stores since the last log line about them
         self._forgetting = threading.Lock()
         self._given_up: set[str] = set()
@@ -83,10 +87,18 @@ class Registrar:
             self._overflowed.set()
 
     def rejected(self, instance: RejectedInstance) -> None:
-        """Note a store that was refused; never blocks."""
+        """Note a store that was refused, or count it: a peer does not fill the audit trail. Never blocks."""
+        if self._refusals.is_news(instance.peer, instance.reason, instance):
+            self._put_rejected(instance)
+
+    def _put_rejected(self, instance: RejectedInstance) -> None:
         if not self._arrivals.put(instance, _SMALL_BYTES):
             with self._forgetting:
-                self._forgotten += 1
+                self._forgotten += instance.unsaid or 1
+
+    def _put_numbers(self, *, at_once: bool) -> None:
+        for untold in self._refusals.take_untold(at_once=at_once):
+            self._put_rejected(replace(untold.last, unsaid=untold.number))
 
     def committed(self, answer: CommitmentAnswer) -> bool:
         """Note the report of a destination and return whether there was room for it; never blocks."""
@@ -103,7 +115,7 @@ class Registrar:
         if not self._patiently(stop, lambda: self.scan(first=True, stop=stop)):
             return
         next_scan = time.monotonic() + RESCAN_SECONDS
-        while not (stop.is_set() and self._arrivals.is_empty()):
+        while not self._is_done(stop):
             self._renew()
             batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
@@ -119,6 +131,11 @@ class Registrar:
                 self._patiently(stop, lambda: self.scan(stop=stop))
                 next_scan = time.monotonic() + RESCAN_SECONDS
 
+    def _is_done(self, stop: threading.Event) -> bool:
+        is_ending = stop.is_set()
+        self._put_numbers(at_once=is_ending)
+        return is_ending and self._arrivals.is_empty()
+
     def _patiently(self, stop: threading.Event, step: Callable[[], object]) -> bool:
         """Repeat `step` until it succeeds; return False if `stop` was set meanwhile: the files stay.
 
@@ -131,7 +148,7 @@ class Registrar:
                 patience(step)
             except Exception:
                 if not stop.is_set():
-                    log.exception("step failed step=register")
+                    log.exception("step failed", step="register")
                 if stop.wait(LONGEST_PAUSE):
                     return False
             else:
@@ -148,7 +165,7 @@ class Registrar:
     def _end(self, endings: Sequence[TransferEnded]) -> bool:
         bug = _bug_in(lambda: self._ledger.studies.transfers_ended(endings)) if endings else None
         if bug:
-            log.error("ends of associations cannot be entered count=%d", len(endings), exc_info=bug)
+            log.error("ends of associations cannot be entered", count=len(endings), exc_info=bug)
         return bug is None
 
     def _enter(self, batch: list[_Arrival]) -> None:
@@ -161,22 +178,15 @@ class Registrar:
         with self._forgetting:
             forgotten, self._forgotten = self._forgotten, 0
         if forgotten:
-            log.error("refused stores were not recorded, too many waited for the database count=%d", forgotten)
+            log.error("refused stores were not recorded, too many waited for the database", count=forgotten)
 
     def _note(self, arrival: _Arrival) -> None:
         if bug := _bug_in(lambda: self._record(arrival)):
-            log.error("what a peer sent cannot be recorded kind=%s", type(arrival).__name__, exc_info=bug)
+            log.error("what a peer sent cannot be recorded", kind=type(arrival).__name__, exc_info=bug)
 
     def _record(self, arrival: _Arrival) -> None:
         if isinstance(arrival, RejectedInstance):
-            self._ledger.intake.record_rejected(
-                sop_instance_uid=arrival.sop_instance_uid,
-                calling_ae=arrival.calling_ae,
-                peer=arrival.peer,
-                status=arrival.status,
-                reason=arrival.reason,
-                at=arrival.at,
-            )
+            self._ledger.intake.record_rejected(arrival)
         elif isinstance(arrival, CommitmentAnswer):
             settle(self._ledger, arrival.report, arrival.destinations)
 
@@ -204,9 +214,9 @@ class Registrar:
         for duplicate in registration.duplicates:
             self._remove(duplicate)
         for uid in registration.conflicts:
-            log.warning("instance has the UID of an earlier one and other bytes sop_instance_uid=%s", uid)
+            log.warning("instance has the UID of an earlier one and other bytes", sop_instance_uid=uid)
         for uid in registration.several_patients:
-            log.error("study names several patients, each gets a report of its own study_uid=%s", uid)
+            log.error("study names several patients, each gets a report of its own", study_uid=uid)
         return len(received)
 
     def scan(self, *, first: bool = False, stop: threading.Event | None = None) -> int:
@@ -221,7 +231,7 @@ class Registrar:
             found = self._scan(None if first else (earliest - RESCAN_DAYS).date(), stop)
             unfinished.pop_all()
         if found:
-            log.info("registered files without a row count=%d", found)
+            log.info("registered files without a row", count=found)
         return found
 
     def _scan(self, since: date | None, stop: threading.Event | None) -> int:
@@ -243,7 +253,7 @@ class Registrar:
             blamed = "the database refuses it"
         else:
             blamed = "this program fails on it"
-            log.error("instance cannot be registered path=%s", path, exc_info=error)
+            log.error("instance cannot be registered", path=path, exc_info=error)
         cause = getattr(error, "orig", None) or error
         self._give_up(
             UnregistrableFile(
@@ -265,9 +275,9 @@ class Registrar:
             try:
                 self._spool.remove(duplicate.spool_path)
             except SpoolError as error:  # a later scan finds it again
-                log.warning("duplicate not removed reason=%s", error)
+                log.warning("duplicate not removed", reason=error)
         elif self._ledger.intake.adopt(duplicate):
-            log.error("original was lost, its duplicate takes its place path=%s", duplicate.original_path)
+            log.error("original was lost, its duplicate takes its place", path=duplicate.original_path)
         # else another duplicate has taken its place, or it is being purged: the next scan finds this file without a row
 
     def _read(self, path: str) -> ReceivedInstance | None:
@@ -286,7 +296,7 @@ class Registrar:
         if file.spool_path in self._given_up:
             return
         if self._ledger.intake.record_unregistrable(file):
-            log.error("file cannot be registered, stays in the spool path=%s reason=%s", file.spool_path, file.reason)
+            log.error("file cannot be registered, stays in the spool", path=file.spool_path, reason=file.reason)
         self._given_up.add(file.spool_path)
 
 

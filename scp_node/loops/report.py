@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Protocol
 
 from scp_node.domain import BuiltReport, ModelIdentity
 from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot, Takes, takes_all
+from scp_node.logs import get_logger
 from scp_node.report.source.source import UnreportableHeader
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PENDING_PAUSE: Final = timedelta(seconds=0.25)  # until the next look at a study whose images are still being analysed
 RETRY_PAUSE: Final = timedelta(seconds=5)
@@ -68,10 +68,10 @@ class Reporter:
             try:
                 self._patiently(lambda: self._report(task))
             except UnreportableHeader as error:
-                log.error("study cannot be reported study_uid=%s reason=%s", task.study_uid, error)  # noqa: TRY400 - no bug
+                log.error("study cannot be reported", study_uid=task.study_uid, reason=error)  # noqa: TRY400 - no bug
                 self._ledger.reports.fail(task, str(error))
             except Exception as error:
-                log.exception("report failed study_uid=%s", task.study_uid)
+                log.exception("report failed", study_uid=task.study_uid)
                 self._ledger.reports.retry(task, pause=RETRY_PAUSE, error=type(error).__name__)
         return True
 
@@ -90,11 +90,11 @@ class Reporter:
             return
         if self._ledger.reports.save(task, snapshot, built, self._model, names, takes=self._takes):
             log.info(
-                "study reported study_uid=%s report_uid=%s images=%d destinations=%s",
-                task.study_uid,
-                built.sop_instance_uid,
-                len(snapshot.images),
-                ",".join(names) or "none",
+                "study reported",
+                study_uid=task.study_uid,
+                report_uid=built.sop_instance_uid,
+                images=len(snapshot.images),
+                destinations=names,
             )
             if not names:
-                log.error("report is undeliverable, no destination gets it study_uid=%s", task.study_uid)
+                log.error("report is undeliverable, no destination gets it", study_uid=task.study_uid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from scp_node.domain import (
     utc_now,
 )
 from scp_node.ledger import StudySnapshot
+from scp_node.logs import get_logger
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.objects.key_object import build_key_object
 from scp_node.report.objects.overlay import build_overlay
@@ -32,7 +32,7 @@ from scp_node.report.version import ReportVersion
 from scp_node.settings import ReportSettings
 from scp_node.spool import StoredFiles
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 P = ParamSpec("P")
 
@@ -118,12 +118,12 @@ class ReportBuilder:
 
     def _overlay(self, version: ReportVersion, image: ReportedImage, number: int, path: str) -> BuiltObject | None:
         if not isinstance(image.outcome, Finding) or not image.outcome.attention:
-            log.warning("no overlay sop_instance_uid=%s reason='no activation map'", image.sop_instance_uid)
+            log.warning("no overlay", sop_instance_uid=image.sop_instance_uid, reason="no activation map")
             return None
         with self.files.open([path]) as [file]:
             picture = self.pictures.picture(file)
         if isinstance(picture, NotAnalysed):
-            log.warning("no overlay sop_instance_uid=%s reason=%s", image.sop_instance_uid, picture.reason)
+            log.warning("no overlay", sop_instance_uid=image.sop_instance_uid, reason=picture.reason)
             return None
         return build_overlay(version, image=image, number=number, display=picture.display)
 
@@ -135,6 +135,6 @@ def _attempt(
     try:
         built = build(*args, **kwargs)
     except Exception:
-        log.exception("not made kind=%r", kind.word)
+        log.exception("not made", kind=kind.word)
         return []
     return [] if built is None else [built]

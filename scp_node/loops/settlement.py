@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 
 from scp_node.domain import CommitmentReport
 from scp_node.ledger import CommitmentOutcome, Ledger
+from scp_node.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def settle(ledger: Ledger, report: CommitmentReport, destinations: Collection[str]) -> None:
@@ -16,9 +16,9 @@ def settle(ledger: Ledger, report: CommitmentReport, destinations: Collection[st
     outcomes = ledger.commitments.answered(report, destinations)
     if outcomes is None:
         log.warning(
-            "commitment report of an unknown transaction transaction_uid=%s destination=%s",
-            report.transaction_uid,
-            ",".join(sorted(destinations)),
+            "commitment report of an unknown transaction",
+            transaction_uid=report.transaction_uid,
+            destination=sorted(destinations),
         )
     for outcome in outcomes or []:
         tell(outcome)
@@ -29,10 +29,10 @@ def tell(outcome: CommitmentOutcome) -> None:
     uid, name, reason = outcome.sop_instance_uid, outcome.destination, outcome.reason
     match outcome.state:
         case "dead":
-            log.error("report not committed, given up report_uid=%s destination=%s reason=%r", uid, name, reason)
+            log.error("report not committed, given up", report_uid=uid, destination=name, reason=reason)
         case "waiting":
-            log.warning("report not committed, sent again report_uid=%s destination=%s reason=%r", uid, name, reason)
+            log.warning("report not committed, sent again", report_uid=uid, destination=name, reason=reason)
         case "delivered":
-            log.warning("report not committed, stays report_uid=%s destination=%s reason=%r", uid, name, reason)
+            log.warning("report not committed, stays", report_uid=uid, destination=name, reason=reason)
         case state:
-            log.info("report %s report_uid=%s destination=%s", state, uid, name)
+            log.info("storage commitment answered", state=state, report_uid=uid, destination=name)

@@ -5,7 +5,6 @@ A failure is logged, and its images are tried again, a few times. It ends no pro
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -16,6 +15,7 @@ from scp_node.decoders import DecoderStartError
 from scp_node.domain import NotAnalysed, Outcome
 from scp_node.inference.ports import Network
 from scp_node.ledger import Ledger, ShadowOutcome, ShadowTask
+from scp_node.logs import get_logger
 from scp_node.loops.analyse import Decoder, infer
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
@@ -23,7 +23,7 @@ from scp_node.runtime.patience import Patiently, at_once
 from scp_node.settings import PixelGate
 from scp_node.spool import StoredFiles
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 RETRY_PAUSE: Final = timedelta(seconds=5)
 RESTART_PAUSE: Final = timedelta(seconds=30)  # where decoders do not start
@@ -79,7 +79,7 @@ class ShadowAnalyser:
                     outcomes = self._analyse(tasks)
             except DecoderStartError as error:
                 self._ledger.shadow_queue.put_back(tasks, pause=RESTART_PAUSE, error=str(error))
-                log.error("shadow analysis waits, decoders do not start reason=%s", error)  # noqa: TRY400 - said in one line
+                log.error("shadow analysis waits, decoders do not start", reason=error)  # noqa: TRY400 - said in one line
                 return False
             self._record(tasks, outcomes)
         return True
@@ -97,11 +97,11 @@ class ShadowAnalyser:
         for item in done:
             uid, outcome = item.task.sop_instance_uid, item.outcome
             if isinstance(outcome, NotAnalysed):
-                log.warning("shadow gives no finding sop_instance_uid=%s reason=%s", uid, outcome.reason)
+                log.warning("shadow gives no finding", sop_instance_uid=uid, reason=outcome.reason)
             else:
-                log.debug("shadow analysed sop_instance_uid=%s verdict=%s", uid, outcome.verdict)
+                log.debug("shadow analysed", sop_instance_uid=uid, verdict=outcome.verdict)
         if kept < len(done):
-            log.info("shadow claims lost count=%d", len(done) - kept)
+            log.info("shadow claims lost", count=len(done) - kept)
 
 
 class _PutBack:

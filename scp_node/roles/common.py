@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from scp_node.ledger import Ledger, create_ledger_engine
-from scp_node.opening import await_schema, policy_of
+from scp_node.ledger import Ledger
+from scp_node.opening import await_schema, open_engine, policy_of
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
@@ -56,7 +56,7 @@ def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
     Raises:
         LedgerError: its schema is not this program's.
     """
-    engine = create_ledger_engine(settings.database_url)
+    engine = open_engine(settings)
     is_ready = await_schema(
         engine,
         settings.node.data_dir,

@@ -10,11 +10,11 @@ from typing import Final
 
 from sqlalchemy import Engine
 
-from scp_node.ledger import Ledger, LedgerError, create_ledger_engine
+from scp_node.ledger import Ledger, LedgerError
 from scp_node.listener import Listener, ListenError
 from scp_node.loops.purge import LONGEST_PAUSE, Purger
 from scp_node.loops.register import Registrar
-from scp_node.opening import await_schema, open_spool, policy_of
+from scp_node.opening import await_schema, open_engine, open_spool, policy_of
 from scp_node.roles.common import STEP_SECONDS, STOP_GRACE_SECONDS, UPGRADE_SECONDS, owner_named
 from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
@@ -39,7 +39,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, *,
     """
     spool = open_spool(settings)
     spool.sweep()
-    engine = create_ledger_engine(settings.database_url)
+    engine = open_engine(settings)
     ledger = Ledger(engine, policy_of(settings))  # does not connect yet: Success does not need the database
     registrar = Registrar(ledger, spool, renew=heart.loop("register", STEP_SECONDS).renew)
     listener = Listener(

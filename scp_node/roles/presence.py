@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,9 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.ledger import Ledger, LedgerError
 from scp_node.ledger.processes import SEEN_EVERY, OtherProcess
+from scp_node.logs import get_logger
 from scp_node.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _LOOK_SECONDS: Final = 0.5
 # By section; what only says where and how fast the work is done is left out.
@@ -90,7 +90,9 @@ def _compare(ledger: Ledger, settings: dict[str, str], stop: threading.Event, *,
         others = ledger.processes.differing(settings)
         at_work = [other for other in others if other.seen_at != first.get(other.owner)]
         if allow_different and others:
-            log.warning("%s", _said(others))
+            log.warning(
+                "settings differ from those at work on the same ledger", owners=_owners(others), settings=_names(others)
+            )
             return
         if at_work:
             raise LedgerError(f"{_said(at_work)}; give both the same, or start with --allow-different-settings")
@@ -100,9 +102,16 @@ def _compare(ledger: Ledger, settings: dict[str, str], stop: threading.Event, *,
 
 
 def _said(others: list[OtherProcess]) -> str:
-    names = sorted({name for other in others for name in other.differing})
-    owners = ", ".join(other.owner for other in others)
-    return f"settings differ from those of {owners}, at work on the same ledger: {', '.join(names)}"
+    owners, names = ", ".join(_owners(others)), ", ".join(_names(others))
+    return f"settings differ from those of {owners}, at work on the same ledger: {names}"
+
+
+def _owners(others: list[OtherProcess]) -> list[str]:
+    return [other.owner for other in others]
+
+
+def _names(others: list[OtherProcess]) -> list[str]:
+    return sorted({name for other in others for name in other.differing})
 
 
 def _repeat(show: Callable[[], None], done: threading.Event) -> None:
@@ -111,6 +120,6 @@ def _repeat(show: Callable[[], None], done: threading.Event) -> None:
         try:
             show()
         except SQLAlchemyError as error:  # the database is away: so it is for the others
-            log.debug("presence not renewed error=%s", type(error).__name__)
+            log.debug("presence not renewed", error=type(error).__name__)
         if done.wait(SEEN_EVERY.total_seconds()):
             return

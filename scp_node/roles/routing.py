@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from scp_node.ledger import StudySnapshot, Takes
+from scp_node.logs import get_logger
 from scp_node.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:
@@ -19,7 +18,7 @@ def route(settings: Settings, snapshot: StudySnapshot) -> list[str]:
         return [entry.name for entry in settings.destinations]
     names = [entry.name for entry in settings.destinations if entry.ae_title in snapshot.calling_aes]
     if not names:
-        log.warning("no destination has the AE title that sent the study calling_ae=%s", sorted(snapshot.calling_aes))
+        log.warning("no destination has the AE title that sent the study", calling_ae=sorted(snapshot.calling_aes))
     return names
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
 import os
 import threading
 from pathlib import Path
@@ -15,6 +14,7 @@ from pneumonia_model.bundle import BundleError, load_bundle
 from scp_node.domain import ModelIdentity
 from scp_node.inference.identity import identity_of
 from scp_node.ledger import AWAY, Ledger
+from scp_node.logs import get_logger
 from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.private_files import opener
 from scp_node.report.source.description import describe
@@ -31,7 +31,7 @@ from scp_node.web.server import Server, open_socket
 from scp_node.web.site import Site
 from scp_node.web.watching import Reference, reference_of
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 FIRST_ADMIN: Final = "admin"
 PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
@@ -83,7 +83,7 @@ def run_web(
         watch_files(server.renew_certificate, stop, renew)
         host, port = listening.getsockname()[:2]
         scheme = "https" if settings.web.certificate else "http"
-        log.info("web page listens address=%s://%s:%s", scheme, f"[{host}]" if ":" in host else host, port)
+        log.info("web page listens", address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         projector = ledger.projector(describe, owner=owner_named("project"), rest_seconds=_REST_SECONDS)
         with announced(ledger, owner_named("web")):
             status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
@@ -134,7 +134,7 @@ def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
         written.write(f"{password}\n")
     if ledger.people.add_first(FIRST_ADMIN, hash_password(password)):
         temporary.replace(file)
-        log.warning("web page has a first login name=%s password_file=%s", FIRST_ADMIN, file)
+        log.warning("web page has a first login", name=FIRST_ADMIN, password_file=file)
     else:
         temporary.unlink()
 
@@ -145,6 +145,6 @@ def _described(settings: InferenceSettings) -> tuple[ModelIdentity | None, Refer
         bundle = load_bundle(settings.bundle)
         identity = identity_of(bundle, settings)
     except (BundleError, SettingsError, OSError) as error:
-        log.error("model bundle cannot be read reason=%s", error)  # noqa: TRY400 - said in one line
+        log.error("model bundle cannot be read", reason=error)  # noqa: TRY400 - said in one line
         return None, None
     return identity, reference_of(bundle.manifest, identity.bundle)

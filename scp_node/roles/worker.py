@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -18,11 +17,13 @@ from scp_node.inference.identity import ShadowRefusedError
 from scp_node.inference.served_model import ServedModel
 from scp_node.inference.shadow import open_shadow
 from scp_node.ledger import Ledger
+from scp_node.logs import get_logger
 from scp_node.loops.analyse import Analyser
 from scp_node.loops.report import Reporter
 from scp_node.loops.report_builder import ReportBuilder, wants_attention
 from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.opening import installation_id, lease_of, stored_files
+from scp_node.private_files import FILE_MODE
 from scp_node.report.objects.sr import warm_up
 from scp_node.report.site import Site
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
@@ -33,7 +34,7 @@ from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience
 from scp_node.settings import Settings
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _CHAIN_NOTE_SECONDS: Final = 86_400.0
 
@@ -105,12 +106,12 @@ def run_worker(
             patiently=Patience(stop, name="report", renew=reporting.renew),
         )
         log.info(
-            "analysing bundle=%s backend=%s device=%s gate=%s detector=%s",
-            model.identity.bundle,
-            model.backend,
-            model.device,
-            settings.analysis.pixel_gate if model.gate else "none",
-            "yes" if model.detector else "no",
+            "analysing",
+            bundle=model.identity.bundle,
+            backend=model.backend,
+            device=model.device,
+            gate=settings.analysis.pixel_gate if model.gate else "none",
+            detector="yes" if model.detector else "no",
         )
         loops = [(analysing, analyser.step), (reporting, reporter.step)]
         loops.append((heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger)))
@@ -141,11 +142,11 @@ def _open_shadow(settings: Settings, model: ServedModel, parts: Parts) -> Served
         with _once(settings.node.data_dir / f"opening-shadow-{socket.gethostname()}"):
             shadow = open_shadow(settings.inference, model.identity, parts.open_model)
     except ShadowRefusedError as error:
-        log.error("shadow bundle is refused, reporting goes on without it reason=%s", error)  # noqa: TRY400 - said in one line
+        log.error("shadow bundle is refused, reporting goes on without it", reason=error)  # noqa: TRY400 - said in one line
         return None
     if shadow:
         identity = shadow.identity
-        log.info("shadow bundle=%s digest=%s threshold=%s", identity.bundle, identity.digest, identity.threshold)
+        log.info("shadow analyses", bundle=identity.bundle, digest=identity.digest, threshold=identity.threshold)
     return shadow
 
 
@@ -162,7 +163,7 @@ def _once(marker: Path) -> Iterator[None]:
         if marker.exists():
             marker.unlink()
             raise ShadowRefusedError("the process ended while it was opened; the next start tries it again")
-        marker.touch()
+        marker.touch(mode=FILE_MODE)
     try:
         yield
     finally:
@@ -177,7 +178,7 @@ def _shadow_watch(progress: Progress) -> Callable[[], bool]:
     def step() -> bool:
         nonlocal is_logged
         if progress.is_late and not is_logged:
-            log.error("shadow hangs, reporting goes on without it at=%s", progress.place)
+            log.error("shadow hangs, reporting goes on without it", place=progress.place)
         is_logged = progress.is_late
         return False
 
@@ -195,7 +196,7 @@ def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
         nonlocal due
         if time.monotonic() >= due:
             end = ledger.verifier.end()
-            log.info("audit chain events=%d head=%s", end.length, end.head or "none")
+            log.info("audit chain", events=end.length, head=end.head or "none")
             due += _CHAIN_NOTE_SECONDS
         return False
 

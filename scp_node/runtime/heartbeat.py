@@ -8,7 +8,6 @@ that hangs, a library that keeps the interpreter to itself, and a process that i
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import sys
@@ -20,7 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-log = logging.getLogger(__name__)
+from scp_node.logs import get_logger
+
+log = get_logger(__name__)
 
 STARTING: Final = b"s"  # alive, but not yet working
 WORKING: Final = b"w"  # all loops are alive
@@ -112,7 +113,7 @@ class Heartbeat:
             if late := self.late():
                 for progress in late:
                     if progress not in logged:
-                        log.error("loop hangs loop=%s at=%s", progress.name, progress.place)
+                        log.error("loop hangs", loop=progress.name, place=progress.place)
                 logged = late
                 continue
             logged = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +11,9 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.ledger import Claim, Ledger
+from scp_node.logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _CLOSE_SECONDS: Final = 2.0  # a renewal that hangs in the database does not keep the process alive
 
@@ -65,4 +65,4 @@ class LeaseKeeper:
                 self._ledger.upkeep.renew(claims)
             except SQLAlchemyError as error:
                 pause = self._period / 4  # soon, before somebody takes the leases for lost
-                log.warning("leases not renewed count=%d error=%s", len(claims), type(error).__name__)
+                log.warning("leases not renewed", count=len(claims), error=type(error).__name__)

@@ -11,13 +11,14 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from scp_node.ledger import LedgerUnreachableError, blames_values
 from scp_node.ledger.database.errors import first_line
+from scp_node.logs import get_logger
 
 T = TypeVar("T")
 
 SHORTEST_PAUSE: Final = 0.25  # seconds
 LONGEST_PAUSE: Final = 5.0
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Patiently(Protocol):
@@ -69,15 +70,15 @@ class Patience:
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 if pause != SHORTEST_PAUSE:
-                    log.info("database is back step=%s", self._name)
+                    log.info("database is back", step=self._name)
                 return done
 
     def _tell(self, error: Exception, *, is_first: bool) -> None:
         if isinstance(error, LedgerUnreachableError):  # at a start: a person should check whether this is intended
             level = logging.ERROR if is_first else logging.WARNING
-            log.log(level, "database cannot be used, waiting for it step=%s reason=%s", self._name, error)
+            log.log(level, "database cannot be used, waiting for it", step=self._name, reason=error)
         else:
-            log.warning("database is away, will be retried step=%s reason=%r", self._name, first_line(error))
+            log.warning("database is away, will be retried", step=self._name, reason=first_line(error))
 
 
 def waiting(

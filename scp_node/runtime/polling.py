@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-log = logging.getLogger(__name__)
+from scp_node.logs import get_logger
+
+log = get_logger(__name__)
 
 SHORTEST_PAUSE: Final = 0.02  # seconds
 LONGEST_PAUSE: Final = 0.25
@@ -34,11 +35,11 @@ def poll(step: Callable[[], bool], stop: threading.Event, *, name: str, longest_
         try:
             busy = step()
         except UnfitProcessError as error:
-            log.error("process is unfit, ends step=%s reason=%s", name, error)  # noqa: TRY400 - its traceback is logged already
+            log.error("process is unfit, ends", step=name, reason=error)  # noqa: TRY400 - its traceback is logged already
             stop.set()
             return False
         except Exception:
-            log.exception("step failed step=%s", name)
+            log.exception("step failed", step=name)
             stop.wait(failed)
             failed = min(2 * failed, LONGEST_PAUSE_AFTER_ERROR)
             continue
@@ -57,5 +58,5 @@ def have_ended(threads: Sequence[threading.Thread], seconds: float) -> bool:
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
         if thread.is_alive():
-            log.error("step does not end, the process ends without it step=%s", thread.name)
+            log.error("step does not end, the process ends without it", step=thread.name)
     return not any(thread.is_alive() for thread in threads)

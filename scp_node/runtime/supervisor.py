@@ -8,7 +8,6 @@ writes its heartbeat to the socket: see `scp_node.runtime.heartbeat`.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -20,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from scp_node.logs import get_logger
 from scp_node.runtime.heartbeat import START_SECONDS, WORKING
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Exit status of a role that cannot start, because of a setting, the database or the bundle: it is useless to try again.
 REFUSED: Final = 2
@@ -97,7 +97,7 @@ class Supervisor:
                     self._tell_to_renew()
                 for child in self._children:
                     if self._look_after(child, self._looked - looked) == REFUSED:
-                        log.error("role cannot start, node stops role=%s", child.role)
+                        log.error("role cannot start, node stops", role=child.role)
                         return REFUSED
         finally:
             self._stop_all()
@@ -123,7 +123,7 @@ class Supervisor:
             return REFUSED
         if time.monotonic() - child.started > _STEADY:
             child.pause = _SHORTEST_PAUSE
-        log.error("role ended, will be restarted role=%s status=%d pause=%.1f", child.role, status, child.pause)
+        log.error("role ended, will be restarted", role=child.role, status=status, pause=round(child.pause, 1))
         child.line.close()
         self._put_off(child)
         return None
@@ -132,7 +132,7 @@ class Supervisor:
         try:
             again = _start(child.role, self._commands[child.role])
         except OSError as error:
-            log.error("role not restarted, will be tried again role=%s error=%s", child.role, error)  # noqa: TRY400 - no bug
+            log.error("role not restarted, will be tried again", role=child.role, error=error)  # noqa: TRY400 - no bug
             self._put_off(child)
             return
         child.process, child.line, child.started, child.restart_at = again.process, again.line, again.started, None
@@ -145,7 +145,7 @@ class Supervisor:
     def _kill_if_silent(self, child: _Child) -> None:
         limit = self._silent_seconds if child.works else max(self._silent_seconds, START_SECONDS)
         if child.silent > limit and not child.killed:
-            log.error("role hangs, killed role=%s silent_seconds=%.1f", child.role, child.silent)
+            log.error("role hangs, killed", role=child.role, silent_seconds=round(child.silent, 1))
             child.process.kill()  # also ends a process that is stopped
             child.killed = True
 
@@ -158,7 +158,7 @@ class Supervisor:
             try:
                 child.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                log.error("role did not stop, killed role=%s", child.role)  # noqa: TRY400 - no traceback of interest
+                log.error("role did not stop, killed", role=child.role)  # noqa: TRY400 - no traceback of interest
                 child.process.kill()
                 child.process.wait()
             child.line.close()
@@ -174,7 +174,7 @@ def _start(role: str, command: Sequence[str]) -> _Child:
     finally:
         its.close()
     ours.setblocking(False)  # noqa: FBT003 - the standard library's
-    log.debug("role started role=%s pid=%d", role, process.pid)
+    log.debug("role started", role=role, pid=process.pid)
     return _Child(role=role, process=process, line=ours, started=time.monotonic())
 
 

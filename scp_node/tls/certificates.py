@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import ssl
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from scp_node.domain import utc_now
+from scp_node.logs import get_logger
 from scp_node.secret_files import refuse_if_others_read
 from scp_node.settings import Settings, SettingsError
 
@@ -23,9 +23,9 @@ _BEGIN: Final = "-----BEGIN CERTIFICATE-----"
 _END: Final = "-----END CERTIFICATE-----"
 _A_DAY: Final = 86_400.0  # seconds
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
-_State = tuple[int, int, int] | None
+_State = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,10 +179,10 @@ class Renewal:
         try:
             expiry = expiry_of(self._certificate, f"{self._section}.certificate")
         except SettingsError as error:
-            log.warning("certificate cannot be read reason=%s", error)
+            log.warning("certificate cannot be read", reason=error)
             return
         if expiry - utc_now() < WARNING:
-            log.warning("certificate expires file=%s at=%s", self._certificate, expiry.isoformat())
+            log.warning("certificate expires", file=self._certificate, on=expiry.isoformat())
 
 
 def _version(file: Path) -> _State:
@@ -190,4 +190,4 @@ def _version(file: Path) -> _State:
         found = file.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode

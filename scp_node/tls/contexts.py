@@ -5,13 +5,13 @@ That is TLS 1.2 with forward secrecy and authenticated encryption, and TLS 1.3 (
 
 from __future__ import annotations
 
-import logging
 import socket
 import ssl
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
+from scp_node.logs import get_logger
 from scp_node.settings import (
     DestinationSettings,
     DestinationTlsSettings,
@@ -29,7 +29,7 @@ _VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv
 _ASKED: Final = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 def server_context(settings: ListenTlsSettings) -> ssl.SSLContext:
@@ -99,7 +99,7 @@ class ClientTls:
         try:
             self._renewal.look()
         except SettingsError as error:
-            log.warning("new certificate is not used yet reason=%s", error)
+            log.warning("new certificate is not used yet", reason=error)
 
     def _load(self) -> None:
         self._context = client_context(self._settings, self._setting)

@@ -86,8 +86,14 @@ class ChainCheck:
 def _environment(settings: Settings) -> dict[str, str]:
     """Return the environment of the command: this node's database, whichever file the settings came from."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-    return kept | {
-        CONFIG_VARIABLE: os.devnull,
-        f"{ENVIRONMENT_PREFIX}NODE__DATA_DIR": str(settings.node.data_dir.absolute()),
-        f"{ENVIRONMENT_PREFIX}DATABASE__URL": settings.database_url,
-    }
+    file = settings.database.password_file
+    password = {f"{ENVIRONMENT_PREFIX}DATABASE__PASSWORD_FILE": str(file.absolute())} if file else {}
+    return (
+        kept
+        | password
+        | {
+            CONFIG_VARIABLE: os.devnull,
+            f"{ENVIRONMENT_PREFIX}NODE__DATA_DIR": str(settings.node.data_dir.absolute()),
+            f"{ENVIRONMENT_PREFIX}DATABASE__URL": settings.database_url,
+        }
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import threading
@@ -15,9 +14,10 @@ from typing import Any, Final
 
 from scp_node.domain import Actor, utc_now
 from scp_node.ledger import AWAY
+from scp_node.logs import get_logger
 from scp_node.web.site import Site
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 PROGRAM: Final = (sys.executable, "-m", "scp_node")
 _START_SECONDS: Final = 60.0  # loads the model, and asks our own port
@@ -156,7 +156,7 @@ class Examiner:
         try:
             self._site.ledger.visits.note("web-test-result", actor, detail=detail)
         except AWAY as error:
-            log.warning("answer to a test report not noted destination=%s error=%s", destination, type(error).__name__)
+            log.warning("answer to a test report not noted", destination=destination, error=type(error).__name__)
 
 
 def _read(output: str) -> tuple[Examined, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import ClassVar, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-log = logging.getLogger(__name__)
+from scp_node.logs import get_logger
+
+log = get_logger(__name__)
 
 _STILL_COMING: Final = (h11.IDLE, h11.SEND_BODY)
 
@@ -56,5 +57,5 @@ class TimedProtocol(H11Protocol):
 
     def _close(self) -> None:
         if not self.transport.is_closing():
-            log.info("web connection closed, its request did not come in time address=%s", (self.client or ("",))[0])
+            log.info("web connection closed, its request did not come in time", peer=(self.client or ("",))[0])
             self.transport.close()

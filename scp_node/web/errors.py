@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
@@ -14,12 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from scp_node.ledger import AWAY, LedgerError
+from scp_node.logs import get_logger
 from scp_node.web.access import ForbiddenError, LoginNeededError, PasswordChangeNeededError, visitor_seen
 from scp_node.web.guard import is_secure, protect
 from scp_node.web.passwords import TooManyLoginsError
 from scp_node.web.rendering import render
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 RETRY_SECONDS: Final = 5
 API: Final = "/api/"
@@ -127,12 +127,12 @@ def _http(request: Request, error: Exception) -> Response:
 
 
 def _away(request: Request, error: Exception) -> Response:
-    log.warning("database is away, page not shown path=%s error=%s", request.url.path, type(error).__name__)
+    log.warning("database is away, page not shown", path=request.url.path, error=type(error).__name__)
     return told(request, HTTPStatus.SERVICE_UNAVAILABLE, _TITLES[503])
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
-    log.error("page failed path=%s", request.url.path, exc_info=error)
+    log.error("page failed", path=request.url.path, exc_info=error)
     answer = told(request, HTTPStatus.INTERNAL_SERVER_ERROR, "This is a fault of the program: see its log.")
     protect(answer.headers, is_https=is_secure(request))  # the guard does not see this answer
     return answer

@@ -14,8 +14,8 @@ from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import IO, Final, cast
 
+from scp_node.cells import harmless_cell
 from scp_node.ledger import WORKLIST_FIELDS, WorklistRow
-from scp_node.web.cells import harmless_cell
 
 _ROWS: Final = 200  # in one piece of the answer
 _CHUNK: Final = 2**18

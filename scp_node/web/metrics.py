@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import platform
 import threading
 import time
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from scp_node import __version__
 from scp_node.ledger import AWAY, DeliveryKey, QueueDepth, QueueKind, ResultKey, State
+from scp_node.logs import get_logger
 from scp_node.settings import SettingsError
 from scp_node.tls.certificates import expiry_of, own_certificates
 from scp_node.web.machine import disk_of
@@ -21,7 +21,7 @@ from scp_node.web.site import Site
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 CACHED_SECONDS: Final = 5.0
 BUCKETS: Final = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 300.0, 900.0, 3_600.0, 86_400.0)  # seconds
@@ -73,7 +73,7 @@ class Collector:
             self._count()
             state = self._site.ledger.figures.state(idle=self._site.idle)
         except AWAY as error:
-            log.warning("database is away, metrics without it error=%s", type(error).__name__)
+            log.warning("database is away, metrics without it", error=type(error).__name__)
             yield _gauge("database_up", "Whether the database answers.", 0)
             return
         yield _gauge("database_up", "Whether the database answers.", 1)
@@ -120,7 +120,7 @@ class Collector:
             try:
                 expiries.add_metric([used.setting], expiry_of(used.file, used.setting).timestamp())
             except SettingsError as error:
-                log.warning("certificate cannot be read reason=%s", error)
+                log.warning("certificate cannot be read", reason=error)
         yield expiries
 
     def _of_queues(self, state: State) -> Iterator[Metric]:

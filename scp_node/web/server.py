@@ -14,11 +14,12 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from scp_node.logs import get_logger
 from scp_node.settings import SettingsError, WebSettings
 from scp_node.tls.certificates import Renewal, load_pair
 from scp_node.web.connections import TimedProtocol
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _PAUSE_SECONDS: Final = 5.0
 _START_SECONDS: Final = 30.0
@@ -45,8 +46,8 @@ def open_socket(
         except OSError as error:
             listening.close()
             level = logging.ERROR if is_first else logging.DEBUG
-            told = "web page cannot listen, will be retried host=%s port=%s reason=%s"
-            log.log(level, told, settings.host, settings.port, error.strerror)
+            host, port = settings.host, settings.port
+            log.log(level, "web page cannot listen, will be retried", host=host, port=port, reason=error.strerror)
             is_first = False
             stop.wait(_PAUSE_SECONDS)
         else:
@@ -109,9 +110,9 @@ class Server:
             if not self._renewal.look():
                 return False
         except SettingsError as error:
-            log.warning("new certificate is not used yet reason=%s", error)
+            log.warning("new certificate is not used yet", reason=error)
             return False
-        log.info("new certificate is used file=%s", self._pair[0])
+        log.info("new certificate is used", file=self._pair[0])
         return True
 
     def _load(self) -> None:

@@ -142,7 +142,7 @@ def open_place(
 
 
 def _add_persons(node: Node) -> None:
-    node.settings.node.data_dir.mkdir(parents=True, exist_ok=True)
+    node.settings.node.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     upgrade_database(node.settings)
     hashed = hash_password(PASSWORD)
     for role in PersonRole:

@@ -94,6 +94,25 @@ def test_one_flipped_bit_anywhere_stops_it(copied: Path, name: str, place: float
         load_bundle(copied)
 
 
+@pytest.mark.parametrize(
+    ("name", "open_"),
+    [
+        (WEIGHTS, lambda bundle: open_backend(bundle, "onnxruntime", "cpu")),
+        (GRAPH, lambda bundle: open_backend(bundle, "onnxruntime", "cpu")),
+        (WEIGHTS, lambda bundle: open_backend(bundle, "torch", "cpu")),
+        (GOLDEN, lambda bundle: bundle.golden_inputs()),
+    ],
+    ids=["weights, onnxruntime", "graph, onnxruntime", "weights, torch", "golden inputs"],
+)
+def test_a_file_that_was_changed_after_its_check_is_not_opened(
+    copied: Path, name: str, open_: Callable[[Bundle], object]
+) -> None:
+    bundle = load_bundle(copied)
+    rewrite(copied / name, lambda octets: octets.__setitem__(-1, octets[-1] ^ 1))
+    with pytest.raises(BundleError, match=name):
+        open_(bundle)
+
+
 def test_the_same_copy_undamaged_loads(copied: Path, released: Bundle) -> None:
     rewrite(copied / MANIFEST, lambda _: None)
     assert load_bundle(copied).digest == released.digest

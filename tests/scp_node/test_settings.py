@@ -8,10 +8,13 @@ from typing import Final
 
 import pytest
 
+from scp_node.ledger import LedgerError
+from scp_node.opening import open_engine
 from scp_node.report.kinds import ObjectKind
 from scp_node.settings import EVERY_OBJECT, NodeSettings, Settings, SettingsError
 from scp_node.settings_file import RENAMED, commented_toml, load_settings, refuse_system_folder
 
+PASSWORD: Final = "hunter 2/@:%"  # noqa: S105 - of nobody
 DESTINATION: Final = '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\n'
 
 
@@ -245,6 +248,58 @@ def test_a_password_in_a_database_url_is_not_printed(write: Path) -> None:
     with pytest.raises(SettingsError) as raised:
         load_settings(write)
     assert "7" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "form", ['[database]\nurl = "{}"\nupgrade_at_start = 3', 'database = "{}"', '[database]\nurl = ["{}"]']
+)
+def test_an_error_beside_a_password_does_not_print_it(write: Path, form: str) -> None:
+    write.write_text(form.format("postgresql+psycopg://node:hunter2@host/ledger"))
+    with pytest.raises(SettingsError, match="database") as raised:
+        load_settings(write)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_a_password_is_not_in_the_text_of_the_settings(write: Path) -> None:
+    write.write_text('[database]\nurl = "postgresql+psycopg://node:hunter2@host/ledger"')
+    assert "hunter2" not in f"{load_settings(write)!r} {load_settings(write)}"
+
+
+# The password of the database, from a file
+
+
+def with_password(write: Path, *, url: str = "postgresql+psycopg://node@host/ledger", mode: int = 0o600) -> Settings:
+    (write.parent / "password").write_text(f"{PASSWORD}\n")
+    (write.parent / "password").chmod(mode)
+    write.write_text(f'[database]\nurl = "{url}"\npassword_file = "password"')
+    return load_settings(write)
+
+
+def test_the_password_of_the_database_is_read_from_a_file_beside_the_settings(write: Path) -> None:
+    engine = open_engine(with_password(write))
+    assert engine.url.password == PASSWORD
+    assert "hunter" not in f"{engine!r} {engine.url}"
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o660])
+def test_a_password_file_that_others_may_read_is_refused(write: Path, mode: int) -> None:
+    settings = with_password(write, mode=mode)
+    with pytest.raises(LedgerError, match=r"database\.password_file: .* others may use it: chmod 600"):
+        open_engine(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("", "SQLite has no password"),
+        ("sqlite:////var/lib/x.sqlite3", "SQLite has no password"),
+        ("postgresql+psycopg://node:hunter2@host/ledger", "url holds a password as well"),
+    ],
+)
+def test_a_password_file_that_has_no_use_is_refused(write: Path, url: str, told: str) -> None:
+    with pytest.raises(SettingsError, match=f"database: password_file: {told}") as raised:
+        with_password(write, url=url)
+    assert "hunter2" not in str(raised.value)
 
 
 def test_the_file_in_config_lists_every_setting_with_its_default(repository: Path) -> None:

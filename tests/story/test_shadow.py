@@ -89,7 +89,7 @@ def test_reports_and_audit_name_the_reporting_bundle_alone(story: Story) -> None
     audited = {row["sop_instance_uid"]: row["probability"] for row in story.audit}
     assert all(audited[pair.sop_instance_uid] == pair.reporting.probability for pair in story.pairs)
     assert all(pair.reporting.probability < pair.shadow.probability for pair in story.pairs)
-    assert "shadow bundle=trial-9.0.0" in story.log
+    assert "shadow analyses bundle=trial-9.0.0" in story.log
 
 
 def test_it_is_promoted_in_the_settings_of_the_node(story: Story) -> None:

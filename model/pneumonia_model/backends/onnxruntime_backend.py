@@ -7,7 +7,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
-from pneumonia_model.bundle import GRAPH, Bundle
+from pneumonia_model.bundle import GRAPH, WEIGHTS, Bundle
 from pneumonia_model.errors import BackendError
 from pneumonia_model.prediction import (
     Prediction,
@@ -48,7 +48,9 @@ class OnnxRuntimeBackend:
         options.use_deterministic_compute = True
         if threads is not None:
             options.intra_op_num_threads = threads
-        self._session = onnxruntime.InferenceSession(str(bundle.path / GRAPH), options, providers=[provider])
+        weights = bundle.content(WEIGHTS)
+        options.add_external_initializers_from_files_in_memory([WEIGHTS], [weights], [len(weights)])
+        self._session = onnxruntime.InferenceSession(bundle.content(GRAPH), options, providers=[provider])
         found = {argument.name for argument in self._session.get_inputs()}
         if found != _INPUTS:
             raise BackendError(f"{bundle.path / GRAPH}: takes {sorted(found)}, not {sorted(_INPUTS)}: export it again")

@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from pneumonia_model.bundle import WEIGHTS, Bundle
@@ -71,5 +71,5 @@ class TorchBackend(ModuleBackend):
         if threads is not None:
             torch.set_num_threads(threads)
         network = pneumonia_resnet18()
-        network.load_state_dict(load_file(bundle.path / WEIGHTS))
+        network.load_state_dict(load(bundle.content(WEIGHTS)))
         super().__init__(LogitAndMap(network).to(chosen).to(memory_format=torch.channels_last), device=chosen)

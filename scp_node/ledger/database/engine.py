@@ -52,12 +52,12 @@ _STALE_SQLITE: Final = frozenset(
 )
 
 
-def create_ledger_engine(url: str, *, patience: float = LOCK_SECONDS) -> Engine:
+def create_ledger_engine(url: str, *, password: str | None = None, patience: float = LOCK_SECONDS) -> Engine:
     """Return an engine with the transaction rules that the ledger needs; it has not connected to the database yet.
 
     SQLite: write-ahead log and synchronous=FULL, since with NORMAL a power cut can undo a commit that was already acted
     on. A writer takes the lock when it begins, so that it never fails half-way. A missing file is not created.
-    PostgreSQL: READ COMMITTED. Both wait up to `patience` seconds for a lock.
+    PostgreSQL: READ COMMITTED, by the `password` if one is given. Both wait up to `patience` seconds for a lock.
 
     Raises:
         LedgerError: the URL is invalid, its driver is not installed, or SQLite would lie on a network file system.
@@ -68,7 +68,7 @@ def create_ledger_engine(url: str, *, patience: float = LOCK_SECONDS) -> Engine:
         if backend == "sqlite":
             return _sqlite_engine(parsed, patience)
         if backend == "postgresql":
-            return _postgresql_engine(parsed, patience)
+            return _postgresql_engine(parsed if password is None else parsed.set(password=password), patience)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise LedgerError(f"database.url: {error}") from None
     except ValueError:  # its message may quote the password

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 
 from scp_node.ledger.database.engine import reading, sqlite_file
 from scp_node.ledger.database.errors import LedgerError, LedgerGoneError, LedgerUnreachableError, first_line
-from scp_node.private_files import FILE_MODE, FOLDER_MODE
+from scp_node.private_files import FILE_MODE, make_private_folder
 
 _MIGRATION_LOCK: Final = 0x5C9_0DE  # any constant: one upgrade at a time
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -34,7 +34,7 @@ def upgrade(engine: Engine, *, begin: bool = True) -> None:
         raise LedgerGoneError(f"database: {file} is gone")
     try:
         if file and begin:
-            file.parent.mkdir(parents=True, exist_ok=True, mode=FOLDER_MODE)
+            make_private_folder(file.parent)
             file.touch(mode=FILE_MODE)  # an empty file is an empty database
         with engine.begin() as connection:
             if connection.dialect.name == "postgresql":

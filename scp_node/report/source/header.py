@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
@@ -10,6 +9,7 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
+from scp_node.logs import get_logger
 from scp_node.report.attributes import code_item, dataset, put
 from scp_node.report.codes import ACQUISITION_EQUIPMENT, Concept
 from scp_node.report.source.identifiers import codes, issuers, other_patient_ids, patient_id_qualifiers
@@ -24,7 +24,7 @@ from scp_node.report.source.mending import (
 )
 from scp_node.report.source.source import Attributes, SourceImage
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 # Patient, General Study and Patient Study modules (PS3.3 Sections C.7.1.1, C.7.2.1, C.7.2.2). What is not listed, such
 # as Patient Comments or Additional Patient History, is not repeated.
@@ -85,7 +85,7 @@ def patient_and_study(source: SourceImage) -> Dataset:
     if zone_offset(attributes) is not None:
         put(copied, "TimezoneOffsetFromUTC", attributes.text("TimezoneOffsetFromUTC"))
     if mended:
-        log.info("header mended sop_instance_uid=%s attributes=%s", source.sop_instance_uid, ",".join(mended))
+        log.info("header mended", sop_instance_uid=source.sop_instance_uid, attributes=mended)
     return copied
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -13,13 +12,14 @@ from starlette.responses import RedirectResponse, Response
 
 from scp_node.domain import Actor
 from scp_node.ledger import LedgerError, Origin, PersonRole
+from scp_node.logs import get_logger
 from scp_node.web.access import cookie_name, drop_cookie, gives_roles, keep_cookie, role_by_groups
 from scp_node.web.guard import address_of
 from scp_node.web.pages.login import START, begin, go, show_login
 from scp_node.web.ports import Arrival, SignOn, SignOnAwayError, SignOnError
 from scp_node.web.site import Site, SiteOf
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 router = APIRouter(prefix="/login/oidc", include_in_schema=False)
 
@@ -58,7 +58,7 @@ def arrive(
     if place is None:
         response = show_login(request, site, status=HTTPStatus.BAD_REQUEST, problem=_STALE)
     elif error or not code or (iss and not secrets.compare_digest(iss.encode(), settings.issuer.encode())):  # RFC 9207
-        log.warning("single sign-on refused a login error=%s", error[:64])
+        log.warning("single sign-on refused a login", error=error[:64], peer=address_of(request))
         response = show_login(request, site, status=HTTPStatus.FORBIDDEN, problem=_REFUSED)
     else:
         response = _finished(request, site, sign_on, code=code, browser=browser, place=place)
@@ -110,7 +110,7 @@ def _default(site: Site) -> PersonRole | None:
 def _failed(
     request: Request, site: Site, error: SignOnError, told: str, *, status: int = HTTPStatus.SERVICE_UNAVAILABLE
 ) -> Response:
-    log.warning("single sign-on failed reason=%s", error)
+    log.warning("single sign-on failed", reason=error, peer=address_of(request))
     if status == HTTPStatus.FORBIDDEN:
         site.ledger.entrance.failed(Actor(name="", address=address_of(request)), because="single sign-on")
     return show_login(request, site, status=status, problem=told)

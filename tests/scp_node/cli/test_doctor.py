@@ -61,6 +61,46 @@ def saying(answer: bytes | None) -> Callable[[], contextlib.AbstractContextManag
     return lambda: answering(answer=answer)
 
 
+@pytest.mark.parametrize("name", ["var", "var/spool"])
+def test_a_data_folder_that_others_may_enter_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "var" / "spool").mkdir(parents=True)
+    for folder in ("var", "var/spool"):
+        (tmp_path / folder).chmod(0o700)
+    assert doctor(settings_in(tmp_path))["data folder"].good
+    (tmp_path / name).chmod(0o711)
+    found = doctor(settings_in(tmp_path))["data folder"]
+    assert not found.good
+    assert found.message == f"{tmp_path / name} has mode 0711, others may enter: chmod o-rwx {tmp_path / name}"
+
+
+@pytest.mark.parametrize(("mode", "is_named"), [(0o644, True), (0o600, False)])
+def test_a_settings_file_with_a_password_that_others_may_read_is_named(
+    tmp_path: Path, mode: int, *, is_named: bool
+) -> None:
+    file, url = tmp_path / "scp_node.toml", "postgresql+psycopg://node:hunter2@127.0.0.1:1/ledger"
+    file.write_text(f'[database]\nurl = "{url}"\n')
+    file.chmod(mode)
+    found = {each.name: each for each in examine(settings_in(tmp_path, database={"url": url}), file)}
+    assert ("settings file" in found) == is_named
+    if is_named:
+        assert found["settings file"].message == (
+            f"{file} has mode 0644, others may use it: chmod 600 {file}; or move the password to database.password_file"
+        )
+    assert "hunter2" not in str(found)
+
+
+def test_a_password_file_that_others_may_read_is_named_and_the_password_is_not(tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("hunter2")
+    password.chmod(0o644)
+    database = {"url": "postgresql+psycopg://node@127.0.0.1:1/ledger", "password_file": password}
+    found = doctor(settings_in(tmp_path, database=database, destinations=[destination(unused_port())]))
+    problem = found["database"]
+    assert not problem.good
+    assert problem.message.startswith(f"database.password_file: {password} has mode 0644, others may use it: chmod 600")
+    assert "hunter2" not in str(found)
+
+
 @contextlib.contextmanager
 def silent() -> Iterator[int]:
     """A port that is open and never answers, as that of a program that hangs."""

@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import event
 
 from scp_node.cli.tables import print_audit
-from scp_node.domain import Actor, NotAnalysed, Priority, Reason
+from scp_node.domain import Actor, NotAnalysed, Priority, Reason, RejectedInstance
 from scp_node.ledger import AuditQuery, AuditRow, DeliveryState, ImageState
 from tests.scp_node.ledger_node import MODEL, Node, ledger_engine
 
@@ -52,7 +52,9 @@ def mixed(node: Node) -> Node:
     node.receive("received", study="1.2.5")
     node.receive("again", study="1.2.5", sop_instance_uid="1.2.3.received")
     node.ledger.intake.record_rejected(
-        sop_instance_uid="1.2.9", calling_ae="CR1", peer="127.0.0.1", status=0xA700, reason="disk is full", at=AT
+        RejectedInstance(
+            sop_instance_uid="1.2.9", calling_ae="CR1", peer="127.0.0.1", status=0xA700, reason="disk is full", at=AT
+        )
     )
     return node
 

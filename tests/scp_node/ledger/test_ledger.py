@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from scp_node.domain import Finding, NotAnalysed, Priority, Reason
+from scp_node.domain import Finding, NotAnalysed, Priority, Reason, RejectedInstance
 from scp_node.ledger import Analysed, DestinationState, StudyPending, StudySnapshot
 from tests.scp_node.ledger_node import LEASE, MODEL, QUIET, Node, built_report
 
@@ -334,7 +334,14 @@ def test_one_destination_that_is_down_holds_up_no_other(node: Node) -> None:
 
 def test_a_refused_store_is_in_the_audit(node: Node) -> None:
     node.ledger.intake.record_rejected(
-        sop_instance_uid="1.2.9", calling_ae="CR1", peer="127.0.0.1", status=0xA900, reason="mismatch", at=node.clock()
+        RejectedInstance(
+            sop_instance_uid="1.2.9",
+            calling_ae="CR1",
+            peer="127.0.0.1",
+            status=0xA900,
+            reason="mismatch",
+            at=node.clock(),
+        )
     )
     [row] = node.audit()
     assert (row["state"], row["reason"], row["detail"]) == ("rejected", "mismatch", "0xA900")

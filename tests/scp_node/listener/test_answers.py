@@ -402,7 +402,7 @@ def test_a_bug_of_ours_is_answered_a700_and_logged(
     running = start_listener(BrokenSpool(tmp_path / "broken", low_water_bytes=0))
     with running.peer() as peer:
         assert peer.store(radiograph()).status == 0xA700
-    assert "store failed sop_instance_uid=1.2.3" in caplog.text
+    assert "store failed sop_instance_uid=1.2.3 peer=127.0.0.1" in caplog.text
 
 
 def test_callbacks_that_fail_change_no_answer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -473,6 +473,22 @@ def test_a_message_in_a_context_that_was_not_negotiated_ends_the_association(run
     with running.peer() as peer:
         peer.send_store(radiograph(), context=99)
         assert peer.is_closed()
+
+
+def test_refused_stores_of_one_reason_are_a_line_and_their_number(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running.peer() as peer:
+        for number in range(50):
+            assert peer.store(b"", sop_instance=f"1.2.{number}").status == 0xC000
+    running.listener.stop(5)
+    lines = [line for line in caplog.messages if line.startswith("instance refused")]
+    assert [line.split(" status")[0] for line in lines] == [
+        "instance refused sop_instance_uid=1.2.0",
+        "instance refused sop_instance_uid=1.2.49",
+    ]
+    assert lines[1].endswith("peer=127.0.0.1 reason='SOP Class UID is missing' unsaid=49")
+    assert len(running.rejected) == 50
 
 
 def test_no_patient_data_reaches_the_log(running: Running, caplog: pytest.LogCaptureFixture) -> None:

@@ -21,7 +21,7 @@ from pynetdicom.transport import RequestHandler
 
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
-from scp_node.listener.connections import OF_ONE_STRANGER, STRANGERS
+from scp_node.listener.connections import OF_ONE_STRANGER, STRANGER_TAKEN, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
 from scp_node.listener.upper_layer import LARGEST_REQUEST, MOST_VALUES
 from scp_node.settings import Settings
@@ -216,7 +216,9 @@ def test_strangers_take_few_places_whatever_they_do(start_listener: Start) -> No
     assert len(open_ones) <= STRANGERS
 
 
-def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(start_listener: Start) -> None:
+def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(
+    start_listener: Start, caplog: pytest.LogCaptureFixture
+) -> None:
     running = start_listener(peers=PEERS)
     with Peer(running.address, source=STRANGER) as peer:
         assert peer.associate()[0] == ASSOCIATE_RJ
@@ -225,6 +227,8 @@ def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(sta
             stack.enter_context(Peer(running.address, source=STRANGER))
         wait_until(lambda: is_cut_off(running))
     wait_until(lambda: not is_cut_off(running))
+    lines = [line for line in caplog.messages if line.startswith("connection refused")]
+    assert lines == [f"connection refused peer={STRANGER} reason='{STRANGER_TAKEN}'"]
 
 
 def is_cut_off(running: Running) -> bool:

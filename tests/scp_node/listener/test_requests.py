@@ -233,7 +233,7 @@ def test_a_node_that_stops_says_whose_association_it_ends(
     with running.peer() as peer:
         running.listener.stop(1)
         assert peer.receive()[0] == ABORT
-    wait_until(lambda: "association aborted calling_ae=MODALITY1 peer=127.0.0.1 reason='stopping'" in caplog.text)
+    wait_until(lambda: "association aborted calling_ae=MODALITY1 peer=127.0.0.1 reason=stopping" in caplog.text)
 
 
 def test_a_connection_without_a_request_is_in_the_log_once_its_time_is_over(

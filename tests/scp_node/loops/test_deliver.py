@@ -221,7 +221,7 @@ def test_an_outage_is_one_alarm_and_its_end_one_line(node: Node, caplog: pytest.
     later(node, worker, 10)
     lines = [(r.levelno, r.getMessage()) for r in caplog.records if r.getMessage().startswith("destination")]
     assert lines == [
-        (logging.ERROR, "destination paused destination=pacs reason=connection refused"),
+        (logging.ERROR, "destination paused destination=pacs reason='connection refused'"),
         (logging.WARNING, "destination is back destination=pacs"),
     ]
     kinds = node.rows("SELECT kind FROM event WHERE kind LIKE 'destination-%' ORDER BY id")
@@ -315,7 +315,7 @@ def test_what_waits_for_a_week_at_a_paused_destination_is_a_dead_letter_with_an_
     assert states(node) == ["dead", "dead", "waiting"]
     dead = [r for r in caplog.records if r.getMessage().startswith("report not delivered, given up")]
     assert [r.levelno for r in dead] == [logging.ERROR] * 2
-    assert "reason=waited too long: connection refused" in dead[0].getMessage()
+    assert "reason='waited too long: connection refused'" in dead[0].getMessage()
     assert [event.kind for event in node.ledger.audit.events("1.1")][-1] == "delivery-dead"
     assert node.ledger.upkeep.requeue() == 2
     scu.echoes = True

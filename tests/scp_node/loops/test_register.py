@@ -28,13 +28,17 @@ from scp_node.domain import (
 )
 from scp_node.ledger import Analysed, AuditEvent, AuditQuery, ImageState, Ledger, Policy
 from scp_node.loops.purge import Purger
-from scp_node.loops.register import Registrar
+from scp_node.loops.register import REFUSALS, Registrar
 from scp_node.spool import Spool
 from tests.scp_node.ledger_node import MODEL, FakeClock, ledger_engine
 from tests.scp_node.spooled import spooled
 from tests.waiting import wait_until
 
 POLICY: Final = Policy(quiet=timedelta(seconds=10), lease=timedelta(seconds=15), max_attempts=3)
+
+REFUSED: Final = RejectedInstance(
+    sop_instance_uid="1.2.3", calling_ae="CR1", peer="127.0.0.1", status=0xC000, reason="cut off", at=utc_now()
+)
 
 
 @pytest.fixture
@@ -331,13 +335,27 @@ def test_a_file_is_found_by_a_later_scan_when_the_first_one_failed(
 
 def test_a_refused_store_is_recorded(spool: Spool, ledger: Ledger) -> None:
     registrar = Registrar(ledger, spool)
-    refused = RejectedInstance(
-        sop_instance_uid="1.2.3", calling_ae="CR1", peer="127.0.0.1", status=0xC000, reason="cut off", at=utc_now()
-    )
     with running(registrar):
-        registrar.rejected(refused)
+        registrar.rejected(REFUSED)
         wait_until(lambda: states(ledger))
     assert states(ledger) == ["rejected"]
+
+
+def test_of_refused_stores_beyond_a_few_the_audit_trail_holds_the_number(
+    spool: Spool, engine: Engine, ledger: Ledger
+) -> None:
+    registrar = Registrar(ledger, spool)
+    for number in range(3_000):
+        registrar.rejected(replace(REFUSED, sop_instance_uid=f"1.2.{number}"))
+    registrar.rejected(replace(REFUSED, peer="127.0.0.2"))
+    with running(registrar):
+        pass
+    rows = list(ledger.audit.instances(AuditQuery()))
+    assert [row.sop_instance_uid for row in rows] == [*(f"1.2.{n}" for n in range(REFUSALS)), "1.2.3", "1.2.2999"]
+    assert [row.detail for row in rows[-2:]] == ["0xC000", f"0xC000, the last of {3_000 - REFUSALS} more like it"]
+    with engine.connect() as connection:
+        [[size]] = connection.execute(text("SELECT sum(length(detail)) FROM event"))
+    assert size < 10_000  # bytes
 
 
 def test_what_a_destination_reports_is_entered_and_of_an_unknown_transaction_only_said(

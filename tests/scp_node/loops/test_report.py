@@ -154,7 +154,7 @@ def test_what_was_said_before_is_not_drawn_again() -> None:
     [
         (SEEN, NotAnalysed(reason=Reason.UNREADABLE_HEADER), "no overlay"),
         (replace(SEEN, attention=b""), None, "no activation map"),
-        (SEEN, RuntimeError("decoder"), "not made kind='overlay'"),
+        (SEEN, RuntimeError("decoder"), "not made kind=overlay"),
     ],
 )
 def test_a_report_does_not_wait_for_a_picture_that_cannot_be_made(

@@ -123,7 +123,7 @@ def test_a_trial_that_hangs_is_said_once_and_again_only_after_it_went_on(caplog:
     watch = _shadow_watch(progress)
     for _ in range(3):
         assert not watch()
-    assert [record.getMessage().split(" at=")[0] for record in caplog.records] == [
+    assert [record.getMessage().split(" place=")[0] for record in caplog.records] == [
         "shadow hangs, reporting goes on without it"
     ]
     progress.renew(60)

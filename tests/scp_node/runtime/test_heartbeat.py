@@ -78,7 +78,7 @@ def test_a_role_with_a_loop_that_hangs_is_silent_and_logs_where_it_hangs(
     assert line.is_silent()
     assert line.heard == b""
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert record.getMessage().startswith("loop hangs loop=analyse at=")
+    assert record.getMessage().startswith("loop hangs loop=analyse place=")
     assert "is_silent" in record.getMessage()
 
 
@@ -168,7 +168,7 @@ def test_a_process_that_is_unfit_stops_all_its_loops(caplog: pytest.LogCaptureFi
 
     assert not poll(step, stop, name="analyse")
     assert stop.is_set()
-    assert "process is unfit, ends step=analyse reason=machine fault: RuntimeError" in caplog.text
+    assert "process is unfit, ends step=analyse reason='machine fault: RuntimeError'" in caplog.text
 
 
 def test_what_is_to_be_done_once_a_role_works_is_done_once() -> None:

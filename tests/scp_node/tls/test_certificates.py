@@ -48,7 +48,7 @@ def test_thirty_days_ahead_the_log_tells_that_a_certificate_expires(
         renewal.look()
     expiry = expiry_of(pair.certificate, "")
     assert timedelta(days=days - 1) < expiry - utc_now() <= timedelta(days=days)
-    told = [f"certificate expires file={pair.certificate} at={expiry.isoformat()}"]
+    told = [f"certificate expires file={pair.certificate} on={expiry.isoformat()}"]
     assert caplog.messages == (told if is_told else [])  # once a day
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine, Executable, insert, select, text, update
 
-from scp_node.domain import Finding, NotAnalysed, Priority, Reason
+from scp_node.domain import Finding, NotAnalysed, Priority, Reason, RejectedInstance
 from scp_node.ledger import Analysed, Verification, create_ledger_engine, upgrade
 from scp_node.ledger.database.schema import companion, event, report
 from scp_node.ledger.trail.events import event_hash, record_event
@@ -434,12 +434,14 @@ class TestEveryEvent:
 
     def test_about_a_refused_store_is_kept_whatever_the_peer_called_the_object(self, node: Node) -> None:
         node.ledger.intake.record_rejected(
-            sop_instance_uid="'" + 70 * "\\x00" + "\0'",
-            calling_ae="CR1",
-            peer="127.0.0.1",
-            status=0x0117,
-            reason="malformed",
-            at=node.clock(),
+            RejectedInstance(
+                sop_instance_uid="'" + 70 * "\\x00" + "\0'",
+                calling_ae="CR1",
+                peer="127.0.0.1",
+                status=0x0117,
+                reason="malformed",
+                at=node.clock(),
+            )
         )
         [row] = node.audit()
         assert (row["state"], row["detail"], len(row["sop_instance_uid"])) == ("rejected", "0x0117", 64)

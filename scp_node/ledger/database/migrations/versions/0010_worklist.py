@@ -1,10 +1,11 @@
 """The list of studies, its daily counts and its search: projections, filled by the first process that follows them."""
 
-import logging
 from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
+
+from scp_node.logs import get_logger
 
 revision = "0010"
 down_revision = "0009"
@@ -15,7 +16,8 @@ _ID: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _INSTANT: Final = sa.DateTime(timezone=True)
 _FILTERS: Final = ("state", "verdict", "calling_ae", "bundle", "reason", "feedback")
 
-log = logging.getLogger(__name__)
+
+log = get_logger(__name__)
 
 
 def upgrade() -> None:
@@ -132,6 +134,6 @@ def _postgresql_search(connection: sa.Connection) -> None:
             connection.execute(sa.text("CREATE INDEX ix_worklist_search ON worklist USING gin (search gin_trgm_ops)"))
     except sa.exc.DBAPIError as error:
         log.warning(
-            "search of studies has no index, and reads every row reason=%s",
-            str(error.orig).splitlines()[0] if error.orig else type(error).__name__,
+            "search of studies has no index, and reads every row",
+            reason=str(error.orig).splitlines()[0] if error.orig else type(error).__name__,
         )
