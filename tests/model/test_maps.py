@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
-from pneumonia_model.bundle import GRAPH, WEIGHTS, Bundle, load_bundle
+from pneumonia_model.bundle import GRAPH, WEIGHTS, Bundle, file_sha256, load_bundle
 from pneumonia_model.errors import BackendError
 from pneumonia_model.network import pneumonia_resnet18
 from pneumonia_model.opening import open_backend
@@ -153,5 +153,7 @@ def test_a_graph_that_takes_other_inputs_is_refused_when_it_is_opened(released: 
     (gather,) = [node for node in graph.graph.node if node.op_type == "Gather"]
     gather.input[1] = "rows"
     (tmp_path / GRAPH).write_bytes(graph.SerializeToString())
+    files = released.manifest["files"] | {GRAPH: file_sha256(tmp_path / GRAPH)}
+    changed = replace(released, path=tmp_path, manifest=released.manifest | {"files": files})
     with pytest.raises(BackendError, match="export it again"):
-        open_backend(replace(released, path=tmp_path), "onnxruntime", "cpu")
+        open_backend(changed, "onnxruntime", "cpu")
