@@ -237,7 +237,7 @@ class NodeDUL(DULServiceProvider):
     def run_reactor(self) -> None:
         """Run the protocol machine; what it cannot digest ends in an A-ABORT."""
         try:
-            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__), passing=DamagedError):
                 super().run_reactor()
         except DamagedError as error:
             self._log_abort(f"message cannot be read: {error}")
@@ -278,7 +278,7 @@ class NodeDUL(DULServiceProvider):
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
         try:
-            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__), passing=DamagedError):
                 if bytestream[0] == ASSOCIATE_RQ and self.stated is None:
                     mended, self.stated = read_request(bytes(bytestream))
                     bytestream = bytearray(mended)

@@ -21,6 +21,7 @@ from pynetdicom.transport import RequestHandler
 
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
+from scp_node.listener.association import LISTEN_BACKLOG
 from scp_node.listener.connections import OF_ONE_STRANGER, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
 from scp_node.listener.upper_layer import LARGEST_REQUEST, MOST_VALUES
@@ -228,6 +229,23 @@ def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(sta
     wait_until(lambda: not is_cut_off(running))
 
 
+@pytest.mark.usefixtures("many_descriptors")
+def test_a_burst_of_connections_makes_nobody_ask_again_for_one(start_listener: Start) -> None:
+    if int(Path("/proc/sys/net/core/somaxconn").read_text()) < LISTEN_BACKLOG:
+        pytest.skip("the kernel holds fewer")
+    running = start_listener(peers=PEERS)
+    with contextlib.ExitStack() as stack:
+        burst = [stack.enter_context(socket.socket()) for _ in range(600)]
+        for each in burst:
+            each.bind((STRANGER, 0))
+            each.setblocking(False)
+            each.connect_ex(running.address)
+        began = time.monotonic()
+        with running.peer() as peer:
+            assert peer.echo().status == 0x0000
+        assert time.monotonic() - began < 1.0  # when the first SYN would be sent again
+
+
 def is_cut_off(running: Running) -> bool:
     with Peer(running.address, source=STRANGER) as peer:
         return peer.is_closed(0.2)
@@ -383,6 +401,17 @@ def test_garbage_inside_an_association_ends_it(running: Running) -> None:
         assert peer.is_closed()
     with running.peer() as peer:
         assert peer.echo().status == 0x0000
+
+
+def test_a_command_that_cannot_be_read_is_not_taken_for_a_fault_of_the_disk(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running.peer() as peer:
+        peer.send_store(radiograph(), {PRIORITY: 7})
+        assert peer.is_closed()
+    wait_until(lambda: "message cannot be read" in caplog.text)
+    assert "spool failed" not in caplog.text
+    assert not list(running.spool.paths())
 
 
 def test_a_bug_of_the_node_ends_the_association_with_an_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
