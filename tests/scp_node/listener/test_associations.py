@@ -290,11 +290,17 @@ def test_half_a_request_ends_with_the_time_for_the_whole_and_burns_nothing(start
         wait_until(lambda: not [each for each in threading.enumerate() if each.name == "AcceptorThread"], 2)
 
 
+def no_associations(running: Running) -> bool:
+    server = running.listener._server
+    return server is not None and not server.associations()
+
+
 def test_refusals_of_one_address_are_one_line_a_minute(start_listener: Start, caplog: pytest.LogCaptureFixture) -> None:
     running = start_listener(peers=PEERS)
     for _ in range(5):
         with Peer(running.address, source=STRANGER) as peer:
             assert peer.associate()[0] == ASSOCIATE_RJ
+        wait_until(lambda: no_associations(running))  # one stranger has four places
     lines = [each.getMessage() for each in caplog.records if "association refused" in each.getMessage()]
     assert len(lines) == 1
     assert f"peer={STRANGER} reason='calling AE title or address is not a peer'" in lines[0]
@@ -412,6 +418,18 @@ def test_a_command_that_cannot_be_read_is_not_taken_for_a_fault_of_the_disk(
     wait_until(lambda: "message cannot be read" in caplog.text)
     assert "spool failed" not in caplog.text
     assert not list(running.spool.paths())
+
+
+@pytest.mark.parametrize("kind", [0x8001, 0x8030], ids=["C-STORE", "C-ECHO"])
+def test_a_response_to_no_request_ends_the_association(
+    running: Running, caplog: pytest.LogCaptureFixture, kind: int
+) -> None:
+    usual = {SOP_CLASS: DX, COMMAND_FIELD: kind, MESSAGE_ID: 7, DATASET_TYPE: 0x0101, SOP_INSTANCE: "1.2.3"}
+    with running.peer() as peer:
+        peer.send_pdv(1, encoded_command(usual), is_command=True)
+        assert peer.receive()[0] == ABORT
+    wait_until(lambda: "reason='message cannot be read: response to no request'" in caplog.text)
+    assert "Traceback" not in caplog.text
 
 
 def test_a_bug_of_the_node_ends_the_association_with_an_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
