@@ -16,7 +16,8 @@ from scp_node.cli.arguments import address, title
 from scp_node.cli.console import UsageError, out
 
 if TYPE_CHECKING:
-    from scp_node.torture.torture import Row
+    from scp_node.torture.rows import Row
+    from scp_node.torture.swarm import Target
 
 
 def torture(
@@ -39,39 +40,40 @@ def torture(
     The attacks call from 127.0.0.2 and 127.0.0.3 where the SCP is on this machine, the C-ECHO from 127.0.0.1. Films
     that the SCP takes are of TORTURE^NOBODY. Exits with 0 when every row held, 1 when one did not.
     """
-    from scp_node.torture.attacks import ATTACKS, Titles  # noqa: PLC0415
+    from scp_node.torture.attacks import ATTACKS  # noqa: PLC0415
+    from scp_node.torture.rows import TortureError, Verdict, attacks_named, rows_of  # noqa: PLC0415
     from scp_node.torture.swarm import Bounds  # noqa: PLC0415
-    from scp_node.torture.torture import (  # noqa: PLC0415
-        TortureError,
-        Verdict,
-        attacks_named,
-        is_on_this_machine,
-        target_of,
-    )
-    from scp_node.torture.torture import torture as tortured  # noqa: PLC0415
 
     names = [each.name for each in ATTACKS]
     if unknown := [name for name in only or () if name not in names]:
         raise UsageError(f"--only: {unknown[0]} is no attack; there are: {', '.join(names)}")
-    host, port = address("HOST:PORT", where)
     if not i_own_this:
         raise UsageError(
             f"torture: it does to {where} what an attacker would, until it may answer nobody: "
             "say --i-own-this if it is yours and nobody depends on it"
         )
-    try:
-        target = target_of(host, port, Titles(title("--calling", calling), title("--called", called)))
-    except OSError:
-        raise UsageError(f"HOST:PORT: {host} has no address") from None
-    if not (beyond_loopback or is_on_this_machine(target.address[0])):
-        raise UsageError(f"torture: {where} is another machine: say --beyond-loopback if that is meant")
+    target = _target(where, title("--calling", calling), title("--called", called), beyond_loopback=beyond_loopback)
     bounds = Bounds(seconds=seconds, most=most, seed=secrets.randbelow(1 << 32) if seed is None else seed)
-    rows = tortured(target, bounds, attacks_named(only or ()))
+    rows = rows_of(target, bounds, attacks_named(only or ()))
     try:
         found = list(_as_json(rows, bounds.seed) if as_json else _as_table(rows, bounds.seed))
     except TortureError as error:
         raise UsageError(f"torture: {error}") from None
     raise SystemExit(0 if all(row.verdict is Verdict.HELD for row in found) else 1)
+
+
+def _target(where: str, calling: str, called: str, *, beyond_loopback: bool) -> Target:
+    from scp_node.torture.attacks import Titles  # noqa: PLC0415
+    from scp_node.torture.rows import is_on_this_machine, target_of  # noqa: PLC0415
+
+    host, port = address("HOST:PORT", where)
+    try:
+        target = target_of(host, port, Titles(calling, called))
+    except OSError:
+        raise UsageError(f"HOST:PORT: {host} has no address") from None
+    if not (beyond_loopback or is_on_this_machine(target.address[0])):
+        raise UsageError(f"torture: {where} is another machine: say --beyond-loopback if that is meant")
+    return target
 
 
 def _as_json(rows: Iterator[Row], seed: int) -> Iterator[Row]:

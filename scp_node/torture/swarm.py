@@ -41,6 +41,7 @@ class Bounds:
     seconds: float
     most: int  # conversations
     seed: int
+    echo_every_seconds: float = 0.25  # pynetdicom's own SCP needs 0.15 s of a processor for an association
     recovery_seconds: float = 45.0  # within which the SCP has to answer again; longer than the time-outs of most
 
 
@@ -114,6 +115,8 @@ class Swarm:
         peer.wait_at_most(self._attack.seconds)
         with peer:
             with self._lock:
+                if self._over.is_set():  # nobody would cut it any more
+                    return Ending.OPEN
                 self._peers.add(peer)
             try:
                 ending = self._converse(peer, number)

@@ -22,7 +22,6 @@ from scp_node.delivery.connection import AssociationError
 from scp_node.dicom.syntaxes import NATIVE
 from scp_node.torture.swarm import Target
 
-EVERY_SECONDS: Final = 0.1
 PATIENCE_SECONDS: Final = 3.0  # from the time when it is due to the response
 IN_A_ROW: Final = 2  # answers by which an SCP has recovered
 
@@ -60,10 +59,10 @@ class Echoes:
 class Witness:
     """The process that asks; a context manager."""
 
-    def __init__(self, target: Target) -> None:
-        """Prepare it; entering starts it."""
+    def __init__(self, target: Target, *, every_seconds: float) -> None:
+        """Prepare it; entering starts it, and it asks `every_seconds`."""
         host, port = target.address
-        words = (host, str(port), target.titles.calling, target.titles.called)
+        words = (host, str(port), target.titles.calling, target.titles.called, str(every_seconds))
         self._command = [sys.executable, "-m", "scp_node.torture.witness", *words]
         self._news = threading.Condition()
         self._echoes: list[Echo] = []
@@ -168,7 +167,7 @@ def _say(echo: Echo) -> None:
     sys.stdout.flush()
 
 
-def main(host: str, port: str, calling: str, called: str) -> None:
+def main(host: str, port: str, calling: str, called: str, every_seconds: str) -> None:
     """Ask until standard input ends, and write each C-ECHO to standard output as a line of JSON."""
     over = threading.Event()
     writing = threading.Lock()
@@ -187,7 +186,7 @@ def main(host: str, port: str, calling: str, called: str) -> None:
     began = time.monotonic()
     with ThreadPoolExecutor(_AT_THE_SAME_TIME) as pool:
         for number in itertools.count():
-            due = began + number * EVERY_SECONDS
+            due = began + number * float(every_seconds)
             if over.wait(max(0.0, due - time.monotonic())):
                 break
             pool.submit(ask, number, due)

@@ -115,7 +115,7 @@ NONSENSE: Final = [  # with what the line says
     ("user link nobody", "nobody has this name"),
     ("token add nobody script", "nobody has this name"),
     ("token revoke 404", "there is no token 404"),
-    ("torture nowhere", "HOST:PORT: give HOST:PORT"),
+    ("torture nowhere --i-own-this", "HOST:PORT: give HOST:PORT"),
     ("torture 127.0.0.1:1", "say --i-own-this if it is yours and nobody depends on it"),
     ("torture 127.0.0.1:1 --i-own-this", "a C-ECHO is not answered: no connection: Connection refused"),
     ("torture 192.0.2.1:104 --i-own-this", "192.0.2.1:104 is another machine: say --beyond-loopback"),

@@ -24,7 +24,7 @@ from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
 from scp_node.listener.association import LISTEN_BACKLOG
 from scp_node.listener.connections import OF_ONE_STRANGER, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
-from scp_node.listener.upper_layer import LARGEST_REQUEST, MOST_VALUES
+from scp_node.listener.upper_layer import LARGEST_REQUEST, LONG_WAIT_SECONDS, MOST_VALUES
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.conftest import Running, Start
@@ -304,6 +304,14 @@ def test_refusals_of_one_address_are_one_line_a_minute(start_listener: Start, ca
     lines = [each.getMessage() for each in caplog.records if "association refused" in each.getMessage()]
     assert len(lines) == 1
     assert f"peer={STRANGER} reason='calling AE title or address is not a peer'" in lines[0]
+
+
+def test_a_connection_that_closes_without_a_request_gives_its_place_back_at_once(running: Running) -> None:
+    with Peer(running.address):
+        wait_until(lambda: not no_associations(running))
+    began = time.monotonic()
+    wait_until(lambda: no_associations(running))
+    assert time.monotonic() - began < LONG_WAIT_SECONDS * 0.6
 
 
 def test_silent_connections_are_closed_after_the_acse_timeout(start_listener: Start) -> None:

@@ -18,8 +18,8 @@ from scp_node.cli.torture import print_rows
 from scp_node.torture.attacks import ATTACKS, Titles, next_word
 from scp_node.torture.conversations import changed, sound_conversation
 from scp_node.torture.peer import Peer
+from scp_node.torture.rows import Row, Verdict, attacks_named, rows_of, target_of
 from scp_node.torture.swarm import Bounds, Swarm
-from scp_node.torture.torture import Row, Verdict, attacks_named, target_of, torture
 from scp_node.torture.witness import Echo, Echoes
 from tests.chaos.kit.process_tree import Process, processes
 from tests.command import run_here
@@ -29,13 +29,13 @@ from tests.scp_node.torture.conftest import PlainScp
 from tests.waiting import wait_until
 
 TITLES: Final = Titles("TORTURE", "PNEUMONIA")
-SHORT: Final = Bounds(seconds=0.2, most=400, seed=1, recovery_seconds=20)
+SHORT: Final = Bounds(seconds=0.2, most=400, seed=1, echo_every_seconds=0.05, recovery_seconds=20)
 FUZZED: Final = 200  # conversations
 
 
 def tortured(port: int, *names: str, bounds: Bounds = SHORT) -> list[Row]:
     """Return the rows of these attacks, or of all, behind the one without an attack."""
-    return list(torture(target_of("127.0.0.1", port, TITLES), bounds, attacks_named(names)))
+    return list(rows_of(target_of("127.0.0.1", port, TITLES), bounds, attacks_named(names)))
 
 
 def verdicts(port: int, *names: str, bounds: Bounds = SHORT) -> list[Verdict]:
@@ -104,13 +104,13 @@ def test_what_the_attacks_change_is_a_conversation_that_the_node_takes(running: 
 def test_an_scp_that_believes_everything_is_misled_and_one_of_few_places_starves_the_others(
     plain_scp: PlainScp,
 ) -> None:
-    bounds = replace(SHORT, seconds=1.0)
+    bounds = replace(SHORT, seconds=1.0, echo_every_seconds=0.2)
     assert verdicts(plain_scp.port, "truncated", "idle", bounds=bounds) == [Verdict.MISLED, Verdict.STARVED]
 
 
 def test_an_scp_that_does_not_come_back_is_down_and_is_attacked_no_more(plain_scp: PlainScp) -> None:
     plain_scp.shut.set()
-    bounds = Bounds(seconds=0.3, most=8, seed=1, recovery_seconds=1)
+    bounds = replace(SHORT, most=8, recovery_seconds=1)
     assert verdicts(plain_scp.port, "abort-storm", "idle", bounds=bounds) == [Verdict.DOWN]
 
 

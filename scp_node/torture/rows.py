@@ -79,13 +79,13 @@ def attacks_named(names: Collection[str]) -> Sequence[Attack]:
     return [each for each in ATTACKS if not names or each.name in names]
 
 
-def torture(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterator[Row]:
+def rows_of(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterator[Row]:
     """Yield a row without an attack, and one for each; the last is the one that the SCP does not survive.
 
     Raises:
         TortureError: no C-ECHO is answered before anything has begun.
     """
-    with Witness(target) as witness:
+    with Witness(target, every_seconds=bounds.echo_every_seconds) as witness:
         first = witness.first()
         if first is None or first.error:
             raise TortureError(f"a C-ECHO is not answered: {first.error if first else 'the program does not start'}")
