@@ -36,7 +36,7 @@ class Echo:
 
     number: int  # 0 is the first
     at: float  # monotonic: when it was due
-    seconds: float  # until it was answered, or given up
+    seconds: float  # until its association was released, or it was given up
     error: str = ""  # why it was not answered
 
 

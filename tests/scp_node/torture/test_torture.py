@@ -15,7 +15,7 @@ from typing import Final
 from rich.console import Console
 
 from scp_node.cli.torture import print_rows
-from scp_node.torture.attacks import ATTACKS, Titles, next_word
+from scp_node.torture.attacks import ATTACKS, Ending, Titles, next_word
 from scp_node.torture.conversations import changed, sound_conversation
 from scp_node.torture.peer import Peer
 from scp_node.torture.rows import Row, Verdict, attacks_named, rows_of, target_of
@@ -116,7 +116,7 @@ def test_an_scp_that_does_not_come_back_is_down_and_is_attacked_no_more(plain_sc
 
 def test_an_attack_that_gets_no_association_was_not_tried(start_listener: Start) -> None:
     running = start_listener(peers=[{"ae_title": "TORTURE", "address": "127.0.0.1"}])
-    [row] = tortured(running.port, "unknown-pdus")[1:]
+    [row] = tortured(running.port, "unknown-pdus", bounds=replace(SHORT, seconds=2.0, most=8))[1:]
     assert row.verdict is Verdict.NOT_TRIED
     assert all(ending.startswith("no association: ") for ending in row.endings)
 
@@ -158,11 +158,11 @@ def test_the_times_of_echoes_are_those_of_the_answered_ones() -> None:
 
 
 def test_the_command_prints_a_row_of_json_for_each_attack(node: Node) -> None:
-    words = ("--i-own-this", "--seconds", "0.3", "--only", "bad-uids", "--seed", "5", "--json")
+    words = ("--i-own-this", "--seconds", "1", "--most", "8", "--only", "bad-uids", "--seed", "5", "--json")
     ended = run_here("torture", f"127.0.0.1:{node.settings.listen.port}", *words)
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [(row["seed"], row["attack"]) for row in rows] == [(5, "nothing"), (5, "bad-uids")]
-    assert set(rows[1]["endings"]) == {"0x0117"}
+    assert {"0x0117"} <= set(rows[1]["endings"]) <= {"0x0117", Ending.OPEN}
     assert ended.returncode == (0 if all(row["verdict"] == "held" for row in rows) else 1)
 
 
