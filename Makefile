@@ -15,7 +15,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench screens wheel lock licences sbom clean distclean
+.PHONY: help setup setup-dev tools run demo check compiled test chaos format bench bench-hostile screens wheel lock licences sbom clean distclean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
@@ -60,6 +60,9 @@ bench: $(VENV)/.full  ## Measure throughput and latency on this machine
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_bombs
 	$(BIN)/python -m tests.bench_pages --studies 20000
+
+bench-hostile: tools  ## Attack this node, pynetdicom, Orthanc and DCMTK, and write docs/hostile.md: half an hour
+	$(BIN)/python -m tests.bench_hostile
 
 screens: tools  ## Make the pictures of the web page in docs/ anew, from phantoms
 	$(BIN)/python -m tests.screens

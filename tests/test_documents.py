@@ -32,6 +32,8 @@ from scp_node.report.objects.segmentation import build_segmentation
 from scp_node.report.objects.trial import build_trial_report
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES
 from scp_node.settings import Settings
+from scp_node.torture.attacks import ATTACKS
+from scp_node.torture.rows import Verdict
 from tests.node import BUNDLE
 from tests.scp_node.report.reports import (
     AT,
@@ -221,6 +223,14 @@ def test_the_figures_of_the_readme_are_the_bundle_s(repository: Path) -> None:
         point = points[name.removesuffix(" (default)")]
         assert threshold == f"{point['threshold']:.3g}"
         assert rates == [f"{point[rate][0]:.2f}" for rate in ("recall", "specificity", "precision")]
+
+
+def test_the_page_of_the_hostile_network_has_a_row_for_each_attack_and_each_verdict(repository: Path) -> None:
+    page = (repository / "docs" / "hostile.md").read_text(encoding="utf-8")
+    rows = table(page, "attack | each connection sends")
+    asked = {attack.name: (attack.asked, str(attack.at_once)) for attack in ATTACKS}
+    assert {row[0].strip("`"): (row[1], row[2]) for row in rows[1:]} == asked
+    assert [row[0].strip("`") for row in table(page, "verdict |")] == list(Verdict)
 
 
 def test_the_commands_that_the_readme_names_exist(repository: Path) -> None:

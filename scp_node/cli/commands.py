@@ -25,6 +25,7 @@ from scp_node.cli.feedback import feedback
 from scp_node.cli.people import token_cli, user_cli
 from scp_node.cli.resolve import resolve
 from scp_node.cli.tls import tls_cli
+from scp_node.cli.torture import torture
 from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
@@ -50,6 +51,7 @@ cli.add_typer(tls_cli, name="tls")
 cli.command()(resolve)
 cli.command()(feedback)
 cli.command("send-test")(send_test)
+cli.command()(torture)
 
 STATES: Final[Mapping[str, ImageState | DeliveryState]] = {str(state): state for state in (*ImageState, *DeliveryState)}
 MANY: Final = 100  # images that `reanalyse` takes without being told so

@@ -47,7 +47,7 @@ class FindResult:
 
 
 class QueryScu:
-    """Looks into one destination, each time over an association of its own; for one thread."""
+    """Looks into one destination, each time over a new association; for one thread."""
 
     def __init__(self, destination: DestinationSettings, *, calling_ae: str, settings: DeliverySettings) -> None:
         """Look into `destination` as `calling_ae`."""

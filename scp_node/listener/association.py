@@ -43,7 +43,9 @@ from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.certificates import ShownCertificate, shown_by
 from scp_node.tls.sockets import HandshakeError, agree
 
-LISTEN_BACKLOG: Final = 128  # connections the kernel holds for us
+# Connections that the kernel holds for us. One that finds no place among them asks again after a second, then after two
+# more: a burst of strangers must not do that to the next peer.
+LISTEN_BACKLOG: Final = 1_024
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
 
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {

@@ -15,6 +15,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 
+from scp_node.dicom.encoding import DamagedError
 from scp_node.domain import LARGEST_REPORT
 from scp_node.incoming import Incoming
 from scp_node.listener.faults import attempt
@@ -25,6 +26,7 @@ from scp_node.spool import SpoolError
 
 LEAST_RATE: Final = 1_000  # bytes a second; a telephone line of 1990 has more
 _USUAL_TIMEOUT: Final = 30.0  # seconds
+_RESPONSE: Final = 0x8000  # in a Command Field, PS3.7 section E.1
 LARGEST_COMMAND: Final = 1 << 16  # bytes; a C-STORE command has some 200
 
 _QueuedMessage = tuple[None, None] | tuple[int, DimseServiceType]  # with the ID of its presentation context
@@ -209,8 +211,10 @@ class NodeDIMSE(DIMSEServiceProvider):
         dataset = received_by(message.data_set)
         is_complete = message.decode_msg(primitive, self.assoc)
         if self._command.overflowed or dataset.endless:
-            raise ValueError("message without an end")
+            raise DamagedError("message without an end")
         if is_complete:
+            if int(message.command_set.CommandField) & _RESPONSE:
+                raise DamagedError("response to no request")  # pynetdicom hands it on as a request
             request = message.message_to_primitive()
             if isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
                 dataset.discard()

@@ -23,7 +23,9 @@ _TRANSFER_SYNTAX: Final = 0x40
 _USER_INFORMATION: Final = 0x50
 # Maximum length, implementation class, roles. The node makes no use of the others of PS3.7 section D.3.3, and gives no
 # answer to them: then none is agreed upon.
-_USER_ITEMS: Final = frozenset({0x51, 0x52, 0x54})
+_MAXIMUM_LENGTH: Final = 0x51
+_USER_ITEMS: Final = frozenset({_MAXIMUM_LENGTH, 0x52, 0x54})
+_LEAST_LENGTH: Final = 7  # bytes of a P-DATA PDU, PS3.8 section D.1.1: six before the data, and one of it
 _MOST_ITEMS: Final = 256  # in a request, a context or the user information: twice as many as there can be contexts
 _NO_SYNTAX: Final = b"1.2"  # in a context that proposes none: nobody supports it, so the context is rejected alone
 _SOME_TITLE: Final = "UNKNOWN"  # in place of one that is none
@@ -43,7 +45,10 @@ def read_request(pdu: bytes) -> tuple[bytes, Stated | None]:
         return pdu, None
     kind, _, version, reserved, called, calling, unused = _FIXED.unpack_from(pdu)
     stated = Stated(version, _title(called), _title(calling))
-    items = b"".join(_mended(kind, item) for kind, item in _items(pdu[_FIXED.size :]))
+    found = list(_items(pdu[_FIXED.size :]))
+    if _USER_INFORMATION not in {kind for kind, _ in found}:
+        found.append((_USER_INFORMATION, _encoded(_USER_INFORMATION, b"")))
+    items = b"".join(_mended(kind, item) for kind, item in found)
     fixed = _FIXED.pack(
         kind,
         _FIXED.size - 6 + len(items),
@@ -76,8 +81,22 @@ def _mended(kind: int | None, item: bytes) -> bytes:
     if kind == _PRESENTATION_CONTEXT:
         return _encoded(kind, content[:4] + _context_items(content[4:]))
     if kind == _USER_INFORMATION:
-        return _encoded(kind, b"".join(part for each, part in _items(content) if each is None or each in _USER_ITEMS))
+        return _encoded(kind, _user_items(content))
     return item if kind in {None, _APPLICATION_CONTEXT} else b""
+
+
+def _user_items(content: bytes) -> bytes:
+    """Return the items that the node makes use of; a requestor that names no maximum length sets no limit.
+
+    Raises:
+        DamagedError: its limit leaves no room for data, so that no answer could be sent.
+    """
+    kept = [(kind, part) for kind, part in _items(content) if kind is None or kind in _USER_ITEMS]
+    limits = [int.from_bytes(part[_ITEM.size :], "big") for kind, part in kept if kind == _MAXIMUM_LENGTH]
+    if any(0 < limit < _LEAST_LENGTH for limit in limits):
+        raise DamagedError("maximum length leaves no room for data")
+    without_limit = b"" if limits else _encoded(_MAXIMUM_LENGTH, bytes(4))
+    return without_limit + b"".join(part for _, part in kept)
 
 
 def _context_items(content: bytes) -> bytes:

@@ -11,6 +11,8 @@ from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT, DimseSe
 from pynetdicom.presentation import PresentationContext
 
 from scp_node.dicom.commitment_messages import PUSH_MODEL, event_request, event_response
+from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.dicom.inspection import is_uid
 from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded
 from scp_node.incoming import Incoming
@@ -123,7 +125,11 @@ class NodeServices:
         if context is None or context.abstract_syntax not in STORAGE_CLASSES:
             return None
         may_store = self._peers.include(association.caller)
-        command = message.message_to_primitive()
+        try:
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+                command = message.message_to_primitive()
+        except DamagedError:  # the association is aborted once the message is complete
+            return None
         if not isinstance(command, C_STORE):
             raise TypeError("message of a C-STORE request gives another primitive")
         return self._storage.begin(_store_request(association, command, context, may_store=may_store))

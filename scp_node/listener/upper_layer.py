@@ -42,11 +42,13 @@ from scp_node.tls.sockets import TlsSocket, tls_reason
 LARGEST_REQUEST: Final = 1 << 17  # bytes; 128 presentation contexts with 20 transfer syntaxes each have 70,000
 MOST_VALUES: Final = 1_024  # presentation data values in a PDU; a sender that fills it up has one
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
+LONG_WAIT_SECONDS: Final = 1.0  # the same before the association request: hundreds of connections may never send one
 
 _EXCESS: Final = 12  # bytes by which a sender may miscount: PS3.8 Annex D counts without the header of the PDU
 _VALUE_HEADER: Final = struct.Struct(">L")  # PS3.8 section 9.3.5.1: the length of what follows
 _HEADER_BYTES: Final = 6  # of a PDU: type and length
 _P_DATA: Final = 0x04
+_NO_CONNECTION: Final = "Sta1"
 _REQUEST_AWAITED: Final = "Sta2"
 _NODE_ABORTS: Final = "Evt15"
 _TOO_LATE: Final = "Evt18"
@@ -177,6 +179,8 @@ class NodeStateMachine(StateMachine):
         """Take the action that follows `event`."""
         self._node_dul.note_action(TRANSITION_TABLE.get((event, self.current_state), ""), event)
         super().do_action(event)
+        if self.current_state == _NO_CONNECTION:
+            self._node_dul.wake_user()
 
 
 class SignallingQueue(queue.Queue[_Item]):
@@ -240,8 +244,12 @@ class NodeDUL(DULServiceProvider):
         deadline = time.monotonic() + (timeout or 0)
         primitive = super().receive_pdu(wait=False)
         while wait and primitive is None and not self._is_over and (left := deadline - time.monotonic()) > 0:
-            primitive = super().receive_pdu(wait=True, timeout=min(left, WAIT_SECONDS))
+            primitive = super().receive_pdu(wait=True, timeout=min(left, LONG_WAIT_SECONDS))
         return primitive
+
+    def wake_user(self) -> None:
+        """Let `receive_pdu` see that the connection is over: None stands for nothing received."""
+        self.to_user_queue.put(None)
 
     def idle_timer_expired(self) -> bool:
         """Return whether nothing came for the network time-out: the association is then given up."""
@@ -257,7 +265,7 @@ class NodeDUL(DULServiceProvider):
         """Run the protocol machine; what it cannot digest ends in an A-ABORT."""
         bind_contextvars(peer=self._peer)  # for each line of this thread
         try:
-            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__), passing=DamagedError):
                 super().run_reactor()
         except DamagedError as error:
             self.warn("association aborted", f"message cannot be read: {error}")
@@ -306,7 +314,7 @@ class NodeDUL(DULServiceProvider):
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
         try:
-            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__), passing=DamagedError):
                 if bytestream[0] == ASSOCIATE_RQ and self.stated is None:
                     mended, self.stated = read_request(bytes(bytestream))
                     bytestream = bytearray(mended)
@@ -335,7 +343,14 @@ class NodeDUL(DULServiceProvider):
 
     @property
     def _is_over(self) -> bool:
-        return self._was_open and self.state_machine.current_state == "Sta1"
+        return self._was_open and self.state_machine.current_state == _NO_CONNECTION
+
+    @property
+    def _wait_seconds(self) -> float:
+        """Seconds to the next look at the timers: before the request there is one, for the request."""
+        if self.state_machine.current_state != _REQUEST_AWAITED:
+            return WAIT_SECONDS
+        return max(0.01, min(self.artim_timer.remaining, LONG_WAIT_SECONDS))
 
     def _is_transport_event(self) -> bool:
         self._was_open = self._was_open or self.state_machine.current_state in _WAITING_STATES
@@ -345,7 +360,7 @@ class NodeDUL(DULServiceProvider):
             raise DamagedError("it comes too slowly")
         if self._is_serving():
             _readable(WAIT_SECONDS, self._woken)
-        elif isinstance(self.socket, NodeSocket) and self.socket.wait(WAIT_SECONDS, self._woken):
+        elif isinstance(self.socket, NodeSocket) and self.socket.wait(self._wait_seconds, self._woken):
             return super()._is_transport_event()
         with contextlib.suppress(OSError):
             self._woken.recv(64)

@@ -47,7 +47,7 @@ class Repeated(Generic[_Told]):
         self._crowded_out: list[Untold[_Told]] = []
 
     def is_news(self, address: str, reason: str, what: _Told) -> bool:
-        """Return whether to tell it, since few of this address and reason were told within a minute; else count it."""
+        """Return True if few of this address and reason came within a minute; else count it and return False."""
         now, key = self._clock(), (address, reason)
         with self._lock:
             kind = self._kinds.get(key)

@@ -52,7 +52,7 @@ class Authority:
 
     @property
     def file(self) -> Path:
-        """The certificate of the authority: what those who are to trust it need."""
+        """The certificate of the authority, for all who shall trust it."""
         return self._folder / f"{CA}.pem"
 
     def pair(self, name: str) -> Pair:

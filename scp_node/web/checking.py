@@ -29,7 +29,7 @@ class CheckResult:
 
 
 class ChainCheck:
-    """One check at a time, in a process of its own."""
+    """One check at a time, in another process."""
 
     def __init__(self) -> None:
         """Nothing was checked yet."""

@@ -1,4 +1,4 @@
-"""Writes a Parquet file in a process of its own, which may need a hundred megabytes for it: `python -m` this module.
+"""Writes a Parquet file, run as a program: it may need a hundred megabytes.
 
 Standard input: a line of JSON with the type of each column, then one for each row. Standard output: the file.
 """

@@ -154,6 +154,6 @@ def test_a_graph_that_takes_other_inputs_is_refused_when_it_is_opened(released: 
     gather.input[1] = "rows"
     (tmp_path / GRAPH).write_bytes(graph.SerializeToString())
     files = released.manifest["files"] | {GRAPH: file_sha256(tmp_path / GRAPH)}
-    changed = replace(released, path=tmp_path, manifest=released.manifest | {"files": files})
+    changed = replace(released, path=tmp_path, manifest={**released.manifest, "files": files})
     with pytest.raises(BackendError, match="export it again"):
         open_backend(changed, "onnxruntime", "cpu")

@@ -273,7 +273,7 @@ def try_now(site: SiteOf, visitor: Admin, destination: Annotated[str, Form(max_l
 def conflict(
     request: Request, site: SiteOf, visitor: Viewer, uid: str, number: Annotated[int, Query(ge=0, le=10_000)] = 0
 ) -> Response:
-    """Show the images of one SOP Instance UID side by side; with `number`, ask whether that one is to be read."""
+    """Show the images of one SOP Instance UID side by side; with `number`, ask whether to read that one."""
     candidates = site.ledger.resolution.candidates(uid) if len(uid) <= _UID_LENGTH else []
     if not candidates:
         raise HTTPException(404)

@@ -53,6 +53,7 @@ COMMANDS: Final[Mapping[str, list[list[str]]]] = {  # each with arguments that m
     "token list": [[]],
     "token revoke": [["1"]],
     "tls init": [["certificates", "--name", "node.example", "--peer", "ct=10.1.2.3"]],
+    "torture": [["127.0.0.1:1"]],
 }
 NONSENSE: Final = [  # with what the line says
     ("init nowhere/x.toml", "nowhere/x.toml: No such file or directory"),
@@ -121,6 +122,14 @@ NONSENSE: Final = [  # with what the line says
     ("user link nobody", "nobody has this name"),
     ("token add nobody script", "nobody has this name"),
     ("token revoke 404", "there is no token 404"),
+    ("torture nowhere --i-own-this", "HOST:PORT: give HOST:PORT"),
+    ("torture 127.0.0.1:1", "say --i-own-this if it is yours and nobody depends on it"),
+    ("torture 127.0.0.1:1 --i-own-this", "a C-ECHO is not answered: no connection: Connection refused"),
+    ("torture 192.0.2.1:104 --i-own-this", "192.0.2.1:104 is another machine: say --beyond-loopback"),
+    ("torture no.invalid:104 --i-own-this", "HOST:PORT: no.invalid has no address"),
+    ("torture 127.0.0.1:1 --i-own-this --only flood", "--only: flood is no attack; there are: random-bytes, silent"),
+    ("torture 127.0.0.1:1 --i-own-this --calling A-TITLE-THAT-IS-TOO-LONG", "--calling: an AE title has 1 to 16"),
+    ("torture 127.0.0.1:1 --i-own-this --seconds 0", "--seconds"),
 ]
 
 

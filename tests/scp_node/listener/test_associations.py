@@ -21,9 +21,10 @@ from pynetdicom.transport import RequestHandler
 
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
+from scp_node.listener.association import LISTEN_BACKLOG
 from scp_node.listener.connections import OF_ONE_STRANGER, STRANGER_TAKEN, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
-from scp_node.listener.upper_layer import LARGEST_REQUEST, MOST_VALUES
+from scp_node.listener.upper_layer import LARGEST_REQUEST, LONG_WAIT_SECONDS, MOST_VALUES
 from scp_node.settings import Settings
 from scp_node.spool import Spool
 from tests.scp_node.listener.conftest import Running, Start
@@ -231,6 +232,23 @@ def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(
     assert lines == [f"connection refused peer={STRANGER} reason='{STRANGER_TAKEN}'"]
 
 
+@pytest.mark.usefixtures("many_descriptors")
+def test_a_burst_of_connections_makes_nobody_ask_again_for_one(start_listener: Start) -> None:
+    if int(Path("/proc/sys/net/core/somaxconn").read_text()) < LISTEN_BACKLOG:
+        pytest.skip("the kernel holds fewer")
+    running = start_listener(peers=PEERS)
+    with contextlib.ExitStack() as stack:
+        burst = [stack.enter_context(socket.socket()) for _ in range(600)]
+        for each in burst:
+            each.bind((STRANGER, 0))
+            each.setblocking(False)
+            each.connect_ex(running.address)
+        began = time.monotonic()
+        with running.peer() as peer:
+            assert peer.echo().status == 0x0000
+        assert time.monotonic() - began < 1.0  # when the first SYN would be sent again
+
+
 def is_cut_off(running: Running) -> bool:
     with Peer(running.address, source=STRANGER) as peer:
         return peer.is_closed(0.2)
@@ -275,14 +293,28 @@ def test_half_a_request_ends_with_the_time_for_the_whole_and_burns_nothing(start
         wait_until(lambda: not [each for each in threading.enumerate() if each.name == "AcceptorThread"], 2)
 
 
+def no_associations(running: Running) -> bool:
+    [server] = running.listener._servers
+    return not server.associations()
+
+
 def test_refusals_of_one_address_are_one_line_a_minute(start_listener: Start, caplog: pytest.LogCaptureFixture) -> None:
     running = start_listener(peers=PEERS)
     for _ in range(5):
         with Peer(running.address, source=STRANGER) as peer:
             assert peer.associate()[0] == ASSOCIATE_RJ
+        wait_until(lambda: no_associations(running))  # one stranger has four places
     lines = [each.getMessage() for each in caplog.records if "association refused" in each.getMessage()]
     assert len(lines) == 1
     assert f"peer={STRANGER} reason='calling AE title or address is not a peer'" in lines[0]
+
+
+def test_a_connection_that_closes_without_a_request_gives_its_place_back_at_once(running: Running) -> None:
+    with Peer(running.address):
+        wait_until(lambda: not no_associations(running))
+    began = time.monotonic()
+    wait_until(lambda: no_associations(running))
+    assert time.monotonic() - began < LONG_WAIT_SECONDS * 0.6
 
 
 def test_silent_connections_are_closed_after_the_acse_timeout(start_listener: Start) -> None:
@@ -386,6 +418,29 @@ def test_garbage_inside_an_association_ends_it(running: Running) -> None:
         assert peer.is_closed()
     with running.peer() as peer:
         assert peer.echo().status == 0x0000
+
+
+def test_a_command_that_cannot_be_read_is_not_taken_for_a_fault_of_the_disk(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running.peer() as peer:
+        peer.send_store(radiograph(), {PRIORITY: 7})
+        assert peer.is_closed()
+    wait_until(lambda: "message cannot be read" in caplog.text)
+    assert "spool failed" not in caplog.text
+    assert not list(running.spool.paths())
+
+
+@pytest.mark.parametrize("kind", [0x8001, 0x8030], ids=["C-STORE", "C-ECHO"])
+def test_a_response_to_no_request_ends_the_association(
+    running: Running, caplog: pytest.LogCaptureFixture, kind: int
+) -> None:
+    usual = {SOP_CLASS: DX, COMMAND_FIELD: kind, MESSAGE_ID: 7, DATASET_TYPE: 0x0101, SOP_INSTANCE: "1.2.3"}
+    with running.peer() as peer:
+        peer.send_pdv(1, encoded_command(usual), is_command=True)
+        assert peer.receive()[0] == ABORT
+    wait_until(lambda: "reason='message cannot be read: response to no request'" in caplog.text)
+    assert "Traceback" not in caplog.text
 
 
 def test_a_bug_of_the_node_ends_the_association_with_an_abort(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from pynetdicom.dimse_messages import LOGGER as LIBRARY_LOG
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.listener.request import is_ae_title, read_request
+from scp_node.torture.peer import ECHO_COMMAND
 from tests.scp_node.listener.conftest import Running, Start
 from tests.scp_node.listener.datasets import radiograph
 from tests.scp_node.listener.peer import (
@@ -28,6 +29,7 @@ from tests.scp_node.listener.peer import (
     VERIFICATION,
     Peer,
     associate_request,
+    encoded_command,
     encoded_item,
 )
 from tests.waiting import wait_until
@@ -273,6 +275,45 @@ def test_a_request_of_more_items_than_anybody_needs_is_not_read() -> None:
     payload = associate_request([], calling="A", called="B") + encoded_item(0x7F, b"") * 300
     with pytest.raises(DamagedError, match="too many items"):
         read_request(struct.pack(">BxL", ASSOCIATE_RQ, len(payload)) + payload)
+
+
+def request_with(user_items: bytes | None) -> bytes:
+    """Return a whole request with these items in its user information, or without any."""
+    usual = associate_request([(VERIFICATION, [IMPLICIT])], calling="MODALITY1", called="PNEUMONIA")
+    fixed = usual[: usual.index(b"\x50\0")]
+    return fixed if user_items is None else fixed + encoded_item(0x50, user_items)
+
+
+@pytest.mark.parametrize("user_items", [None, b"", encoded_item(0x52, b"1.2.3")], ids=["none", "empty", "no length"])
+def test_a_requestor_that_names_no_maximum_length_gets_its_answers(running: Running, user_items: bytes | None) -> None:
+    with Peer(running.address) as peer:
+        peer.send(ASSOCIATE_RQ, request_with(user_items))
+        assert peer.receive()[0] == ASSOCIATE_AC
+        assert peer.echo(context=1).status == 0x0000
+
+
+@pytest.mark.parametrize("length", [0, 7, 8, 100])
+def test_a_requestor_of_small_pdus_gets_its_answers(running: Running, length: int) -> None:
+    with Peer(running.address) as peer:
+        peer.send(ASSOCIATE_RQ, request_with(encoded_item(0x51, length.to_bytes(4, "big"))))
+        assert peer.receive()[0] == ASSOCIATE_AC
+        peer.send_pdv(1, encoded_command(ECHO_COMMAND), is_command=True)
+        answer = b""
+        while not answer.endswith(struct.pack("<HHLH", 0, 0x0900, 2, 0)):  # Status, the last of its elements
+            kind, payload = peer.receive()
+            assert kind == P_DATA
+            answer += payload[6:]
+
+
+@pytest.mark.parametrize("length", range(1, 7))
+def test_a_requestor_whose_pdus_have_no_room_for_data_is_aborted_with_a_line_in_the_log(
+    running: Running, caplog: pytest.LogCaptureFixture, length: int
+) -> None:
+    with Peer(running.address) as peer:
+        peer.send(ASSOCIATE_RQ, request_with(encoded_item(0x51, length.to_bytes(4, "big"))))
+        assert peer.receive()[0] == ABORT
+    wait_until(lambda: "reason='PDU cannot be decoded: maximum length leaves no room for data'" in caplog.text)
+    assert "Traceback" not in caplog.text
 
 
 def test_a_request_of_many_items_is_read() -> None:

@@ -28,7 +28,7 @@ def fit_boxes(
 
 
 def detect_evaluate(cache: Cache, checkpoint: Checkpoint) -> None:
-    """Measure a detector on the test films of its own split, with 95 % intervals by patient; prints JSON."""
+    """Measure a detector on the test films of its split, with 95 % intervals by patient; prints JSON."""
     prepared = load_prepared(cache)
     typer.echo(json.dumps(measure(prepared, open_trained(checkpoint, prepared)).document, indent=2))
 

@@ -1,0 +1,1 @@
+"""Hostile conversations with a Storage SCP, and how a legitimate C-ECHO fares beside them."""
