@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from scp_node.delivery.association import VERIFICATION, RequestedAssociation
-from scp_node.delivery.connection import AssociationError
+from scp_node.delivery.connection import AssociationError, ConnectionLostError, TlsError, UntrustedError
 from scp_node.dicom.syntaxes import NATIVE
 from scp_node.settings import DestinationSettings, DestinationTlsSettings, Settings, SettingsError
 from scp_node.tls.certificates import sha256_of
@@ -31,8 +31,18 @@ class EchoAnswer:
 
 
 def answers_echo(settings: Settings) -> bool:
-    """Return whether the running node answers a C-ECHO."""
-    return echo_ourselves(settings).good
+    """Return whether the running node answers a C-ECHO, and on its port for TLS, if it has one, speaks TLS.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used.
+    """
+    if not echo_ourselves(settings).good:
+        return False
+    if settings.listen.tls.certificate is None:
+        return True
+    answer = echo_ourselves_by_tls(settings)
+    is_refused = isinstance(answer.error, TlsError | ConnectionLostError)  # peers' certificates may have other issuers
+    return answer.good or (is_refused and not isinstance(answer.error, UntrustedError))
 
 
 def echo_ourselves(settings: Settings) -> EchoAnswer:

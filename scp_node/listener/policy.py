@@ -71,6 +71,11 @@ class Peers:
         """Return whether it may send."""
         return any(_is_certified(caller, entry) for entry in self._entries(caller))
 
+    def name(self, caller: Caller) -> bool:
+        """Return whether it may send by an entry that says its AE title, and not just "*"."""
+        named = (entry for entry in self._entries(caller) if entry.ae_title != ANY_AE_TITLE)
+        return any(_is_certified(caller, entry) for entry in named)
+
     def lack_certificate(self, caller: Caller) -> bool:
         """Return whether it could send with another certificate than the one it shows, or with one."""
         return not self.include(caller) and any(self._entries(caller))
@@ -95,7 +100,8 @@ def _is_certified(caller: Caller, entry: PeerSettings) -> bool:
 class Sources:
     """Which destinations may speak to us, each by the AE title and the address that it has as a destination.
 
-    A peer in [[peers]] with that AE title is the destination as well: a PACS of several machines calls from any.
+    A peer in [[peers]] with that AE title is the destination as well: a PACS of several machines calls from any. One
+    with the title "*" is not: anybody could report for every destination.
     """
 
     def __init__(
@@ -115,7 +121,7 @@ class Sources:
             entry.name
             for entry in self._destinations
             if entry.ae_title == caller.calling_ae
-            and (self._peers.include(caller) or _address(caller.peer) in self._addresses(entry.host))
+            and (self._peers.name(caller) or _address(caller.peer) in self._addresses(entry.host))
         )
 
     def _addresses(self, host: str) -> set[_Address]:

@@ -15,12 +15,17 @@ import pytest
 
 from scp_node.delivery.association import RequestedAssociation
 from scp_node.delivery.connection import AssociationError, Connection, TlsError
-from scp_node.settings import DestinationSettings, SettingsError
+from scp_node.delivery.echo import answers_echo
+from scp_node.settings import DestinationSettings, Settings, SettingsError
 from scp_node.tls.authority import Pair
 from scp_node.tls.certificates import sha256_of
 from scp_node.tls.contexts import client_tls
 from tests.certificates import Certificates
 from tests.scp_node.delivery.scp import VERIFICATION, Scp
+from tests.scp_node.listener.conftest import Start, start_listener
+from tests.servers import free_port
+
+__all__ = ["start_listener"]
 
 NATIVE: Final = ["1.2.840.10008.1.2"]
 
@@ -154,3 +159,17 @@ def test_a_renewed_certificate_is_shown_from_the_next_association_on(
 def test_files_that_cannot_be_used_are_named_with_the_destination(certificates: Certificates) -> None:
     with pytest.raises(SettingsError, match=r"destinations\.pacs\.tls\.certificate: .* has expired"):
         ask(1, certificates.destination(certificates.expired))
+
+
+def test_health_asks_the_port_for_tls_as_well(start_listener: Start, certificates: Certificates) -> None:
+    """With a certificate of another authority than those of the peers the node is well, too."""
+
+    def is_well(shown: Pair, *, port: int | None = None, by: Pair | None = None) -> bool:
+        running = start_listener(listen={"tls": certificates.listen(shown)})
+        tls = certificates.listen(by or shown, port=port or running.tls_address[1])
+        return answers_echo(Settings.model_validate({"listen": {"port": running.port, "tls": tls}}))
+
+    assert is_well(certificates.node)
+    assert is_well(certificates.foreign)
+    assert not is_well(certificates.node, by=certificates.other)
+    assert not is_well(certificates.node, port=free_port())

@@ -256,6 +256,15 @@ def test_a_destination_with_a_name_is_known_at_the_addresses_of_that_name() -> N
     )
 
 
+@pytest.mark.parametrize(("title", "names"), [("PACS", {"pacs"}), ("*", set())])
+def test_a_peer_is_the_destination_whose_title_it_has_and_not_every_one(title: str, names: set[str]) -> None:
+    entry = DestinationSettings(name="pacs", ae_title="PACS", host="10.0.0.1")
+    peers = policy.Peers([PeerSettings(ae_title=title, address="10.0.0.0/8")])
+    known = policy.Sources([entry], peers, lambda host: {host})
+    assert known.names(policy.Caller(calling_ae="PACS", peer="10.0.0.7")) == names
+    assert known.names(policy.Caller(calling_ae="PACS", peer="10.0.0.1")) == {"pacs"}
+
+
 def test_a_name_that_is_not_known_is_nobody() -> None:
     assert (
         sources("no-such-host.invalid", policy.resolved).names(policy.Caller(calling_ae="PACS", peer="127.0.0.1"))
