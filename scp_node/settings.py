@@ -117,6 +117,11 @@ def peer_certificate(value: str) -> str:
     return f"sha256:{digest}"
 
 
+def _refuse_half_a_pair(certificate: Path | None, key: Path | None) -> None:
+    if (certificate is None) != (key is None):
+        raise ValueError("certificate and key belong together: give both or none")
+
+
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 PeerCertificate = Annotated[str, AfterValidator(peer_certificate)]
 OptionalFile = Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)]
@@ -169,8 +174,7 @@ class ListenTlsSettings(Section):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together: give both or none")
+        _refuse_half_a_pair(self.certificate, self.key)
         if self.certificate and self.client_certificate != "none" and self.ca_file is None:
             raise ValueError(
                 'ca_file: name the authority of the peers\' certificates, or set client_certificate = "none"'
@@ -241,8 +245,7 @@ class DestinationTlsSettings(Section):
 
     @model_validator(mode="after")
     def _is_whole(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together: give both or none")
+        _refuse_half_a_pair(self.certificate, self.key)
         return self
 
 
@@ -637,8 +640,7 @@ class WebSettings(Section):
 
     @model_validator(mode="after")
     def _is_safe(self) -> Self:
-        if (self.certificate is None) != (self.key is None):
-            raise ValueError("certificate and key belong together: give both or none")
+        _refuse_half_a_pair(self.certificate, self.key)
         if not is_loopback(self.host) and self.certificate is None and not self.trusted_proxies:
             raise ValueError(
                 f"host: {self.host} is reachable from outside, and passwords must not travel in the clear: set "

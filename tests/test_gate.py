@@ -24,6 +24,7 @@ from pneumonia_model.bundle import load_bundle
 from pneumonia_model.shipped import SHIPPED_BUNDLE
 
 from scp_node.demo.phantom import phantom_image
+from tests.command import run
 from tests.conftest import Send
 from tests.servers import free_port
 from tests.waiting import wait_until
@@ -85,21 +86,6 @@ def wheel(wheel_file: Path) -> list[PurePosixPath]:
     """The files inside the wheel."""
     with ZipFile(wheel_file) as archive:
         return [PurePosixPath(name) for name in archive.namelist()]
-
-
-def run(*command: str, cwd: Path, expect: int = 0, **environment: str) -> str:
-    """Run a command, check its exit status, and return what it wrote."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout
-    return done.stdout
 
 
 def sources(folder: Path) -> Iterator[Path]:

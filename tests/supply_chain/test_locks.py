@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from tests.command import run
 from tests.supply_chain.locks import BELOW, Locked, declared, installed, installed_with, needed, read_lock
 
 VULNERABLE: Final = {  # package -> the last version that the floor must keep out, and what was wrong with it
@@ -114,17 +114,3 @@ def test_the_install_step_of_the_image_refuses_a_file_that_was_exchanged(reposit
     script = str(repository / "docker" / "install.sh")
     told = run("sh", script, "app", "leaf", cwd=tmp_path, expect=1, **environment)
     assert "THESE PACKAGES DO NOT MATCH THE HASHES" in told
-
-
-def run(*command: str, cwd: Path, expect: int = 0, **environment: str) -> str:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout
-    return done.stdout
