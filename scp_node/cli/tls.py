@@ -32,7 +32,10 @@ def init(
     folder: Annotated[Path, typer.Argument(help="Where the files go. An authority that is there signs again.")],
     name: Annotated[
         list[str] | None,
-        typer.Option(help="DNS name or address by which peers call the node; may be given again.", show_default=False),
+        typer.Option(
+            help="DNS name or address by which peers call the node; may be given again. Default: this host's name.",
+            show_default=False,
+        ),
     ] = None,
     peer: Annotated[
         list[str] | None,
@@ -49,30 +52,50 @@ def init(
     A site that has an authority uses that one instead. The key of the authority, ca.key, is needed for further
     certificates only: keep it elsewhere.
     """
-    from scp_node.tls.authority import AuthorityError, open_authority, require_name  # noqa: PLC0415
+    from scp_node.tls.authority import AuthorityError, open_authority  # noqa: PLC0415
 
     now = utc_now()
     try:
-        for each in peer or []:
-            require_name(each.partition("=")[0])
+        peers = [_peer(each) for each in peer or []]
+        _refuse_before_anything_is_made(folder, peers, own := _own_names(name or []))
         authority = open_authority(folder, at=now)
         lines: list[str] = []
         node = authority.pair(NODE)
         if not node.certificate.exists():
-            node = authority.sign(NODE, _own_names(name or []), at=now, days=days)
+            node = authority.sign(NODE, own, at=now, days=days)
         elif name:
             raise UsageError(f"tls init: {node.certificate} is there: remove it and its key to have another one")
-        for each in peer or []:
-            title, _, address = each.partition("=")
-            pair = authority.sign(title, [address or title], at=now, days=days)
+        for title, address in peers:
+            pair = authority.sign(title, [address], at=now, days=days)
             lines += ["", f"# For {title}, which needs {pair.certificate}, {pair.key} and {authority.file}:"]
-            lines += [f'#   in its entry of [[peers]]: certificate = "{address or title}"', *_dcmtk(pair, authority)]
+            lines += [f'#   in its entry of [[peers]]: certificate = "{address}"', *_dcmtk(pair, authority)]
     except AuthorityError as error:
         raise UsageError(f"tls init: {error}") from error
     except OSError as error:
         raise UsageError(f"tls init: {error.filename or folder}: {error.strerror}") from error
     for line in (*_settings(node, authority), *lines):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _peer(told: str) -> tuple[str, str]:
+    """Return name and address of NAME[=ADDRESS]."""
+    name, _, address = told.partition("=")
+    return name, (address or name).removeprefix("[").removesuffix("]")
+
+
+def _refuse_before_anything_is_made(folder: Path, peers: Sequence[tuple[str, str]], own: Sequence[str]) -> None:
+    from scp_node.tls.authority import AuthorityError, require_name, require_subject  # noqa: PLC0415
+
+    for subject in own:
+        require_subject(subject)
+    names = [name for name, _ in peers]
+    for name, address in peers:
+        require_name(name)
+        require_subject(address)
+        if name == NODE or names.count(name) > 1:
+            raise AuthorityError(f"{name}: is the node's name, or given twice; give another one")
+        if (file := folder / f"{name}.pem").exists():
+            raise AuthorityError(f"{file} is there: remove it and its key to have another one")
 
 
 def _own_names(named: Sequence[str]) -> list[str]:
@@ -86,6 +109,7 @@ def _settings(node: Pair, authority: Authority) -> Iterator[str]:
     yield f'certificate = "{folder / node.certificate.name}"'
     yield f'key = "{folder / node.key.name}"'
     yield f'ca_file = "{folder / authority.file.name}"'
+    yield '# host = "0.0.0.0"   # to be reached from other machines; list them in [[peers]] first'
     yield ""
     yield "# Below the entry of a destination in [[destinations]] that speaks TLS:"
     yield "# [destinations.tls]"
@@ -97,4 +121,4 @@ def _settings(node: Pair, authority: Authority) -> Iterator[str]:
 
 def _dcmtk(pair: Pair, authority: Authority) -> Iterator[str]:
     files = f"+tls {pair.key.name} {pair.certificate.name} +cf {authority.file.name}"
-    yield f"#   DCMTK tries it so: echoscu {files} -aec PNEUMONIA HOST 2762"
+    yield f"#   DCMTK tries it so: echoscu {files} -aet TITLE -aec PNEUMONIA HOST 2762"

@@ -31,16 +31,15 @@ class EchoAnswer:
 
 
 def answers_echo(settings: Settings) -> bool:
-    """Return whether the running node answers a C-ECHO, and on its port for TLS, if it has one, speaks TLS.
-
-    Raises:
-        SettingsError: the certificate or its key cannot be used.
-    """
+    """Return whether the running node answers a C-ECHO, and on its port for TLS, if it has one, speaks TLS."""
     if not echo_ourselves(settings).good:
         return False
     if settings.listen.tls.certificate is None:
         return True
-    answer = echo_ourselves_by_tls(settings)
+    try:
+        answer = echo_ourselves_by_tls(settings)
+    except SettingsError:  # new files that do not fit: the node goes on with those that it has, and doctor names them
+        return True
     is_refused = isinstance(answer.error, TlsError | ConnectionLostError)  # peers' certificates may have other issuers
     return answer.good or (is_refused and not isinstance(answer.error, UntrustedError))
 

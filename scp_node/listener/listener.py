@@ -187,10 +187,10 @@ class _Tls:
     def renew(self) -> None:
         """Load the files again where they have changed."""
         try:
-            if self._renewal.look():
-                log.info("new certificate is used", file=self._settings.certificate)
+            if changed := self._renewal.look():
+                log.info("renewed files of TLS are used", files=[str(file) for file in changed])
         except SettingsError as error:
-            log.warning("new certificate is not used yet", reason=error)
+            log.warning("renewed files of TLS are not used yet", reason=error)
 
     def _load(self) -> None:
         self._context = server_context(self._settings)

@@ -39,7 +39,9 @@ class Rejection:
 VERSION_NOT_SUPPORTED: Final = Rejection(_PERMANENT, _ACSE, 2, "protocol version is not 1")
 CALLING_AE_BLANK_OR_MALFORMED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title is blank or malformed")
 CALLING_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title or address is not a peer")
-CERTIFICATE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "certificate is not the one of this peer")
+CERTIFICATE_NOT_RECOGNISED: Final = Rejection(
+    _PERMANENT, _SERVICE_USER, 3, "certificate is missing, or not the one of this peer"
+)
 CALLED_AE_NOT_RECOGNISED: Final = Rejection(_PERMANENT, _SERVICE_USER, 7, "called AE title is not ours")
 TEMPORARY_CONGESTION: Final = Rejection(_TRANSIENT, _PRESENTATION, 1, "no space to store, or stopping")
 ADDRESS_LIMIT_EXCEEDED: Final = Rejection(_TRANSIENT, _PRESENTATION, 2, "too many associations of this address")

@@ -26,6 +26,7 @@ DAYS: Final = 730  # how long a certificate is valid unless told otherwise
 _CA_DAYS: Final = 3_650
 _KEY_BITS: Final = 3_072
 _BEFORE: Final = timedelta(hours=1)  # clocks differ
+_DNS_NAME: Final = re.compile(r"(?=.{1,253}$)([A-Za-z0-9_-]{1,63}\.)*(?![0-9]+$)[A-Za-z0-9_-]{1,63}")  # RFC 1123, 2.1
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,62}")
 
 
@@ -101,6 +102,15 @@ def require_name(name: str) -> None:
         raise AuthorityError(f"{name}: give letters, digits, '-', '_' or '.', and not {CA!r}")
 
 
+def require_subject(subject: str) -> None:
+    """Check that a certificate can be for this DNS name or address.
+
+    Raises:
+        AuthorityError: it cannot.
+    """
+    _general_name(subject)
+
+
 def open_authority(folder: Path, *, at: datetime) -> Authority:
     """Return the authority that lies in a folder; where there is none, make it, and the folder.
 
@@ -169,12 +179,10 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 def _general_name(subject: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(subject))
-    except ValueError:
-        pass  # a name, then
-    try:
+    except ValueError as error:  # a name, then: its last part is never a number
+        if not _DNS_NAME.fullmatch(subject):
+            raise AuthorityError(f"{subject!r} is no DNS name in ASCII, and no address") from error
         return x509.DNSName(subject)
-    except ValueError as error:
-        raise AuthorityError(f"{subject!r} is no DNS name in ASCII, and no address") from error
 
 
 def _write(pair: Pair, certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> None:

@@ -149,8 +149,8 @@ class Renewal:
         load()
         self._warn_of_expiry()
 
-    def look(self) -> bool:
-        """Take the files into use where they have changed; return whether they were.
+    def look(self) -> list[Path]:
+        """Take the files into use where they have changed; return those that have.
 
         A pair that does not fit is left until it does: whoever renews it writes one file after the other.
 
@@ -159,14 +159,14 @@ class Renewal:
         """
         self._warn_of_expiry()
         if (state := self._state()) in (self._used, self._refused):
-            return False
+            return []
         try:
             self._load()
         except SettingsError:
             self._refused = state
             raise
-        self._used, self._refused = state, None
-        return True
+        used, self._used, self._refused = self._used, state, None
+        return [file for file, now, then in zip(self._files, state, used, strict=True) if now != then]
 
     def _state(self) -> list[_State]:
         return [_version(file) for file in self._files]

@@ -99,7 +99,7 @@ class ClientTls:
         try:
             self._renewal.look()
         except SettingsError as error:
-            log.warning("new certificate is not used yet", reason=error)
+            log.warning("renewed files of TLS are not used yet", reason=error)
 
     def _load(self) -> None:
         self._context = client_context(self._settings, self._setting)

@@ -88,7 +88,11 @@ def rows_of(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterat
     with Witness(target, every_seconds=bounds.echo_every_seconds) as witness:
         first = witness.first()
         if first is None or first.error:
-            raise TortureError(f"a C-ECHO is not answered: {first.error if first else 'the program does not start'}")
+            told = first.error if first else "the program does not start"
+            raise TortureError(
+                f"a C-ECHO is not answered: {told}. The SCP has to take it in the clear, and know the calling AE title "
+                "(--calling) at our address"
+            )
         yield _undisturbed(witness, bounds)
         for attack in attacks:
             row = _row(attack, target, bounds, witness)

@@ -250,7 +250,7 @@ def test_a_renewed_certificate_is_used_for_new_associations_and_drops_none(
         running.listener.renew_certificate()
         assert _shown(running, context) == certificates.other.certificate.read_text()
         assert before.store(radiograph()).status == 0x0000
-    refusals = [each for each in caplog.messages if each.startswith("new certificate is not used yet")]
+    refusals = [each for each in caplog.messages if each.startswith("renewed files of TLS are not used yet")]
     assert len(refusals) == 1
     assert f"{used.key} is not the key of {used.certificate}" in refusals[0]
 

@@ -56,10 +56,11 @@ def test_a_name_that_is_none_of_a_file_is_refused(certificates: Certificates, na
         certificates.authority.sign(name, ["a.example"], at=NOW)
 
 
-def test_a_subject_that_cannot_stand_in_a_certificate_is_refused(certificates: Certificates) -> None:
+@pytest.mark.parametrize("subject", ["röntgen.example", "10.0.0.300", "[::1]", "a b", "", "x" * 64, "*.example"])
+def test_a_subject_that_cannot_stand_in_a_certificate_is_refused(certificates: Certificates, subject: str) -> None:
     with pytest.raises(AuthorityError, match="no DNS name"):
-        certificates.authority.sign("umlaut", ["röntgen.example"], at=NOW)
-    assert not certificates.authority.pair("umlaut").key.exists()
+        certificates.authority.sign("subject", [subject], at=NOW)
+    assert not certificates.authority.pair("subject").key.exists()
 
 
 def test_an_authority_that_cannot_be_used_is_named(certificates: Certificates, tmp_path: Path) -> None:
