@@ -141,7 +141,8 @@ def test_files_changed_under_a_new_seal_do_not_give_the_golden_logits(
         for runtime in ("onnxruntime", "torch")
         for threads in ("1 thread", "2 threads", "4 threads")
     }
-    assert not {name for name in failed if not name.startswith("golden logits")}
+    others = {name for name in failed if not name.startswith("golden logits")}
+    assert others == ({"gate, onnxruntime", "gate, torch"} if change is not other_weights else set())
 
 
 def test_a_graph_that_the_runtime_cannot_open_is_a_failed_check_and_no_traceback(copied: Path) -> None:

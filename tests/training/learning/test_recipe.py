@@ -43,7 +43,7 @@ def test_any_value_can_be_set_over_a_recipe() -> None:
             "monitor=val_auroc",
             "split.test_folds=[3]",
             "stage.*.batch_size=8",
-            "stage.pretraining.epochs=1",
+            "stage.films-160.epochs=1",
             "stage.*.tasks={boxes=0.5}",
             "stage.*.augmentation.blur=0.0",
         ],
@@ -78,8 +78,8 @@ def test_a_setting_that_cannot_be_is_refused_with_its_reason(setting: str, said:
 
 
 def test_only_the_first_stage_has_start_weights() -> None:
-    assert read_recipe("demonstration", ["stage.pretraining.init=a.safetensors"]).stages[0].init == "a.safetensors"
-    with pytest.raises(RecipeError, match="stage films-96: init belongs to the first stage"):
+    assert read_recipe("demonstration", ["stage.films-160.init=a.safetensors"]).stages[0].init == "a.safetensors"
+    with pytest.raises(RecipeError, match="stage films-224: init belongs to the first stage"):
         read_recipe("demonstration", ["stage.*.init=a.safetensors"])
 
 
