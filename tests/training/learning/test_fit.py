@@ -144,6 +144,9 @@ def test_a_training_that_gets_no_better_ends_early(prepared: PreparedFilms, tmp_
 @pytest.mark.parametrize("name", ["reference", "default", "demonstration"])
 def test_a_smoke_trial_passes_over_few_films_of_every_side(name: str, tmp_path: Path) -> None:
     recipe = read_recipe(name, ["stage.*.side=32", "stage.*.subsets=[]", "stage.*.apart_from=[]"])
+    if (first := recipe.stages[0]).init:
+        start = str(write_start_weights(tmp_path))
+        recipe = replace(recipe, stages=(replace(first, init=start), *recipe.stages[1:]))
     if isinstance(recipe.split, SplitRule):
         recipe = replace(recipe, split=replace(recipe.split, evaluated_subsets=()))
     few, short = smoke(phantoms(200), recipe)
@@ -152,7 +155,7 @@ def test_a_smoke_trial_passes_over_few_films_of_every_side(name: str, tmp_path: 
     split = split_films(few, short)
     sides = [rows for rows in (split.train, split.test) if len(rows)]
     assert all(set(few.films["label"].iloc[rows]) == {0, 1} for rows in sides)
-    assert fit(few, short, run=tmp_path, hardware=CPU).is_file()
+    assert fit(few, short, run=tmp_path / "run", hardware=CPU).is_file()
 
 
 TASKS: Final = Tasks(negatives=1.0, boxes=1.0, map=1.0, findings=1.0)
