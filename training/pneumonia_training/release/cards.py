@@ -65,6 +65,7 @@ def comparison_blocks(path: Path) -> dict[str, str]:
     comparisons = json.loads(path.read_text(encoding="utf-8"))
     return {
         "recipes": comparison_table(comparisons["recipes"]),
+        "earlier-recipes": comparison_table(comparisons["earlier_recipes"]),
         "learning-curve": comparison_table(comparisons["learning_curve"]),
     }
 
