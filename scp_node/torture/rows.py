@@ -85,7 +85,7 @@ def rows_of(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterat
     Raises:
         TortureError: no C-ECHO is answered before anything has begun.
     """
-    with Witness(target, every_seconds=bounds.echo_every_seconds) as witness:
+    with Witness(target, every_seconds=bounds.echo_every_seconds, patience_seconds=bounds.patience_seconds) as witness:
         first = witness.first()
         if first is None or first.error:
             told = first.error if first else "the program does not start"

@@ -42,6 +42,7 @@ class Bounds:
     most: int  # conversations
     seed: int
     echo_every_seconds: float = 0.25  # pynetdicom's own SCP needs 0.15 s of a processor for an association
+    patience_seconds: float = 3.0  # for a C-ECHO, from the time when it is due to its response
     recovery_seconds: float = 45.0  # within which the SCP has to answer again; longer than the time-outs of most
 
 

@@ -22,7 +22,6 @@ from scp_node.delivery.connection import AssociationError
 from scp_node.dicom.syntaxes import NATIVE
 from scp_node.torture.swarm import Target
 
-PATIENCE_SECONDS: Final = 3.0  # from the time when it is due to the response
 IN_A_ROW: Final = 2  # answers by which an SCP has recovered
 
 _AT_THE_SAME_TIME: Final = 8  # a witness that fills the SCP up would be an attacker
@@ -59,11 +58,22 @@ class Echoes:
 class Witness:
     """The process that asks; a context manager."""
 
-    def __init__(self, target: Target, *, every_seconds: float) -> None:
-        """Prepare it; entering starts it, and it asks `every_seconds`."""
+    def __init__(self, target: Target, *, every_seconds: float, patience_seconds: float) -> None:
+        """Prepare it; entering starts it, and it asks `every_seconds`.
+
+        `patience_seconds` is from the time when a C-ECHO is due to its response.
+        """
         host, port = target.address
-        words = (host, str(port), target.titles.calling, target.titles.called, str(every_seconds))
+        words = (
+            host,
+            str(port),
+            target.titles.calling,
+            target.titles.called,
+            str(every_seconds),
+            str(patience_seconds),
+        )
         self._command = [sys.executable, "-m", "scp_node.torture.witness", *words]
+        self._patience_seconds = patience_seconds
         self._news = threading.Condition()
         self._echoes: list[Echo] = []
 
@@ -94,7 +104,7 @@ class Witness:
     def echoes(self, since: float, until: float) -> list[Echo]:
         """Return the C-ECHOs that were due between two monotonic times, once all of them are answered or given up."""
         with self._news:
-            patience = until + 2 * PATIENCE_SECONDS - time.monotonic()
+            patience = until + 2 * self._patience_seconds - time.monotonic()
             self._news.wait_for(lambda: self._has_all_before(until), patience)
             return [each for each in self._echoes if since <= each.at < until]
 
@@ -136,10 +146,11 @@ class _Peer:
     port: int
     calling: str
     called: str
+    patience_seconds: float
 
     def echo(self, number: int, at: float) -> Echo:
         """Ask by a C-ECHO that was due `at`."""
-        error = self._error(at + PATIENCE_SECONDS)
+        error = self._error(at + self.patience_seconds)
         return Echo(number, at, time.monotonic() - at, error)
 
     def _error(self, deadline: float) -> str:
@@ -167,11 +178,12 @@ def _say(echo: Echo) -> None:
     sys.stdout.flush()
 
 
-def main(host: str, port: str, calling: str, called: str, every_seconds: str) -> None:
+def main(host: str, port: str, calling: str, called: str, *seconds: str) -> None:
     """Ask until standard input ends, and write each C-ECHO to standard output as a line of JSON."""
+    every_seconds, patience_seconds = (float(each) for each in seconds)
     over = threading.Event()
     writing = threading.Lock()
-    peer = _Peer(host, int(port), calling, called)
+    peer = _Peer(host, int(port), calling, called, patience_seconds)
 
     def ask(number: int, at: float) -> None:
         echo = peer.echo(number, at)
@@ -186,7 +198,7 @@ def main(host: str, port: str, calling: str, called: str, every_seconds: str) ->
     began = time.monotonic()
     with ThreadPoolExecutor(_AT_THE_SAME_TIME) as pool:
         for number in itertools.count():
-            due = began + number * float(every_seconds)
+            due = began + number * every_seconds
             if over.wait(max(0.0, due - time.monotonic())):
                 break
             pool.submit(ask, number, due)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -42,8 +43,12 @@ def plain_scp() -> Iterator[PlainScp]:
     entity = AE("PNEUMONIA")
     entity.add_supported_context(DX)
     entity.add_supported_context(VERIFICATION)
-    handlers: Any = [(evt.EVT_C_STORE, lambda _event: 0x0000)]
-    server: Any = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-    server.bind(evt.EVT_ABORTED, lambda _event: server.socket.close() if shut.is_set() else None)
-    yield PlainScp(server.server_address[1], shut)
-    server.shutdown()
+    with ExitStack() as stack:  # closes the sockets that pynetdicom leaves open after an abort
+        handlers: Any = [
+            (evt.EVT_C_STORE, lambda _event: 0x0000),
+            (evt.EVT_CONN_OPEN, lambda event: stack.callback(event.assoc.dul.socket.socket.close)),
+        ]
+        server: Any = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        server.bind(evt.EVT_ABORTED, lambda _event: server.socket.close() if shut.is_set() else None)
+        yield PlainScp(server.server_address[1], shut)
+        server.shutdown()
