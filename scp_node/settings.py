@@ -661,6 +661,31 @@ class WebSettings(Section):
         return self
 
 
+class CollectorTlsSettings(DestinationTlsSettings):
+    """TLS to the collector (RFC 5425)."""
+
+    enabled: bool = Field(default=True, description="Speak TLS to it. Only one on this machine may go without.")
+
+
+class AuditMessagesSettings(Section):
+    """A copy of the audit trail for the site's collector: DICOM audit messages (PS3.15 A.5) by syslog."""
+
+    host: str = Field("", description="Its address: a syslog server, RFC 5424. Empty: none gets any.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(6514, description="Its port.")
+    patient_names: bool = Field(
+        default=False, description="Tell it the names of patients beside their Patient ID and Study Instance UID."
+    )
+    tls: CollectorTlsSettings = CollectorTlsSettings()
+
+    @model_validator(mode="after")
+    def _is_safe(self) -> Self:
+        if self.host and not self.tls.enabled and not is_loopback(self.host):
+            raise ValueError(
+                f"tls.enabled: {self.host} is another machine, and messages name patients: speak TLS to it"
+            )
+        return self
+
+
 class LogSettings(Section):
     """The log, on standard error."""
 
@@ -697,6 +722,7 @@ class Settings(BaseSettings):
     report: ReportSettings = ReportSettings()
     delivery: DeliverySettings = DeliverySettings()
     web: WebSettings = WebSettings()
+    audit_messages: AuditMessagesSettings = AuditMessagesSettings()
     log: LogSettings = LogSettings()
 
     @classmethod

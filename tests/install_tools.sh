@@ -42,7 +42,7 @@ quietly apt-get update
 # shellcheck disable=SC2086 # a list of packages
 quietly apt-get install --yes --no-install-recommends $missing
 
-for server in orthanc postgresql; do
+for server in orthanc postgresql rsyslog; do
     case " $missing " in
     *" $server "*) systemctl disable --quiet $server 2>/dev/null || true ;;
     esac

@@ -17,6 +17,7 @@ _FILES: Final = {
     "c-headers": Path("/usr/include/stdlib.h"),
     "orthanc-dicomweb": Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),
     "pixelmed": Path("/usr/share/java/pixelmed.jar"),
+    "rsyslog-gnutls": next(Path("/usr/lib").glob("*/rsyslog/lmnsd_gtls.so"), Path("/usr/lib/rsyslog/lmnsd_gtls.so")),
 }
 PACKAGES: Final[Mapping[str, str]] = {  # tool -> Debian's name for what brings it
     "Orthanc": "orthanc",
@@ -36,6 +37,8 @@ PACKAGES: Final[Mapping[str, str]] = {  # tool -> Debian's name for what brings 
     "pg_restore": "postgresql",
     "pixelmed": "libpixelmed-java",
     "postgres": "postgresql",
+    "rsyslog-gnutls": "rsyslog-gnutls",
+    "rsyslogd": "rsyslog",
     "setpriv": "util-linux",
     "storescp": "dcmtk",
     "storescu": "dcmtk",

@@ -14,6 +14,7 @@ from pneumonia_model.bundle import BundleError
 from pneumonia_model.errors import BackendError
 
 from scp_node.app import check_demonstration
+from scp_node.audit_messages.collector import Collector, CollectorError
 from scp_node.cli.contact import held_by_another, why_not_listening
 from scp_node.cli.examination import Examination, examine_destination
 from scp_node.decoders.confinement import gaps_here
@@ -72,6 +73,8 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
             name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])"
         )
     yield from _for_a_person(settings)
+    if settings.audit_messages.host:
+        yield _audit_messages(settings)
     for destination in settings.destinations:
         yield examine_destination(settings, destination)
         yield _deliveries(settings, destination.name)
@@ -279,6 +282,28 @@ def _tls_listener(settings: Settings) -> str:
     if isinstance(answer.error, UnreachableError):
         return f"{where} does not answer: the node is not running"
     raise SettingsError(f"{where} does not answer as the node would: {answer.error or answer.status}")
+
+
+def _audit_messages(settings: Settings) -> Examination:
+    """Return whether the collector of audit messages takes a connection, and how much it has not got."""
+    name, where = "audit messages", f"{settings.audit_messages.host}:{settings.audit_messages.port}"
+    try:
+        waiting = _waiting_for_collector(settings)
+        Collector(settings.audit_messages).send([])
+    except (LedgerError, SettingsError) as error:
+        return Examination(name=name, good=False, message=str(error))
+    except CollectorError as error:
+        return Examination(name=name, good=False, message=f"{where}: {error}; {waiting}, and nothing is lost")
+    return Examination(name=name, good=True, message=f"{where} takes them; {waiting}")
+
+
+def _waiting_for_collector(settings: Settings) -> str:
+    if not has_ledger(settings):
+        return "no event yet"
+    with closing(open_ledger(settings)) as ledger:
+        backlog = ledger.feed.backlog()
+    since = f" since {backlog.oldest_at.isoformat(timespec='seconds')}" if backlog.oldest_at else ""
+    return f"{backlog.events} events wait{since}"
 
 
 def _own_rejection(error: RejectedError, settings: Settings) -> str:

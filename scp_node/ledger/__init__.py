@@ -57,6 +57,7 @@ from scp_node.ledger.shadow import (
 )
 from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.trail.feed import Backlog, FedEvent, FedPatient
 from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
@@ -89,6 +90,7 @@ __all__ = [
     "AuditPage",
     "AuditQuery",
     "AuditRow",
+    "Backlog",
     "Candidate",
     "Claim",
     "CommitmentOutcome",
@@ -103,6 +105,8 @@ __all__ = [
     "DestinationState",
     "Drawn",
     "Duplicate",
+    "FedEvent",
+    "FedPatient",
     "FeedbackError",
     "FeedbackRow",
     "FilmOutcome",

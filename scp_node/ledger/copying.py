@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, Table, func, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.ledger.database.errors import LedgerError
-from scp_node.ledger.database.schema import RECORDS, chain, clock, work
+from scp_node.ledger.database.schema import RECORDS, audit_feed, chain, clock, work
 from scp_node.ledger.projector import begin_rebuild
 from scp_node.ledger.queue import WorkState
 from scp_node.ledger.transactions import Transactions
@@ -92,6 +92,8 @@ def _require_empty(connection: Connection) -> None:
             used = used.where(chain.c.length > 0)
         elif table is clock:
             used = used.where(clock.c.jumps > 0)
+        elif table is audit_feed:
+            used = used.where(audit_feed.c.taken > 0)
         if connection.execute(used.limit(1)).first():
             raise LedgerError(f"copy: table {table.name} of the target has rows: give an empty database")
 

@@ -27,6 +27,7 @@ from scp_node.ledger.database.schema import (
 )
 from scp_node.ledger.problems import QueueDepth, depths_of
 from scp_node.ledger.selection import undeliverable_reports
+from scp_node.ledger.trail.feed import count_waiting
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable
 
@@ -89,6 +90,7 @@ class State:
     conflicts: int  # images
     unregistrable: int  # files
     events: int  # length of the chain
+    unsent: int  # events that a collector of audit messages has not got
     newest_image: datetime | None
     sessions: int  # of the web page, that are not idle
 
@@ -151,6 +153,7 @@ class Figures:
                 conflicts=connection.execute(in_conflict).scalar_one(),
                 unregistrable=count_unregistrable(connection),
                 events=connection.execute(select(chain.c.length)).scalar_one(),
+                unsent=count_waiting(connection),
                 newest_image=connection.execute(select(func.max(instance.c.received_at))).scalar_one(),
                 sessions=connection.execute(alive).scalar_one(),
             )

@@ -38,6 +38,7 @@ from scp_node.ledger.shadow import Shadow
 from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.study_page import StudyPages
+from scp_node.ledger.trail.feed import Feed
 from scp_node.ledger.trail.journal import Journal
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.upkeep import Upkeep
@@ -74,6 +75,7 @@ class Ledger:
         self.people = People(transactions)
         self.entrance = Entrance(transactions)
         self.journal = Journal(transactions)
+        self.feed = Feed(transactions)
         self.visits = Visits(transactions)
         self.problems = Problems(transactions)
         self.figures = Figures(transactions)

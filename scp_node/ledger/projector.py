@@ -19,12 +19,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Table, delete, func, or_, select, update
+from sqlalchemy import Connection, Row, Table, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.ledger.daily import apply, kept_facts
 from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.database.schema import daily, event, film, instance, projection, study_patient, worklist
+from scp_node.ledger.following import is_free
 from scp_node.ledger.projection import Describe, Descriptions, Projected, project
 from scp_node.ledger.search import ensure_index
 from scp_node.ledger.selecting import chunks
@@ -130,12 +131,7 @@ class Projector:
         if standing.owner not in {None, self._owner} and now < standing.lease_until <= now + LEASE:
             return False
         with self._transactions.writing() as (connection, at):
-            lost = or_(
-                projection.c.owner.is_(None),
-                projection.c.owner == self._owner,
-                projection.c.lease_until <= at,
-                projection.c.lease_until > at + LEASE,  # written by a clock that ran ahead
-            )
+            lost = is_free(projection, self._owner, at=at, lease=LEASE)
             taken = update(projection).where(lost).values(owner=self._owner, lease_until=at + LEASE)
             if connection.execute(taken).rowcount == 0:
                 return False

@@ -1,14 +1,21 @@
-"""The sender's process: for each destination one loop that delivers and one that checks what has arrived."""
+"""The sender's process: for each destination a loop that delivers and one that checks what has arrived.
+
+Where the site has a collector of audit messages, one more loop sends them.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 
+from scp_node.audit_messages.collector import LONGEST_BATCH, Collector
+from scp_node.audit_messages.events import source_of
 from scp_node.delivery import CommitmentScu, QueryScu, StorageScu
 from scp_node.domain import LARGEST_REQUEST
+from scp_node.ledger import AWAY, Ledger
+from scp_node.loops.audit_messages import AuditSender
 from scp_node.loops.commit import Committer
 from scp_node.loops.deliver import Sender
 from scp_node.opening import lease_of
@@ -33,12 +40,27 @@ def open_scu(settings: Settings, destination: DestinationSettings) -> StorageScu
     )
 
 
+def _open_audit_sender(settings: Settings, ledger: Ledger) -> AuditSender:
+    return AuditSender(
+        ledger=ledger,
+        collector=Collector(settings.audit_messages),
+        source=source_of(settings),
+        owner=owner_named("audit-messages"),
+    )
+
+
+def _release(telling: AuditSender) -> None:
+    with suppress(*AWAY):
+        telling.close()
+
+
 def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, allow_different: bool = False) -> int:
     """Deliver and commit until `stop` is set; return the exit status of the role.
 
     Raises:
         LedgerError: the schema of the database is not this program's, or another process of the ledger has other
             settings.
+        SettingsError: a certificate for the collector of audit messages cannot be used.
     """
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
@@ -86,4 +108,8 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
             progress = heart.loop(f"deliver:{entry.name}", sending)
             loops.append((progress, open_sender(entry, progress)))
             loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry)))
+        if settings.audit_messages.host:
+            telling = _open_audit_sender(settings, ledger)
+            stack.callback(_release, telling)
+            loops.append((heart.loop("audit-messages", STEP_SECONDS + LONGEST_BATCH), telling.step))
         return run_loops(stop, heart, loops)

@@ -70,6 +70,9 @@ def own_certificates(settings: Settings) -> list[OwnCertificate]:
     named = {"listen.tls.certificate": settings.listen.tls.certificate, "web.certificate": settings.web.certificate}
     for entry in settings.destinations:
         named[f"destinations.{entry.name}.tls.certificate"] = entry.tls.certificate if entry.tls.enabled else None
+    collector = settings.audit_messages
+    if collector.host and collector.tls.enabled:
+        named["audit_messages.tls.certificate"] = collector.tls.certificate
     return [OwnCertificate(setting=setting, file=file) for setting, file in named.items() if file is not None]
 
 

@@ -168,6 +168,8 @@ class Collector:
         yield _gauge("web_sessions", "Logins to the web page that are not idle.", state.sessions)
         newest = state.newest_image.timestamp() if state.newest_image else 0.0
         yield _gauge("last_image_timestamp_seconds", "When the newest image came, Unix time; 0: none has.", newest)
+        unsent = state.unsent if self._site.settings.audit_messages.host else 0
+        yield _gauge("audit_messages_waiting", "Events that the collector of audit messages has not got.", unsent)
         yield CounterMetricFamily("scp_node_audit_events", "Length of the audit trail.", value=state.events)
 
     def _counted(self) -> Iterator[Metric]:

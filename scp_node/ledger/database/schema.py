@@ -379,6 +379,16 @@ chain = Table(
     Column("head", String(64), nullable=False),  # hash of the last event
 )
 
+audit_feed = Table(  # how far a collector elsewhere has the events
+    "audit_feed",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
+    Column("position", BigInteger, nullable=False),  # the last event that it has
+    Column("taken", BigInteger, nullable=False),  # number of events that it has
+    Column("owner", Text),  # the process that sends them
+    Column("lease_until", UtcDateTime),
+)
+
 clock = Table(
     "clock",
     metadata,

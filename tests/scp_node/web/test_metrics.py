@@ -56,6 +56,20 @@ def ask_from(page: Page, address: str, **headers: str) -> int:
     return page.get("/metrics", headers=headers).status_code
 
 
+def test_events_that_the_collector_of_audit_messages_has_not_got_are_counted(
+    sqlite_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "CACHED_SECONDS", 0)
+    (tmp_path / "var").mkdir()
+    with page_before(Node(sqlite_engine), tmp_path, audit_messages={"host": "audit.example"}) as page:
+        feed = page.node.ledger.feed
+        page.node.receive("1", "2")
+        feed.taken("one", feed.next("one"))
+        page.node.receive("3")
+        found = samples(page.get("/metrics").text)
+    assert found["scp_node_audit_messages_waiting", ()] == 1
+
+
 def test_queues_destinations_results_and_times_are_told(page: Page) -> None:
     before = samples(page.get("/metrics").text)
     assert before["scp_node_queue_depth", ("pacs", "deliver", "dead")] == 0, "an alarm needs a zero"
