@@ -158,6 +158,11 @@ def watched(folder: Path) -> Iterator[Watch]:
         thread.join()
 
 
+def states(node: Node) -> set[str]:
+    """Return in which states films are."""
+    return {row["state"] for row in node.audit()}
+
+
 def pages(node: Node) -> dict[str, str]:
     """Return what a stranger gets of each page that there is."""
     study = str(node.audit()[0]["study_uid"])
@@ -232,10 +237,10 @@ def test_no_value_of_a_film_leaves_the_node_but_to_those_who_may_see_it(
         lateral = flock.film("lateral", ViewPosition="LL")
         assert node.send(good, mended, good, again, lateral) == [0x0000] * 5
         send_badly(node, flock)
-        wait_until(lambda: {row["state"] for row in node.audit()} == STATES, 60, what="films went all ways")
-        wait_until(lambda: "destination paused" in node.log, 30)
-        wait_until(lambda: "header mended" in node.log, 30)
-        wait_until(lambda: is_served(node), 30, what="web page answers")
+        wait_until(lambda: states(node) == STATES, 180, what="films went all ways")
+        wait_until(lambda: "destination paused" in node.log, 90)
+        wait_until(lambda: "header mended" in node.log, 90)
+        wait_until(lambda: is_served(node), 90, what="web page answers")
         shown = pages(node)
     told = f"seed {flock.seed}"
     assert flock.found_in(node.log) == {}, told

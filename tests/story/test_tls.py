@@ -31,7 +31,7 @@ def test_a_film_and_its_report_travel_by_tls_and_a_renewed_certificate_drops_no_
     with open_folder() as folder, TlsStoreScp(tmp_path, certificates) as pacs:
         tls = certificates.listen(used, port=free_port())
         entry = destination(pacs.port, ae_title=pacs.ae_title, tls=certificates.destination(used))
-        node = Node(folder, {"listen": {"tls": tls, "acse_timeout_seconds": 60}, "destinations": [entry]}).start()
+        node = Node(folder, {"listen": {"tls": tls, "acse_timeout_seconds": 120}, "destinations": [entry]}).start()
         try:
             assert storescu(film, *map(str, shown(certificates)), port=tls["port"]).returncode == 0
             wait_until(pacs.files, 60, what=f"the report arrives; log:\n{node.log[-2000:]}")
@@ -40,7 +40,11 @@ def test_a_film_and_its_report_travel_by_tls_and_a_renewed_certificate_drops_no_
                 _put(certificates.other, used)
                 assert node.process
                 os.kill(node.process.pid, signal.SIGHUP)
-                wait_until(lambda: _name_now(certificates, tls["port"]) == "other.example", 20)
+                wait_until(
+                    lambda: _name_now(certificates, tls["port"]) == "other.example",
+                    60,
+                    what="the renewed certificate is shown",
+                )
                 held.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")  # out of order: it is answered
                 assert held.recv(1) == b"\x07"
         finally:
