@@ -181,9 +181,13 @@ def test_a_command_waits_neither_for_the_dicom_library_nor_for_the_migrations(tm
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
-def test_every_command_takes_a_settings_file() -> None:
+def test_every_command_of_a_node_takes_a_settings_file() -> None:
     group = typer.main.get_group(cli)
+    of_no_node = {"tls", "torture"}  # these make files, and attack another program
+    assert of_no_node < group.commands.keys()
     for name, command in group.commands.items():
+        if name in of_no_node:
+            continue
         for part in getattr(command, "commands", {name: command}).values():
             assert "config" in [parameter.name for parameter in part.params], name
 
