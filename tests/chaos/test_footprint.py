@@ -294,8 +294,7 @@ def _resident_mib(process: Process) -> float:
 
 def _held(process: Process) -> tuple[int, int, float]:
     """Return threads, descriptors and MiB resident."""
-    threads = len(list(Path(f"/proc/{process.pid}/task").iterdir()))
-    return threads, len(process.descriptors()), _resident_mib(process)
+    return *process.held(), _resident_mib(process)
 
 
 def _settled(process: Process) -> tuple[int, int, float]:

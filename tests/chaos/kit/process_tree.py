@@ -35,6 +35,11 @@ class Process:
                 found.append(str(link.readlink()))
         return found
 
+    def held(self) -> tuple[int, int]:
+        """Return the number of threads, and of descriptors but for the database's, which opens as many as it needs."""
+        descriptors = [each for each in self.descriptors() if "ledger.sqlite3" not in each]
+        return len(list(Path(f"/proc/{self.pid}/task").iterdir())), len(descriptors)
+
 
 def processes(root: int) -> list[Process]:
     """Return the process with the id `root` and all its descendants that run."""

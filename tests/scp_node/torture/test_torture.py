@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 from random import Random
 from typing import Final
 
@@ -61,24 +60,18 @@ def test_changed_conversations_leave_nothing_behind_in_the_node(node: Node) -> N
     ended = Swarm(mutated, target, Bounds(seconds=30, most=FUZZED, seed=20)).run()
     assert ended.opened == FUZZED
     assert not {"unanswered", "still open", "not connected", "odd answer"} & set(ended.number)
-    wait_until(lambda: all(map(operator.le, held(listener), before)), what="threads and descriptors are as before")
+    wait_until(lambda: all(map(operator.le, listener.held(), before)), what="threads and descriptors are as before")
     assert node.is_listening()
     assert "Traceback" not in node.log
 
 
-def held(process: Process) -> tuple[int, int]:
-    """Return threads, and descriptors without those of the database, which opens as many as it needs."""
-    descriptors = [each for each in process.descriptors() if "ledger.sqlite3" not in each]
-    return len(list(Path(f"/proc/{process.pid}/task").iterdir())), len(descriptors)
-
-
 def settled(process: Process) -> tuple[int, int]:
     """Return threads and descriptors once they are the same for half a second."""
-    since, last = time.monotonic(), held(process)
+    since, last = time.monotonic(), process.held()
 
     def is_steady() -> bool:
         nonlocal since, last
-        if (now := held(process)) != last:
+        if (now := process.held()) != last:
             since, last = time.monotonic(), now
         return time.monotonic() > since + 0.5
 
