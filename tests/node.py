@@ -66,7 +66,11 @@ class Node:
         process = self.process
         if not wait:
             return self
-        wait_until(lambda: self.is_listening() or process.poll() is not None, 60, what="node listens")
+        try:
+            wait_until(lambda: self.is_listening() or process.poll() is not None, 60, what="node listens")
+        except BaseException:  # Ctrl-C too: no node outlives its test
+            self.end()
+            raise
         assert process.poll() is None, self.log
         return self
 
