@@ -14,6 +14,7 @@ from rich.table import Table
 
 from scp_node.cli.arguments import address, title
 from scp_node.cli.console import UsageError, out
+from scp_node.settings import is_loopback
 
 if TYPE_CHECKING:
     from scp_node.torture.rows import Row
@@ -64,14 +65,14 @@ def torture(
 
 def _target(where: str, calling: str, called: str, *, beyond_loopback: bool) -> Target:
     from scp_node.torture.attacks import Titles  # noqa: PLC0415
-    from scp_node.torture.rows import is_on_this_machine, target_of  # noqa: PLC0415
+    from scp_node.torture.rows import target_of  # noqa: PLC0415
 
     host, port = address("HOST:PORT", where)
     try:
         target = target_of(host, port, Titles(calling, called))
     except OSError:
         raise UsageError(f"HOST:PORT: {host} has no address") from None
-    if not (beyond_loopback or is_on_this_machine(target.address[0])):
+    if not (beyond_loopback or is_loopback(target.address[0])):
         raise UsageError(f"torture: {where} is another machine: say --beyond-loopback if that is meant")
     return target
 

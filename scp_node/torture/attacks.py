@@ -9,20 +9,15 @@ from enum import StrEnum
 from random import Random
 from typing import Final
 
-from scp_node.torture.conversations import changed, film, new_uid, sound_conversation
+from scp_node.delivery.connection import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, ASSOCIATE_RQ, P_DATA, RELEASE_RP
+from scp_node.torture.conversations import FILM_CONTEXT, changed, film, new_uid, sound_conversation
 from scp_node.torture.peer import (
-    ABORT,
-    ASSOCIATE_AC,
-    ASSOCIATE_RJ,
-    ASSOCIATE_RQ,
     CLOSED,
     COMMAND_FIELD,
     DATASET_TYPE,
     MESSAGE_ID,
     MISSING,
-    P_DATA,
     PRIORITY,
-    RELEASE_RP,
     SOP_CLASS,
     SOP_INSTANCE,
     STATUS,
@@ -61,7 +56,6 @@ _ENDINGS: Final = {
     ABORT: Ending.ABORTED,
     CLOSED: Ending.CLOSED,
 }
-_FILM_CONTEXT: Final = 1
 _NO_LIMIT: Final = 1 << 32
 _PART: Final = 16_000  # bytes of a dataset in a PDU
 _LARGE: Final = 1 << 24  # bytes of a dataset that does not end
@@ -174,7 +168,7 @@ def _longer_than_agreed(peer: Peer, titles: Titles, _random: Random) -> str:
     associated(peer, titles)
     peer.send_store_command()
     length = peer.largest_pdu + 4_096 if peer.largest_pdu else _NO_LIMIT - 1
-    peer.send_raw(struct.pack(">BxLLBB", P_DATA, length, length - 4, _FILM_CONTEXT, 0))
+    peer.send_raw(struct.pack(">BxLLBB", P_DATA, length, length - 4, FILM_CONTEXT, 0))
     for _ in range(0, min(length - 6, _LARGE), _PART):
         peer.send_raw(bytes(_PART))
     return last_word(peer)
@@ -183,21 +177,25 @@ def _longer_than_agreed(peer: Peer, titles: Titles, _random: Random) -> str:
 def _one_byte_values(peer: Peer, titles: Titles, _random: Random) -> str:
     associated(peer, titles)
     peer.send_store_command()
-    value = struct.pack(">LBB", 3, _FILM_CONTEXT, 0) + b"x"
+    value = struct.pack(">LBB", 3, FILM_CONTEXT, 0) + b"x"
     pdu = encoded_pdu(P_DATA, value * (min(peer.largest_pdu or _PART, 1 << 17) // len(value)))
     while peer.says_nothing(0):
         peer.send_raw(pdu)
     return last_word(peer)
 
 
-def _unfinished(peer: Peer, titles: Titles, random: Random) -> str:
+def _begin_film(peer: Peer, titles: Titles, random: Random) -> None:
     associated(peer, titles)
     uid = new_uid(random)
     peer.send_store_command({SOP_INSTANCE: uid})
-    peer.send_pdv(_FILM_CONTEXT, film(uid, random)[:300], is_last=False)
+    peer.send_pdv(FILM_CONTEXT, film(uid, random)[:300], is_last=False)
+
+
+def _unfinished(peer: Peer, titles: Titles, random: Random) -> str:
+    _begin_film(peer, titles, random)
     part = bytes(min(_PART, peer.largest_pdu or _PART) - 6)
     for _ in range(_LARGE // len(part)):
-        peer.send_pdv(_FILM_CONTEXT, part, is_last=False)
+        peer.send_pdv(FILM_CONTEXT, part, is_last=False)
     return last_word(peer)
 
 
@@ -215,8 +213,8 @@ def _malformed_commands(peer: Peer, titles: Titles, random: Random) -> str:
     command = encoded_command({**STORE_COMMAND, **random.choice(_DAMAGES)})
     if random.random() < 0.3:
         command = random.choice((b"", b"no command set", random.randbytes(100), command[:-3]))
-    peer.send_pdv(_FILM_CONTEXT, command, is_command=True)
-    peer.send_pdv(_FILM_CONTEXT, film("1.2.3", random))
+    peer.send_pdv(FILM_CONTEXT, command, is_command=True)
+    peer.send_pdv(FILM_CONTEXT, film("1.2.3", random))
     peer.send_no_more()
     return last_word(peer)
 
@@ -235,10 +233,7 @@ def _truncated(peer: Peer, titles: Titles, random: Random) -> str:
 
 
 def _abort_storm(peer: Peer, titles: Titles, random: Random) -> str:
-    associated(peer, titles)
-    uid = new_uid(random)
-    peer.send_store_command({SOP_INSTANCE: uid})
-    peer.send_pdv(_FILM_CONTEXT, film(uid, random)[:300], is_last=False)
+    _begin_film(peer, titles, random)
     peer.send(ABORT, bytes(4))
     return last_word(peer)
 

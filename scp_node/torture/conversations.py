@@ -10,12 +10,10 @@ from typing import Final
 from pydicom import Dataset
 from pynetdicom.dsutils import encode
 
+from scp_node.delivery.connection import ABORT, ASSOCIATE_RQ, RELEASE_RQ
 from scp_node.torture.peer import (
-    ABORT,
-    ASSOCIATE_RQ,
     DX,
     ECHO_COMMAND,
-    RELEASE_RQ,
     SOP_INSTANCE,
     STORE_COMMAND,
     USUAL_CONTEXTS,
@@ -25,9 +23,9 @@ from scp_node.torture.peer import (
     encoded_pdv,
 )
 
+FILM_CONTEXT: Final = 1  # of the usual contexts
 MOST_CHANGES: Final = 4  # in one conversation
 
-_FILM_CONTEXT: Final = 1
 _ECHO_CONTEXT: Final = 5
 _TELLING_NUMBERS: Final = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 _WIDTHS: Final = ("B", ">H", "<H", ">L", "<L")
@@ -73,9 +71,9 @@ def sound_conversation(random: Random, *, calling: str, called: str) -> list[byt
         dataset = film(uid, random)
         command = encoded_command({**STORE_COMMAND, SOP_INSTANCE: uid})
         size = random.choice((100, 1_000, len(dataset)))
-        pdus.append(encoded_pdv(_FILM_CONTEXT, command, is_command=True))
+        pdus.append(encoded_pdv(FILM_CONTEXT, command, is_command=True))
         pdus += [
-            encoded_pdv(_FILM_CONTEXT, dataset[start : start + size], is_last=start + size >= len(dataset))
+            encoded_pdv(FILM_CONTEXT, dataset[start : start + size], is_last=start + size >= len(dataset))
             for start in range(0, len(dataset), size)
         ]
     pdus.append(encoded_pdu(RELEASE_RQ, bytes(4)))

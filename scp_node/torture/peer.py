@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-ASSOCIATE_RQ: Final = 1
-ASSOCIATE_AC: Final = 2
-ASSOCIATE_RJ: Final = 3
-P_DATA: Final = 4
-RELEASE_RQ: Final = 5
-RELEASE_RP: Final = 6
-ABORT: Final = 7
+from scp_node.delivery.connection import (
+    ABORT,
+    ASSOCIATE_AC,
+    ASSOCIATE_RQ,
+    LARGEST_PDU,
+    P_DATA,
+    RELEASE_RQ,
+)
+
 CLOSED: Final = 0  # in place of a PDU type: the connection is closed
 
 CR: Final = "1.2.840.10008.5.1.4.1.1.1"
@@ -42,7 +44,6 @@ NO_DATASET: Final = 0x0101
 
 USUAL_CONTEXTS: Final = ((DX, (EXPLICIT,)), (CR, (EXPLICIT,)), (VERIFICATION, (IMPLICIT,)))  # IDs 1, 3, 5
 
-_LARGEST_PDU: Final = 1 << 20  # bytes; of an answer
 _MAXIMUM_LENGTH: Final = 0x51  # of items in the user information, PS3.8 section D.1
 _ROLE: Final = 0x54
 _USER_INFORMATION: Final = 0x50
@@ -194,7 +195,7 @@ class Peer:
         """Return type and payload of the next PDU; `CLOSED` at the end of the connection."""
         try:
             kind, length = struct.unpack(">BxL", self._read(6))
-            if length > _LARGEST_PDU:
+            if length > LARGEST_PDU:
                 raise OddAnswerError(kind)
             return kind, self._read(length)
         except (EOFError, ConnectionError):

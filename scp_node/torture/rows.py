@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from scp_node.settings import is_loopback
 from scp_node.torture.attacks import ATTACKS, SUCCESS, Attack, Ending, Titles
 from scp_node.torture.swarm import ATTACKERS, NO_ASSOCIATION, Bounds, Endings, Swarm, Target
 from scp_node.torture.witness import Echoes, Witness
@@ -65,13 +66,8 @@ def target_of(host: str, port: int, titles: Titles) -> Target:
     """
     address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
     is_ipv4 = ipaddress.ip_address(address).version == 4
-    sources = ATTACKERS if is_ipv4 and is_on_this_machine(address) else (None,)
+    sources = ATTACKERS if is_ipv4 and is_loopback(address) else (None,)
     return Target(address=(address, port), titles=titles, sources=sources)
-
-
-def is_on_this_machine(address: str) -> bool:
-    """Return whether it is a loopback address."""
-    return ipaddress.ip_address(address).is_loopback
 
 
 def attacks_named(names: Collection[str]) -> Sequence[Attack]:

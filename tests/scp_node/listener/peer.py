@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from scp_node.delivery.connection import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, ASSOCIATE_RQ, P_DATA, RELEASE_RP
 from scp_node.torture.peer import (
-    ABORT,
-    ASSOCIATE_AC,
-    ASSOCIATE_RJ,
-    ASSOCIATE_RQ,
     C_ECHO_RQ,
     CLOSED,
     COMMAND_FIELD,
@@ -20,9 +17,7 @@ from scp_node.torture.peer import (
     IMPLICIT,
     MESSAGE_ID,
     NO_DATASET,
-    P_DATA,
     PRIORITY,
-    RELEASE_RP,
     SOP_CLASS,
     SOP_INSTANCE,
     USUAL_CONTEXTS,
