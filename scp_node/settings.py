@@ -124,7 +124,7 @@ def _refuse_half_a_pair(certificate: Path | None, key: Path | None) -> None:
 
 AeTitle = Annotated[str, AfterValidator(ae_title)]
 PeerCertificate = Annotated[str, AfterValidator(peer_certificate)]
-OptionalFile = Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)]
+OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -158,11 +158,11 @@ class NodeSettings(Section):
 class ListenTlsSettings(Section):
     """Associations by TLS, on a port of their own (PS3.15 B.12). Needs a certificate; `scp-node tls init` makes one."""
 
-    certificate: OptionalFile = Field(
+    certificate: OptionalPath = Field(
         None, description="PEM file with our certificate and those that it comes from. Empty: no TLS."
     )
-    key: OptionalFile = Field(None, description="PEM file with its private key, which nobody else may read.")
-    ca_file: OptionalFile = Field(
+    key: OptionalPath = Field(None, description="PEM file with its private key, which nobody else may read.")
+    ca_file: OptionalPath = Field(
         None, description="PEM file with the authorities of the certificates of peers, or these themselves."
     )
     client_certificate: Literal["required", "optional", "none"] = Field(
@@ -229,7 +229,7 @@ class DestinationTlsSettings(Section):
     """TLS to this destination (PS3.15 B.12)."""
 
     enabled: bool = Field(default=False, description="Speak TLS to it.")
-    ca_file: OptionalFile = Field(
+    ca_file: OptionalPath = Field(
         None,
         description="PEM file with the authority of its certificate, or this itself. Empty: this machine's "
         "authorities.",
@@ -237,10 +237,10 @@ class DestinationTlsSettings(Section):
     peer_certificate: PeerCertificate = Field(
         "", description='Name or address in its certificate, or "sha256:" and its SHA-256. Empty: host.'
     )
-    certificate: OptionalFile = Field(
+    certificate: OptionalPath = Field(
         None, description="PEM file with the certificate that we show. Empty: none is shown."
     )
-    key: OptionalFile = Field(None, description="PEM file with its private key, which nobody else may read.")
+    key: OptionalPath = Field(None, description="PEM file with its private key, which nobody else may read.")
     versions: list[TlsVersion] = Field(["1.2", "1.3"], min_length=1, description="Versions of TLS that are spoken.")
 
     @model_validator(mode="after")
@@ -322,7 +322,7 @@ class DatabaseSettings(Section):
         description="SQLAlchemy URL, such as postgresql+psycopg://user@host/scp_node. Empty: SQLite in data_dir. "
         "A relative sqlite:/// path: to this file's folder.",
     )
-    password_file: Annotated[Path | None, BeforeValidator(_none_if_empty), AfterValidator(_optional_path)] = Field(
+    password_file: OptionalPath = Field(
         None,
         description="File with the password of the database's user, mode 0600. Relative: to this file's folder. Empty: "
         "as url says, or libpq's own ways.",
@@ -366,7 +366,7 @@ class InferenceSettings(Section):
         description="Folder of the model bundle to serve. Relative: to this file's folder. Empty: the one that comes "
         "with this program.",
     )
-    shadow_bundle: Annotated[Annotated[Path, AfterValidator(_path)] | None, BeforeValidator(_none_if_empty)] = Field(
+    shadow_bundle: OptionalPath = Field(
         None,
         description="Folder of a second bundle on trial, run after all other work and never reported. Empty: none.",
     )
@@ -506,11 +506,11 @@ class OidcSettings(Section):
         description='Its address, such as "https://login.hospital.example/realms/staff". Empty: none.',
     )
     client_id: str = Field("scp-node", min_length=1, max_length=255, description="Our name there.")
-    client_secret_file: OptionalFile = Field(
+    client_secret_file: OptionalPath = Field(
         None,
         description="File with our secret there, mode 0600. Relative: to this file's folder. Empty: a public client.",
     )
-    ca_file: OptionalFile = Field(
+    ca_file: OptionalPath = Field(
         None,
         description="PEM file with the authority of its certificate. Relative: to this file's folder. Empty: this "
         "machine's authorities.",
@@ -539,10 +539,10 @@ class WebSettings(Section):
         description="Address to listen on. Anything but a loopback address needs a certificate or trusted_proxies.",
     )
     port: Port = Field(8080, description="TCP port; 0 takes a free one.")
-    certificate: OptionalFile = Field(
+    certificate: OptionalPath = Field(
         None, description="PEM file with our certificate and its chain: HTTPS. Relative: to this file's folder."
     )
-    key: OptionalFile = Field(
+    key: OptionalPath = Field(
         None, description="PEM file with its private key, which nobody else may read. Relative: to this file's folder."
     )
     public_url: str = Field(

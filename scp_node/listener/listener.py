@@ -27,10 +27,9 @@ from scp_node.listener.contexts import accepted_contexts
 from scp_node.listener.library_log import repeat_warnings
 from scp_node.listener.services import NodeServices
 from scp_node.logs import get_logger
-from scp_node.settings import ListenTlsSettings, Settings, SettingsError
+from scp_node.settings import Settings
 from scp_node.spool import Spool
-from scp_node.tls.certificates import Renewal
-from scp_node.tls.contexts import LISTEN, server_context
+from scp_node.tls.contexts import ServerTls
 
 _MIB: Final = 1 << 20
 _POLL_SECONDS: Final = 0.02
@@ -74,7 +73,7 @@ class Listener:
         )
         self._contexts = accepted_contexts(commitment=on_commitment is not None)
         self._renew = renew
-        self._tls = _Tls(settings.listen.tls) if settings.listen.tls.certificate else None
+        self._tls = ServerTls(settings.listen.tls) if settings.listen.tls.certificate else None
         self._servers: list[NodeServer] = []
 
     @property
@@ -166,34 +165,6 @@ class Listener:
         ae.dimse_timeout = listen.dimse_timeout_seconds
         ae.network_timeout = listen.network_timeout_seconds
         return ae
-
-
-class _Tls:
-    """What the TLS port speaks, from files that may be renewed."""
-
-    def __init__(self, settings: ListenTlsSettings) -> None:
-        """Load the files.
-
-        Raises:
-            SettingsError: one cannot be used.
-        """
-        self._settings = settings
-        self._renewal = Renewal((settings.certificate, settings.key, settings.ca_file), self._load, section=LISTEN)
-
-    def context(self) -> ssl.SSLContext:
-        """Return the context for a new connection."""
-        return self._context
-
-    def renew(self) -> None:
-        """Load the files again where they have changed."""
-        try:
-            if changed := self._renewal.look():
-                log.info("renewed files of TLS are used", files=[str(file) for file in changed])
-        except SettingsError as error:
-            log.warning("renewed files of TLS are not used yet", reason=error)
-
-    def _load(self) -> None:
-        self._context = server_context(self._settings)
 
 
 def _address_of(servers: Sequence[NodeServer]) -> tuple[str, int]:

@@ -9,18 +9,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scp_node.domain import utc_now
 from scp_node.logs import get_logger
 from scp_node.secret_files import refuse_if_others_read
 from scp_node.settings import Settings, SettingsError
 
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
 SHA256: Final = "sha256:"  # before the digest of a certificate that is expected
 WARNING: Final = timedelta(days=30)  # so long before it expires, log and doctor say so
 
-_BEGIN: Final = "-----BEGIN CERTIFICATE-----"
-_END: Final = "-----END CERTIFICATE-----"
 _A_DAY: Final = 86_400.0  # seconds
 
 log = get_logger(__name__)
@@ -82,14 +83,7 @@ def expiry_of(file: Path, setting: str) -> datetime:
     Raises:
         SettingsError: it cannot be read, or holds none.
     """
-    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - for who has a certificate
-
-    try:
-        return load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
-    except OSError as error:
-        raise SettingsError(f"{setting}: {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise SettingsError(f"{setting}: {file} holds no certificate in PEM form") from error
+    return _first_of(file, setting).not_valid_after_utc
 
 
 def load_pair(context: ssl.SSLContext, certificate: Path, key: Path, section: str) -> None:
@@ -119,14 +113,20 @@ def sha256_of(file: Path, setting: str) -> str:
     Raises:
         SettingsError: it cannot be read, or holds none.
     """
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - for who has a certificate
+
+    return f"{SHA256}{_first_of(file, setting).fingerprint(hashes.SHA256()).hex()}"
+
+
+def _first_of(file: Path, setting: str) -> Certificate:
+    from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415 - for who has a certificate
+
     try:
-        begun, _, _ = file.read_text(encoding="ascii").partition(_END)
-        encoded = ssl.PEM_cert_to_DER_cert(begun[begun.index(_BEGIN) :] + _END)
+        return load_pem_x509_certificate(file.read_bytes())
     except OSError as error:
         raise SettingsError(f"{setting}: {file}: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{setting}: {file} holds no certificate in PEM form") from error
-    return f"{SHA256}{hashlib.sha256(encoded).hexdigest()}"
 
 
 def _no_password() -> str:
@@ -151,6 +151,17 @@ class Renewal:
         self._warned_at = float("-inf")  # monotonic
         load()
         self._warn_of_expiry()
+
+    def renew(self) -> bool:
+        """Take the files into use where they have changed, say so in the log, and return whether they were."""
+        try:
+            changed = self.look()
+        except SettingsError as error:
+            log.warning("renewed files of TLS are not used yet", reason=error)
+            return False
+        if changed:
+            log.info("renewed files of TLS are used", files=[str(file) for file in changed])
+        return bool(changed)
 
     def look(self) -> list[Path]:
         """Take the files into use where they have changed; return those that have.

@@ -11,7 +11,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
-from scp_node.logs import get_logger
 from scp_node.settings import (
     DestinationSettings,
     DestinationTlsSettings,
@@ -27,9 +26,6 @@ CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; those of 1.3 are a
 
 _VERSIONS: Final[dict[TlsVersion, ssl.TLSVersion]] = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _ASKED: Final = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
-
-
-log = get_logger(__name__)
 
 
 def server_context(settings: ListenTlsSettings) -> ssl.SSLContext:
@@ -67,6 +63,31 @@ def client_context(settings: DestinationTlsSettings, setting: str) -> ssl.SSLCon
     return context
 
 
+class ServerTls:
+    """TLS on the port of the listener, from files that may be renewed."""
+
+    def __init__(self, settings: ListenTlsSettings) -> None:
+        """Load the files.
+
+        Raises:
+            SettingsError: one cannot be used.
+        """
+        self._settings = settings
+        files = (settings.certificate, settings.key, settings.ca_file)
+        self._renewal = Renewal(files, self._load, section=LISTEN)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context for a new connection."""
+        return self._context
+
+    def renew(self) -> None:
+        """Load the files again where they have changed."""
+        self._renewal.renew()
+
+    def _load(self) -> None:
+        self._context = server_context(self._settings)
+
+
 class ClientTls:
     """TLS to one peer, from files that may be renewed."""
 
@@ -86,7 +107,7 @@ class ClientTls:
         Raises:
             HandshakeError: no TLS was agreed upon; UntrustedPeerError: the peer is another one.
         """
-        self._renew()
+        self._renewal.renew()
         expected = self._settings.peer_certificate
         is_digest = expected.startswith(SHA256)
         agreed = agree(connection, self._context, deadline, server_name=host if is_digest or not expected else expected)
@@ -94,12 +115,6 @@ class ClientTls:
             agreed.close()
             raise UntrustedPeerError("its certificate is not the expected one")
         return agreed
-
-    def _renew(self) -> None:
-        try:
-            self._renewal.look()
-        except SettingsError as error:
-            log.warning("renewed files of TLS are not used yet", reason=error)
 
     def _load(self) -> None:
         self._context = client_context(self._settings, self._setting)

@@ -65,7 +65,8 @@ class Server:
             SettingsError: the certificate or its key cannot be used.
         """
         self._pair = (settings.certificate, settings.key)
-        _check_pair(*self._pair)
+        self._context: ssl.SSLContext | None = None
+        self._renewal = Renewal(self._pair, self._load, section="web")
         config = uvicorn.Config(
             app,
             ssl_certfile=settings.certificate,
@@ -88,7 +89,6 @@ class Server:
         if config.ssl:
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context = config.ssl
-        self._renewal = Renewal(self._pair, self._load, section="web")
         self._server = uvicorn.Server(config)
         self._thread: threading.Thread | None = None
 
@@ -106,18 +106,11 @@ class Server:
 
         A pair that does not fit is left until it does: whoever renews it writes one file after the other.
         """
-        try:
-            if not self._renewal.look():
-                return False
-        except SettingsError as error:
-            log.warning("new certificate is not used yet", reason=error)
-            return False
-        log.info("new certificate is used", file=self._pair[0])
-        return True
+        return self._renewal.renew()
 
     def _load(self) -> None:
+        _check_pair(*self._pair)  # what is half loaded into the context that is used would break it
         if self._context is not None:
-            _check_pair(*self._pair)  # what is half loaded into the context that is used would break it
             _check_pair(*self._pair, self._context)
 
     def stop(self, seconds: float) -> None:
