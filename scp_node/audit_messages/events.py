@@ -83,7 +83,7 @@ def _study(event: FedEvent) -> Object:
         id_type=STUDY_UID,
         type_code=_SYSTEM,
         role=_REPORT,
-        details=(("event", str(event.id)), ("event-sha256", event.hash)),
+        details=_of_trail(event),
         sop_class_uid=event.sop_class_uid,
         sop_instance_uid=_told(event, "sent_uid") if is_sent else event.sop_instance_uid,
     )
@@ -171,7 +171,7 @@ def _changing(kind: Code) -> Callable[[FedEvent, Source], AuditMessage]:
             id_type=USER_IDENTIFIER if person else NODE_ID,
             type_code=_PERSON if person else _SYSTEM,
             role=_USER if person else _SECURITY_RESOURCE,
-            details=(("Alert Description", event.kind), ("event", str(event.id)), ("event-sha256", event.hash)),
+            details=(("Alert Description", event.kind), *_of_trail(event)),
         )
         message = _message(event, source, SECURITY_ALERT, Action.EXECUTE, _doer(event, source))
         return replace(message, type=kind, objects=(subject,))
@@ -186,7 +186,7 @@ def _log_used(event: FedEvent, source: Source) -> AuditMessage:
         type_code=_SYSTEM,
         role=_SECURITY_RESOURCE,
         name="Security Audit Log",
-        details=(("event", str(event.id)), ("event-sha256", event.hash)),
+        details=_of_trail(event),
     )
     return replace(_message(event, source, AUDIT_LOG_USED, Action.READ, _doer(event, source)), objects=(log,))
 
@@ -204,6 +204,11 @@ def _doer(event: FedEvent, source: Source) -> Participant:
 
 def _node(source: Source, *, role: Code | None = None, is_requestor: bool = False) -> Participant:
     return Participant(user_id=source.ae_title, ae_title=source.ae_title, role=role, is_requestor=is_requestor)
+
+
+def _of_trail(event: FedEvent) -> tuple[tuple[str, str], ...]:
+    """Return what names the event in the trail: its number and its hash."""
+    return ("event", str(event.id)), ("event-sha256", event.hash)
 
 
 def _told(event: FedEvent, name: str) -> str:
