@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--images", type=int, default=100)
     arguments = parser.parse_args()
-    table = Table("stage", "median", "range of the runs", title=f"{arguments.runs} runs, {_machine()}")
+    table = Table("stage", "median", "range of the runs", title=f"{arguments.runs} runs, {machine()}")
     with tempfile.TemporaryDirectory(prefix="scp-node-bench-") as name:
         folder = Path(name)
         files = _films(folder, arguments.images)
@@ -74,7 +74,8 @@ def main() -> None:
 Rows = Iterator[tuple[str, str, list[float]]]
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Return the processor and the number of its cores."""
     model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return f"{len(model)} x {model[0].split(':')[1].strip()}" if model else "unknown processor"
 
