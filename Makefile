@@ -59,6 +59,7 @@ format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
 bench: $(VENV)/.full  ## Measure throughput and latency on this machine
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_node
+	$(BIN)/python -m tests.bench_growth
 	$(BIN)/python -m tests.bench_bombs
 	$(BIN)/python -m tests.bench_pages --studies 20000
 

@@ -12,14 +12,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 from pneumonia_model.bundle import load_bundle
 from pneumonia_model.opening import open_backend
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 from rich.console import Console
 from rich.table import Table
 
@@ -64,7 +67,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scp-node-bench-") as name:
         folder = Path(name)
         files = _films(folder, arguments.images)
-        for part in (_receive, _analyse, _report, _ledger, _whole_way, _on_screen):
+        for part in (_receive, _analyse, _large, _report, _ledger, _whole_way, _on_screen):
             for stage, unit, values in part(folder, files, arguments.runs):
                 low, high = min(values), max(values)
                 table.add_row(stage, f"{statistics.median(values):.4g} {unit}", f"{low:.4g} - {high:.4g}")
@@ -102,13 +105,12 @@ def _listener(folder: Path, tls: dict[str, Any] | None = None) -> Iterator[Node]
     node.settings.node.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     upgrade_database(node.settings)
     command = [sys.executable, "-m", "scp_node", "serve", "--role", "listener", "--config", str(node.config)]
-    process = subprocess.Popen(command)
+    node.process = subprocess.Popen(command)
     try:
         wait_until(node.is_listening, 30)
         yield node
     finally:
-        process.terminate()
-        process.wait()
+        node.stop()
 
 
 def _receive(folder: Path, files: list[Path], runs: int) -> Rows:
@@ -169,6 +171,40 @@ def _analyse(_folder: Path, files: list[Path], runs: int) -> Rows:
         for size in (1, 16):
             times = [1000 * _seconds(lambda n=size, b=backend: b.logits(inputs[:n])) / size for _ in range(runs)]  # type: ignore[misc]
             yield f"forward pass, {name} on the CPU, batch of {size}", "ms/image", times
+
+
+def _large(folder: Path, _files: list[Path], runs: int) -> Rows:
+    """Processor time and memory of the listener for a film of 15 MB, and what it takes from its file to the input."""
+    place = folder / "large"
+    place.mkdir()
+    files = [_enlarged(place / f"{number}.dcm") for number in range(runs)]
+    with _listener(place) as node:
+        assert node.process
+        [role] = psutil.Process(node.process.pid).children()  # of the supervisor
+        spent, most = [], []
+        for file in files:
+            before = role.cpu_times()
+            _send([file], node.settings.listen.port, "PNEUMONIA")
+            after = role.cpu_times()
+            spent.append(1000 * (after.user + after.system - before.user - before.system))
+            most.append(role.memory_full_info().pss / 2**20)
+    yield "receive a film of 15 MB, processor time of the listener", "ms", spent
+    yield "  memory of the listener after it (PSS)", "MiB", most
+    rules = AnalysisSettings()
+    read = [1000 * _cpu_seconds(partial(analyse_file, file, rules)) for file in (files[0], *files)]
+    yield "  from its file to the network's input, processor time", "ms", read[1:]
+
+
+def _enlarged(file: Path) -> Path:
+    """Write a phantom of 16 bits, 2,800 x 2,700 pixels."""
+    film = radiograph()
+    pixels = film.pixel_array
+    film.Rows, film.Columns = 2_800, 2_700
+    rows, columns = (np.arange(size) * pixels.shape[axis] // size for axis, size in enumerate((2_800, 2_700)))
+    film.PixelData = pixels[np.ix_(rows, columns)].astype("<u2").tobytes()
+    film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    film.save_as(file, enforce_file_format=True)
+    return file
 
 
 def _report(folder: Path, files: list[Path], runs: int) -> Rows:
