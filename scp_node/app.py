@@ -33,6 +33,7 @@ class Role(StrEnum):
     ALL = "all"
     LISTENER = "listener"
     WORKER = "worker"
+    REPORTER = "reporter"
     SENDER = "sender"
     WEB = "web"
 
@@ -91,6 +92,10 @@ def _run(
             from scp_node.roles.worker import run_worker  # noqa: PLC0415
 
             return run_worker(settings, stop, heart, parts, allow_different=allow_different)
+        case Role.REPORTER:
+            from scp_node.roles.reporter import run_reporter  # noqa: PLC0415
+
+            return run_reporter(settings, stop, heart, parts, allow_different=allow_different)
         case Role.SENDER:
             from scp_node.roles.sender import run_sender  # noqa: PLC0415
 
@@ -122,12 +127,18 @@ def _supervise(
         _upgrade_or_go_on(settings)
     log.info("node starts", version=__version__, ae_title=settings.node.ae_title)
     roles = [each for each in role.members if each is not Role.WEB or role is Role.WEB or settings.web.enabled]
-    commands = {each.value: [*base, "--role", each.value] for each in roles}
+    commands = {name: [*base, "--role", each.value] for each in roles for name in _processes(each, settings)}
     status = Supervisor(
         commands, silent_seconds=settings.node.silent_seconds, longest_pause=settings.node.restart_cap_seconds
     ).run(stop, renew)
     log.info("node stopped")
     return status
+
+
+def _processes(role: Role, settings: Settings) -> list[str]:
+    """Return the names of the processes that run a role."""
+    number = settings.report.process_count if role is Role.REPORTER else 1
+    return [role.value] if number == 1 else [f"{role.value}-{each}" for each in range(1, number + 1)]
 
 
 def _prepare_data_folder(folder: Path) -> None:

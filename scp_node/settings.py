@@ -7,6 +7,7 @@ Nothing else in the node reads the environment or a settings file. `load_setting
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import zoneinfo
 from pathlib import Path
@@ -454,6 +455,12 @@ class ReportSettings(Section):
     flag_only: bool = Field(
         default=False, description="Send no picture and no location, whatever else is set: the result alone."
     )
+    processes: int = Field(0, ge=0, le=64, description="Processes that make reports; 0: one for every four processors.")
+
+    @property
+    def process_count(self) -> int:
+        """Return how many processes make reports on this machine."""
+        return self.processes or max(1, len(os.sched_getaffinity(0)) // 4)
 
 
 class DeliverySettings(Section):

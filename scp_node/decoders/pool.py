@@ -38,6 +38,7 @@ class DecoderPool:
         memory_mib: int = 1_536,
         own: Equipment | None = None,
         program: Sequence[str] = DECODER,
+        at_first_image: bool = False,
     ) -> None:
         """Start the processes, without waiting for them.
 
@@ -47,6 +48,7 @@ class DecoderPool:
             memory_mib: growth allowed to a process while it reads an image; the largest accepted image needs 850.
             own: the signature of this node's objects.
             program: arguments of the Python interpreter that start a decoder process.
+            at_first_image: start them only when the first image is to be read: many nodes never show one.
 
         Raises:
             DecoderStartError: the system cannot start a process.
@@ -61,7 +63,8 @@ class DecoderPool:
         self._size = processes
         self._processes: list[DecoderProcess] = []
         try:
-            self._fill_up()
+            if not at_first_image:
+                self._fill_up()
         except DecoderStartError:
             self.close()
             raise

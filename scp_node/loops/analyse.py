@@ -1,4 +1,4 @@
-"""The worker's first loop: analyses images in batches. The second loop is `scp_node.loops.report`.
+"""The worker's loop: analyses images in batches.
 
 Claim, pure step, complete. A failure in a step is either an outcome of the image (`NotAnalysed`) or an exception. After
 an exception either the machine or one image is to blame. The loop asks the machine something that it must know, and

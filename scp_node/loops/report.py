@@ -1,4 +1,4 @@
-"""The worker's second loop: makes the report of a quiet study, with the companions that the settings ask for."""
+"""The reporter's loop: makes the report of a quiet study, with the companions that the settings ask for."""
 
 from __future__ import annotations
 

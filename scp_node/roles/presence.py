@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from scp_node.ledger import Ledger, LedgerError
 from scp_node.ledger.processes import SEEN_EVERY, OtherProcess
 from scp_node.logs import get_logger
-from scp_node.settings import Settings
+from scp_node.settings import ReportSettings, Settings
 
 log = get_logger(__name__)
 
@@ -22,7 +22,7 @@ _LOOK_SECONDS: Final = 0.5
 _DECIDING: Final = {
     "analysis": {"modalities", "minimum_age", "minimum_pixels", "maximum_pixels", "pixel_gate"},
     "inference": {"operating_point", "grey_zone"},
-    "report": None,  # all of it
+    "report": set(ReportSettings.model_fields) - {"processes"},
     "routing": None,
     "study": None,
 }

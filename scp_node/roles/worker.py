@@ -1,4 +1,4 @@
-"""The worker's process: analyses images and reports studies."""
+"""The worker's process: analyses images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from scp_node import __version__
 from scp_node.analysis.answers import Equipment
 from scp_node.decoders import DECODER, DecoderPool, WatchedDecoder
 from scp_node.inference.identity import ShadowRefusedError
@@ -19,16 +18,12 @@ from scp_node.inference.shadow import open_shadow
 from scp_node.ledger import Ledger
 from scp_node.logs import get_logger
 from scp_node.loops.analyse import Analyser
-from scp_node.loops.report import Reporter
-from scp_node.loops.report_builder import ReportBuilder, wants_attention
+from scp_node.loops.report_builder import wants_attention
 from scp_node.loops.shadow import ShadowAnalyser
-from scp_node.opening import installation_id, lease_of, stored_files
+from scp_node.opening import lease_of, stored_files
 from scp_node.private_files import FILE_MODE
-from scp_node.report.objects.sr import warm_up
-from scp_node.report.site import Site
 from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
-from scp_node.roles.routing import route, taken
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience
@@ -42,7 +37,7 @@ _CHAIN_NOTE_SECONDS: Final = 86_400.0
 def run_worker(
     settings: Settings, stop: threading.Event, heart: Heartbeat, parts: Parts, *, allow_different: bool = False
 ) -> int:
-    """Analyse and report until `stop` is set; return the exit status of the role.
+    """Analyse until `stop` is set; return the exit status of the role.
 
     Raises:
         BundleError: the bundle is missing or altered, or its answers differ from those at its release.
@@ -52,7 +47,6 @@ def run_worker(
     """
     model = parts.open_model(settings.inference)
     shadow = _open_shadow(settings, model, parts)
-    warm_up()
     if (ledger := await_ledger(settings, stop, heart)) is None:
         return 0
     with ExitStack() as stack:
@@ -66,18 +60,18 @@ def run_worker(
                 settings.analysis,
                 processes=settings.analysis.decoder_processes,
                 memory_mib=settings.analysis.decoder_memory_mib,
-                own=_equipment(settings),
+                own=Equipment(manufacturer=settings.node.manufacturer, model_name=settings.node.model_name),
                 program=parts.decoder or DECODER,
             )
         )
         files = stored_files(settings)
-        analysing, reporting = heart.loop("analyse", STEP_SECONDS), heart.loop("report", STEP_SECONDS)
+        analysing = heart.loop("analyse", STEP_SECONDS)
         on_trial = settings.analysis.decoder_processes if shadow else 0  # films of the shadow that may be read first
         analyser = Analyser(
             ledger=ledger,
             leases=leases,
             files=files,
-            decoder=WatchedDecoder(pool, analysing, others=1 + on_trial),
+            decoder=WatchedDecoder(pool, analysing, others=on_trial),
             network=model,
             batch_size=settings.inference.batch_size,
             owner=owner_named("worker"),
@@ -88,23 +82,6 @@ def run_worker(
             batch_seconds=settings.inference.batch_seconds,
             patiently=Patience(stop, name="analyse", renew=analysing.renew),
         )
-        build = ReportBuilder(
-            settings=settings.report,
-            model=model.identity,
-            site=_site(settings),
-            files=files,
-            pictures=WatchedDecoder(pool, reporting, others=settings.inference.batch_size + on_trial),
-        )
-        reporter = Reporter(
-            ledger=ledger,
-            leases=leases,
-            model=model.identity,
-            build=build,
-            destinations=lambda snapshot: route(settings, snapshot),
-            takes=taken(settings),
-            owner=owner_named("reporter"),
-            patiently=Patience(stop, name="report", renew=reporting.renew),
-        )
         log.info(
             "analysing",
             bundle=model.identity.bundle,
@@ -113,15 +90,14 @@ def run_worker(
             gate=settings.analysis.pixel_gate if model.gate else "none",
             detector="yes" if model.detector else "no",
         )
-        loops = [(analysing, analyser.step), (reporting, reporter.step)]
-        loops.append((heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger)))
+        loops = [(analysing, analyser.step), (heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger))]
         if shadow:
             trying = Progress("shadow", STEP_SECONDS)  # unknown to the heartbeat: if it hangs, the others go on
             trial = ShadowAnalyser(
                 ledger=ledger,
                 leases=leases,
                 files=files,
-                decoder=WatchedDecoder(pool, trying, others=settings.inference.batch_size + 1),
+                decoder=WatchedDecoder(pool, trying, others=settings.inference.batch_size),
                 network=shadow,
                 images=on_trial,
                 owner=owner_named("shadow"),
@@ -201,12 +177,3 @@ def _chain_notes(ledger: Ledger) -> Callable[[], bool]:
         return False
 
     return step
-
-
-def _equipment(settings: Settings) -> Equipment:
-    """Return the signature of this node's objects, so that they are not analysed when a PACS routes them back."""
-    return Equipment(manufacturer=settings.node.manufacturer, model_name=settings.node.model_name)
-
-
-def _site(settings: Settings) -> Site:
-    return Site.of(settings, str(installation_id(settings.node.data_dir)), __version__)

@@ -276,7 +276,7 @@ def _delayed(number: int, now: Any) -> dict[str, Any]:
 
 def _roles(node: Node) -> list[Process]:
     assert node.process is not None
-    return [each for each in processes(node.process.pid) if each.role in {"listener", "worker", "sender"}]
+    return [each for each in processes(node.process.pid) if each.role in {"listener", "worker", "reporter", "sender"}]
 
 
 def _ended(node: Node) -> int:

@@ -73,7 +73,7 @@ def test_the_roles_run_apart_on_one_postgresql(pacs: StoragePacs, postgres: str,
     upgrade_database(shared.settings)
     with ExitStack() as stack:
         stack.callback(shared.end)
-        for role in ("worker", "sender", "listener"):
+        for role in ("worker", "reporter", "sender", "listener"):
             part = Node(tmp_path, {**tables, "listen": {"port": shared.settings.listen.port}})
             stack.callback(part.end)
             part.start(role, wait=role == "listener")

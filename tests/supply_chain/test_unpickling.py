@@ -58,7 +58,7 @@ def test_a_film_is_received_read_reported_and_sent_and_nothing_is_unpickled(
     assert f"backend={backend}" in node.log
     found = notes(tmp_path)
     assert {command: unpickled for command, unpickled in found.items() if unpickled} == {}
-    for role in ("listener", "worker", "sender", "web", "decoders"):
+    for role in ("listener", "worker", "reporter", "sender", "web", "decoders"):
         assert any(role in command for command in found), role
 
 

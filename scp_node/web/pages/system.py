@@ -57,7 +57,7 @@ _ADVICE: Final[Mapping[QueueKind, str]] = {
 }
 _LATE: Final[Mapping[QueueKind, str]] = {
     QueueKind.ANALYSE: "Is a worker at work (below)? Its log says what it waits for.",
-    QueueKind.REPORT: "Is a worker at work (below)? Its log says what it waits for.",
+    QueueKind.REPORT: "Is a reporter at work (below)? Its log says what it waits for.",
     QueueKind.DELIVER: "It is tried again by itself. Doctor says whether the destination answers.",
     QueueKind.COMMIT: "It is asked again by itself. Doctor says whether the destination answers.",
     QueueKind.SHADOW: "No report waits for it: it comes after all else that a worker has to do.",
@@ -175,7 +175,8 @@ _DONE: Final[Mapping[str, str]] = {
 }
 _ROLES: Final[Mapping[str, str]] = {
     "listener": "Nothing is received, or what is received is not registered.",
-    "worker": "Nothing is analysed and reported.",
+    "worker": "Nothing is analysed.",
+    "reporter": "Nothing is reported.",
     "sender": "Nothing is sent.",
 }
 _ONE_AND_MANY: Final[Mapping[Trouble, tuple[str, str]]] = {

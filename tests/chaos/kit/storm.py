@@ -41,7 +41,19 @@ OCCASIONAL: Final = {
     "commit Upkeep.sweep",
     "commit Watch.prove",
 }
-_ROLES: Final = {"listener": ("receive", "register"), "worker": ("analyse", "report"), "sender": ("send",)}
+_ROLES: Final = {
+    "listener": ("receive", "register"),
+    "worker": ("analyse",),
+    "reporter": ("report",),
+    "sender": ("send",),
+}
+_SERVED_BY: Final = {
+    QueueKind.ANALYSE: "worker",
+    QueueKind.SHADOW: "worker",
+    QueueKind.REPORT: "reporter",
+    QueueKind.DELIVER: "sender",
+    QueueKind.COMMIT: "sender",
+}
 
 
 def points(phase: str) -> list[Point]:
@@ -127,7 +139,7 @@ class Storm:
 
     def is_served(self, queue: str) -> bool:
         """Return whether a process runs that works on this queue, as far as one can see."""
-        return not self._lanes["sender" if Queue.named(queue).kind is QueueKind.DELIVER else "worker"].killed_at
+        return not self._lanes[_SERVED_BY[Queue.named(queue).kind]].killed_at
 
     def run(self, per_phase: int, outside: int) -> None:
         """Kill `per_phase` times in each phase, and any process at all `outside` times; return when all happened."""

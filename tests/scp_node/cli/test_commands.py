@@ -197,7 +197,7 @@ def test_a_node_that_is_not_there_is_not_healthy(tmp_path: Path) -> None:
     assert run("health", cwd=tmp_path).returncode == 1
 
 
-@pytest.mark.parametrize("role", ["all", "worker", "sender"])
+@pytest.mark.parametrize("role", ["all", "worker", "reporter", "sender"])
 def test_a_demonstration_model_does_not_send_into_a_network_unless_that_is_acknowledged(
     tmp_path: Path, role: str
 ) -> None:

@@ -329,6 +329,14 @@ class TestStartAndEnd:
         wait_until(lambda: not is_running(decoder), what="the decoder has ended")
 
 
+def test_a_pool_for_rare_images_starts_no_process_before_the_first(film: WriteFilm) -> None:
+    before = decoders()
+    with DecoderPool(PATIENT, processes=1, at_first_image=True) as pool:
+        assert decoders() == before
+        assert isinstance(pool.picture(film("first")), Picture)
+        assert len(decoders() - before) == 1
+
+
 def test_a_process_that_only_asks_loads_no_library_that_reads_images() -> None:
     code = "import sys, scp_node.decoders, scp_node.spool, scp_node.report.text; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

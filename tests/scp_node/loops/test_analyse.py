@@ -449,10 +449,17 @@ def test_a_map_is_computed_for_the_images_that_will_have_a_picture_and_kept_with
     assert node.rows("SELECT count(*) FROM result WHERE attention IS NOT NULL") == [(2,)]
 
 
-def reporter(node: Node, build: BuiltReport | Exception | None = None, *, patiently: Patiently = at_once) -> Reporter:
+def reporter(
+    node: Node,
+    build: BuiltReport | Exception | Callable[[StudySnapshot], BuiltReport] | None = None,
+    *,
+    patiently: Patiently = at_once,
+) -> Reporter:
     def make(snapshot: StudySnapshot) -> BuiltReport:
         if isinstance(build, Exception):
             raise build
+        if callable(build):
+            return build(snapshot)
         return build or built_report("1.2.3", snapshot)
 
     leases = LeaseKeeper(node.ledger, LEASE)
@@ -557,3 +564,44 @@ def test_a_held_lease_outlives_its_length(node: Node) -> None:
     with keeper.hold([task.claim]):
         wait_until(lambda: node.rows("SELECT lease_until FROM work") != before)
     keeper.close()
+
+
+def test_a_film_that_comes_while_a_reporter_works_is_in_the_first_report_of_the_other(node: Node) -> None:
+    ready_study(node)
+    second = reporter(node)
+
+    def film_comes(snapshot: StudySnapshot) -> BuiltReport:
+        node.receive("2")
+        node.analyse()
+        node.clock.advance(seconds=11)
+        assert not second.step(), "the study is in the hands of the first"
+        return built_report("1.2.3", snapshot)
+
+    assert reporter(node, film_comes).step()
+    assert node.rows("SELECT count(*) FROM report") == [(0,)], "it would lack a film"
+    assert second.step()
+    assert not second.step()
+    assert node.rows("SELECT version, supersedes FROM report") == [(1, None)]
+    assert node.rows("SELECT count(*) FROM report_result") == [(2,)]
+
+
+def test_a_reporter_that_was_too_slow_writes_no_version_behind_that_of_another(node: Node) -> None:
+    ready_study(node)
+    second = reporter(node)
+
+    def takes_too_long(snapshot: StudySnapshot) -> BuiltReport:
+        node.clock.advance(seconds=LEASE.total_seconds() + 1)
+        assert second.step(), "the lease was not renewed"
+        node.receive("2")
+        node.analyse()
+        node.clock.advance(seconds=11)
+        assert second.step()
+        return built_report("1.2.3", snapshot)
+
+    assert reporter(node, takes_too_long).step()
+    [first, newest] = node.rows("SELECT id, version, supersedes FROM report ORDER BY version")
+    assert (first[1:], newest[1:]) == ((1, None), (2, first[0]))
+    assert node.rows("SELECT report_id, count(*) FROM report_result GROUP BY report_id ORDER BY report_id") == [
+        (first[0], 1),
+        (newest[0], 2),
+    ]

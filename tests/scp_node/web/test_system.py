@@ -118,11 +118,11 @@ def test_problems_come_first_with_reason_number_and_what_to_do(page: Page) -> No
 
 
 def test_a_role_that_nobody_has_is_a_problem(page: Page) -> None:
-    for role in ("web", "listener", "sender"):
+    for role in ("web", "listener", "reporter", "sender"):
         page.node.ledger.processes.enter(f"host-a:12:{role}:0a1b2c3d", {}, may_differ=True)
     text = page.log_in(VIEWER).get("/system").text
     assert re.findall(r'<tr id="problem-\d+">\s*<th scope="row">(.+?)</th>', text) == ["No worker at work"]
-    assert text.count("host-a") == 3
+    assert text.count("host-a") == 4
     assert "other settings allowed" in text  # of the sender
 
 
