@@ -75,10 +75,8 @@ class _Opening:
         waiting = deliver_queue(name)
         queue.enqueue(
             self._connection,
+            [(delivery_id, priority)],
             queue=waiting,
-            dedup=str(delivery_id),
-            ref_id=delivery_id,
-            priority=priority,
             max_attempts=self._policy.most_tries(waiting),
             at=self._now,
         )

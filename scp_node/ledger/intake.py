@@ -22,6 +22,8 @@ from scp_node.ledger.unregistrable import UnregistrableFile, record_unregistrabl
 
 _REGISTER_LOCK: Final = 0x5C9_0E6  # any constant: one registrar at a time decides what is new
 SEVERAL_PATIENTS: Final = "several-patients"  # event: a film names another patient than the rest of its study
+# the ids are returned in the order of the rows
+_ENTER: Final = instance.insert().returning(instance.c.id, sort_by_parameter_order=True)
 _COLUMNS: Final = [name for name in ReceivedInstance.__slots__ if name in instance.c]
 
 
@@ -62,6 +64,7 @@ class Intake:
             if connection.dialect.name == "postgresql":
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _REGISTER_LOCK})
             known, patients = _known(connection, received), _patients(connection, received)
+            batch = _Batch(connection, self._policy, now)
             for item in received:
                 seen = known.setdefault(item.sop_instance_uid, {})
                 if item.sha256 in seen:
@@ -73,10 +76,11 @@ class Intake:
                 if seen:
                     conflicts.append(item.sop_instance_uid)
                 in_study = patients.setdefault(item.study_uid, {})
-                if self._insert(connection, item, in_study, conflict=bool(seen), now=now):
+                if batch.add(item, in_study, conflict=bool(seen)):
                     several.append(item.study_uid)
                 seen[item.sha256] = _Original(item.spool_path, kept=True)
                 new += 1
+            batch.write()
         return Registration(
             new=new,
             duplicates=tuple(duplicates),
@@ -128,44 +132,50 @@ class Intake:
         with self._transactions.writing() as (connection, now):
             return record_unregistrable(connection, file, now)
 
-    def _insert(
-        self,
-        connection: Connection,
-        item: ReceivedInstance,
-        patients: dict[str, int],
-        *,
-        conflict: bool,
-        now: datetime,
-    ) -> bool:
-        """Enter an instance; return whether its study names one patient more than before."""
-        patient_id, is_another = self._study_patient(connection, item, patients, now)
+
+class _Batch:
+    """The new instances of one transaction: their rows, and those of their work, are written together."""
+
+    def __init__(self, connection: Connection, policy: Policy, now: datetime) -> None:
+        self._connection = connection
+        self._policy = policy
+        self._now = now
+        self._rows: list[dict[str, object]] = []  # of instances that are not written yet
+        self._priorities: list[int] = []  # of the same
+        self._new_patients: set[int] = set()  # entered by this transaction: they have no report yet, and none waits
+
+    def add(self, item: ReceivedInstance, patients: dict[str, int], *, conflict: bool) -> bool:
+        """Take an instance; return whether its study names one patient more than before."""
+        patient_id, is_another = self._study_patient(item, patients)
         values = {name: _storable(getattr(item, name)) for name in _COLUMNS}
-        instance_id = insert_row(
-            connection,
-            instance,
-            study_patient_id=patient_id,
-            conflict=conflict,
-            use=Use.CONFLICT if conflict else Use.READ,
-            registered_at=now,
-            **values,
+        use = Use.CONFLICT if conflict else Use.READ
+        self._priorities.append(item.priority)
+        self._rows.append(
+            {**values, "study_patient_id": patient_id, "conflict": conflict, "use": use, "registered_at": self._now}
         )
-        _record(connection, now, "conflict" if conflict else "received", item)
-        queue.enqueue(
-            connection,
-            queue=ANALYSE,
-            dedup=str(instance_id),
-            ref_id=instance_id,
-            priority=item.priority,
-            max_attempts=self._policy.most_tries(ANALYSE),
-            at=now,
-        )
-        due = self._policy.report_due(item.priority, item.received_at, now, last_version(connection, patient_id))
-        queue.reschedule_waiting(connection, queue=REPORT, dedup=str(patient_id), due=due, at=now)
+        _record(self._connection, self._now, "conflict" if conflict else "received", item)
+        if patient_id not in self._new_patients:
+            before = last_version(self._connection, patient_id)
+            due = self._policy.report_due(item.priority, item.received_at, self._now, before)
+            queue.reschedule_waiting(self._connection, queue=REPORT, dedup=str(patient_id), due=due, at=self._now)
         return is_another
 
-    def _study_patient(
-        self, connection: Connection, item: ReceivedInstance, known: dict[str, int], now: datetime
-    ) -> tuple[int, bool]:
+    def write(self) -> None:
+        """Write what was added since the last call, and queue it for analysis."""
+        if not self._rows:
+            return
+        ids = self._connection.scalars(_ENTER, self._rows).all()
+        queue.enqueue(
+            self._connection,
+            zip(ids, self._priorities, strict=True),
+            queue=ANALYSE,
+            max_attempts=self._policy.most_tries(ANALYSE),
+            at=self._now,
+        )
+        self._rows.clear()
+        self._priorities.clear()
+
+    def _study_patient(self, item: ReceivedInstance, known: dict[str, int]) -> tuple[int, bool]:
         """Return the row of the patient in the study, and whether it is new beside those of `known` patients.
 
         Then the reports of the others have to say that the study names several. An object that this node made and a
@@ -173,21 +183,24 @@ class Intake:
         """
         if item.patient_key in known:
             return known[item.patient_key], False
-        if known and made_here(connection, [item.sop_instance_uid]):
+        if known and made_here(self._connection, [item.sop_instance_uid]):
             return min(known.values()), False
         row_id = insert_row(
-            connection,
+            self._connection,
             study_patient,
             study_uid=item.study_uid,
             patient_key=item.patient_key,
             patient_id=_storable(item.patient_id),
             issuer=_storable(item.issuer),
         )
+        self._new_patients.add(row_id)
         others = sorted(known.values())
         if others:
-            _record(connection, now, SEVERAL_PATIENTS, item)
+            self.write()  # the images of the others decide when their reports are due
+            _record(self._connection, self._now, SEVERAL_PATIENTS, item)
             for other in others:
-                open_report(connection, self._policy, other, now)
+                open_report(self._connection, self._policy, other, self._now)
+                self._new_patients.discard(other)  # its report waits from now on
         known[item.patient_key] = row_id
         return row_id, bool(others)
 

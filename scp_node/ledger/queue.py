@@ -15,7 +15,7 @@ claimed alone, so that it takes no other work down with it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -89,21 +89,22 @@ def any_work(connection: Connection, condition: ColumnElement[bool], *, by: Sequ
 
 def enqueue(
     connection: Connection,
+    subjects: Iterable[tuple[int, int]],
     *,
     queue: Queue,
-    dedup: str,
-    ref_id: int | None,
-    priority: int,
     max_attempts: int | None,
     at: datetime,
 ) -> None:
-    """Add one piece of work that is ready at once.
+    """Add work that is ready at once, a row for each subject: its id and the priority.
 
     Raises:
-        sqlalchemy.exc.IntegrityError: the queue has a row with this `dedup`.
+        sqlalchemy.exc.IntegrityError: the queue has a row for one of them.
     """
-    row = _new_row(queue=queue, dedup=dedup, ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
-    connection.execute(work.insert().values(state=WorkState.READY, **row))
+    rows = [
+        _new_row(queue=queue, dedup=str(ref_id), ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
+        for ref_id, priority in subjects
+    ]
+    connection.execute(work.insert(), [{"state": WorkState.READY, **row} for row in rows])
 
 
 def schedule(

@@ -48,7 +48,7 @@ class Policy:
 
 def insert_row(connection: Connection, table: Table, **values: Any) -> int:
     """Add one row and return its id."""
-    row_id: int = connection.execute(table.insert().values(**values).returning(table.c.id)).scalar_one()
+    row_id: int = connection.execute(table.insert().returning(table.c.id), values).scalar_one()
     return row_id
 
 
