@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -31,6 +31,7 @@ from scp_node.analysis.answers import Prepared
 from scp_node.delivery import send_files
 from scp_node.demo.pacs import StoragePacs
 from scp_node.domain import Finding, ReportedImage, utc_now
+from scp_node.inference.served_model import ServedModel
 from scp_node.ledger import Analysed, Ledger, Policy, create_ledger_engine, upgrade
 from scp_node.opening import upgrade_database
 from scp_node.report.content.attention import activation_map
@@ -39,7 +40,7 @@ from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.objects.sr import build_report, warm_up
 from scp_node.report.site import Site
 from scp_node.report.version import ReportVersion
-from scp_node.settings import AnalysisSettings, DestinationTlsSettings
+from scp_node.settings import AnalysisSettings, DestinationTlsSettings, InferenceSettings
 from scp_node.spool import Spool
 from scp_node.tls.contexts import ClientTls
 from tests.browser.place import VIEWER, open_place
@@ -55,6 +56,8 @@ from tests.tools import find
 from tests.waiting import wait_until
 
 console = Console()
+
+_SPINNING_SECONDS: Final = 0.1  # in which threads that have nothing to do may still look for work
 
 
 def main() -> None:
@@ -163,8 +166,14 @@ def _analyse(_folder: Path, files: list[Path], runs: int) -> Rows:
         "ms",
         [1000 * _seconds(lambda: [analyse_file(file, rules) for file in files[:16]]) / 16 for _ in range(runs)],
     )
+    yield (
+        "read, rules, decode, resize (512 x 512), CPU time",
+        "ms",
+        [1000 * _cpu_seconds(lambda: [analyse_file(file, rules) for file in files[:16]]) / 16 for _ in range(runs)],
+    )
     bundle = load_bundle(BUNDLE)
     inputs = np.stack([item.inputs for item in prepared])
+    yield from _serve(inputs, runs)
     for name in ("onnxruntime", "torch"):
         backend = open_backend(bundle, name, "cpu")
         backend.logits(inputs[:1])
@@ -205,6 +214,20 @@ def _enlarged(file: Path) -> Path:
     film.SOPInstanceUID = film.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     film.save_as(file, enforce_file_format=True)
     return file
+
+
+def _serve(inputs: NDArray[np.float32], runs: int) -> Rows:
+    """CPU milliseconds of scores and gate as the worker asks for them, those of threads that find nothing to do too."""
+    model = ServedModel.open(InferenceSettings(bundle=BUNDLE, backend="onnxruntime", device="cpu"))
+    for size in (1, 8, 16):
+        films = inputs[:size]
+        times = [1000 * _cpu_seconds(lambda f=films: _scores(model, f)) / size for _ in range(runs)]  # type: ignore[misc]
+        yield f"scores and gate, onnxruntime on the CPU, batch of {size}, CPU time", "ms/image", times
+
+
+def _scores(model: ServedModel, films: NDArray[np.float32]) -> None:
+    model.scores(films)
+    time.sleep(_SPINNING_SECONDS)
 
 
 def _report(folder: Path, files: list[Path], runs: int) -> Rows:

@@ -46,6 +46,7 @@ class OnnxRuntimeBackend:
             raise BackendError(f"this ONNX Runtime has no {provider}")
         options = onnxruntime.SessionOptions()
         options.use_deterministic_compute = True
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads sleep: see tests.bench
         if threads is not None:
             options.intra_op_num_threads = threads
         weights = bundle.content(WEIGHTS)
