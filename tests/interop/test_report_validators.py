@@ -25,7 +25,6 @@ from pydicom.dataset import Dataset
 from scp_node.demo.phantom import phantom_image
 from scp_node.domain import Note, Outcome, Region, ReportedImage
 from scp_node.report import codes
-from scp_node.report.attributes import dataset
 from scp_node.report.content.wording import REMARKS, image_sentence
 from scp_node.report.objects.key_object import build_key_object
 from scp_node.report.objects.overlay import build_overlay
@@ -47,6 +46,7 @@ from tests.scp_node.report.reports import (
     RADIOGRAPH,
     SITE,
     built,
+    dataset,
     every_item,
     lateral,
     radiograph,

@@ -8,10 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.report import codes
-from scp_node.report.attributes import put
 from scp_node.report.codes import Concept
 from scp_node.report.content.items import CONTAINS, HAS_ACQ_CONTEXT, code, container, date, image, number, text
 from scp_node.report.source.mending import valid_date
@@ -29,7 +27,7 @@ def _entry(source: SourceImage) -> Dataset:
     entry = image(CONTAINS, codes.SOURCE, source.sop_class_uid, source.sop_instance_uid)
     attributes = source.attributes
     if rows := [*_acquisition(attributes), *_size(attributes), *_orientation(attributes), *_spacing(attributes)]:
-        put(entry, "ContentSequence", rows)
+        entry["ContentSequence"] = rows
     return entry
 
 

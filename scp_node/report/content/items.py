@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pydicom.dataset import Dataset
-
-from scp_node.report.attributes import code_item, dataset, put
+from scp_node.dicom.writing import Dataset
+from scp_node.report.attributes import code_item, dataset
 from scp_node.report.codes import Concept
 
 # Relationship types, PS3.3 Section C.17.3.2.4
@@ -26,7 +25,7 @@ def container(
     # SEPARATE: each child is a separate statement. With CONTINUOUS, renderers run values together without names.
     item = _item(relationship, "CONTAINER", name, ContinuityOfContent="SEPARATE", ContentSequence=list(children))
     if template is not None:
-        put(item, "ContentTemplateSequence", [dataset(MappingResource="DCMR", TemplateIdentifier=template)])
+        item["ContentTemplateSequence"] = [dataset(MappingResource="DCMR", TemplateIdentifier=template)]
     return item
 
 
@@ -87,13 +86,13 @@ def polyline(
 def _item(relationship: str | None, value_type: str, name: Concept | None, **value: Any) -> Dataset:
     item = dataset(ValueType=value_type, **value)
     if relationship is not None:
-        put(item, "RelationshipType", relationship)
+        item["RelationshipType"] = relationship
     if name is not None:
-        put(item, "ConceptNameCodeSequence", [code_item(name)])
+        item["ConceptNameCodeSequence"] = [code_item(name)]
     return item
 
 
 def _with_children(item: Dataset, children: Sequence[Dataset]) -> Dataset:
     if children:
-        put(item, "ContentSequence", list(children))
+        item["ContentSequence"] = list(children)
     return item

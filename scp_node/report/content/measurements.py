@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import UNLIKENESS, Completion, Finding, ModelIdentity, Outcome
 from scp_node.report import codes
 from scp_node.report.content.items import (

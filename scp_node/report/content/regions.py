@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import Finding, ModelIdentity, Outcome, Region
 from scp_node.report import codes
 from scp_node.report.content.items import (

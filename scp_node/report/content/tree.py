@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.report import codes
 from scp_node.report.content.image_library import image_library
 from scp_node.report.content.items import (

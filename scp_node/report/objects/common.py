@@ -6,16 +6,14 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from typing import Protocol
 
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.filewriter import dcmwrite
-from pydicom.uid import UID, ExplicitVRLittleEndian
-
 from scp_node.dicom.implementation import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from scp_node.dicom.part10 import PREAMBLE
+from scp_node.dicom.syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
+from scp_node.dicom.writing import Dataset, encoded
 from scp_node.domain import BuiltObject, Completion, Finding, ReportedImage
-from scp_node.report.attributes import code_item, dataset, put
+from scp_node.report.attributes import code_item, dataset
 from scp_node.report.codes import PROCESSING_EQUIPMENT, SOURCE_IMAGE
 from scp_node.report.content.measurements import completion
 from scp_node.report.content.regions import reported_regions
@@ -130,7 +128,7 @@ def document(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
         )
     )
     if partial:
-        put(attributes, "CompletionFlagDescription", SHORT_REMARKS[partial[0]])
+        attributes["CompletionFlagDescription"] = SHORT_REMARKS[partial[0]]
     return attributes
 
 
@@ -160,8 +158,8 @@ def reference(instance: Instance) -> Dataset:
 def source_image(source: SourceImage, *, same_place: bool) -> Dataset:
     """Return the film as the source of pixels; `same_place`: each pixel lies where it lies in the film."""
     film = reference(source)
-    put(film, "SpatialLocationsPreserved", "YES" if same_place else "NO")
-    put(film, "PurposeOfReferenceCodeSequence", [code_item(SOURCE_IMAGE)])
+    film["SpatialLocationsPreserved"] = "YES" if same_place else "NO"
+    film["PurposeOfReferenceCodeSequence"] = [code_item(SOURCE_IMAGE)]
     return film
 
 
@@ -170,8 +168,8 @@ def built_object(kind: ObjectKind, instance: Dataset) -> BuiltObject:
     return BuiltObject(
         kind=kind.word,
         sop_class_uid=kind.sop_class_uid,
-        sop_instance_uid=str(instance.SOPInstanceUID),
-        series_instance_uid=str(instance.SeriesInstanceUID),
+        sop_instance_uid=instance["SOPInstanceUID"],
+        series_instance_uid=instance["SeriesInstanceUID"],
         file=part10_file(instance),
     )
 
@@ -231,13 +229,15 @@ def _identity(kind: ObjectKind, version: ReportVersion, source: SourceImage, key
 
 def part10_file(instance: Dataset) -> bytes:
     """Return the bytes of a DICOM file of `instance`, in Explicit VR Little Endian (PS3.10 Section 7)."""
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = instance.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = instance.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    instance.file_meta = meta
-    buffer = BytesIO()
-    dcmwrite(buffer, instance, enforce_file_format=True)
-    return buffer.getvalue()
+    meta = encoded(
+        dataset(
+            FileMetaInformationVersion=b"\0\1",
+            MediaStorageSOPClassUID=instance["SOPClassUID"],
+            MediaStorageSOPInstanceUID=instance["SOPInstanceUID"],
+            TransferSyntaxUID=EXPLICIT_VR_LITTLE_ENDIAN,
+            ImplementationClassUID=IMPLEMENTATION_CLASS_UID,
+            ImplementationVersionName=IMPLEMENTATION_VERSION_NAME,
+        )
+    )
+    length = encoded(dataset(FileMetaInformationGroupLength=sum(map(len, meta))))
+    return b"".join((PREAMBLE, *length, *meta, *encoded(instance)))

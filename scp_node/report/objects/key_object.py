@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import BuiltObject
 from scp_node.report import codes
 from scp_node.report.attributes import dataset

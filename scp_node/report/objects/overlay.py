@@ -6,10 +6,10 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import BuiltObject, Finding, ReportedImage
-from scp_node.report.attributes import dataset, put
+from scp_node.report.attributes import dataset
 from scp_node.report.content.attention import CONTOUR, activation_map
 from scp_node.report.content.measurements import DIGEST_LENGTH
 from scp_node.report.content.regions import reported_regions
@@ -58,9 +58,8 @@ def build_overlay(
     # a viewer may show nothing of the report but its pictures: they say what the report says of missing images
     key = [*image_key(version, image, source), *version.remarks]
     picture = envelope(ObjectKind.OVERLAY, version, source, key)
-    put(picture, "InstanceNumber", version.number * _INSTANCES_A_VERSION + number)
+    picture["InstanceNumber"] = version.number * _INSTANCES_A_VERSION + number
     picture.update(_image(source, _pixels(version, finding, display)))
-    picture["PixelData"].VR = "OB"
     return built_object(ObjectKind.OVERLAY, picture)
 
 
@@ -108,5 +107,5 @@ def _image(source: SourceImage, pixels: NDArray[np.uint8]) -> Dataset:
         PixelData=pixels.tobytes(),
     )
     if source.attributes.text("LossyImageCompression") == "01":  # once lossy, always lossy: PS3.3 Section C.7.6.1.1.5
-        put(image, "LossyImageCompression", "01")
+        image["LossyImageCompression"] = "01"
     return image

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import BuiltObject, Finding, Outcome, ReportedImage
-from scp_node.report.attributes import dataset, put
+from scp_node.report.attributes import dataset
 from scp_node.report.content.attention import attention_outlines
 from scp_node.report.content.regions import corners, reported_regions
 from scp_node.report.kinds import ObjectKind
@@ -61,8 +60,8 @@ def _identification(state: Dataset) -> Dataset:
         ContentLabel=LAYER,
         ContentDescription="AI result, not for diagnostic use",
         ContentCreatorName="",
-        PresentationCreationDate=state.ContentDate,
-        PresentationCreationTime=state.ContentTime,
+        PresentationCreationDate=state["ContentDate"],
+        PresentationCreationTime=state["ContentTime"],
     )
 
 
@@ -91,7 +90,7 @@ def _display(source: SourceImage) -> Dataset:
         for keyword in ("WindowCenter", "WindowWidth", "RescaleSlope", "RescaleIntercept")
     )
     if centre and width:
-        put(display, "SoftcopyVOILUTSequence", [dataset(WindowCenter=centre, WindowWidth=width)])
+        display["SoftcopyVOILUTSequence"] = [dataset(WindowCenter=centre, WindowWidth=width)]
     if slope or intercept:
         display.update(dataset(RescaleSlope=slope or "1", RescaleIntercept=intercept or "0", RescaleType="US"))
     return display

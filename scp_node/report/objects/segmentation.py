@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import BuiltObject, ModelIdentity, Region, ReportedImage
 from scp_node.report import codes
 from scp_node.report.attributes import code_item, dataset
@@ -45,8 +45,7 @@ def build_segmentation(version: ReportVersion, *, image: ReportedImage) -> Built
         return None
     instance = envelope(ObjectKind.SEGMENTATION, version, source, image_key(version, image, source))
     instance.update(_image([_mask(source, region, rows, columns) for region in regions]))
-    instance["PixelData"].VR = "OB"
-    instance.update(_frames(source, len(regions), derived_uid("dimensions", str(instance.SOPInstanceUID))))
+    instance.update(_frames(source, len(regions), derived_uid("dimensions", instance["SOPInstanceUID"])))
     segments = [_segment(source, region, number, version.model) for number, region in enumerate(regions, start=1)]
     instance.update(dataset(SegmentSequence=segments))
     return built_object(ObjectKind.SEGMENTATION, instance)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from io import BytesIO
 
-from pydicom.filewriter import dcmwrite
-from pydicom.uid import ExplicitVRLittleEndian
-
+from scp_node.dicom.syntaxes import EXPLICIT_VR_LITTLE_ENDIAN
+from scp_node.dicom.writing import encoded
 from scp_node.domain import BuiltReport, Finding, ModelIdentity, ReportedImage
-from scp_node.report.attributes import dataset, put
+from scp_node.report.attributes import dataset
 from scp_node.report.content.tree import content
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.objects.common import (
@@ -41,7 +39,7 @@ def build_report(version: ReportVersion) -> BuiltReport:
     instance = envelope(ObjectKind.REPORT, version, first, study_key(version, first))
     instance.update(document(version, sources))
     if version.previous:
-        put(instance, "PredecessorDocumentsSequence", [evidence(study_uid, [version.previous])])
+        instance["PredecessorDocumentsSequence"] = [evidence(study_uid, [version.previous])]
     instance.update(content(version, sources))
     built = built_object(ObjectKind.REPORT, instance)
     return BuiltReport(
@@ -56,15 +54,13 @@ def build_report(version: ReportVersion) -> BuiltReport:
 
 def warm_up() -> None:
     """Build one report and throw it away, so that pydicom has loaded all that it loads at first use."""
-    header = BytesIO()
     source = dataset(
         SOPClassUID="1.2.840.10008.5.1.4.1.1.1.1", SeriesInstanceUID="1.2", StudyInstanceUID="1.2", PatientName="A"
     )
-    dcmwrite(header, source, implicit_vr=False, little_endian=True)
     image = ReportedImage(
         sop_instance_uid="1.2.3",
-        header=header.getvalue(),
-        transfer_syntax=ExplicitVRLittleEndian,
+        header=b"".join(encoded(source)),
+        transfer_syntax=EXPLICIT_VR_LITTLE_ENDIAN,
         outcome=Finding(probability=0.5, logit=0.0, threshold=0.5),
     )
     model = ModelIdentity(name="", version="", digest="", status="research", threshold=0.5, calibration="none")

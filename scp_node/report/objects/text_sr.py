@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.domain import BuiltObject, ModelIdentity, ReportedImage
 from scp_node.report import codes
-from scp_node.report.attributes import put
 from scp_node.report.content.items import CONTAINS, HAS_CONCEPT_MOD, INFERRED_FROM, code, container, image, text
 from scp_node.report.content.measurements import DIGEST_LENGTH
 from scp_node.report.content.tree import observer
@@ -63,5 +61,5 @@ def _content(version: ReportVersion, sources: Sequence[SourceImage]) -> Dataset:
 
 def _finding(reported: ReportedImage, source: SourceImage, model: ModelIdentity) -> Dataset:
     sentence = text(CONTAINS, codes.FINDING, image_sentence(reported.outcome, model))
-    put(sentence, "ContentSequence", [image(INFERRED_FROM, None, source.sop_class_uid, source.sop_instance_uid)])
+    sentence["ContentSequence"] = [image(INFERRED_FROM, None, source.sop_class_uid, source.sop_instance_uid)]
     return sentence

@@ -80,8 +80,8 @@ def build_trial_report(site: Site, at: datetime) -> BuiltObject:
     )
     return BuiltObject(
         kind=TRIAL,
-        sop_class_uid=str(instance.SOPClassUID),
-        sop_instance_uid=str(instance.SOPInstanceUID),
-        series_instance_uid=str(instance.SeriesInstanceUID),
+        sop_class_uid=instance["SOPClassUID"],
+        sop_instance_uid=instance["SOPInstanceUID"],
+        series_instance_uid=instance["SeriesInstanceUID"],
         file=part10_file(instance),
     )

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Final
 
-from pydicom.dataset import Dataset
-
+from scp_node.dicom.writing import Dataset
 from scp_node.logs import get_logger
-from scp_node.report.attributes import code_item, dataset, put
+from scp_node.report.attributes import code_item, dataset
 from scp_node.report.codes import ACQUISITION_EQUIPMENT, Concept
 from scp_node.report.source.identifiers import codes, issuers, other_patient_ids, patient_id_qualifiers
 from scp_node.report.source.mending import (
@@ -76,14 +75,14 @@ def patient_and_study(source: SourceImage) -> Dataset:
         found = attributes.text(keyword)
         value = mend(found)
         if value or keyword in _TYPE_2:
-            put(copied, keyword, value)
+            copied[keyword] = value
         if value != found:
             mended.append(keyword)
     for keyword, items in _SEQUENCES.items():
         if found_items := items(attributes):
-            put(copied, keyword, found_items)
+            copied[keyword] = found_items
     if zone_offset(attributes) is not None:
-        put(copied, "TimezoneOffsetFromUTC", attributes.text("TimezoneOffsetFromUTC"))
+        copied["TimezoneOffsetFromUTC"] = attributes.text("TimezoneOffsetFromUTC")
     if mended:
         log.info("header mended", sop_instance_uid=source.sop_instance_uid, attributes=mended)
     return copied
@@ -92,7 +91,7 @@ def patient_and_study(source: SourceImage) -> Dataset:
 def procedures(source: SourceImage) -> list[Concept]:
     """Return the study's procedure codes, those that are well formed."""
     return [
-        Concept(item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning)
+        Concept(item["CodeValue"], item["CodingSchemeDesignator"], item["CodeMeaning"])
         for item in codes(source.attributes, "ProcedureCodeSequence")
     ]
 
@@ -143,5 +142,5 @@ def _request(item: Attributes, source: SourceImage) -> Dataset:
         RequestedProcedureCodeSequence=[],
     )
     if assigners := issuers(item, "IssuerOfAccessionNumberSequence"):
-        put(request, "IssuerOfAccessionNumberSequence", assigners)
+        request["IssuerOfAccessionNumberSequence"] = assigners
     return request

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydicom.dataset import Dataset
-
-from scp_node.report.attributes import code_item, dataset, put
+from scp_node.dicom.writing import Dataset
+from scp_node.report.attributes import code_item, dataset
 from scp_node.report.codes import Concept
 from scp_node.report.source.mending import LONGEST_SH, long_string
 from scp_node.report.source.source import Attributes
@@ -51,7 +50,7 @@ def _code(attributes: Attributes) -> Dataset | None:
         return None
     item = code_item(Concept(value, scheme, long_string(meaning)))
     if version := attributes.text("CodingSchemeVersion"):
-        put(item, "CodingSchemeVersion", version)
+        item["CodingSchemeVersion"] = version
     return item
 
 

@@ -11,6 +11,9 @@ from typing import Any, Final
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.config import IGNORE
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.filewriter import dcmwrite
@@ -29,7 +32,6 @@ from scp_node.domain import (
     Region,
     ReportedImage,
 )
-from scp_node.report.attributes import dataset
 from scp_node.report.codes import Concept
 from scp_node.report.kinds import ObjectKind
 from scp_node.report.objects.key_object import build_key_object
@@ -113,6 +115,18 @@ RADIOGRAPH: Final[dict[str, Any]] = {
     "Rows": 2500,
     "Columns": 2048,
 }
+
+
+def dataset(**attributes: Any) -> Dataset:
+    """Return pydicom's dataset of these attributes, whatever their values; items of sequences may be mappings."""
+    result = Dataset()
+    for keyword, value in attributes.items():
+        tag = Tag(keyword)
+        vr = dictionary_VR(tag)
+        if vr == "SQ":
+            value = [item if isinstance(item, Dataset) else dataset(**item) for item in value]  # noqa: PLW2901
+        result.add(DataElement(tag, "OB" if vr == "OB or OW" else vr, value, validation_mode=IGNORE))
+    return result
 
 
 def radiograph(

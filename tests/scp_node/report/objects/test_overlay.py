@@ -175,6 +175,16 @@ def test_the_scale_is_the_same_for_all_films() -> None:
     assert not coloured(bare(low)).any()  # its highest place is no evidence, though it is its highest
 
 
+def test_each_pixel_is_the_films_share_and_the_colour_of_its_level() -> None:
+    film_, level = 90, 40
+    value = drawing.LOWEST + level / 255 * (drawing.HIGHEST - drawing.LOWEST)
+    added, left = drawing._tables()
+    expected = round(film_ * int(left[0, level]) / 255) + added[:, 0, level].astype(int)
+    shown = bare(np.full((14, 14), value, np.float32))
+    assert (shown == expected).all()
+    assert len(set(expected.tolist())) == 3  # red, green and blue are not exchanged
+
+
 def test_a_line_goes_round_what_speaks_for_an_opacity_by_itself() -> None:
     def white(map_: NDArray[np.float32]) -> int:
         return int((bare(map_) == 255).all(axis=2).sum())

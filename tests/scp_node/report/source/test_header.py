@@ -15,7 +15,6 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from scp_node.domain import ReportedImage
 from scp_node.report import codes
-from scp_node.report.attributes import dataset
 from scp_node.report.source.source import UnreportableHeader
 from tests.scp_node.report.reports import (
     IMAGE,
@@ -23,6 +22,7 @@ from tests.scp_node.report.reports import (
     SEEN,
     attribute,
     built,
+    dataset,
     every_object,
     lateral,
     radiograph,
