@@ -56,12 +56,13 @@ format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.full  ## Measure throughput and latency on this machine
+bench: $(VENV)/.full  ## Measure throughput, latency and an idle node on this machine
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_node
 	$(BIN)/python -m tests.bench_growth
 	$(BIN)/python -m tests.bench_bombs
 	$(BIN)/python -m tests.bench_pages --studies 20000
+	$(BIN)/python -m tests.bench_idle
 
 bench-hostile: tools  ## Attack this node, pynetdicom, Orthanc and DCMTK, and write docs/hostile.md: half an hour
 	$(BIN)/python -m tests.bench_hostile
