@@ -192,6 +192,12 @@ class ListenSettings(Section):
     max_associations_per_address: int = Field(
         48, ge=1, le=512, description="Of these, associations of one address: the others keep the rest."
     )
+    failed_connections_per_minute: int = Field(
+        120,
+        ge=0,
+        description="Connections of one address that may come to nothing (no association, or one that ends before a "
+        "request is answered). More are closed at once. 0: any number.",
+    )
     max_pdu_bytes: int = Field(131_072, ge=4_096, le=1_048_576, description="Largest P-DATA PDU that we accept.")
     acse_timeout_seconds: PositiveSeconds = Field(5.0, description="Longest wait for an association request.")
     dimse_timeout_seconds: PositiveSeconds = Field(30.0, description="Longest wait inside one DIMSE message.")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from scp_node.torture.attacks import ATTACKS, Titles
-from scp_node.torture.rows import NOTHING, Row, Verdict, attacks_named, rows_of, target_of
+from scp_node.torture.rows import NOTHING, Row, Verdict, attacks_named, number_of, rows_of, target_of
 from scp_node.torture.swarm import Bounds, Endings, Swarm
 from tests.chaos.kit.process_tree import Process, is_running, processes
 from tests.node import Node
@@ -28,7 +28,8 @@ from tests.tools import PACKAGES, find
 
 PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "hostile.md"
 CALLING: Final = "TORTURE"
-PEERS: Final = [{"ae_title": CALLING, "address": address} for address in ("127.0.0.1", "127.0.0.2")]
+KNOWN: Final = ("127.0.0.1", *(f"127.0.{number_of(attack)}.2" for attack in ATTACKS))
+PEERS: Final = [{"ae_title": CALLING, "address": address} for address in KNOWN]
 RECOVERY_SECONDS: Final = 15.0  # an SCP that needs longer is started again for the next attack
 WARM_UP: Final = 500  # conversations before the base is measured
 PATIENCE_SECONDS: Final = 15.0  # for a conversation whose line stays open; the time-outs of that node are 1 to 2 s
@@ -80,7 +81,7 @@ class PynetdicomStoreScp(Server):
 
 @contextmanager
 def this_node(folder: Path, **listen: float) -> Iterator[Scp]:
-    """Run the role listener, which knows the first attacker and not the second."""
+    """Run the role listener, which knows the first attacker of each attack and not the second."""
     node = Node(folder, {"peers": PEERS, "listen": listen, "log": {"level": "WARNING"}}).start("listener")
     try:
         yield Scp(port=node.settings.listen.port, pid=_listener(node).pid, called=node.settings.node.ae_title)
@@ -188,13 +189,15 @@ def _fuzzed(folder: Path, number: int, seed: int) -> Iterator[str]:
     """Yield what changed conversations leave behind: with our side closed, and with the line left open."""
     [closed, opened] = attacks_named(["mutated", "mutated-open"])
     short = {"acse_timeout_seconds": 1, "dimse_timeout_seconds": 2, "network_timeout_seconds": 2}
-    for attack, count, listen in ((closed, number, {}), (opened, number // 10, short)):
+    for attack, count, shortened in ((closed, number, {}), (opened, number // 10, short)):
+        listen = {**shortened, "failed_connections_per_minute": 0}  # all of them are to be heard
         place = folder / attack.name
         place.mkdir()
         node = Node(place, {"peers": PEERS, "listen": listen, "log": {"level": "WARNING"}}).start("listener")
         try:
             patient = replace(attack, seconds=PATIENCE_SECONDS, pause=0.0)
-            target = target_of("127.0.0.1", node.settings.listen.port, Titles(CALLING, node.settings.node.ae_title))
+            titles = Titles(CALLING, node.settings.node.ae_title)
+            target = target_of("127.0.0.1", node.settings.listen.port, titles).of_attack(number_of(attack))
             listener = _listener(node)
             Swarm(patient, target, Bounds(seconds=600, most=WARM_UP, seed=seed + 1)).run()
             before = _settled(listener)

@@ -38,8 +38,8 @@ def torture(
 ) -> None:
     """Attack a Storage SCP of your own, and show how a legitimate C-ECHO fares beside each attack.
 
-    The attacks call from 127.0.0.2 and 127.0.0.3 where the SCP is on this machine, the C-ECHO from 127.0.0.1. Films
-    that the SCP takes are of TORTURE^NOBODY. Exits with 0 when every row held, 1 when one did not.
+    Attack number N calls from 127.0.N.2 and 127.0.N.3 where the SCP is on this machine, the C-ECHO from 127.0.0.1.
+    Films that the SCP takes are of TORTURE^NOBODY. Exits with 0 when every row held, 1 when one did not.
     """
     from scp_node.torture.attacks import ATTACKS  # noqa: PLC0415
     from scp_node.torture.rows import TortureError, Verdict, attacks_named, rows_of  # noqa: PLC0415

@@ -15,7 +15,8 @@ import ssl
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final, Protocol
+from functools import partial
+from typing import Any, Final, Protocol
 
 from pynetdicom import __version__ as pynetdicom_version
 from pynetdicom.acse import ACSE
@@ -32,16 +33,19 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 from structlog.contextvars import bind_contextvars
 
 from scp_node.incoming import Incoming
-from scp_node.listener.connections import OpenConnection, refusal_of
+from scp_node.listener.connections import TOO_MANY_FAILED, OpenConnection, refusal_of
+from scp_node.listener.failures import FailedConnections
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Caller, Rejection, plain_address
+from scp_node.listener.request import ASSOCIATE_RQ
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
+from scp_node.listener.waiting import WaitingRoom
 from scp_node.logs import get_logger
 from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.certificates import ShownCertificate, shown_by
-from scp_node.tls.sockets import HandshakeError, agree
+from scp_node.tls.sockets import CLIENT_HELLO, HandshakeError, agree
 
 # Connections that the kernel holds for us. One that finds no place among them asks again after a second, then after two
 # more: a burst of strangers must not do that to the next peer.
@@ -51,7 +55,7 @@ SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     ACSE: ("_negotiate_as_acceptor", "send_reject"),
     Association: ("_run_reactor", "_serve_request", "run_reactor", "set_socket"),
-    AssociationServer: ("get_request", "server_close", "verify_request"),
+    AssociationServer: ("get_request", "process_request", "server_close"),
     AssociationSocket: ("_shutdown_socket", "ready", "recv"),
     DIMSEMessage: ("decode_msg", "message_to_primitive"),
     DIMSEServiceProvider: ("get_msg", "receive_primitive"),
@@ -93,6 +97,7 @@ class Services(Protocol):
     """What the node decides about associations and requests."""
 
     lines: RepeatedLines  # for what a peer can cause at will
+    failures: FailedConnections
 
     def knows(self, address: str) -> bool:
         """Return whether somebody at this address may associate; quick, and asked before a byte is read."""
@@ -136,6 +141,7 @@ class NodeServer(AssociationServer):
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
+        self._waiting_room = WaitingRoom(ASSOCIATE_RQ if tls is None else CLIENT_HELLO, ae.acse_timeout or 0)
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
@@ -144,15 +150,37 @@ class NodeServer(AssociationServer):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection, address
 
-    def verify_request(self, request: object, client_address: tuple[str, int]) -> bool:  # noqa: ARG002 - as in the base class
-        """Return whether a connection is accepted: nothing of it was read, and no thread has begun."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin with a connection, refuse it, or have it wait: nothing of it was read, and no thread has begun."""
+        peer = plain_address(client_address[0])
+        if not self.services.failures.are_too_many(peer):
+            self._begin(request, client_address)
+        elif not self.services.knows(peer):
+            self._refuse(request, peer, TOO_MANY_FAILED)
+        elif gone := self._waiting_room.add(peer, request, client_address):
+            self._refuse(gone.connection, peer, TOO_MANY_FAILED)
+
+    def _begin(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
+        """Begin with a connection, or refuse it; always True."""
         peer = plain_address(client_address[0])
         connections = [each.connection for each in self.associations()]
         is_known = self.services.knows(peer)
-        reason = refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations)
-        if reason:
-            self.services.lines.warn("connection refused", peer=peer, reason=reason)
-        return reason is None
+        if reason := refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations):
+            self._refuse(request, peer, reason)
+        else:
+            super().process_request(request, client_address)
+        return True
+
+    def _refuse(self, request: socket.socket, peer: str, reason: str) -> None:
+        self.services.lines.warn("connection refused", peer=peer, reason=reason)
+        self.shutdown_request(request)
+
+    def _look_after_the_waiting(self) -> None:
+        for peer, waiting in self._waiting_room.turn_away():
+            self._refuse(waiting.connection, peer, TOO_MANY_FAILED)
+        for waiting in self._waiting_room.let_in():
+            if not attempt(partial(self._begin, waiting.connection, waiting.client_address), "connection failed"):
+                self.shutdown_request(waiting.connection)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
         """Log what went wrong with a new connection; the server goes on."""
@@ -161,6 +189,7 @@ class NodeServer(AssociationServer):
 
     def service_actions(self) -> None:
         """Say that connections are accepted; pynetdicom's collects garbage here, with all threads waiting."""
+        self._look_after_the_waiting()
         self.services.lines.write_numbers()
         self.renew()
 
@@ -178,6 +207,7 @@ class NodeServer(AssociationServer):
         self.closing = True
         super(AssociationServer, self).shutdown()  # pynetdicom's own wants to be in its AE's list
         self.server_close()
+        self._waiting_room.close()
 
 
 class NodeAssociation(Association):
@@ -194,6 +224,8 @@ class NodeAssociation(Association):
         self._server = server
         self.certificate: ShownCertificate | None = None  # of the requestor, once TLS is agreed upon
         self.admitted = False
+        self.rejection: Rejection | None = None
+        self.has_answered = False  # a request was served
         self.destinations: frozenset[str] = frozenset()  # names of those that the requestor may report for
         self.transfers: Transfers | None = None  # once it is admitted
         activity = threading.Event()
@@ -271,9 +303,18 @@ class NodeAssociation(Association):
             attempt(self._run_or_abort, "association failed")
         finally:
             self._log_end()
+            self._count()
             if self.transfers is not None:
                 self.node_server.services.ended(self)
             self.dimse.give_back()
+
+    def _count(self) -> None:
+        """Count a connection that came to nothing; one that the node turned away for the time being is none."""
+        failures = self.node_server.services.failures
+        if self.admitted and (self.has_answered or self.ended_orderly):
+            failures.make_good(self.peer)
+        elif not (self.node_server.closing or (self.rejection and self.rejection.is_transient)):
+            failures.add(self.peer)
 
     def _log_end(self) -> None:
         if self.dul.was_idle:
@@ -316,6 +357,8 @@ class NodeAssociation(Association):
                 reason = f"request cannot be served: {type(msg).__name__}"
                 self.dul.warn("association aborted", reason)
                 self.abort()
+            else:
+                self.has_answered = True
         finally:
             if isinstance(msg, C_STORE) and isinstance(msg.DataSet, ReceivedDataset):
                 msg.DataSet.discard()
@@ -334,7 +377,8 @@ class _NodeACSE(ACSE):
 
     def _negotiate_as_acceptor(self) -> None:
         association = self._association
-        if rejection := association.node_server.services.admit(association):
+        association.rejection = rejection = association.node_server.services.admit(association)
+        if rejection:
             self.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             association.kill()
         else:

@@ -14,6 +14,7 @@ ALL_TAKEN: Final = "too many connections"
 STRANGERS_TAKEN: Final = "too many connections of unknown addresses"
 STRANGER_TAKEN: Final = "too many connections of one unknown address"
 ADDRESS_TAKEN: Final = "too many connections of one address"
+TOO_MANY_FAILED: Final = "too many connections of this address came to nothing"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,11 @@ class Rejection:
     diagnostic: int
     reason: str
 
+    @property
+    def is_transient(self) -> bool:
+        """Whether a later request may be accepted."""
+        return self.result == _TRANSIENT
+
 
 VERSION_NOT_SUPPORTED: Final = Rejection(_PERMANENT, _ACSE, 2, "protocol version is not 1")
 CALLING_AE_BLANK_OR_MALFORMED: Final = Rejection(_PERMANENT, _SERVICE_USER, 3, "calling AE title is blank or malformed")

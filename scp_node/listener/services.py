@@ -19,6 +19,7 @@ from scp_node.incoming import Incoming
 from scp_node.listener.association import NodeAssociation
 from scp_node.listener.commitment import CommitmentService, ReceivedEvent
 from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION
+from scp_node.listener.failures import FailedConnections
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import received_by
 from scp_node.listener.policy import (
@@ -57,6 +58,7 @@ class NodeServices:
     ) -> None:
         """Take the callbacks of `Listener`."""
         self.lines = RepeatedLines(log)
+        self.failures = FailedConnections(settings.listen.failed_connections_per_minute)
         self._spool = spool
         self._on_ended = on_ended
         self._clock = clock

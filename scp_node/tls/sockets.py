@@ -11,6 +11,8 @@ import ssl
 import time
 from typing import Any, Final, cast
 
+CLIENT_HELLO: Final = 0x16  # the first byte of a client: a handshake record (RFC 8446 section 5.1)
+
 _LEAST_SECONDS: Final = 0.001  # 0 would mean: do not wait at all, and is another kind of socket
 
 

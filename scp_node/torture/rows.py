@@ -75,6 +75,11 @@ def attacks_named(names: Collection[str]) -> Sequence[Attack]:
     return [each for each in ATTACKS if not names or each.name in names]
 
 
+def number_of(attack: Attack) -> int:
+    """Return the place of an attack among all; the first is 1."""
+    return 1 + ATTACKS.index(attack)
+
+
 def rows_of(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterator[Row]:
     """Yield a row without an attack, and one for each; the last is the one that the SCP does not survive.
 
@@ -91,7 +96,7 @@ def rows_of(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterat
             )
         yield _undisturbed(witness, bounds)
         for attack in attacks:
-            row = _row(attack, target, bounds, witness)
+            row = _row(attack, target.of_attack(number_of(attack)), bounds, witness)
             yield row
             if row.verdict is Verdict.DOWN:
                 return

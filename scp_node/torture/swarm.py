@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -16,7 +16,7 @@ from scp_node.torture.attacks import Attack, Ending, NotAssociatedError, Titles
 from scp_node.torture.peer import OddAnswerError, Peer
 
 # Addresses of the attackers where the SCP is on this machine. Only the first one asks for associations.
-ATTACKERS: Final = ("127.0.0.2", "127.0.0.3")
+ATTACKERS: Final = ("127.0.{}.2", "127.0.{}.3")  # with the number of the attack
 
 NO_ASSOCIATION: Final = "no association: "
 
@@ -32,6 +32,10 @@ class Target:
     address: tuple[str, int]
     titles: Titles
     sources: tuple[str | None, ...]  # addresses of the attackers; None: any
+
+    def of_attack(self, number: int) -> Target:
+        """Return it with addresses of this attack alone, so that what one has done is not held against the next."""
+        return replace(self, sources=tuple(each and each.format(number) for each in self.sources))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,18 +11,21 @@ from typing import Any, Final
 import pytest
 from pynetdicom import AE, evt
 
+from scp_node.torture.attacks import ATTACKS
 from scp_node.torture.peer import DX, VERIFICATION
+from scp_node.torture.rows import number_of
 from tests.node import Node
 from tests.scp_node.listener.conftest import running, start_listener
 
 __all__ = ["running", "start_listener"]
 
-PEERS: Final = [{"ae_title": "TORTURE", "address": address} for address in ("127.0.0.1", "127.0.0.2")]
+KNOWN: Final = ("127.0.0.1", *(f"127.0.{number_of(attack)}.2" for attack in ATTACKS))
+PEERS: Final = [{"ae_title": "TORTURE", "address": address} for address in KNOWN]
 
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A listener in a process of its own, which knows one of the attackers."""
+    """A listener in a process of its own, which knows the first attacker of each attack."""
     started = Node(tmp_path_factory.mktemp("node"), {"peers": PEERS, "log": {"level": "WARNING"}}).start("listener")
     yield started
     started.end()

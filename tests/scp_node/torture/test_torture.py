@@ -17,7 +17,7 @@ from scp_node.cli.torture import print_rows
 from scp_node.torture.attacks import ATTACKS, Ending, Titles, next_word
 from scp_node.torture.conversations import changed, sound_conversation
 from scp_node.torture.peer import Peer
-from scp_node.torture.rows import Row, Verdict, attacks_named, rows_of, target_of
+from scp_node.torture.rows import Row, Verdict, attacks_named, number_of, rows_of, target_of
 from scp_node.torture.swarm import Bounds, Swarm
 from scp_node.torture.witness import Echo, Echoes
 from tests.chaos.kit.process_tree import Process, processes
@@ -53,8 +53,8 @@ def test_the_node_holds_against_every_attack_with_every_echo_answered(node: Node
 def test_changed_conversations_leave_nothing_behind_in_the_node(node: Node) -> None:
     assert node.process is not None
     [listener] = [each for each in processes(node.process.pid) if each.role == "listener"]
-    target = target_of("127.0.0.1", node.settings.listen.port, TITLES)
     [mutated] = attacks_named(["mutated"])
+    target = target_of("127.0.0.1", node.settings.listen.port, TITLES).of_attack(number_of(mutated))
     Swarm(mutated, target, Bounds(seconds=30, most=50, seed=19)).run()  # what is opened once
     before = settled(listener)
     ended = Swarm(mutated, target, Bounds(seconds=30, most=FUZZED, seed=20)).run()
@@ -116,7 +116,7 @@ def test_an_attack_that_gets_no_association_was_not_tried(start_listener: Start)
 
 
 def test_neither_time_nor_number_is_exceeded(running: Running) -> None:
-    target = target_of("127.0.0.1", running.port, TITLES)
+    target = target_of("127.0.0.1", running.port, TITLES).of_attack(1)
     [storm] = attacks_named(["abort-storm"])
     assert Swarm(storm, target, Bounds(seconds=20, most=30, seed=1)).run().opened == 30
     [silent] = attacks_named(["silent"])
