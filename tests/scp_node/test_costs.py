@@ -38,7 +38,7 @@ FILMS: Final = 20
 RECEIVED: Final = {"calls": 6_200, "posix": 23, "fsync": 2}
 ASSOCIATED: Final = {"calls": 10_500, "posix": 24}
 READ: Final = {"calls": 10_500}
-REPORTED: Final = {"calls": 115_000}
+REPORTED: Final = {"calls": 8_000}
 RECORDED: Final = {"statements": 80, "commits": 12}
 
 _LOOSE: Final = 0.7  # of a row: a count below that needs a new row
