@@ -59,10 +59,11 @@ class Ledger:
         *,
         wall_clock: WallClock | None = None,
         ring: Ring = ring_nobody,
+        sweep_rest_seconds: float = 0.0,
     ) -> None:
         """Use `clock` as it is, or else `wall_clock`, by default the one that all hosts of this database share.
 
-        `ring` tells those who wait for work of a queue; see `Transactions`.
+        `ring` tells those who wait for work of a queue; see `Transactions`. For `sweep_rest_seconds` see `Upkeep`.
         """
         self._engine = engine
         self._transactions = transactions = Transactions(engine, clock, wall_clock=wall_clock, ring=ring)
@@ -72,7 +73,8 @@ class Ledger:
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)
         self.commitments = Commitments(transactions, policy)
-        self.upkeep = Upkeep(transactions, policy, None if clock else Watch(policy.lease))
+        watch = None if clock else Watch(policy.lease)
+        self.upkeep = Upkeep(transactions, policy, watch, rest_seconds=sweep_rest_seconds)
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)

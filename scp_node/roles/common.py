@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from sqlalchemy import Engine
+
 from scp_node.ledger import Ledger, QueueKind
 from scp_node.opening import await_schema, open_engine, policy_of
 from scp_node.runtime.bells import Bell, Bells
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 STOP_GRACE_SECONDS: Final = 20.0
 STEP_SECONDS: Final = 120.0  # for a step with a slow database, without the stages that have their own limit
 UPGRADE_SECONDS: Final = 3_600.0  # for the upgrade of a database
+_SWEEP_REST_SECONDS: Final = 0.2  # how much later than it is due work may be ready
 _BELLS: Final = "bells"  # a name in the data folder
 # Not the shadow: it waits for more than work.
 _WITH_BELL: Final = frozenset({QueueKind.ANALYSE, QueueKind.REPORT, QueueKind.DELIVER, QueueKind.COMMIT})
@@ -60,7 +63,7 @@ def open_bells(settings: Settings) -> Bells:
 
 
 def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat, bells: Bells) -> Ledger | None:
-    """Return the ledger once it is usable; None if `stop` was set first. It rings for the work that it gets.
+    """Return the ledger once it is usable; None if `stop` was set first.
 
     Raises:
         LedgerError: its schema is not this program's.
@@ -73,7 +76,12 @@ def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat, be
         may_upgrade=settings.database.upgrade_at_start,
         renew=lambda: heart.still_starting(UPGRADE_SECONDS),
     )
-    return Ledger(engine, policy_of(settings), ring=bells.ring) if is_ready else None
+    return ledger_of_role(engine, settings, bells) if is_ready else None
+
+
+def ledger_of_role(engine: Engine, settings: Settings, bells: Bells) -> Ledger:
+    """Return the ledger as a role uses it; it rings for the work that it gets."""
+    return Ledger(engine, policy_of(settings), ring=bells.ring, sweep_rest_seconds=_SWEEP_REST_SECONDS)
 
 
 def run_loops(
