@@ -59,7 +59,7 @@ from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.trail.feed import Backlog, FedEvent, FedPatient
 from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
-from scp_node.ledger.transactions import Policy
+from scp_node.ledger.transactions import Policy, Ring
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
 from scp_node.ledger.worklist_rows import (
@@ -152,6 +152,7 @@ __all__ = [
     "Registration",
     "ReportTask",
     "ResultKey",
+    "Ring",
     "SampleData",
     "SampleQuery",
     "SampledStudy",

@@ -40,7 +40,7 @@ from scp_node.ledger.studies import Studies
 from scp_node.ledger.study_page import StudyPages
 from scp_node.ledger.trail.feed import Feed
 from scp_node.ledger.trail.journal import Journal
-from scp_node.ledger.transactions import Policy, Transactions
+from scp_node.ledger.transactions import Policy, Ring, Transactions, ring_nobody
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
 from scp_node.ledger.visits import Visits
@@ -52,18 +52,29 @@ class Ledger:
     """The ledger of one node, or of many that share a database."""
 
     def __init__(
-        self, engine: Engine, policy: Policy, clock: Clock | None = None, *, wall_clock: WallClock | None = None
+        self,
+        engine: Engine,
+        policy: Policy,
+        clock: Clock | None = None,
+        *,
+        wall_clock: WallClock | None = None,
+        ring: Ring = ring_nobody,
+        sweep_rest_seconds: float = 0.0,
     ) -> None:
-        """Use `clock` as it is, or else `wall_clock`, by default the one that all hosts of this database share."""
+        """Use `clock` as it is, or else `wall_clock`, by default the one that all hosts of this database share.
+
+        `ring` tells those who wait for work of a queue; see `Transactions`. For `sweep_rest_seconds` see `Upkeep`.
+        """
         self._engine = engine
-        self._transactions = transactions = Transactions(engine, clock, wall_clock=wall_clock)
+        self._transactions = transactions = Transactions(engine, clock, wall_clock=wall_clock, ring=ring)
         self.intake = Intake(transactions, policy)
         self.studies = Studies(transactions, policy)
         self.analyses = Analyses(transactions, policy)
         self.reports = Reports(transactions, policy)
         self.deliveries = Deliveries(transactions, policy)
         self.commitments = Commitments(transactions, policy)
-        self.upkeep = Upkeep(transactions, policy, None if clock else Watch(policy.lease))
+        watch = None if clock else Watch(policy.lease)
+        self.upkeep = Upkeep(transactions, policy, watch, rest_seconds=sweep_rest_seconds)
         self.retention = Retention(transactions)
         self.reanalysis = Reanalysis(transactions)
         self.resolution = Resolution(transactions, policy)

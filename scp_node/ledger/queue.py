@@ -26,6 +26,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import Priority
 from scp_node.ledger.database.schema import work
+from scp_node.ledger.notices import notice
 from scp_node.ledger.queue_kinds import Queue, in_queue
 
 AFTER_ALL_ELSE: Final = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
@@ -105,6 +106,7 @@ def enqueue(
         for ref_id, priority in subjects
     ]
     connection.execute(work.insert(), [{"state": WorkState.READY, **row} for row in rows])
+    notice(connection, queue.name)
 
 
 def schedule(
@@ -140,6 +142,8 @@ def schedule(
             },
         )
     )
+    if state is WorkState.READY:
+        notice(connection, queue.name)
 
 
 def reschedule_waiting(connection: Connection, *, queue: Queue, dedup: str, due: datetime, at: datetime) -> None:
@@ -149,6 +153,8 @@ def reschedule_waiting(connection: Connection, *, queue: Queue, dedup: str, due:
     connection.execute(
         update(work).where(in_queue(queue), work.c.dedup == dedup, waiting).values(state=state, due_at=due)
     )
+    if state is WorkState.READY:
+        notice(connection, queue.name)
 
 
 def claim(
@@ -260,9 +266,11 @@ def bury_waiting(connection: Connection, ids: Sequence[int], *, error: str, at: 
 def wake(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:
     """Make ended work that meets `condition` ready again, with all its attempts; return the number of rows."""
     ended = work.c.state.in_([WorkState.DONE, WorkState.DEAD, WorkState.CANCELLED])
-    return connection.execute(
-        update(work).where(ended, condition).values(state=WorkState.READY, attempt=0, due_at=at, done_at=None, error="")
-    ).rowcount
+    again = {"state": WorkState.READY, "attempt": 0, "due_at": at, "done_at": None, "error": ""}
+    woken = update(work).where(ended, condition).values(**again).returning(work.c.queue)
+    names = connection.scalars(woken).all()
+    notice(connection, *names)
+    return len(names)
 
 
 def attempts(connection: Connection, *, queue: Queue, dedup: str) -> int:
@@ -292,6 +300,7 @@ def hasten(connection: Connection, queue: Queue, *, at: datetime) -> None:
     """Make all delayed work of `queue` ready at once."""
     delayed = update(work).where(in_queue(queue), work.c.state == WorkState.DELAYED)
     connection.execute(delayed.values(state=WorkState.READY, due_at=at))
+    notice(connection, queue.name)
 
 
 def cancel(connection: Connection, condition: ColumnElement[bool], *, at: datetime) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, and_, case, false, or_, update
 
 from scp_node.ledger.database.schema import work
+from scp_node.ledger.notices import notice
 from scp_node.ledger.queue import RELEASED, WorkState, any_work
 from scp_node.ledger.queue_kinds import Queue, may_stop_worker, needs_model
 
@@ -58,7 +59,8 @@ def sweep(
     `has_model` work stays leased where burying it would need one. Without `lost` no lease is taken for lost.
     """
     due = _due(at) | _misdated(at) if lost else _due(at)
-    connection.execute(update(work).where(due).values(state=WorkState.READY))
+    ready = update(work).where(due).values(state=WorkState.READY).returning(work.c.queue)
+    notice(connection, *connection.scalars(ready).all())
     if not lost:
         return []
     spent = and_(work.c.max_attempts.is_not(None), work.c.attempt >= work.c.max_attempts)
@@ -76,6 +78,8 @@ def sweep(
         )
         .returning(work.c.id, work.c.queue, work.c.dedup, work.c.ref_id, work.c.attempt, work.c.state)
     )
+    rows = connection.execute(expired).all()
+    notice(connection, *(row.queue for row in rows if row.state == WorkState.READY))
     return [
         Expired(
             id=row.id,
@@ -85,7 +89,7 @@ def sweep(
             attempt=row.attempt,
             dead=row.state == WorkState.DEAD,
         )
-        for row in connection.execute(expired)
+        for row in rows
     ]
 
 

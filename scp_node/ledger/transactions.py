@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, Table, text
 
@@ -14,8 +14,15 @@ from scp_node.domain import Clock, Priority
 from scp_node.ledger import queue
 from scp_node.ledger.clock import WallClock
 from scp_node.ledger.database.engine import reading
+from scp_node.ledger.notices import noticing
 from scp_node.ledger.queue_kinds import Queue
 from scp_node.ledger.trail.events import recording
+
+Ring: TypeAlias = Callable[[Collection[str]], object]  # of the names of queues
+
+
+def ring_nobody(_queues: Collection[str]) -> None:
+    """Tell nobody of new work: whoever waits for it looks by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +62,20 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
 class Transactions:
     """Transactions on one engine, each with the instant at which it began."""
 
-    def __init__(self, engine: Engine, clock: Clock | None = None, *, wall_clock: WallClock | None = None) -> None:
-        """Take the time from `clock` as it is, or else from `wall_clock`, by default the one that all hosts share."""
+    def __init__(
+        self,
+        engine: Engine,
+        clock: Clock | None = None,
+        *,
+        wall_clock: WallClock | None = None,
+        ring: Ring = ring_nobody,
+    ) -> None:
+        """Take the time from `clock` as it is, or else from `wall_clock`, by default the one that all hosts share.
+
+        `ring` is called after each commit that made work ready, with the names of its queues.
+        """
         self.engine = engine
+        self._ring = ring
         self._reader = reading(engine)
         self._clock = clock
         self._wall_clock = wall_clock or WallClock()
@@ -65,8 +83,15 @@ class Transactions:
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
         """Commit when the block ends, with its events at the end of the chain; roll back when it raises."""
-        with self._transaction(self.engine) as (connection, now), recording(connection):
+        noted: set[str] = set()
+        with (
+            self._transaction(self.engine) as (connection, now),
+            noticing(connection, noted),
+            recording(connection),
+        ):
             yield connection, now
+        if noted:
+            self._ring(noted)
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Connection, datetime]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -35,8 +37,15 @@ _Act = Callable[[Connection, Sequence[Any], Actor | None, datetime], None]
 class Upkeep:
     """Sweeps all queues and carries out commands on them."""
 
-    def __init__(self, transactions: Transactions, policy: Policy, watch: Watch | None = None) -> None:
-        """Work on `transactions` by `policy`; `watch` says when a lease may count as lost, by default always."""
+    def __init__(
+        self, transactions: Transactions, policy: Policy, watch: Watch | None = None, *, rest_seconds: float = 0.0
+    ) -> None:
+        """Work on `transactions` by `policy`; `watch` says when a lease may count as lost, by default always.
+
+        With `rest_seconds` a sweep so soon after the last one does nothing: the loops of a process sweep at each step.
+        """
+        self._rest_seconds = rest_seconds
+        self._look_again_at = -math.inf  # time.monotonic()
         self._transactions = transactions
         self._policy = policy
         self._watch = watch
@@ -53,6 +62,9 @@ class Upkeep:
         one. While nobody can write, nobody can renew a lease: no lease counts as lost until everybody has had the time
         to renew.
         """
+        if time.monotonic() < self._look_again_at:
+            return
+        self._look_again_at = time.monotonic() + self._rest_seconds
         with self._transactions.reading() as (connection, now):
             standing = self._look(connection, now)
             needed = sweep_needed(connection, at=now, lost=standing.is_proven)

@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from scp_node.ledger import Ledger
+from sqlalchemy import Engine
+
+from scp_node.ledger import Ledger, QueueKind
 from scp_node.opening import await_schema, open_engine, policy_of
+from scp_node.runtime.bells import Bell, Bells
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 STOP_GRACE_SECONDS: Final = 20.0
 STEP_SECONDS: Final = 120.0  # for a step with a slow database, without the stages that have their own limit
 UPGRADE_SECONDS: Final = 3_600.0  # for the upgrade of a database
+_SWEEP_REST_SECONDS: Final = 0.2  # how much later than it is due work may be ready
+_BELLS: Final = "bells"  # a name in the data folder
+# Not the shadow: it waits for more than work.
+_WITH_BELL: Final = frozenset({QueueKind.ANALYSE, QueueKind.REPORT, QueueKind.DELIVER, QueueKind.COMMIT})
 _UNFIT: Final = 1  # exit status of a role that must be started again
 
 
@@ -50,7 +57,12 @@ def owner_named(name: str) -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{name}:{uuid.uuid4().hex[:8]}"
 
 
-def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) -> Ledger | None:
+def open_bells(settings: Settings) -> Bells:
+    """Return the doorbells of this node; on SQLite all processes that work on its ledger are on one machine."""
+    return Bells(settings.node.data_dir / _BELLS, one_machine=settings.database_url.startswith("sqlite"))
+
+
+def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat, bells: Bells) -> Ledger | None:
     """Return the ledger once it is usable; None if `stop` was set first.
 
     Raises:
@@ -64,22 +76,36 @@ def await_ledger(settings: Settings, stop: threading.Event, heart: Heartbeat) ->
         may_upgrade=settings.database.upgrade_at_start,
         renew=lambda: heart.still_starting(UPGRADE_SECONDS),
     )
-    return Ledger(engine, policy_of(settings)) if is_ready else None
+    return ledger_of_role(engine, settings, bells) if is_ready else None
 
 
-def run_loops(stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]]) -> int:
-    """Run each loop in a separate thread until `stop`; return the exit status of the role."""
+def ledger_of_role(engine: Engine, settings: Settings, bells: Bells) -> Ledger:
+    """Return the ledger as a role uses it; it rings for the work that it gets."""
+    return Ledger(engine, policy_of(settings), ring=bells.ring, sweep_rest_seconds=_SWEEP_REST_SECONDS)
+
+
+def run_loops(
+    stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]], bells: Bells
+) -> int:
+    """Run each loop in a separate thread until `stop`; return the exit status of the role.
+
+    One that has the name of a queue hears when that queue gets work.
+    """
     unfit: list[str] = []
 
-    def run(progress: Progress, step: Callable[[], bool]) -> None:
+    def run(progress: Progress, step: Callable[[], bool], bell: Bell | None) -> None:
         patient = waiting(step, stop, name=progress.name, renew=progress.renew)
-        if not poll(patient, stop, name=progress.name):
+        if not poll(patient, stop, name=progress.name, bell=bell):
             unfit.append(progress.name)
 
-    threads = [threading.Thread(target=run, args=loop, name=loop[0].name, daemon=True) for loop in loops]
+    threads = []
+    for progress, step in loops:
+        bell = bells.hang(progress.name) if progress.name.partition(":")[0] in _WITH_BELL else None
+        threads.append(threading.Thread(target=run, args=(progress, step, bell), name=progress.name, daemon=True))
     for thread in threads:
         thread.start()
     heart.working()
     stop.wait()
+    bells.ring_own()
     have_ended(threads, STOP_GRACE_SECONDS)
     return _UNFIT if unfit else 0

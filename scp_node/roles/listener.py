@@ -14,8 +14,15 @@ from scp_node.ledger import Ledger, LedgerError
 from scp_node.listener import Listener, ListenError
 from scp_node.loops.purge import LONGEST_PAUSE, Purger
 from scp_node.loops.register import Registrar
-from scp_node.opening import await_schema, open_engine, open_spool, policy_of
-from scp_node.roles.common import STEP_SECONDS, STOP_GRACE_SECONDS, UPGRADE_SECONDS, owner_named
+from scp_node.opening import await_schema, open_engine, open_spool
+from scp_node.roles.common import (
+    STEP_SECONDS,
+    STOP_GRACE_SECONDS,
+    UPGRADE_SECONDS,
+    ledger_of_role,
+    open_bells,
+    owner_named,
+)
 from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
@@ -40,7 +47,9 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, *,
     spool = open_spool(settings)
     spool.sweep()
     engine = open_engine(settings)
-    ledger = Ledger(engine, policy_of(settings))  # does not connect yet: Success does not need the database
+    bells = open_bells(settings)
+    # does not connect yet: Success does not need the database
+    ledger = ledger_of_role(engine, settings, bells)
     registrar = Registrar(ledger, spool, renew=heart.loop("register", STEP_SECONDS).renew)
     listener = Listener(
         settings,
@@ -61,6 +70,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, *,
     listener.stop(STOP_GRACE_SECONDS)
     if followers.end():
         ledger.close()
+        bells.close()
     return 0
 
 

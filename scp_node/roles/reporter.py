@@ -15,7 +15,7 @@ from scp_node.loops.report_builder import ReportBuilder
 from scp_node.opening import installation_id, lease_of, stored_files
 from scp_node.report.objects.sr import warm_up
 from scp_node.report.site import Site
-from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.roles.routing import route, taken
 from scp_node.runtime.heartbeat import Heartbeat
@@ -41,9 +41,10 @@ def run_reporter(
     """
     model = identify(settings.inference)
     warm_up()
-    if (ledger := await_ledger(settings, stop, heart)) is None:
-        return 0
     with ExitStack() as stack:
+        bells = stack.enter_context(open_bells(settings))
+        if (ledger := await_ledger(settings, stop, heart, bells)) is None:
+            return 0
         stack.callback(ledger.close)
         decided = deciding(settings, model.digest)
         stack.enter_context(presence(ledger, owner_named("reporter"), decided, stop, allow_different=allow_different))
@@ -77,4 +78,4 @@ def run_reporter(
             patiently=Patience(stop, name="report", renew=reporting.renew),
         )
         log.info("reporting", bundle=model.bundle)
-        return run_loops(stop, heart, [(reporting, reporter.step)])
+        return run_loops(stop, heart, [(reporting, reporter.step)], bells)

@@ -20,7 +20,7 @@ from scp_node.loops.commit import Committer
 from scp_node.loops.deliver import Sender
 from scp_node.opening import lease_of
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class
-from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
@@ -62,9 +62,10 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
             settings.
         SettingsError: a certificate for the collector of audit messages cannot be used.
     """
-    if (ledger := await_ledger(settings, stop, heart)) is None:
-        return 0
     with ExitStack() as stack:
+        bells = stack.enter_context(open_bells(settings))
+        if (ledger := await_ledger(settings, stop, heart, bells)) is None:
+            return 0
         stack.callback(ledger.close)
         decided = deciding(settings)
         stack.enter_context(presence(ledger, owner_named("sender"), decided, stop, allow_different=allow_different))
@@ -112,4 +113,4 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
             telling = _open_audit_sender(settings, ledger)
             stack.callback(_release, telling)
             loops.append((heart.loop("audit-messages", STEP_SECONDS + LONGEST_BATCH), telling.step))
-        return run_loops(stop, heart, loops)
+        return run_loops(stop, heart, loops, bells)

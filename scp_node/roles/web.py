@@ -18,7 +18,7 @@ from scp_node.logs import get_logger
 from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.private_files import opener
 from scp_node.report.source.description import describe
-from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.patience import waiting
@@ -60,7 +60,8 @@ def run_web(
         SettingsError: the certificate or its key cannot be used, or [web.oidc] cannot.
     """
     return_memory()
-    if (ledger := await_ledger(settings, stop, heart)) is None:
+    bells = open_bells(settings)
+    if (ledger := await_ledger(settings, stop, heart, bells)) is None:
         return 0
     try:
         if settings.web.local_login:
@@ -86,13 +87,14 @@ def run_web(
         log.info("web page listens", address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         projector = ledger.projector(describe, owner=owner_named("project"), rest_seconds=_REST_SECONDS)
         with announced(ledger, owner_named("web")):
-            status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)])
+            status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)], bells)
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)
         have_ended([drawing], _STOP_SECONDS)
     finally:
         ledger.close()
+        bells.close()
     return status
 
 

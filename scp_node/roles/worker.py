@@ -22,7 +22,7 @@ from scp_node.loops.report_builder import wants_attention
 from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.opening import lease_of, stored_files
 from scp_node.private_files import FILE_MODE
-from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
@@ -47,9 +47,10 @@ def run_worker(
     """
     model = parts.open_model(settings.inference)
     shadow = _open_shadow(settings, model, parts)
-    if (ledger := await_ledger(settings, stop, heart)) is None:
-        return 0
     with ExitStack() as stack:
+        bells = stack.enter_context(open_bells(settings))
+        if (ledger := await_ledger(settings, stop, heart, bells)) is None:
+            return 0
         stack.callback(ledger.close)
         decided = deciding(settings, model.identity.digest)
         stack.enter_context(presence(ledger, owner_named("worker"), decided, stop, allow_different=allow_different))
@@ -109,7 +110,7 @@ def run_worker(
             )
             loops.append((trying, trial.step))
             loops.append((heart.loop("watch the shadow", STEP_SECONDS), _shadow_watch(trying)))
-        return run_loops(stop, heart, loops)
+        return run_loops(stop, heart, loops, bells)
 
 
 def _open_shadow(settings: Settings, model: ServedModel, parts: Parts) -> ServedModel | None:

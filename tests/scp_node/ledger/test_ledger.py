@@ -8,8 +8,8 @@ from datetime import timedelta
 from functools import partial
 
 from scp_node.domain import Finding, NotAnalysed, Priority, Reason, RejectedInstance
-from scp_node.ledger import Analysed, DestinationState, StudyPending, StudySnapshot
-from tests.scp_node.ledger_node import LEASE, MODEL, QUIET, Node, built_report
+from scp_node.ledger import Analysed, DestinationState, Ledger, StudyPending, StudySnapshot
+from tests.scp_node.ledger_node import LEASE, MODEL, POLICY, QUIET, Node, built_report
 
 
 def test_an_image_goes_from_received_to_delivered_and_the_audit_tells_all_of_it(node: Node) -> None:
@@ -366,3 +366,15 @@ def test_an_undetermined_result_keeps_the_grey_zone_that_made_it_so(node: Node) 
     assert snapshot.images[0].outcome == Finding(probability=0.52, logit=0.1, threshold=0.5, grey_zone=0.05)
     [row] = node.audit()
     assert (row["verdict"], row["threshold"], row["grey_zone"]) == ("undetermined", 0.5, 0.05)
+
+
+def test_a_process_whose_loops_all_sweep_looks_at_the_queues_once_in_a_while(node: Node) -> None:
+    node.ledger = Ledger(node.engine, POLICY, node.clock, sweep_rest_seconds=3_600.0)
+    node.ledger.upkeep.sweep(MODEL)
+    node.receive("1")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    node.ledger.upkeep.sweep(MODEL)
+    assert node.ledger.upkeep.counts()["report"] == {"delayed": 1}
+    Ledger(node.engine, POLICY, node.clock).upkeep.sweep(MODEL)
+    assert node.ledger.upkeep.counts()["report"] == {"ready": 1}
