@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from io import BytesIO
 from typing import Final
 
@@ -282,10 +283,12 @@ class _Values:
         """Return an identifier to search by; the header keeps its exact value."""
         raw = self.raw(tag, limit) or b""
         try:
-            text = raw.decode(self._codec())
+            text = raw.decode(self._codec)
         except UnicodeDecodeError:  # wrongly declared: what differs must go on differing
             text = raw.decode("latin_1")
-        return "".join(character for character in text if character.isprintable()).strip()
+        if not text.isprintable():
+            text = "".join(character for character in text if character.isprintable())
+        return text.strip()
 
     def number(self, tag: int) -> int | None:
         """Return a US; None where it is missing or malformed."""
@@ -302,6 +305,7 @@ class _Values:
             return 1
         return int(text) if re.fullmatch(r"\+?[0-9]{1,12}", text) else None  # IS
 
+    @cached_property
     def _codec(self) -> str:
         from pydicom.charset import python_encoding  # noqa: PLC0415 - as in `encoding`
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, bindparam, select, text, update
 
 from scp_node.domain import ReceivedInstance, RejectedInstance
 from scp_node.ledger import queue
@@ -24,6 +24,12 @@ _REGISTER_LOCK: Final = 0x5C9_0E6  # any constant: one registrar at a time decid
 SEVERAL_PATIENTS: Final = "several-patients"  # event: a film names another patient than the rest of its study
 # the ids are returned in the order of the rows
 _ENTER: Final = instance.insert().returning(instance.c.id, sort_by_parameter_order=True)
+_ORIGINALS: Final = select(
+    instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path, instance.c.purging_at
+).where(instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
+_PATIENTS: Final = select(study_patient.c.study_uid, study_patient.c.patient_key, study_patient.c.id).where(
+    study_patient.c.study_uid.in_(bindparam("studies", expanding=True))
+)
 _COLUMNS: Final = [name for name in ReceivedInstance.__slots__ if name in instance.c]
 
 
@@ -222,9 +228,8 @@ def _duplicate(item: ReceivedInstance, original: _Original) -> Duplicate:
 def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, _Original]]:
     """Return the originals of each SOP Instance UID that the ledger has, by the digest of their dataset."""
     uids = {item.sop_instance_uid for item in received}
-    columns = (instance.c.sop_instance_uid, instance.c.sha256, instance.c.spool_path, instance.c.purging_at)
     known: dict[str, dict[str, _Original]] = {}
-    for row in connection.execute(select(*columns).where(instance.c.sop_instance_uid.in_(uids))):
+    for row in connection.execute(_ORIGINALS, {"uids": sorted(uids)}):
         original = _Original(row.spool_path, kept=row.purging_at is None)
         known.setdefault(row.sop_instance_uid, {})[row.sha256] = original
     return known
@@ -232,9 +237,9 @@ def _known(connection: Connection, received: Sequence[ReceivedInstance]) -> dict
 
 def _patients(connection: Connection, received: Sequence[ReceivedInstance]) -> dict[str, dict[str, int]]:
     """Return the rows of the patients that each study names so far, by their key."""
-    named = select(study_patient.c.study_uid, study_patient.c.patient_key, study_patient.c.id)
+    studies = {item.study_uid for item in received}
     patients: dict[str, dict[str, int]] = {}
-    for row in connection.execute(named.where(study_patient.c.study_uid.in_({item.study_uid for item in received}))):
+    for row in connection.execute(_PATIENTS, {"studies": sorted(studies)}):
         patients.setdefault(row.study_uid, {})[row.patient_key] = row.id
     return patients
 

@@ -18,6 +18,7 @@ from scp_node.ledger.transactions import Policy, Transactions
 
 INTERRUPTED: Final = "association-interrupted"
 RESUMED: Final = "association-resumed"
+_IN_DOUBT: Final = select(study.c.study_uid).where(study.c.interrupted).limit(1)
 # Within this time any association shows that the sender has gone on; later only one that sends the study's own images.
 _GOES_ON_WITHIN: Final = timedelta(days=1)
 
@@ -47,8 +48,8 @@ class Studies:
                 self._resume(ending)
 
     def _any_in_doubt(self) -> bool:
-        with self._transactions.reading() as (connection, _now):
-            return connection.execute(select(study.c.study_uid).where(study.c.interrupted).limit(1)).first() is not None
+        with self._transactions.snapshot() as connection:  # which needs no time
+            return connection.execute(_IN_DOUBT).first() is not None
 
     def _whole(self, ending: TransferEnded) -> list[str]:
         with self._transactions.reading() as (connection, _now):

@@ -23,7 +23,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
@@ -53,8 +53,8 @@ LISTEN_BACKLOG: Final = 1_024
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
 
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
-    ACSE: ("_negotiate_as_acceptor", "send_reject"),
-    Association: ("_run_reactor", "_serve_request", "run_reactor", "set_socket"),
+    ACSE: ("_negotiate_as_acceptor", "is_aborted", "is_release_requested", "send_reject", "send_release"),
+    Association: ("_run_reactor", "_serve_request", "kill", "run_reactor", "set_socket"),
     AssociationServer: ("get_request", "process_request", "server_close"),
     AssociationSocket: ("_shutdown_socket", "ready", "recv"),
     DIMSEMessage: ("decode_msg", "message_to_primitive"),
@@ -105,7 +105,7 @@ class Services(Protocol):
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the association is rejected; None once it is admitted."""
 
-    def begin(self, association: NodeAssociation, message: C_STORE_RQ) -> Incoming | None:
+    def begin(self, association: NodeAssociation, request: C_STORE, context_id: int) -> Incoming | None:
         """Return a file for the dataset of a C-STORE request that has begun; None where it will be refused.
 
         Raises:
@@ -241,7 +241,7 @@ class NodeAssociation(Association):
             self,
             activity,
             largest_dataset=server.largest_dataset,
-            begin=lambda message: server.services.begin(self, message),
+            begin=lambda request, context_id: server.services.begin(self, request, context_id),
         )
         self.acse_timeout = server.ae.acse_timeout  # these two set the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout
@@ -347,7 +347,23 @@ class NodeAssociation(Association):
         return True
 
     def _run_reactor(self) -> None:
-        super()._run_reactor()
+        """Serve one request after the other; pynetdicom's own sleeps before it looks for each."""
+        while not self._kill:
+            context_id, message = self.dimse.get_msg()
+            if message is not None:
+                self._serve_request(message, context_id or 0)
+            if self.is_established and self.acse.is_release_requested():
+                self.acse.send_release(is_response=True)
+                self.is_released, self.is_established = True, False
+                self.kill()
+            elif self.acse.is_aborted():
+                self.is_aborted, self.is_established = True, False
+                self.kill()
+            elif not self.dul.is_alive():
+                self.kill()
+            elif self.dul.idle_timer_expired():
+                self.abort()
+                self.kill()
         self.dul.join(timeout=1)  # the connection is closed next: the last PDU goes out first
 
     def _serve_request(self, msg: DimseServiceType, context_id: int) -> None:

@@ -6,18 +6,21 @@ import io
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimseServiceType
+from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimsePrimitiveType, DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 
 from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.domain import LARGEST_REPORT
 from scp_node.incoming import Incoming
+from scp_node.listener.commands import store_request
 from scp_node.listener.faults import attempt
 from scp_node.listener.store import LARGEST_HEADER, Missing
 from scp_node.listener.transfers import Cut, cut_dataset
@@ -27,6 +30,9 @@ from scp_node.spool import SpoolError
 LEAST_RATE: Final = 1_000  # bytes a second; a telephone line of 1990 has more
 _USUAL_TIMEOUT: Final = 30.0  # seconds
 _RESPONSE: Final = 0x8000  # in a Command Field, PS3.7 section E.1
+_COMMAND: Final = 0x01  # bits of a message control header, PS3.8 section E.2
+_LAST: Final = 0x02
+_VALUE_HEADER_BYTES: Final = 6  # before the data of a presentation data value: length, context, control header
 LARGEST_COMMAND: Final = 1 << 16  # bytes; a C-STORE command has some 200
 
 _QueuedMessage = tuple[None, None] | tuple[int, DimseServiceType]  # with the ID of its presentation context
@@ -132,6 +138,74 @@ def received_by(dataset: io.BytesIO | None) -> ReceivedDataset:
     return dataset
 
 
+class _Message:
+    """A message on its way in: the command set first, then the dataset if there is one."""
+
+    def __init__(self, largest_dataset: int, begin: Callable[[C_STORE, int], Incoming | None]) -> None:
+        self.began = time.monotonic()
+        self.context_id = 0  # once the command set has come
+        self.request: DimsePrimitiveType | None = None  # the same, where a dataset follows or may
+        self.dataset = ReceivedDataset(largest_dataset, self._file)
+        self._command = BoundedBuffer(LARGEST_COMMAND)
+        self._library: DIMSEMessage | None = None  # reads what is not of the usual form
+        self._begin = begin
+
+    def take(self, primitive: P_DATA) -> bool:
+        """Add a part, and return whether the message is complete.
+
+        Raises:
+            DamagedError: it has no end. What pynetdicom raises comes through.
+        """
+        for context_id, value in primitive.presentation_data_value_list:
+            header = value[0]
+            if header & _COMMAND:
+                self._command.write(value[1:])
+                is_complete = bool(header & _LAST) and self._read_command(context_id)
+            else:
+                self.dataset.write(value[1:])
+                is_complete = bool(header & _LAST)
+            if self._command.overflowed or self.dataset.endless:
+                raise DamagedError("message without an end")
+            if is_complete:
+                return True
+        return False
+
+    def whole(self) -> DimsePrimitiveType:
+        """Return the request, once it is complete.
+
+        Raises:
+            DamagedError: it is a response. What pynetdicom raises comes through.
+        """
+        if self.request is not None:
+            return self.request
+        if self._library is None:
+            raise DamagedError("dataset without a command set")
+        if int(self._library.command_set.CommandField) & _RESPONSE:
+            raise DamagedError("response to no request")  # pynetdicom hands it on as a request
+        return self._library.message_to_primitive()
+
+    def _read_command(self, context_id: int) -> bool:
+        """Read the command set, and return whether the message ends with it."""
+        self.context_id = context_id
+        command = bytes(self._command.content or b"")
+        if (request := store_request(command)) is not None:
+            request.DataSet = self.dataset
+            self.request = request
+            return False
+        self.request, self._library = None, DIMSEMessage()
+        self._library.data_set = self.dataset
+        whole = P_DATA()
+        whole.presentation_data_value_list.append((context_id, bytes([_COMMAND | _LAST]) + command))
+        is_complete = self._library.decode_msg(whole)
+        if isinstance(self._library, C_STORE_RQ):
+            with suppress(DamagedError), foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+                self.request = self._library.message_to_primitive()  # else `whole` raises, once its dataset has come
+        return is_complete
+
+    def _file(self) -> Incoming | None:
+        return self._begin(self.request, self.context_id) if isinstance(self.request, C_STORE) else None
+
+
 class NodeDIMSE(DIMSEServiceProvider):
     """Puts messages together, one at a time."""
 
@@ -141,46 +215,45 @@ class NodeDIMSE(DIMSEServiceProvider):
         activity: threading.Event,
         *,
         largest_dataset: int,
-        begin: Callable[[C_STORE_RQ], Incoming | None],
+        begin: Callable[[C_STORE, int], Incoming | None],
     ) -> None:
+        """Ask `begin` for a file for the dataset of a request in a presentation context."""
         super().__init__(assoc)
         self._activity = activity
         self._largest_dataset = largest_dataset
         self._begin = begin
         self._writing = threading.Lock()  # held while a part of a message is taken
         self._is_over = False
-        self._command = BoundedBuffer(LARGEST_COMMAND)  # of the current message
+        self._current: _Message | None = None
         self.msg_queue = SignallingQueue(activity)
-        self.message_began = 0.0  # monotonic; of the newest message
         self._moved = 0.0  # monotonic; when a part of it came
 
     @property
     def cut(self) -> Cut | None:
         """The message that has begun and not ended, as far as it came; only once the connection is over."""
-        if (message := self.message) is None:
+        if (message := self._current) is None:
             return None
-        context = self.assoc._accepted_cx.get(message.context_id or 0)  # noqa: SLF001 - as elsewhere, a seam
+        context = self.assoc._accepted_cx.get(message.context_id)  # noqa: SLF001 - as elsewhere, a seam
         syntax = str(context.transfer_syntax[0]) if context else ""
-        if not isinstance(message, C_STORE_RQ) or not isinstance(message.data_set, ReceivedDataset):
-            return Cut(self.message_began, "", "")  # no more than its command has come
-        uid = str(message.command_set.get("AffectedSOPInstanceUID", ""))
-        return cut_dataset(message.data_set.beginning(LARGEST_HEADER), uid, syntax, began=self.message_began)
+        if not isinstance(message.request, C_STORE):
+            return Cut(message.began, "", "")  # no more than its command has come
+        uid = str(message.request.AffectedSOPInstanceUID or "")
+        return cut_dataset(message.dataset.beginning(LARGEST_HEADER), uid, syntax, began=message.began)
 
     @property
     def busy(self) -> bool:
         """Whether a message is on its way in or not yet answered."""
-        return self.message is not None or self.is_serving
+        return self._current is not None or self.is_serving
 
     @property
     def is_late(self) -> bool:
         """Whether the message on its way has stood still for the DIMSE time-out, or is slower than `LEAST_RATE`."""
-        if (message := self.message) is None or self.is_serving:
+        if (message := self._current) is None or self.is_serving:
             return False
         now, patience = time.monotonic(), self.assoc.dimse_timeout or _USUAL_TIMEOUT
         if now - self._moved > patience:
             return True
-        came = message.data_set.received if isinstance(message.data_set, ReceivedDataset) else 0
-        return now - self.message_began > patience + came / LEAST_RATE
+        return now - message.began > patience + message.dataset.received / LEAST_RATE
 
     @property
     def is_serving(self) -> bool:
@@ -203,37 +276,35 @@ class NodeDIMSE(DIMSEServiceProvider):
                 self._take(primitive)
 
     def _take(self, primitive: P_DATA) -> None:
-        if (message := self.message) is None:
-            self.message = message = DIMSEMessage()
-            self.message_began = time.monotonic()
-            message.encoded_command_set = self._command = BoundedBuffer(LARGEST_COMMAND)
-            message.data_set = ReceivedDataset(self._largest_dataset, partial(self._file_for, message))
-        dataset = received_by(message.data_set)
-        is_complete = message.decode_msg(primitive, self.assoc)
-        if self._command.overflowed or dataset.endless:
-            raise DamagedError("message without an end")
-        if is_complete:
-            if int(message.command_set.CommandField) & _RESPONSE:
-                raise DamagedError("response to no request")  # pynetdicom hands it on as a request
-            request = message.message_to_primitive()
+        if (message := self._current) is None:
+            self._current = message = _Message(self._largest_dataset, self._begin)
+        if message.take(primitive):
+            request = message.whole()
             if isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
-                dataset.discard()
+                message.dataset.discard()
             else:
-                self.msg_queue.put((message.context_id or 0, request))
-            self.message = None
-
-    def _file_for(self, message: DIMSEMessage) -> Incoming | None:
-        return self._begin(message) if isinstance(message, C_STORE_RQ) else None
+                self.msg_queue.put((message.context_id, request))
+            self._current = None
 
     def give_back(self) -> None:
         """Remove every dataset that was not stored, and take no more of them."""
         with self._writing:
             self._is_over = True
             waiting = [request for _, request in list(self.msg_queue.queue) if isinstance(request, C_STORE)]
-            for dataset in (self.message.data_set if self.message else None, *(each.DataSet for each in waiting)):
+            for dataset in (self._current.dataset if self._current else None, *(each.DataSet for each in waiting)):
                 if isinstance(dataset, ReceivedDataset):
                     dataset.discard()
-            self.message = None
+            self._current = None
+
+    def send_command(self, command: bytes, context_id: int) -> None:
+        """Send a message that is a command set alone, in as many fragments as the requestor's limit asks for."""
+        size = max(0, self.maximum_pdu_size - _VALUE_HEADER_BYTES) or len(command)
+        for begin in range(0, len(command), size):
+            is_last = begin + size >= len(command)
+            primitive = P_DATA()
+            header = (_COMMAND | _LAST) if is_last else _COMMAND
+            primitive.presentation_data_value_list.append((context_id, bytes([header]) + command[begin : begin + size]))
+            self.dul.send_pdu(primitive)
 
     def get_msg(self, block: bool = False) -> _QueuedMessage:  # noqa: FBT001, FBT002 - as in the base class
         """Return the next message and its context, after a wait for something to happen."""

@@ -6,17 +6,15 @@ import threading
 import time
 from collections.abc import Callable
 
-from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT, DimseServiceType
 from pynetdicom.presentation import PresentationContext
 
 from scp_node.dicom.commitment_messages import PUSH_MODEL, event_request, event_response
-from scp_node.dicom.encoding import DamagedError
-from scp_node.dicom.foreign import foreign_bytes
 from scp_node.dicom.inspection import is_uid
 from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded
 from scp_node.incoming import Incoming
 from scp_node.listener.association import NodeAssociation
+from scp_node.listener.commands import store_response
 from scp_node.listener.commitment import CommitmentService, ReceivedEvent
 from scp_node.listener.contexts import STORAGE_CLASSES, VERIFICATION
 from scp_node.listener.failures import FailedConnections
@@ -117,24 +115,17 @@ class NodeServices:
         )
         return rejection
 
-    def begin(self, association: NodeAssociation, message: C_STORE_RQ) -> Incoming | None:
+    def begin(self, association: NodeAssociation, request: C_STORE, context_id: int) -> Incoming | None:
         """Return a file for the dataset of a C-STORE request that has begun; None where it will be refused.
 
         Raises:
             SpoolError: it cannot be written.
         """
-        context = association.accepted(message.context_id)
+        context = association.accepted(context_id)
         if context is None or context.abstract_syntax not in STORAGE_CLASSES:
             return None
         may_store = self._peers.include(association.caller)
-        try:
-            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
-                command = message.message_to_primitive()
-        except DamagedError:  # the association is aborted once the message is complete
-            return None
-        if not isinstance(command, C_STORE):
-            raise TypeError("message of a C-STORE request gives another primitive")
-        return self._storage.begin(_store_request(association, command, context, may_store=may_store))
+        return self._storage.begin(_store_request(association, request, context, may_store=may_store))
 
     def serve(self, association: NodeAssociation, message: DimseServiceType, context: PresentationContext) -> bool:
         """Answer a C-ECHO, C-STORE or N-EVENT-REPORT request; return False for anything else."""
@@ -200,15 +191,15 @@ class NodeServices:
             now = time.monotonic()
             association.transfers.stored(answer.study_uid, now)
             self._report_end(association, Part(association.transfers.take_sent(now)))
-        response = C_STORE()
-        response.MessageIDBeingRespondedTo = message.MessageID
-        response.AffectedSOPClassUID = message.AffectedSOPClassUID
-        if is_uid(str(message.AffectedSOPInstanceUID or "")):
-            response.AffectedSOPInstanceUID = message.AffectedSOPInstanceUID
-        response.Status = int(answer.status)
-        if answer.comment:
-            response.ErrorComment = answer.comment  # type: ignore[assignment]  # declared as None, sent as LO
-        association.dimse.send_msg(response, context.context_id or 0)
+        uid = message.AffectedSOPInstanceUID
+        response = store_response(
+            message_id=message.MessageID or 0,
+            sop_class_uid=message.AffectedSOPClassUID,
+            sop_instance_uid=uid if is_uid(str(uid or "")) else None,
+            status=int(answer.status),
+            comment=answer.comment,
+        )
+        association.dimse.send_command(response, context.context_id or 0)
 
     def _take_report(
         self,

@@ -44,6 +44,7 @@ MOST_VALUES: Final = 1_024  # presentation data values in a PDU; a sender that f
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
 LONG_WAIT_SECONDS: Final = 1.0  # the same before the association request: hundreds of connections may never send one
 
+_LOOP_SECONDS: Final = 0.001
 _EXCESS: Final = 12  # bytes by which a sender may miscount: PS3.8 Annex D counts without the header of the PDU
 _VALUE_HEADER: Final = struct.Struct(">L")  # PS3.8 section 9.3.5.1: the length of what follows
 _HEADER_BYTES: Final = 6  # of a PDU: type and length
@@ -179,6 +180,8 @@ class NodeStateMachine(StateMachine):
         """Take the action that follows `event`."""
         self._node_dul.note_action(TRANSITION_TABLE.get((event, self.current_state), ""), event)
         super().do_action(event)
+        # seconds of sleep between two events: while the connection is open the thread waits for them anyway
+        self._node_dul._run_loop_delay = 0.0 if self.current_state in _WAITING_STATES else _LOOP_SECONDS  # noqa: SLF001 - a seam
         if self.current_state == _NO_CONNECTION:
             self._node_dul.wake_user()
 

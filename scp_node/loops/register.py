@@ -42,6 +42,8 @@ BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
 REMEMBERED_BYTES: Final = 64 * 2**20  # limit of their headers: a peer decides how long a header is
 REFUSALS: Final = 32  # of one address for one reason, each recorded within a minute; then their number
+SWEEP_SECONDS: Final = 1.0  # between two looks at what is due or lost its holder; all roles look
+GATHER_SECONDS: Final = 0.03  # least time from one commit to the next: what comes meanwhile shares it
 RESCAN_SECONDS: Final = 300.0
 RESCAN_DAYS: Final = timedelta(days=2)  # age of the files that a later scan looks at; the first scan looks at all files
 _SCAN_CHUNK: Final = 1_000
@@ -114,22 +116,27 @@ class Registrar:
         """Register until `stop` is set and all earlier arrivals are entered, or until the database stays away."""
         if not self._patiently(stop, lambda: self.scan(first=True, stop=stop)):
             return
-        next_scan = time.monotonic() + RESCAN_SECONDS
+        next_scan, next_sweep = time.monotonic() + RESCAN_SECONDS, time.monotonic()
         while not self._is_done(stop):
             self._renew()
             batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
+            began, taken = time.monotonic(), len(batch)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
             if not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
                 return
             if not self._overflowed.is_set() and not self._patiently(stop, self._enter_endings):
                 return
-            if not self._patiently(stop, self._ledger.upkeep.sweep):  # senders and workers may be dying all the time
-                return
+            if began >= next_sweep:  # senders and workers may be dying all the time
+                next_sweep = began + SWEEP_SECONDS
+                if not self._patiently(stop, self._ledger.upkeep.sweep):
+                    return
             is_behind = self._overflowed.is_set() and self._arrivals.is_empty()
             if is_behind or time.monotonic() > next_scan:
                 self._overflowed.clear()
                 self._patiently(stop, lambda: self.scan(stop=stop))
                 next_scan = time.monotonic() + RESCAN_SECONDS
+            if 0 < taken < BATCH:
+                stop.wait(began + GATHER_SECONDS - time.monotonic())
 
     def _is_done(self, stop: threading.Event) -> bool:
         is_ending = stop.is_set()
