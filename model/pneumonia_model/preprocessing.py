@@ -134,7 +134,7 @@ def display_words(image: Dataset, layout: PixelLayout, stored: StoredWords) -> D
     """
     scale = grey_scale(image, layout, stored)
     return Display(
-        greys=np.asarray(np.take(scale.greys, stored.words)),
+        greys=np.asarray(cv2.LUT(stored.words, scale.greys), dtype=np.uint8),
         samples=layout.samples,
         one_value=int((scale.counts > 0).sum()) == 1,
         shaped_by=scale.shaped_by,

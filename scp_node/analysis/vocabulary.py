@@ -25,6 +25,7 @@ _PROJECTION: Final = re.compile(  # "postero-anterior", "POSTERO_ANTERIOR", "ant
     r"(?![^\W\d_])"
 )
 _WORD: Final = re.compile(r"[^\W\d_]+")
+_TEXTS_OF_A_FILM: Final = 64  # each is compared with many terms
 _LONGEST_JOINED: Final = 40  # letters of a word that may be several without a space
 # "2 VIEWS", "CHEST_2V", "two views", "Thorax in 2 Ebenen"
 _SEVERAL_VIEWS: Final = re.compile(
@@ -41,6 +42,7 @@ class Statement(Enum):
     SILENT = auto()  # nothing, or both
 
 
+@lru_cache(maxsize=_TEXTS_OF_A_FILM)
 def _fold(text: str) -> str:
     # "Tórax a.p." -> "TORAX AP."
     initials = _INITIALS.sub(r"\1\2", text.upper())
@@ -49,9 +51,10 @@ def _fold(text: str) -> str:
     return _PROJECTION.sub(lambda match: " AP " if match["ap"] else " PA ", plain)
 
 
-def words(text: str) -> list[str]:
+@lru_cache(maxsize=_TEXTS_OF_A_FILM)
+def words(text: str) -> tuple[str, ...]:
     """Return the words of a text in capitals and without accents; "CHEST_PA1" and "CHESTPA" are CHEST and PA."""
-    return [part for word in _WORD.findall(_fold(text)) for part in _parts(word)]
+    return tuple(part for word in _WORD.findall(_fold(text)) for part in _parts(word))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class Terms:
     def cover(self, text: str) -> bool:
         """Return whether `text` contains only these words, or is empty."""
         folded = _fold(text).strip()
-        return not folded or self.words.issuperset(words(text) or [folded])
+        return not folded or self.words.issuperset(words(text) or (folded,))
 
 
 def _terms(*lines: str, stems: str = "", pattern: str | None = None) -> Terms:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import pytest
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 from pneumonia_model.decoding import Mended, PixelDefect
@@ -17,6 +18,7 @@ from pneumonia_model.preprocessing import UnreadablePixels, read_display, to_dis
 from pneumonia_model.sizes import MAX_SAMPLES, MAX_SIDE
 from pydicom import Dataset
 from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     MPEG2MPML,
     UID,
@@ -60,6 +62,34 @@ def test_signed_values_keep_their_sign_through_compression(store: Callable[..., 
 
 def test_jpeg_baseline_stays_close() -> None:
     assert np.abs(to_display(images.jpeg(PICTURE)).astype(int) - PICTURE).max() <= 6
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"quality": 1}, {"quality": 75}, {"quality": 100}, {"optimize": True}, {"restart_marker_blocks": 3}],
+    ids=str,
+)
+@pytest.mark.parametrize("size", [(256, 256), (301, 257)], ids=str)
+def test_the_usual_jpeg_has_the_greys_of_the_reference_decoder_to_the_last_bit(
+    size: tuple[int, int], options: dict[str, int]
+) -> None:
+    extremes = np.random.default_rng(0).choice(np.array([0, 255], dtype=np.uint8), size)  # overshoots at each edge
+    for pixels in (np.ascontiguousarray(np.resize(PICTURE, size)), extremes):
+        image = images.jpeg(pixels, **options)
+        assert np.array_equal(to_display(image), by_gdcm(image))
+
+
+def test_a_jpeg_stream_that_is_not_as_usual_is_left_to_the_reference_decoder() -> None:
+    whole = images.jpeg_stream(PICTURE)
+    image = images.compressed(images.radiograph(PICTURE), whole[:-40] + whole[-2:], JPEGBaseline8Bit)
+    with pytest.raises(ValueError, match="premature end"):
+        simplejpeg.decode_jpeg(get_frame(image.PixelData, 0, number_of_frames=1), colorspace="GRAY")
+    assert np.array_equal(to_display(image), by_gdcm(image))
+
+
+def by_gdcm(image: Dataset) -> NDArray[np.generic]:
+    greys, _ = get_decoder(JPEGBaseline8Bit).as_array(image, raw=True, decoding_plugin="gdcm")
+    return greys
 
 
 def test_a_grey_screen_capture_in_colour_jpeg_is_read() -> None:

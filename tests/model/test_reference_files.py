@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pneumonia_model.decoding import PixelDefect
 from pneumonia_model.preprocessing import UnreadablePixels, to_display, to_input
 from pydicom import Dataset, dcmread
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import JPEGBaseline8Bit
 
 from tests.model import images
 
@@ -105,6 +107,14 @@ def test_an_rsna_film_reaches_the_network_as_its_8_bits(shared_data: Path) -> No
     path = sorted((shared_data / "dicom" / "rsna_original").glob("*.dcm"))[0]
     image = dcmread(path)
     assert np.array_equal(to_input(image), _reduced(image))
+
+
+def test_real_jpeg_films_have_the_greys_of_the_reference_decoder_to_the_last_bit(shared_data: Path) -> None:
+    films = [dcmread(path) for path in sorted((shared_data / "dicom").glob("rsna*/*.dcm"))[::10]]
+    assert {film.file_meta.TransferSyntaxUID for film in films} == {JPEGBaseline8Bit}
+    for film in films:
+        by_gdcm, _ = get_decoder(JPEGBaseline8Bit).as_array(film, raw=True, decoding_plugin="gdcm")
+        assert np.array_equal(to_display(film), by_gdcm)
 
 
 def _reduced(image: Dataset) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
