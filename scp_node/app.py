@@ -5,18 +5,19 @@ from __future__ import annotations
 import gc
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from scp_node import __version__
-from scp_node.dicom.pixel_libraries import leave_out_pixel_libraries
+from scp_node.dicom.libraries import ARRAYS, DOWNLOADS, PIXELS, leave_out_libraries
 from scp_node.ledger import LedgerUnreachableError
 from scp_node.logs import get_logger
 from scp_node.opening import INSTALLATION_ID, installation_id, upgrade_database
 from scp_node.roles.common import PARTS, Parts
 from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.runtime.memory import return_free_memory
 from scp_node.runtime.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
 from scp_node.settings import Settings, SettingsError, is_loopback
 from scp_node.settings_file import refuse_system_folder
@@ -43,6 +44,15 @@ class Role(StrEnum):
         return tuple(role for role in Role if role is not Role.ALL) if self is Role.ALL else (self,)
 
 
+# What pydicom would load: only the worker has decoders, and only it and the web page compute.
+LIBRARIES_LEFT_OUT: Final[Mapping[Role, Sequence[str]]] = {
+    Role.LISTENER: (*DOWNLOADS, *PIXELS, *ARRAYS),
+    Role.WORKER: DOWNLOADS,
+    Role.SENDER: (*DOWNLOADS, *PIXELS, *ARRAYS),
+    Role.WEB: (*DOWNLOADS, *PIXELS),
+}
+
+
 def serve(
     settings: Settings,
     config: Path | None,
@@ -59,15 +69,19 @@ def serve(
         base = _command(config, parts, allow_different=allow_different)
         return _supervise(settings, base, role, stop, renew)
     stop_when_orphaned(stop)
-    heart = Heartbeat(at_work=_keep_what_is_loaded)
+    heart = Heartbeat(at_work=_settle)
     heart.start(stop)
     return _run(role, settings, stop, heart, parts, config=config, allow_different=allow_different, renew=renew)
 
 
-def _keep_what_is_loaded() -> None:
-    """Have the garbage collector leave alone what is loaded: to look through it held a role up for half a second."""
+def _settle() -> None:
+    """Return what only the start needed, and have the garbage collector leave alone what is loaded.
+
+    To look through that held a role up for half a second.
+    """
     gc.collect()
     gc.freeze()
+    return_free_memory()
 
 
 def _run(
@@ -81,8 +95,7 @@ def _run(
     allow_different: bool,
     renew: threading.Event,
 ) -> int:
-    if role is not Role.WORKER:  # which alone has decoders
-        leave_out_pixel_libraries()
+    leave_out_libraries(*LIBRARIES_LEFT_OUT.get(role, ()))
     match role:  # each process loads only what it needs
         case Role.LISTENER:
             from scp_node.roles.listener import run_listener  # noqa: PLC0415

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 from pathlib import Path
@@ -21,6 +20,7 @@ from scp_node.report.source.description import describe
 from scp_node.roles.common import STEP_SECONDS, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
+from scp_node.runtime.memory import return_large_blocks
 from scp_node.runtime.patience import waiting
 from scp_node.runtime.polling import have_ended, poll
 from scp_node.runtime.renewal import watch_files
@@ -35,8 +35,6 @@ log = get_logger(__name__)
 
 FIRST_ADMIN: Final = "admin"
 PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
-_M_MMAP_THRESHOLD: Final = -3  # malloc.h
-_M_ARENA_MAX: Final = -8
 _STOP_SECONDS: Final = 10.0
 _REST_SECONDS: Final = 0.5  # of the projector: the list may be so far behind
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
@@ -59,7 +57,7 @@ def run_web(
         LedgerError: the schema of the database is not this program's.
         SettingsError: the certificate or its key cannot be used, or [web.oidc] cannot.
     """
-    return_memory()
+    return_large_blocks()
     bells = open_bells(settings)
     if (ledger := await_ledger(settings, stop, heart, bells)) is None:
         return 0
@@ -108,17 +106,6 @@ def _draw_samples(settings: Settings, ledger: Ledger, stop: threading.Event) -> 
     thread = threading.Thread(target=draw, name="draw", daemon=True)
     thread.start()
     return thread
-
-
-def return_memory() -> None:
-    """Have glibc return large blocks to the system, and share its pools between threads.
-
-    By itself it keeps the 19 MiB of a password's hash for the next one, in each thread (mallopt(3)).
-    """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):  # glibc's
-        library.mallopt(_M_MMAP_THRESHOLD, 2**20)
-        library.mallopt(_M_ARENA_MAX, 2)
 
 
 def make_first_admin(ledger: Ledger, data_dir: Path) -> None:
