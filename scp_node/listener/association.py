@@ -23,7 +23,7 @@ from pynetdicom.acse import ACSE
 from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
+from pynetdicom.dimse_messages import DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE, DimseServiceType
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
@@ -105,7 +105,7 @@ class Services(Protocol):
     def admit(self, association: NodeAssociation) -> Rejection | None:
         """Return why the association is rejected; None once it is admitted."""
 
-    def begin(self, association: NodeAssociation, message: C_STORE_RQ) -> Incoming | None:
+    def begin(self, association: NodeAssociation, context_id: int, request: C_STORE) -> Incoming | None:
         """Return a file for the dataset of a C-STORE request that has begun; None where it will be refused.
 
         Raises:
@@ -241,7 +241,7 @@ class NodeAssociation(Association):
             self,
             activity,
             largest_dataset=server.largest_dataset,
-            begin=lambda message: server.services.begin(self, message),
+            begin=lambda context_id, request: server.services.begin(self, context_id, request),
         )
         self.acse_timeout = server.ae.acse_timeout  # these two set the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout

@@ -16,6 +16,7 @@ from pynetdicom.dimse_primitives import C_CANCEL, C_STORE, DimseServiceType
 from pynetdicom.pdu_primitives import P_DATA
 
 from scp_node.dicom.encoding import DamagedError
+from scp_node.dicom.foreign import foreign_bytes
 from scp_node.domain import LARGEST_REPORT
 from scp_node.incoming import Incoming
 from scp_node.listener.faults import attempt
@@ -141,8 +142,9 @@ class NodeDIMSE(DIMSEServiceProvider):
         activity: threading.Event,
         *,
         largest_dataset: int,
-        begin: Callable[[C_STORE_RQ], Incoming | None],
+        begin: Callable[[int, C_STORE], Incoming | None],
     ) -> None:
+        """Ask `begin` for a file, with the ID of the presentation context and the request whose dataset begins."""
         super().__init__(assoc)
         self._activity = activity
         self._largest_dataset = largest_dataset
@@ -150,6 +152,7 @@ class NodeDIMSE(DIMSEServiceProvider):
         self._writing = threading.Lock()  # held while a part of a message is taken
         self._is_over = False
         self._command = BoundedBuffer(LARGEST_COMMAND)  # of the current message
+        self._request: C_STORE | None = None  # of the current message, from the first bytes of its dataset on
         self.msg_queue = SignallingQueue(activity)
         self.message_began = 0.0  # monotonic; of the newest message
         self._moved = 0.0  # monotonic; when a part of it came
@@ -205,6 +208,7 @@ class NodeDIMSE(DIMSEServiceProvider):
     def _take(self, primitive: P_DATA) -> None:
         if (message := self.message) is None:
             self.message = message = DIMSEMessage()
+            self._request = None
             self.message_began = time.monotonic()
             message.encoded_command_set = self._command = BoundedBuffer(LARGEST_COMMAND)
             message.data_set = ReceivedDataset(self._largest_dataset, partial(self._file_for, message))
@@ -215,7 +219,7 @@ class NodeDIMSE(DIMSEServiceProvider):
         if is_complete:
             if int(message.command_set.CommandField) & _RESPONSE:
                 raise DamagedError("response to no request")  # pynetdicom hands it on as a request
-            request = message.message_to_primitive()
+            request = self._request or message.message_to_primitive()
             if isinstance(request, C_CANCEL):  # nothing here takes long enough to be cancelled
                 dataset.discard()
             else:
@@ -223,7 +227,18 @@ class NodeDIMSE(DIMSEServiceProvider):
             self.message = None
 
     def _file_for(self, message: DIMSEMessage) -> Incoming | None:
-        return self._begin(message) if isinstance(message, C_STORE_RQ) else None
+        """Return a file for the dataset of a C-STORE request; None for another one, or a command that is damaged."""
+        if not isinstance(message, C_STORE_RQ):
+            return None
+        try:
+            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
+                request = message.message_to_primitive()
+        except DamagedError:  # the association is aborted once the message is complete
+            return None
+        if not isinstance(request, C_STORE):
+            raise TypeError("message of a C-STORE request gives another primitive")
+        self._request = request
+        return self._begin(message.context_id or 0, request)
 
     def give_back(self) -> None:
         """Remove every dataset that was not stored, and take no more of them."""

@@ -6,13 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE, N_EVENT_REPORT, DimseServiceType
 from pynetdicom.presentation import PresentationContext
 
 from scp_node.dicom.commitment_messages import PUSH_MODEL, event_request, event_response
-from scp_node.dicom.encoding import DamagedError
-from scp_node.dicom.foreign import foreign_bytes
 from scp_node.dicom.inspection import is_uid
 from scp_node.domain import Clock, CommitmentAnswer, ReceivedInstance, RejectedInstance, TransferEnded
 from scp_node.incoming import Incoming
@@ -117,24 +114,17 @@ class NodeServices:
         )
         return rejection
 
-    def begin(self, association: NodeAssociation, message: C_STORE_RQ) -> Incoming | None:
+    def begin(self, association: NodeAssociation, context_id: int, request: C_STORE) -> Incoming | None:
         """Return a file for the dataset of a C-STORE request that has begun; None where it will be refused.
 
         Raises:
             SpoolError: it cannot be written.
         """
-        context = association.accepted(message.context_id)
+        context = association.accepted(context_id)
         if context is None or context.abstract_syntax not in STORAGE_CLASSES:
             return None
         may_store = self._peers.include(association.caller)
-        try:
-            with foreign_bytes(as_=lambda error: DamagedError(type(error).__name__)):
-                command = message.message_to_primitive()
-        except DamagedError:  # the association is aborted once the message is complete
-            return None
-        if not isinstance(command, C_STORE):
-            raise TypeError("message of a C-STORE request gives another primitive")
-        return self._storage.begin(_store_request(association, command, context, may_store=may_store))
+        return self._storage.begin(_store_request(association, request, context, may_store=may_store))
 
     def serve(self, association: NodeAssociation, message: DimseServiceType, context: PresentationContext) -> bool:
         """Answer a C-ECHO, C-STORE or N-EVENT-REPORT request; return False for anything else."""
