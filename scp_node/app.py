@@ -44,10 +44,11 @@ class Role(StrEnum):
         return tuple(role for role in Role if role is not Role.ALL) if self is Role.ALL else (self,)
 
 
-# What pydicom would load: only the worker has decoders, and only it and the web page compute.
+# What pydicom would load: only the worker has decoders; it, the reporter and the web page compute.
 LIBRARIES_LEFT_OUT: Final[Mapping[Role, Sequence[str]]] = {
     Role.LISTENER: (*DOWNLOADS, *PIXELS, *ARRAYS),
     Role.WORKER: DOWNLOADS,
+    Role.REPORTER: (*DOWNLOADS, *PIXELS),
     Role.SENDER: (*DOWNLOADS, *PIXELS, *ARRAYS),
     Role.WEB: (*DOWNLOADS, *PIXELS),
 }

@@ -13,17 +13,21 @@ from scp_node.report.source.description import describe
 from scp_node.settings import Settings
 
 # CID 400, 401, 402, 404 and 405 of PS3.16, and PS3.15 A.5.1.2.4
+APPLICATION_ACTIVITY: Final = Code("110100", "Application Activity")
 AUDIT_LOG_USED: Final = Code("110101", "Audit Log Used")
 ACCESSED: Final = Code("110103", "DICOM Instances Accessed")
 TRANSFERRED: Final = Code("110104", "DICOM Instances Transferred")
 EXPORT: Final = Code("110106", "Export")
 SECURITY_ALERT: Final = Code("110113", "Security Alert")
 USER_AUTHENTICATION: Final = Code("110114", "User Authentication")
+APPLICATION_START: Final = Code("110120", "Application Start")
+APPLICATION_STOP: Final = Code("110121", "Application Stop")
 LOGIN: Final = Code("110122", "Login")
 LOGOUT: Final = Code("110123", "Logout")
 SOFTWARE_CONFIGURATION: Final = Code("110131", "Software Configuration")
 SECURITY_ROLES_CHANGED: Final = Code("110136", "Security Roles Changed")
 USER_ATTRIBUTES_CHANGED: Final = Code("110137", "User Security Attributes Changed")
+APPLICATION: Final = Code("110150", "Application")
 SOURCE: Final = Code("110153", "Source Role ID")
 DESTINATION: Final = Code("110152", "Destination Role ID")
 DESTINATION_MEDIA: Final = Code("110154", "Destination Media")
@@ -152,6 +156,23 @@ def _exported(event: FedEvent, source: Source) -> AuditMessage:
     return _message(event, source, EXPORT, Action.READ, person, _node(source, role=SOURCE), browser)
 
 
+def _activity(kind: Code) -> Callable[[FedEvent, Source], AuditMessage]:
+    def started_or_stopped(event: FedEvent, source: Source) -> AuditMessage:
+        application = Participant(
+            user_id=_told(event, "process"),
+            name=" ".join(filter(None, ("scp-node", _told(event, "version"), _told(event, "role")))),
+            ae_title=source.ae_title,
+            role=APPLICATION,
+        )
+        message = replace(_message(event, source, APPLICATION_ACTIVITY, Action.EXECUTE, application), type=kind)
+        if not (since := _told(event, "not_seen_since")):
+            return message
+        text = f"not seen since {since}: killed, or without the database"
+        return replace(message, outcome=Outcome.SERIOUS_FAILURE, outcome_text=text)
+
+    return started_or_stopped
+
+
 def _authenticating(kind: Code, outcome: Outcome = Outcome.SUCCESS) -> Callable[[FedEvent, Source], AuditMessage]:
     def authenticated(event: FedEvent, source: Source) -> AuditMessage:
         by = _doer(event, source)
@@ -218,6 +239,8 @@ def _told(event: FedEvent, name: str) -> str:
 
 
 _MAKERS: Final[Mapping[str, Callable[[FedEvent, Source], AuditMessage]]] = {
+    "application-started": _activity(APPLICATION_START),
+    "application-stopped": _activity(APPLICATION_STOP),
     "received": _received,
     "conflict": _received,
     "duplicate": _again,

@@ -48,6 +48,7 @@ class Participant:
     """A person or a process that takes part (PS3.15 A.5.2.1 to A.5.2.3)."""
 
     user_id: str
+    name: str = ""
     is_requestor: bool = False
     role: Code | None = None
     ae_title: str = ""
@@ -117,6 +118,8 @@ def _put_participant(root: Element, participant: Participant) -> None:
     values = {"UserID": participant.user_id, "UserIsRequestor": str(participant.is_requestor).lower()}
     if participant.ae_title:
         values["AlternativeUserID"] = f"AETITLES={participant.ae_title}"  # PS3.15 A.5.2.2
+    if participant.name:
+        values["UserName"] = participant.name
     if participant.address:
         values["NetworkAccessPointID"] = participant.address
         values["NetworkAccessPointTypeCode"] = "2" if _is_ip(participant.address) else "1"

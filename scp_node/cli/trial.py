@@ -64,12 +64,13 @@ def try_destination(settings: Settings, destination: DestinationSettings) -> Tri
     """
     from scp_node.cli.examination import examine_destination  # noqa: PLC0415 - loads what only this command needs
     from scp_node.roles.sender import open_scu  # noqa: PLC0415
+    from scp_node.tls.contexts import client_tls  # noqa: PLC0415
 
     asked = examine_destination(settings, destination)
     if not asked.good:
         return Trial(destination=destination.name, good=False, message=asked.message)
     built = _built(settings)
-    scu = open_scu(settings, destination)
+    scu = open_scu(settings, destination, client_tls(destination))
     try:
         sent = scu.send(built.file)
     finally:

@@ -29,7 +29,7 @@ from scp_node.dicom.syntaxes import NATIVE
 from scp_node.domain import CommitmentReport, Reference
 from scp_node.logs import get_logger
 from scp_node.settings import DeliverySettings, DestinationSettings
-from scp_node.tls.contexts import client_tls
+from scp_node.tls.contexts import ClientTls
 
 # It accepted the context and does not do it: no such SOP class or instance, SOP class not supported, not authorised,
 # unrecognised operation, PS3.7 section C.5
@@ -59,10 +59,17 @@ class AskResult:
 class CommitmentScu:
     """Asks one destination, each time over an association of its own; for one thread."""
 
-    def __init__(self, destination: DestinationSettings, *, calling_ae: str, settings: DeliverySettings) -> None:
+    def __init__(
+        self,
+        destination: DestinationSettings,
+        *,
+        calling_ae: str,
+        settings: DeliverySettings,
+        tls: ClientTls | None = None,
+    ) -> None:
         """Ask `destination` as `calling_ae`."""
         self._destination = destination
-        self._tls = client_tls(destination)
+        self._tls = tls
         self._calling_ae = calling_ae
         self._settings = settings
 

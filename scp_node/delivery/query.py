@@ -18,7 +18,7 @@ from scp_node.delivery.connection import AssociationError, ConnectionLostError, 
 from scp_node.dicom.commitment_messages import encoded
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.settings import DeliverySettings, DestinationSettings
-from scp_node.tls.contexts import client_tls
+from scp_node.tls.contexts import ClientTls
 
 STUDY_ROOT_FIND: Final = "1.2.840.10008.5.1.4.1.2.2.1"  # Study Root Query/Retrieve Information Model - FIND
 
@@ -49,10 +49,17 @@ class FindResult:
 class QueryScu:
     """Looks into one destination, each time over a new association; for one thread."""
 
-    def __init__(self, destination: DestinationSettings, *, calling_ae: str, settings: DeliverySettings) -> None:
+    def __init__(
+        self,
+        destination: DestinationSettings,
+        *,
+        calling_ae: str,
+        settings: DeliverySettings,
+        tls: ClientTls | None = None,
+    ) -> None:
         """Look into `destination` as `calling_ae`."""
         self._destination = destination
-        self._tls = client_tls(destination)
+        self._tls = tls
         self._calling_ae = calling_ae
         self._settings = settings
 

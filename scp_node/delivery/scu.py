@@ -17,7 +17,7 @@ from scp_node.dicom.part10 import decode_head
 from scp_node.dicom.syntaxes import IMPLICIT_VR_LITTLE_ENDIAN, NATIVE
 from scp_node.logs import get_logger
 from scp_node.settings import DeliverySettings, DestinationSettings
-from scp_node.tls.contexts import client_tls
+from scp_node.tls.contexts import ClientTls
 
 log = get_logger(__name__)
 
@@ -44,10 +44,11 @@ class StorageScu:
         other_sop_classes: Sequence[str] = (),
         settings: DeliverySettings,
         recast: Callable[[bytes, str], bytes],
+        tls: ClientTls | None = None,
     ) -> None:
         """Offer `sop_classes`, best first, and `other_sop_classes`; `recast` returns a file as another of the first."""
         self._destination = destination
-        self._tls = client_tls(destination)
+        self._tls = tls
         self._calling_ae = calling_ae
         self._sop_classes = tuple(sop_classes)
         self._other_sop_classes = tuple(other_sop_classes)

@@ -37,7 +37,7 @@ from scp_node.listener.policy import plain_address
 from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
 from scp_node.listener.text import escaped
 from scp_node.runtime.repeated import RepeatedLines
-from scp_node.tls.sockets import TlsSocket, tls_reason
+from scp_node.tls.sockets import TlsSocket, is_client_hello, tls_reason
 
 LARGEST_REQUEST: Final = 1 << 17  # bytes; 128 presentation contexts with 20 transfer syntaxes each have 70,000
 MOST_VALUES: Final = 1_024  # presentation data values in a PDU; a sender that fills it up has one
@@ -95,6 +95,7 @@ class NodeSocket(AssociationSocket):
     """A socket whose reads have an absolute deadline and a largest size."""
 
     fault = ""  # why a read ended early: not because the peer closed between two PDUs
+    begins_with = b""  # the first bytes that came
     _within_pdu = False  # its header was read, and nothing more yet
 
     def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
@@ -156,6 +157,7 @@ class NodeSocket(AssociationSocket):
         finally:
             if received < nr_bytes and (received or self._within_pdu):
                 self.fault = self.fault or "connection ended within a PDU"
+        self.begins_with = self.begins_with or bytes(data[: min(received, _HEADER_BYTES)])
         self._within_pdu = not self._within_pdu and nr_bytes == _HEADER_BYTES and received == nr_bytes
         connection.settimeout(seconds)  # for sends
         return data[:received]
@@ -313,6 +315,8 @@ class NodeDUL(DULServiceProvider):
         return plain_address(self.assoc.requestor.address)
 
     def _reason_of(self, event: str) -> str:
+        if self.stated is None and isinstance(self.socket, NodeSocket) and is_client_hello(self.socket.begins_with):
+            return "it speaks TLS; this port is plain"
         return "unexpected PDU" if event != _BAD_PDU else self._defect or "unknown type of PDU"
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:

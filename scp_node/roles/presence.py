@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ from typing import Final
 from sqlalchemy.exc import SQLAlchemyError
 
 from scp_node.ledger import Ledger, LedgerError
-from scp_node.ledger.processes import SEEN_EVERY, OtherProcess
+from scp_node.ledger.processes import GONE_AFTER, SEEN_EVERY, OtherProcess
 from scp_node.logs import get_logger
 from scp_node.settings import ReportSettings, Settings
 
 log = get_logger(__name__)
 
 _LOOK_SECONDS: Final = 0.5
+_RENEWALS_BEFORE_LOOK: Final = GONE_AFTER // SEEN_EVERY + 1
 # By section; what only says where and how fast the work is done is left out.
 _DECIDING: Final = {
     "analysis": {"modalities", "minimum_age", "minimum_pixels", "maximum_pixels", "pixel_gate"},
@@ -66,12 +68,18 @@ def announced(ledger: Ledger, owner: str) -> Iterator[None]:
 
 @contextmanager
 def _renewed(ledger: Ledger, owner: str, settings: dict[str, str], *, may_differ: bool) -> Iterator[None]:
-    """Renew the process's row, or enter it again where it counted as gone, until the block ends."""
+    """Renew the process's row, or enter it again where it counted as gone, until the block ends.
+
+    One that was killed just before counts as gone a little later, and is then looked for once.
+    """
     done = threading.Event()
+    renewals = itertools.count()
 
     def show() -> None:
         if not (ledger.processes.renew(owner) or done.is_set()):
             ledger.processes.enter(owner, settings, may_differ=may_differ)
+        if next(renewals) == _RENEWALS_BEFORE_LOOK:
+            ledger.processes.forget_gone(owner)
 
     thread = threading.Thread(target=_repeat, args=(show, done), name="presence", daemon=True)
     thread.start()

@@ -26,10 +26,11 @@ from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience
 from scp_node.settings import DestinationSettings, Settings
+from scp_node.tls.contexts import ClientTls, client_tls
 
 
-def open_scu(settings: Settings, destination: DestinationSettings) -> StorageScu:
-    """Return what sends all that a report consists of to a destination."""
+def open_scu(settings: Settings, destination: DestinationSettings, tls: ClientTls | None) -> StorageScu:
+    """Return what sends all that a report consists of to a destination, by `tls` where it is given."""
     return StorageScu(
         destination,
         calling_ae=settings.node.ae_title,
@@ -37,6 +38,7 @@ def open_scu(settings: Settings, destination: DestinationSettings) -> StorageScu
         other_sop_classes=COMPANION_SOP_CLASSES,
         settings=settings.delivery,
         recast=with_sop_class,
+        tls=tls,
     )
 
 
@@ -60,7 +62,7 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
     Raises:
         LedgerError: the schema of the database is not this program's, or another process of the ledger has other
             settings.
-        SettingsError: a certificate for the collector of audit messages cannot be used.
+        SettingsError: a certificate for a destination, or for the collector of audit messages, cannot be used.
     """
     with ExitStack() as stack:
         bells = stack.enter_context(open_bells(settings))
@@ -72,9 +74,11 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         leases = LeaseKeeper(ledger, lease_of(settings), hangs=heart.late).start()
         stack.callback(leases.close)
 
-        def open_sender(destination: DestinationSettings, progress: Progress) -> Callable[[], bool]:
+        def open_sender(
+            destination: DestinationSettings, tls: ClientTls | None, progress: Progress
+        ) -> Callable[[], bool]:
             patience = Patience(stop, name=progress.name, renew=progress.renew)
-            scu = open_scu(settings, destination)
+            scu = open_scu(settings, destination, tls)
             stack.callback(scu.close)
             is_checked = destination.commitment or destination.find
             return Sender(
@@ -88,9 +92,10 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
                 check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
             ).step
 
-        def open_committer(destination: DestinationSettings) -> Callable[[], bool]:
-            asker = CommitmentScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
-            finder = QueryScu(destination, calling_ae=settings.node.ae_title, settings=settings.delivery)
+        def open_committer(destination: DestinationSettings, tls: ClientTls | None) -> Callable[[], bool]:
+            calling_ae = settings.node.ae_title
+            asker = CommitmentScu(destination, calling_ae=calling_ae, settings=settings.delivery, tls=tls)
+            finder = QueryScu(destination, calling_ae=calling_ae, settings=settings.delivery, tls=tls)
             return Committer(
                 name=destination.name,
                 ledger=ledger,
@@ -106,9 +111,10 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         asking = sending + delivery.commit_answer_seconds + LARGEST_REQUEST * delivery.send_seconds
         loops = []
         for entry in settings.destinations:
+            tls = client_tls(entry)  # one for all that speak to the destination: its files are loaded once
             progress = heart.loop(f"deliver:{entry.name}", sending)
-            loops.append((progress, open_sender(entry, progress)))
-            loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry)))
+            loops.append((progress, open_sender(entry, tls, progress)))
+            loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry, tls)))
         if settings.audit_messages.host:
             telling = _open_audit_sender(settings, ledger)
             stack.callback(_release, telling)

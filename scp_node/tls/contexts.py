@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import Collection
 from pathlib import Path
 from typing import Final
@@ -89,7 +90,7 @@ class ServerTls:
 
 
 class ClientTls:
-    """TLS to one peer, from files that may be renewed."""
+    """TLS to one peer, from files that may be renewed; safe for many threads."""
 
     def __init__(self, settings: DestinationTlsSettings, setting: str) -> None:
         """Load the files; `setting` is where the settings stand, for messages.
@@ -99,6 +100,7 @@ class ClientTls:
         """
         self._settings = settings
         self._setting = setting
+        self._renewing = threading.Lock()
         self._renewal = Renewal((settings.certificate, settings.key, settings.ca_file), self._load, section=setting)
 
     def agree(self, connection: socket.socket, host: str, deadline: float) -> TlsSocket:
@@ -107,7 +109,8 @@ class ClientTls:
         Raises:
             HandshakeError: no TLS was agreed upon; UntrustedPeerError: the peer is another one.
         """
-        self._renewal.renew()
+        with self._renewing:
+            self._renewal.renew()
         expected = self._settings.peer_certificate
         is_digest = expected.startswith(SHA256)
         agreed = agree(connection, self._context, deadline, server_name=host if is_digest or not expected else expected)

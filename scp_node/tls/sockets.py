@@ -64,6 +64,11 @@ class TlsSocket(ssl.SSLSocket):
             return
 
 
+def is_client_hello(beginning: bytes) -> bool:
+    """Return whether what a peer says first is a handshake of TLS: its record, and the major version 3."""
+    return beginning[:2] == bytes((CLIENT_HELLO, 3))
+
+
 def agree(
     connection: socket.socket, context: ssl.SSLContext, deadline: float, *, server_name: str | None = None
 ) -> TlsSocket:

@@ -9,7 +9,7 @@ import pytest
 
 from scp_node.delivery import Disposition, StorageScu, send_files
 from scp_node.settings import COMPREHENSIVE_3D_SR, DeliverySettings, DestinationSettings, DestinationTlsSettings
-from scp_node.tls.contexts import ClientTls
+from scp_node.tls.contexts import ClientTls, client_tls
 from tests.certificates import Certificates
 from tests.conftest import Send
 from tests.interop.test_dcmtk_listener import write_film
@@ -73,6 +73,7 @@ def sent(port: int, certificates: Certificates, **changes: Any) -> tuple[Disposi
         sop_classes=[COMPREHENSIVE_3D_SR],
         settings=DeliverySettings(send_seconds=10),
         recast=recast,
+        tls=client_tls(destination),
     )
     try:
         result = scu.send(report())

@@ -59,10 +59,12 @@ VALUES: Final[dict[str, set[str]]] = {
     "ParticipantObjectTypeCodeRole": {str(number) for number in range(1, 27)},
 }
 ROLES: Final[dict[str, list[str]]] = {  # RoleIDCode of the participants that A.5.3 wants, by EventID
+    "110100": ["110150"],
     "110104": ["110152", "110153"],
     "110106": ["110153", "110153", "110154"],
 }
 ACTIONS: Final[dict[str, set[str]]] = {
+    "110100": {"E"},
     "110101": {"R"},
     "110103": set("CRUD"),
     "110104": set("CRU"),
@@ -71,7 +73,7 @@ ACTIONS: Final[dict[str, set[str]]] = {
     "110114": {"E"},
 }
 OF_ONE_PATIENT: Final = {"110103", "110104"}  # a study and a patient, each exactly once
-TYPED: Final = {"110113", "110114"}  # EventTypeCode has to be there
+TYPED: Final = {"110100", "110113", "110114"}  # EventTypeCode has to be there
 
 
 def parsed(xml: bytes) -> Element:

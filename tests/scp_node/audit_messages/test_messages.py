@@ -11,12 +11,14 @@ import pytest
 from pydicom.sr._concepts_dict import concepts
 from sqlalchemy import Engine
 
+from scp_node import __version__
 from scp_node.audit_messages import events
 from scp_node.audit_messages.events import SENT, Source, messages_of, source_of
 from scp_node.audit_messages.message import xml_of
 from scp_node.domain import Actor, RejectedInstance
 from scp_node.ledger import FedEvent, PersonRole
 from scp_node.ledger.people import Origin
+from scp_node.ledger.processes import GONE_AFTER
 from scp_node.settings import Settings
 from tests.scp_node.audit_messages.schema import code_of, faults, parsed
 from tests.scp_node.ledger.projecting import header
@@ -26,9 +28,10 @@ ADMIN: Final = Actor(name="anna", address="10.0.0.7")
 PACS: Final = {"name": "pacs", "ae_title": "PACS", "host": "pacs.example", "port": 104}
 OF_PERSONS: Final = sorted(kind for kind in SENT if kind.startswith("web-") or kind == "model-promoted")
 CONTEXT_GROUPS: Final = {
-    "AUDIT_LOG_USED ACCESSED TRANSFERRED EXPORT SECURITY_ALERT USER_AUTHENTICATION": 400,
-    "LOGIN LOGOUT SOFTWARE_CONFIGURATION SECURITY_ROLES_CHANGED USER_ATTRIBUTES_CHANGED": 401,
-    "SOURCE DESTINATION DESTINATION_MEDIA": 402,
+    "APPLICATION_ACTIVITY AUDIT_LOG_USED ACCESSED TRANSFERRED EXPORT SECURITY_ALERT USER_AUTHENTICATION": 400,
+    "APPLICATION_START APPLICATION_STOP LOGIN LOGOUT SOFTWARE_CONFIGURATION": 401,
+    "SECURITY_ROLES_CHANGED USER_ATTRIBUTES_CHANGED": 401,
+    "APPLICATION SOURCE DESTINATION DESTINATION_MEDIA": 402,
     "STUDY_UID NODE_ID": 404,
     "MEDIA_URI": 405,
 }
@@ -191,6 +194,33 @@ def test_logins_and_changes_of_persons_are_told(node: Node) -> None:
     ended = told[3][1].findall("ActiveParticipant")[0]
     assert (ended.get("UserID"), ended.get("UserIsRequestor")) == ("otto", "false")
     assert told[4][1].find("EventIdentification[@EventOutcomeIndicator='4']") is not None
+
+
+def test_the_start_and_the_stop_of_a_process_are_application_activity_also_of_one_that_was_killed(node: Node) -> None:
+    processes, owners = node.ledger.processes, ("host-a:7:worker:0a1b2c3d", "host-a:8:sender:0a1b2c3e")
+    processes.enter(owners[0], {})
+    node.clock.advance(seconds=GONE_AFTER.total_seconds() + 1)
+    processes.enter(owners[1], {})
+    processes.leave(owners[1])
+    told = [message for _, message in all_of(node)]
+    assert [fault for message in told for fault in faults(message)] == []
+    assert {code_of(message, "EventIdentification/EventID") for message in told} == {"110100"}
+    start, killed, _, stop = told
+    types = [code_of(message, "EventIdentification/EventTypeCode") for message in told]
+    assert types == ["110120", "110121", "110120", "110121"]
+    for message, owner, role in ((start, owners[0], "worker"), (stop, owners[1], "sender")):
+        [application] = message.findall("ActiveParticipant")
+        assert application.attrib == {
+            "UserID": owner,
+            "UserName": f"scp-node {__version__} {role}",
+            "UserIsRequestor": "false",
+            "AlternativeUserID": "AETITLES=PNEUMONIA",
+        }
+        assert code_of(message, "ActiveParticipant/RoleIDCode") == "110150"
+        assert message.find("EventIdentification[@EventOutcomeIndicator='0']") is not None
+    assert killed.findall("ActiveParticipant")[0].get("UserID") == owners[0]
+    assert killed.find("EventIdentification[@EventOutcomeIndicator='8']") is not None
+    assert "not seen since" in "".join(each.text or "" for each in killed.iter("EventOutcomeDescription"))
 
 
 @pytest.mark.parametrize("kind", OF_PERSONS)

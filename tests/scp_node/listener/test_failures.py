@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Final
 
 import pytest
 
@@ -15,9 +16,9 @@ from tests.scp_node.listener.conftest import Running, Start
 from tests.scp_node.listener.peer import ABORT, ASSOCIATE_AC, ASSOCIATE_RJ, CLOSED, Peer
 from tests.waiting import wait_until
 
-STRANGER = "127.0.0.9"
-PEERS = [{"ae_title": "MODALITY1", "address": "127.0.0.1"}]
-ALLOWED = 3  # connections that may fail
+STRANGER: Final = "127.0.0.9"
+PEERS: Final = [{"ae_title": "MODALITY1", "address": "127.0.0.1"}]
+ALLOWED: Final = 3  # connections that may fail
 
 
 @pytest.fixture

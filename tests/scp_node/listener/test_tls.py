@@ -225,6 +225,14 @@ def test_what_is_not_tls_is_refused_in_one_line(tls: Running, caplog: pytest.Log
     assert sum("what it says is not TLS" in each for each in caplog.messages) == 1
 
 
+def test_tls_on_the_plain_port_is_named_so(
+    tls: Running, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        Peer(tls.address, tls=certificates.context(certificates.modality))
+    wait_until(lambda: "it speaks TLS; this port is plain" in caplog.text)
+
+
 def test_both_ports_share_the_limits(start_listener: Start, certificates: Certificates) -> None:
     running = start_listener(listen={"max_associations": 2, "tls": certificates.listen()})
     context = certificates.context(certificates.modality)

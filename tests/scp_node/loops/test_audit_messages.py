@@ -184,7 +184,7 @@ def test_the_sender_sends_them_by_itself_and_doctor_says_how_far_behind_the_coll
     role = threading.Thread(target=run_sender, args=(settings, stop, Heartbeat()))
     role.start()
     try:
-        wait_until(lambda: len(server.received) == 1, 30, what="the event is told")
+        wait_until(lambda: len(server.received) == 2, 30, what="the event and the start of the sender are told")
         wait_until(lambda: "takes them; 0 events wait" in _audit_messages(settings).message, 30)
     finally:
         stop.set()
@@ -192,4 +192,4 @@ def test_the_sender_sends_them_by_itself_and_doctor_says_how_far_behind_the_coll
     elsewhere = AuditMessagesSettings.model_validate({**section.model_dump(), "port": free_port()})
     found = _audit_messages(settings.model_copy(update={"audit_messages": elsewhere}))
     assert not found.good
-    assert "no connection: Connection refused; 0 events wait, and nothing is lost" in found.message
+    assert "no connection: Connection refused; 1 events wait since" in found.message  # the sender has stopped

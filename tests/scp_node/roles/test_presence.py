@@ -10,13 +10,14 @@ from typing import Any, Final
 
 import pytest
 
-from scp_node.ledger import LedgerError
-from scp_node.ledger.processes import GONE_AFTER
+from scp_node.ledger import JournalQuery, LedgerError
+from scp_node.ledger.processes import GONE_AFTER, STARTED, STOPPED
 from scp_node.roles import presence as module
-from scp_node.roles.presence import deciding, presence
+from scp_node.roles.presence import announced, deciding, presence
 from scp_node.settings import Settings
 from tests.node import destination
 from tests.scp_node.ledger_node import Node
+from tests.waiting import wait_until
 
 NEVER: Final = timedelta(days=1)
 
@@ -112,3 +113,39 @@ def test_what_was_killed_is_waited_for_until_it_counts_as_gone(node: Node) -> No
     waits = compare(node, alive="nobody")
     assert waits.count == GONE_AFTER.total_seconds() + 1
     assert node.rows("SELECT count(*) FROM process") == [(0,)]
+
+
+def events(node: Node) -> list[tuple[str, str]]:
+    """Return what the trail says of processes: kind, and which one."""
+    found = node.ledger.journal.page(JournalQuery()).events
+    return [(each.kind, dict(each.details)["process"]) for each in reversed(found)]
+
+
+def test_the_trail_says_when_a_process_starts_and_stops(node: Node) -> None:
+    with at_work(node):
+        assert events(node) == [(STARTED, "one")]
+    assert events(node) == [(STARTED, "one"), (STOPPED, "one")]
+    node.ledger.processes.leave("one")
+    assert len(events(node)) == 2
+
+
+def test_the_next_start_says_what_was_killed_before(node: Node) -> None:
+    node.ledger.processes.enter("killed", {})
+    node.clock.advance(seconds=GONE_AFTER.total_seconds() + 1)
+    with at_work(node):
+        assert events(node) == [(STARTED, "killed"), (STOPPED, "killed"), (STARTED, "one")]
+    [stopped, *_] = node.ledger.journal.page(JournalQuery(kind=STOPPED)).events[1:]
+    assert dict(stopped.details)["noticed_by"] == "one"
+    assert "version" not in dict(stopped.details)
+
+
+def test_one_that_took_the_place_of_a_killed_one_at_once_notices_it_later(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEEN_EVERY", timedelta(milliseconds=1))
+    for owner in ("next", "killed"):
+        node.ledger.processes.enter(owner, {})
+    node.clock.advance(seconds=GONE_AFTER.total_seconds() + 1)
+    with announced(node.ledger, "next"):
+        wait_until(lambda: (STOPPED, "killed") in events(node))
+    assert events(node) == [(STARTED, "next"), (STARTED, "killed"), (STOPPED, "killed"), (STOPPED, "next")]

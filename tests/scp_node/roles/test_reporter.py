@@ -25,8 +25,9 @@ from tests.scp_node.ledger_node import begin_ledger
 RUNS_AND_LISTS: Final = """
 import sys, threading
 from pathlib import Path
-from scp_node.dicom.pixel_libraries import leave_out_pixel_libraries
-leave_out_pixel_libraries()
+from scp_node.app import LIBRARIES_LEFT_OUT, Role
+from scp_node.dicom.libraries import leave_out_libraries
+leave_out_libraries(*LIBRARIES_LEFT_OUT[Role.REPORTER])
 from scp_node.roles.common import PARTS
 from scp_node.roles.reporter import run_reporter
 from scp_node.runtime.heartbeat import Heartbeat
