@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import subprocess
@@ -54,6 +55,8 @@ from tests.scp_node.spooled import spooled
 from tests.servers import StoreScp, free_port
 from tests.tools import find
 from tests.waiting import wait_until
+
+SETTLE_SECONDS: Final = 1.0  # in which the rows of the last images are written
 
 console = Console()
 
@@ -136,9 +139,46 @@ def _receive(folder: Path, files: list[Path], runs: int) -> Rows:
     yield "receive 512 kB films, fsynced, one association", "images/s", ours
     yield "  the same by TLS 1.3", "images/s", encrypted
     yield "  ratio TLS / in the clear", "", [a / b for a, b in zip(encrypted, ours, strict=True)]
+    yield (
+        "  the listener's CPU for it",
+        "ms/image",
+        [_listener_cpu(files, folder / f"long-{run}") for run in range(runs)],
+    )
+    each = [_listener_cpu(files, folder / f"each-{run}", one_each=True) for run in range(runs)]
+    yield "  the same, an association for each image", "ms/image", each
     if theirs:
         yield "  the same to DCMTK storescp, not fsynced", "images/s", theirs
         yield "  ratio ours / storescp", "", [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def _listener_cpu(files: list[Path], folder: Path, *, one_each: bool = False) -> float:
+    """Return the processor's milliseconds that the listener takes for an image, until its row is written."""
+    folder.mkdir(parents=True)
+    with _listener(folder) as node:
+        port = node.settings.listen.port
+        _send(files[:1], port, "PNEUMONIA")
+        time.sleep(SETTLE_SECONDS)
+        began, sent = _children_cpu(), files[1:]
+        for part in [[file] for file in sent] if one_each else [sent]:
+            _send(part, port, "PNEUMONIA")
+        time.sleep(SETTLE_SECONDS)
+        return 1000 * (_children_cpu() - began) / len(sent)
+
+
+def _children_cpu() -> float:
+    """Return the processor's seconds of the processes below this one that are alive."""
+    stats = [stat for pid in _below(os.getpid()) if (stat := _stat(pid))]
+    return sum(int(ticks) for stat in stats for ticks in stat[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
+def _below(pid: int) -> Iterator[int]:
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+        yield from _below(int(child))
+
+
+def _stat(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def _seconds_to_receive(files: list[Path], folder: Path, made: Certificates | None) -> float:

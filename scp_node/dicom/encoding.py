@@ -92,9 +92,8 @@ class Walker:
             element = self._header(offset, size, implicit=self._implicit)
             if element.tag >> 16 == 0xFFFE:
                 raise DamagedError("item outside of a sequence")
-            element = element._replace(end=self._end(element, size))
-            yield element
-            offset = element.end
+            offset = self._end(element, size)
+            yield Element(element.tag, element.vr, element.start, element.value, element.length, offset)
 
     def fragments(self, element: Element) -> Iterator[int]:
         """Yield the length of each item of encapsulated pixel data, the Basic Offset Table first."""

@@ -56,7 +56,7 @@ _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     ACSE: ("_negotiate_as_acceptor", "is_aborted", "is_release_requested", "send_reject", "send_release"),
     Association: ("_run_reactor", "_serve_request", "kill", "run_reactor", "set_socket"),
     AssociationServer: ("get_request", "process_request", "server_close"),
-    AssociationSocket: ("_shutdown_socket", "ready", "recv"),
+    AssociationSocket: ("_shutdown_socket", "ready", "recv", "send"),
     DIMSEMessage: ("decode_msg", "message_to_primitive"),
     DIMSEServiceProvider: ("get_msg", "receive_primitive"),
     DULServiceProvider: (

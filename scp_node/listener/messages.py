@@ -24,7 +24,7 @@ from scp_node.listener.commands import store_request
 from scp_node.listener.faults import attempt
 from scp_node.listener.store import LARGEST_HEADER, Missing
 from scp_node.listener.transfers import Cut, cut_dataset
-from scp_node.listener.upper_layer import WAIT_SECONDS, SignallingQueue
+from scp_node.listener.upper_layer import WAIT_SECONDS, NodeDUL, SignallingQueue
 from scp_node.spool import SpoolError
 
 LEAST_RATE: Final = 1_000  # bytes a second; a telephone line of 1990 has more
@@ -209,6 +209,8 @@ class _Message:
 class NodeDIMSE(DIMSEServiceProvider):
     """Puts messages together, one at a time."""
 
+    dul: NodeDUL
+
     def __init__(
         self,
         assoc: Association,
@@ -300,11 +302,8 @@ class NodeDIMSE(DIMSEServiceProvider):
         """Send a message that is a command set alone, in as many fragments as the requestor's limit asks for."""
         size = max(0, self.maximum_pdu_size - _VALUE_HEADER_BYTES) or len(command)
         for begin in range(0, len(command), size):
-            is_last = begin + size >= len(command)
-            primitive = P_DATA()
-            header = (_COMMAND | _LAST) if is_last else _COMMAND
-            primitive.presentation_data_value_list.append((context_id, bytes([header]) + command[begin : begin + size]))
-            self.dul.send_pdu(primitive)
+            header = (_COMMAND | _LAST) if begin + size >= len(command) else _COMMAND
+            self.dul.send_value(context_id, bytes([header]) + command[begin : begin + size])
 
     def get_msg(self, block: bool = False) -> _QueuedMessage:  # noqa: FBT001, FBT002 - as in the base class
         """Return the next message and its context, after a wait for something to happen."""

@@ -6,6 +6,7 @@ import ipaddress
 import socket
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from scp_node.listener.request import is_ae_title
@@ -203,6 +204,7 @@ def plain_address(peer: str) -> str:
     return str(_address(peer))
 
 
+@lru_cache(maxsize=1_024)
 def _address(peer: str) -> _Address:
     address = ipaddress.ip_address(peer)
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:

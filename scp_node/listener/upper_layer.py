@@ -47,10 +47,12 @@ LONG_WAIT_SECONDS: Final = 1.0  # the same before the association request: hundr
 _LOOP_SECONDS: Final = 0.001
 _EXCESS: Final = 12  # bytes by which a sender may miscount: PS3.8 Annex D counts without the header of the PDU
 _VALUE_HEADER: Final = struct.Struct(">L")  # PS3.8 section 9.3.5.1: the length of what follows
-_HEADER_BYTES: Final = 6  # of a PDU: type and length
+_PDU_HEADER: Final = struct.Struct(">BxL")  # type and length
+_HEADER_BYTES: Final = _PDU_HEADER.size
 _P_DATA: Final = 0x04
 _NO_CONNECTION: Final = "Sta1"
 _REQUEST_AWAITED: Final = "Sta2"
+_DATA_TRANSFER: Final = "Sta6"
 _NODE_ABORTS: Final = "Evt15"
 _TOO_LATE: Final = "Evt18"
 _BAD_PDU: Final = "Evt19"
@@ -101,6 +103,12 @@ class NodeSocket(AssociationSocket):
     def __init__(self, assoc: Association, client_socket: socket.socket) -> None:
         super().__init__(assoc, client_socket=client_socket)
         self.opened_at = time.monotonic()
+        self._sending = threading.Lock()  # one PDU at a time: the association's thread sends as well
+
+    def send(self, bytestream: bytes) -> None:
+        """Send a whole PDU."""
+        with self._sending:
+            super().send(bytestream)
 
     @property
     def ready(self) -> bool:
@@ -239,6 +247,20 @@ class NodeDUL(DULServiceProvider):
         """Queue a primitive and wake the thread for it."""
         super().send_pdu(primitive)
         self.rouse()
+
+    def send_value(self, context_id: int, value: bytes) -> None:
+        """Send one presentation data value, with its message control header.
+
+        While data are transferred the caller's thread does it: the action DT-1 (PS3.8 Table 9-8) is no more than that.
+        """
+        if self.state_machine.current_state == _DATA_TRANSFER and self.socket is not None:
+            length = 1 + len(value)  # with the context's ID
+            header = _PDU_HEADER.pack(_P_DATA, _VALUE_HEADER.size + length) + _VALUE_HEADER.pack(length)
+            self.socket.send(header + bytes([context_id]) + value)
+            return
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context_id, value))
+        self.send_pdu(primitive)
 
     def receive_pdu(
         self,

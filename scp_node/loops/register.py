@@ -42,8 +42,11 @@ BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
 REMEMBERED_BYTES: Final = 64 * 2**20  # limit of their headers: a peer decides how long a header is
 REFUSALS: Final = 32  # of one address for one reason, each recorded within a minute; then their number
-SWEEP_SECONDS: Final = 1.0  # between two looks at what is due or lost its holder; all roles look
-GATHER_SECONDS: Final = 0.03  # least time from one commit to the next: what comes meanwhile shares it
+SWEEP_SECONDS: Final = 0.25  # between two looks at what is due or lost its holder
+# Least time from the commit of one image to the next, which is of all that came meanwhile; and after one of several
+# images, when many senders are at work.
+GATHER_SECONDS: Final = 0.03
+GATHER_MANY_SECONDS: Final = 0.1
 RESCAN_SECONDS: Final = 300.0
 RESCAN_DAYS: Final = timedelta(days=2)  # age of the files that a later scan looks at; the first scan looks at all files
 _SCAN_CHUNK: Final = 1_000
@@ -119,8 +122,9 @@ class Registrar:
         next_scan, next_sweep = time.monotonic() + RESCAN_SECONDS, time.monotonic()
         while not self._is_done(stop):
             self._renew()
-            batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else 0.25)
-            began, taken = time.monotonic(), len(batch)
+            batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else SWEEP_SECONDS)
+            began = time.monotonic()
+            taken = sum(isinstance(arrival, ReceivedInstance) for arrival in batch)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
             if not self._patiently(stop, lambda batch=batch: self._enter(batch)):  # type: ignore[misc]
                 return
@@ -136,7 +140,7 @@ class Registrar:
                 self._patiently(stop, lambda: self.scan(stop=stop))
                 next_scan = time.monotonic() + RESCAN_SECONDS
             if 0 < taken < BATCH:
-                stop.wait(began + GATHER_SECONDS - time.monotonic())
+                stop.wait(began + (GATHER_SECONDS if taken == 1 else GATHER_MANY_SECONDS) - time.monotonic())
 
     def _is_done(self, stop: threading.Event) -> bool:
         is_ending = stop.is_set()

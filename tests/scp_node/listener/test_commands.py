@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given
@@ -15,10 +15,10 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from scp_node.listener.commands import store_request, store_response
 
-NUMBERS = st.integers(min_value=0, max_value=0xFFFF)
-UIDS = st.from_regex(r"1(\.[1-9][0-9]{0,7}){1,6}", fullmatch=True)
-COMMENTS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), max_size=64)
-READ = ("MessageID", "Priority", "AffectedSOPClassUID", "AffectedSOPInstanceUID")
+NUMBERS: Final = st.integers(min_value=0, max_value=0xFFFF)
+UIDS: Final = st.from_regex(r"1(\.[1-9][0-9]{0,7}){1,6}", fullmatch=True)
+COMMENTS: Final = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="\\"), max_size=64)
+READ: Final = ("MessageID", "Priority", "AffectedSOPClassUID", "AffectedSOPInstanceUID")
 
 
 def command_set(**changed: Any) -> Dataset:
