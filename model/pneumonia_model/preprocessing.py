@@ -91,6 +91,7 @@ class Display:
 
     Attributes:
         greys: shape (Rows, Columns), 0 to 255, air dark.
+        shares: of the pixels, those that have each grey, shape (256,).
         samples: Samples per Pixel of the image, 1 or 3.
         one_value: whether all stored values are equal.
         shaped_by: keywords of the attributes that make greys of the stored values; () if these, without padding, are
@@ -99,6 +100,7 @@ class Display:
     """
 
     greys: NDArray[np.uint8]
+    shares: NDArray[np.float64]
     samples: int
     one_value: bool
     shaped_by: tuple[str, ...]
@@ -135,6 +137,7 @@ def display_words(image: Dataset, layout: PixelLayout, stored: StoredWords) -> D
     scale = grey_scale(image, layout, stored)
     return Display(
         greys=np.asarray(cv2.LUT(stored.words, scale.greys), dtype=np.uint8),
+        shares=np.bincount(scale.greys, weights=scale.counts, minlength=256) / stored.words.size,
         samples=layout.samples,
         one_value=int((scale.counts > 0).sum()) == 1,
         shaped_by=scale.shaped_by,

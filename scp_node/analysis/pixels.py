@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pneumonia_model.decoding import PixelDefect
 from pneumonia_model.preprocessing import (
+    Display,
     UnreadablePixels,
     input_from_display,
     read_display,
@@ -74,14 +75,14 @@ def prepare(image: Dataset) -> Prepared | NotAnalysed:
     if read.shaped_by and display.min() == display.max():
         return refused(PixelDefect.DISPLAY, *read.shaped_by)
     inputs = input_from_display(display)
-    stats = describe(display, inputs)
+    stats = describe(read, inputs)
     if strange := implausible(stats):
         return NotAnalysed(reason=Reason.IMPLAUSIBLE_PIXELS, detail=strange)
     notes = {NOTES[mended] for mended in read.mended} | ({Note.COLOUR_CONVERTED} if read.samples == 3 else set())
     return Prepared(inputs=inputs, notes=tuple(note for note in Note if note in notes), input_stats=stats)
 
 
-def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[str, float]:
+def describe(read: Display, inputs: NDArray[np.float32]) -> dict[str, float]:
     """Return a description of a picture in a few numbers, kept with each result to show when the input drifts.
 
         mean, std: of the inputs
@@ -96,7 +97,7 @@ def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[st
 
     `smoothness` and `polarity` are in [-1, 1], all others in [0, 1].
     """
-    shares = _histogram(display)
+    shares = read.shares
     low, high = np.flatnonzero(shares)[[0, -1]]
     occurring_low, occurring_high = np.searchsorted(np.cumsum(shares), (0.005, 0.995))
     stats = {
@@ -106,7 +107,7 @@ def describe(display: NDArray[np.uint8], inputs: NDArray[np.float32]) -> dict[st
         "darkest": shares[: low + _SAME_GREY + 1].sum(),
         "brightest": shares[max(high - _SAME_GREY, 0) :].sum(),
         "one_grey": shares[low + _SAME_GREY + 1 : max(high - _SAME_GREY, 0)].max(initial=0),
-        **_blank_rows(display, low, high),
+        **_blank_rows(read.greys, low, high),
         "smoothness": _smoothness(inputs),
         "sharpness": _sharpness(inputs),
         "polarity": polarity(inputs),
@@ -127,11 +128,6 @@ def implausible(stats: Mapping[str, float]) -> str:
         "polarity": stats["polarity"] < LEAST_POLARITY,
     }
     return ", ".join(f"{name} {stats[name]:.2f}" for name, failed in checks.items() if failed)
-
-
-def _histogram(display: NDArray[np.uint8]) -> NDArray[np.float64]:
-    counts = cv2.calcHist([display], [0], None, [256], [0, 256])  # numpy's bincount would need 8 bytes per pixel
-    return counts.ravel().astype(np.float64) / display.size
 
 
 def _blank_rows(display: NDArray[np.uint8], low: int, high: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, ScalarSelect, func, select, update
+from sqlalchemy import Connection, ScalarSelect, bindparam, func, select, update
 
 from scp_node.domain import Finding, ModelIdentity, NotAnalysed, Outcome, Reason
 from scp_node.ledger import queue
@@ -75,6 +75,17 @@ ANALYSED: Final = (
     instance.c.study_patient_id,
     instance.c.sha256,
 )
+
+
+# Statements that each image needs are built once, as in `queue`.
+_LAST_VERSION: Final = select(func.max(report.c.at)).where(report.c.study_patient_id == bindparam("patient"))
+_URGENCY: Final = select(
+    func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last")
+).where(instance.c.study_patient_id == bindparam("patient"), instance.c.use != Use.DUPLICATE)
+_RUNS: Final = select(func.count()).where(
+    result.c.instance_id == bindparam("image"), result.c.bundle_digest == bindparam("bundle")
+)
+_INSERT_RESULT: Final = result.insert()
 
 
 class Analyses:
@@ -229,17 +240,13 @@ def _is_own(outcome: Outcome) -> bool:
 
 def last_version(connection: Connection, study_patient_id: int) -> datetime | None:
     """Return when the newest report of a patient's study was made; None if there is none."""
-    made: datetime | None = connection.scalar(
-        select(func.max(report.c.at)).where(report.c.study_patient_id == study_patient_id)
-    )
+    made: datetime | None = connection.scalar(_LAST_VERSION, {"patient": study_patient_id})
     return made
 
 
 def open_report(connection: Connection, policy: Policy, study_patient_id: int, now: datetime) -> None:
     """Schedule the report of a patient's study for when the patient's images have come."""
-    urgency = select(func.min(instance.c.priority).label("priority"), func.max(instance.c.received_at).label("last"))
-    of_patient = (instance.c.study_patient_id == study_patient_id) & (instance.c.use != Use.DUPLICATE)
-    row = connection.execute(urgency.where(of_patient)).one()
+    row = connection.execute(_URGENCY, {"patient": study_patient_id}).one()
     queue.schedule(
         connection,
         queue=REPORT,
@@ -286,10 +293,10 @@ def insert_result(
     timings: Mapping[str, float] | None = None,
 ) -> None:
     """Add the outcome as the next run of this model on this image."""
-    runs = select(func.count()).where(result.c.instance_id == image.instance_id, result.c.bundle_digest == model.digest)
+    runs = connection.execute(_RUNS, {"image": image.instance_id, "bundle": model.digest}).scalar_one()
     values = {
         "instance_id": image.instance_id,
-        "run": 1 + connection.execute(runs).scalar_one(),
+        "run": 1 + runs,
         "bundle": model.bundle,
         "bundle_digest": model.digest,
         "timings": dict(timings or {}),
@@ -297,7 +304,7 @@ def insert_result(
         "at": now,
         **_columns(outcome, model),
     }
-    connection.execute(result.insert().values(**values))
+    connection.execute(_INSERT_RESULT, values)
     names = ("outcome", "verdict", "probability", "reason", "bundle_digest", "run")
     record_event(
         connection,

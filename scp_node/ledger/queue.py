@@ -19,9 +19,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, select, true, update
+from sqlalchemy import ColumnElement, Connection, Insert, and_, bindparam, case, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import Priority
@@ -47,6 +48,15 @@ class WorkState(StrEnum):
     DEAD = "dead"  # given up: a person has to look at it
     CANCELLED = "cancelled"  # discarded: by a person, or since nothing is left to do
 
+
+# Statements that each image needs are built once: to build one takes longer than to run it.
+_INSERT: Final = work.insert()
+_CLOSE: Final = update(work).where(
+    work.c.id == bindparam("held_id"),
+    work.c.lease_owner == bindparam("held_owner"),
+    work.c.lease_token == bindparam("held_token"),
+    work.c.state == WorkState.LEASED,
+)
 
 OPEN_STATES: Final = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
 
@@ -105,7 +115,7 @@ def enqueue(
         _new_row(queue=queue, dedup=str(ref_id), ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
         for ref_id, priority in subjects
     ]
-    connection.execute(work.insert(), [{"state": WorkState.READY, **row} for row in rows])
+    connection.execute(_INSERT, [{"state": WorkState.READY, **row} for row in rows])
     notice(connection, queue.name)
 
 
@@ -126,22 +136,10 @@ def schedule(
     A leased row keeps its lease: the holder must look again before it completes. With `keep_attempt` the row keeps the
     count of its tries.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     state = WorkState.DELAYED if due > at else WorkState.READY
     row = _new_row(queue=queue, dedup=dedup, ref_id=ref_id, priority=priority, max_attempts=max_attempts, at=at)
-    keeps = work.c.state == WorkState.LEASED if not keep_attempt else true()
-    statement = insert(work).values(state=state, due_at=due, **row)
-    connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=[work.c.queue, work.c.dedup],
-            set_={
-                "state": case((work.c.state == WorkState.LEASED, work.c.state), else_=state),
-                "due_at": due,
-                "attempt": case((keeps, work.c.attempt), else_=0),
-                "priority": case((work.c.priority < priority, work.c.priority), else_=priority),
-            },
-        )
-    )
+    statement = _add_or_wake(connection.dialect.name, keep_attempt=keep_attempt)
+    connection.execute(statement, {"state": state, "due_at": due, **row})
     if state is WorkState.READY:
         notice(connection, queue.name)
 
@@ -318,13 +316,24 @@ def cancel_unneeded(connection: Connection, condition: ColumnElement[bool], *, e
 
 
 def _close(connection: Connection, claim: Claim, **values: Any) -> bool:
-    fence = and_(
-        work.c.id == claim.id,
-        work.c.lease_owner == claim.owner,
-        work.c.lease_token == claim.token,
-        work.c.state == WorkState.LEASED,
+    held = {"held_id": claim.id, "held_owner": claim.owner, "held_token": claim.token}
+    return connection.execute(_CLOSE, {**values, **held}).rowcount == 1
+
+
+@cache
+def _add_or_wake(dialect: str, *, keep_attempt: bool) -> Insert:
+    insert = (postgresql.insert if dialect == "postgresql" else sqlite.insert)(work)
+    new = insert.excluded
+    is_leased = work.c.state == WorkState.LEASED
+    return insert.on_conflict_do_update(
+        index_elements=[work.c.queue, work.c.dedup],
+        set_={
+            "state": case((is_leased, work.c.state), else_=new.state),
+            "due_at": new.due_at,
+            "attempt": case((true() if keep_attempt else is_leased, work.c.attempt), else_=0),
+            "priority": case((work.c.priority < new.priority, work.c.priority), else_=new.priority),
+        },
     )
-    return connection.execute(update(work).where(fence).values(**values)).rowcount == 1
 
 
 def _new_row(
