@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import gc
-import signal
 import threading
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from pneumonia_model.bundle import BundleError
+from pneumonia_model.errors import BackendError
+
 from scp_node import __version__
 from scp_node.dicom.libraries import ARRAYS, DOWNLOADS, PIXELS, leave_out_libraries
-from scp_node.ledger import LedgerUnreachableError
+from scp_node.domain import NodeError
+from scp_node.ledger import LedgerError, LedgerUnreachableError
 from scp_node.logs import get_logger
 from scp_node.opening import INSTALLATION_ID, installation_id, upgrade_database
 from scp_node.roles.common import PARTS, Parts
+from scp_node.runtime.arguments import ALLOW_DIFFERENT, SUPERVISED
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.memory import return_free_memory
-from scp_node.runtime.supervisor import SUPERVISED, Supervisor, stop_when_orphaned
+from scp_node.runtime.signals import RENEWING, STOPPING, set_on, signals_wait
+from scp_node.runtime.supervision import Plan, become_supervisor
+from scp_node.runtime.supervisor import stop_when_orphaned
 from scp_node.settings import Settings, SettingsError, is_loopback
 from scp_node.settings_file import refuse_system_folder
 
 log = get_logger(__name__)
 
-ALLOW_DIFFERENT: Final = "--allow-different-settings"
+# What the operator has to mend: an exit with one line, and no use in another try.
+REFUSALS: Final = (SettingsError, LedgerError, NodeError, BundleError, BackendError)
 _FIRST_TRY_SECONDS: Final = 3.0  # longest delay of the start by a database that does not answer
 
 
@@ -63,12 +70,11 @@ def serve(
     allow_different: bool = False,
     parts: Parts = PARTS,
 ) -> int:
-    """Run all roles or one under a supervisor, or, as its child, one role in this process; return the exit status."""
-    stop = _set_on(signal.SIGTERM, signal.SIGINT)
-    renew = _set_on(signal.SIGHUP)
+    """Become the supervisor of all roles or of one, or, as its child, run one role; return the exit status."""
     if not supervised:
-        base = _command(config, parts, allow_different=allow_different)
-        return _supervise(settings, base, role, stop, renew)
+        with signals_wait():  # for the supervisor
+            become_supervisor(_checked(settings, _command(config, parts, allow_different=allow_different), role))
+    stop, renew = set_on(*STOPPING), set_on(*RENEWING)
     stop_when_orphaned(stop)
     heart = Heartbeat(at_work=_settle)
     heart.start(stop)
@@ -130,9 +136,14 @@ def _command(config: Path | None, parts: Parts, *, allow_different: bool) -> lis
     return [*base, ALLOW_DIFFERENT] if allow_different else base
 
 
-def _supervise(
-    settings: Settings, base: Sequence[str], role: Role, stop: threading.Event, renew: threading.Event
-) -> int:
+def _checked(settings: Settings, base: Sequence[str], role: Role) -> Plan:
+    """Check what no role could work without, and return what the supervisor is to run.
+
+    Raises:
+        SettingsError: the data folder cannot be used, or see `check_demonstration`.
+        BundleError: the bundle is missing or damaged.
+        LedgerError: the schema is newer than this program.
+    """
     refuse_system_folder(settings)
     if role not in {Role.LISTENER, Role.WEB}:  # which need no model
         check_demonstration(settings)
@@ -141,12 +152,12 @@ def _supervise(
         _upgrade_or_go_on(settings)
     log.info("node starts", version=__version__, ae_title=settings.node.ae_title)
     roles = [each for each in role.members if each is not Role.WEB or role is Role.WEB or settings.web.enabled]
-    commands = {name: [*base, "--role", each.value] for each in roles for name in _processes(each, settings)}
-    status = Supervisor(
-        commands, silent_seconds=settings.node.silent_seconds, longest_pause=settings.node.restart_cap_seconds
-    ).run(stop, renew)
-    log.info("node stopped")
-    return status
+    return Plan(
+        commands={name: [*base, "--role", each.value] for each in roles for name in _processes(each, settings)},
+        silent_seconds=settings.node.silent_seconds,
+        longest_pause=settings.node.restart_cap_seconds,
+        log=settings.log.model_dump(mode="json"),
+    )
 
 
 def _processes(role: Role, settings: Settings) -> list[str]:
@@ -198,12 +209,3 @@ def check_demonstration(settings: Settings) -> None:
             f"inference.acknowledge_demonstration: {identity.bundle} is a demonstration model, not for clinical use, "
             f"and destination {', '.join(outside)} is not on this machine; set it to true to send reports there anyway"
         )
-
-
-def _set_on(*numbers: signal.Signals) -> threading.Event:
-    """Return an event that is set by these signals."""
-    event = threading.Event()
-    for number in numbers:
-        # In a thread: a second signal may come while the first holds the lock of `set`.
-        signal.signal(number, lambda *_: threading.Thread(target=event.set, name="signal", daemon=True).start())
-    return event

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scp_node import __version__
-from scp_node.app import ALLOW_DIFFERENT, Role
+from scp_node.app import Role
 from scp_node.app import serve as serve_node
 from scp_node.cli.arguments import address, first_instant, instant_after, refuse_empty, title
 from scp_node.cli.console import ConfigOption, UsageError, operator, out, settings_of
@@ -30,7 +30,7 @@ from scp_node.cli.trial import send_test
 from scp_node.ledger import AuditQuery, DeliveryState, ImageState
 from scp_node.opening import open_ledger, stored_files
 from scp_node.private_files import make_private_folder, write_private
-from scp_node.runtime.supervisor import SUPERVISED
+from scp_node.runtime.arguments import ALLOW_DIFFERENT
 from scp_node.settings import DEFAULT_FILE
 from scp_node.settings_file import commented_toml, load_settings, named_file, settings_path
 
@@ -84,9 +84,9 @@ def main() -> None:
 
 def _problems() -> tuple[type[Exception], ...]:
     """Return what ends a command with one line: asked where one ends so, since it takes half a second to load."""
-    from scp_node.cli.problems import ENVIRONMENT_PROBLEMS, KNOWN_PROBLEMS  # noqa: PLC0415
+    from scp_node.cli.problems import KNOWN_PROBLEMS  # noqa: PLC0415
 
-    return KNOWN_PROBLEMS if SUPERVISED in sys.argv else (*KNOWN_PROBLEMS, *ENVIRONMENT_PROBLEMS)
+    return KNOWN_PROBLEMS
 
 
 @cli.callback(invoke_without_command=True)
@@ -106,11 +106,10 @@ def serve(
     allow_different: Annotated[
         bool, typer.Option(ALLOW_DIFFERENT, help="Work beside processes of the ledger that decide by other settings.")
     ] = False,
-    supervised: Annotated[bool, typer.Option("--supervised", hidden=True)] = False,
 ) -> None:
     """Run the node."""
     settings = settings_of(config)
-    raise SystemExit(serve_node(settings, config, role, supervised=supervised, allow_different=allow_different))
+    raise SystemExit(serve_node(settings, config, role, allow_different=allow_different))
 
 
 @cli.command()

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from pneumonia_model.bundle import BundleError
-from pneumonia_model.errors import BackendError
 from sqlalchemy.exc import SQLAlchemyError
 
+from scp_node.app import REFUSALS
 from scp_node.cli.console import UsageError
-from scp_node.domain import NodeError
-from scp_node.ledger import LedgerError
-from scp_node.settings import SettingsError
 
-# Of the machine, such as a missing folder. In a role they end its process, and the supervisor starts it again.
-ENVIRONMENT_PROBLEMS: Final = (OSError, SQLAlchemyError, UnicodeEncodeError)
-KNOWN_PROBLEMS: Final = (UsageError, SettingsError, LedgerError, NodeError, BundleError, BackendError)
+# The last three are of the machine, such as a missing folder.
+KNOWN_PROBLEMS: Final = (UsageError, *REFUSALS, OSError, SQLAlchemyError, UnicodeEncodeError)
 
 
 def in_one_line(error: Exception) -> str:

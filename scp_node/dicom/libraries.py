@@ -1,4 +1,4 @@
-"""Keeps out of a process what pydicom would load, and this process does not need."""
+"""Keeps out of a process what pydicom or the log's library would load, and this process does not need."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Final
 DOWNLOADS: Final = ("requests", "tqdm")  # of its example files
 PIXELS: Final = ("gdcm", "pylibjpeg", "jpeg_ls", "PIL")
 ARRAYS: Final = ("numpy",)
+# structlog loads it to print tracebacks, which the node does not have it do
+CONSOLE: Final = ("rich",)
 
 
 def leave_out_libraries(*names: str) -> None:
-    """Hide libraries from pydicom; without effect where it is loaded already.
+    """Hide libraries from others; without effect once pydicom is loaded.
 
     An import of a module that is None in `sys.modules` fails as if it were missing (Python reference 5.3.1). Without
     those of `PIXELS` pydicom decodes uncompressed pixels alone.

@@ -27,7 +27,6 @@ log = get_logger(__name__)
 # Exit status of a role that cannot start, because of a setting, the database or the bundle: it is useless to try again.
 REFUSED: Final = 2
 SILENT_SECONDS: Final = 30.0  # by default
-SUPERVISED: Final = "--supervised"
 _SHORTEST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0  # by default
 _STEADY: Final = 60.0  # seconds of life after which an earlier death no longer counts

@@ -27,9 +27,8 @@ from pydicom import Dataset, dcmread
 
 from scp_node.analysis.analyse import analyse, analyse_file
 from scp_node.analysis.answers import Equipment, Prepared
-from scp_node.app import Role, serve
+from scp_node.app import REFUSALS, Role, serve
 from scp_node.cli.console import settings_of
-from scp_node.cli.problems import KNOWN_PROBLEMS
 from scp_node.decoders import program
 from scp_node.domain import NotAnalysed
 from scp_node.inference.ports import Scores
@@ -194,7 +193,7 @@ def main() -> int:
     config, role = arguments.config, Role(arguments.role)
     try:
         return serve(settings_of(config), config, role, supervised=arguments.supervised, parts=parts)
-    except KNOWN_PROBLEMS as error:
+    except REFUSALS as error:
         sys.stderr.write(f"{error}\n")
         return REFUSED
 

@@ -42,6 +42,30 @@ def test_a_role_has_no_library_that_it_does_not_need(role: str, unneeded: set[st
     assert loaded & {*LARGE, *unneeded} == set()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "unneeded"),
+    [
+        (["supervise", "{}"], {"sqlalchemy", "numpy", "pydicom", "pynetdicom", "typer", "rich", "scp_node.ledger"}),
+        (["serve", "--supervised", "--role", "sender", "--config", "absent.toml"], {"typer", "rich", "numpy"}),
+    ],
+)
+def test_a_process_of_the_node_has_no_command_line_and_the_supervisor_no_sql(
+    arguments: list[str], unneeded: set[str]
+) -> None:
+    program = f"""if True:
+        import runpy, sys
+        sys.argv[1:] = {arguments}
+        try:
+            runpy.run_module("scp_node", run_name="__main__")
+        except (SystemExit, TypeError):  # the settings are not there, or the plan is empty
+            print(*(name for name, module in sys.modules.items() if module is not None))
+    """
+    asked = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(asked.stdout.split())
+    assert "scp_node.runtime.supervisor" in loaded
+    assert loaded & unneeded == set()
+
+
 def test_a_process_that_has_the_library_loaded_keeps_its_decoders() -> None:
     program = """if True:
         import pydicom
