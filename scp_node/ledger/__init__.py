@@ -56,7 +56,7 @@ from scp_node.ledger.shadow import (
     VerdictCount,
 )
 from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
-from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
+from scp_node.ledger.snapshots import CompanionsTask, NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.trail.feed import Backlog, FedEvent, FedPatient
 from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
 from scp_node.ledger.transactions import Policy, Ring
@@ -95,6 +95,7 @@ __all__ = [
     "Claim",
     "CommitmentOutcome",
     "CommitmentTask",
+    "CompanionsTask",
     "Copied",
     "Count",
     "DailyQuery",

@@ -41,13 +41,27 @@ def dispatch(
     opening = _Opening(connection, policy, report_id, now)
     if not destinations:
         opening.insert(None, _NOBODY, DeliveryState.UNDELIVERABLE)
-    of_report = select(companion.c.id, companion.c.kind).where(companion.c.report_id == report_id)
-    companions = connection.execute(of_report.order_by(companion.c.id)).all()
     for name in destinations:
         opening.open(None, name, priority)
-        for row in companions:
-            if takes(name, row.kind):
-                opening.open(row.id, name, priority + queue.BEHIND_REPORTS)
+    opening.open_companions(destinations, takes=takes, priority=priority)
+
+
+def dispatch_companions(
+    connection: Connection, policy: Policy, report_id: int, *, takes: Takes, priority: int, now: datetime
+) -> list[str]:
+    """Open the deliveries of a report's companions wherever the report goes; return the names of its destinations.
+
+    Each counts as opened with that of the report, behind which it is sent.
+    """
+    of_report = select(delivery.c.destination, delivery.c.created_at).where(
+        delivery.c.report_id == report_id, delivery.c.companion_id.is_(None), delivery.c.destination != _NOBODY
+    )
+    names = []
+    for row in connection.execute(of_report.order_by(delivery.c.id)).all():
+        opening = _Opening(connection, policy, report_id, now, opened_at=row.created_at)
+        opening.open_companions([row.destination], takes=takes, priority=priority)
+        names.append(row.destination)
+    return names
 
 
 def is_undeliverable() -> ColumnElement[bool]:
@@ -64,11 +78,28 @@ def withdraw(connection: Connection, report_id: int) -> bool:
 
 
 class _Opening:
-    def __init__(self, connection: Connection, policy: Policy, report_id: int, now: datetime) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        policy: Policy,
+        report_id: int,
+        now: datetime,
+        *,
+        opened_at: datetime | None = None,
+    ) -> None:
+        self._opened_at = opened_at or now
         self._connection = connection
         self._policy = policy
         self._report_id = report_id
         self._now = now
+
+    def open_companions(self, destinations: Sequence[str], *, takes: Takes, priority: int) -> None:
+        of_report = select(companion.c.id, companion.c.kind).where(companion.c.report_id == self._report_id)
+        companions = self._connection.execute(of_report.order_by(companion.c.id)).all()
+        for name in destinations:
+            for row in companions:
+                if takes(name, row.kind):
+                    self.open(row.id, name, priority + queue.BEHIND_REPORTS)
 
     def open(self, companion_id: int | None, name: str, priority: int) -> None:
         delivery_id = self.insert(companion_id, name, DeliveryState.WAITING)
@@ -91,5 +122,5 @@ class _Opening:
             state=state,
             attempts=0,
             detail="",
-            created_at=self._now,
+            created_at=self._opened_at,
         )

@@ -43,6 +43,7 @@ class QueueKind(StrEnum):
 
     ANALYSE = "analyse"
     REPORT = "report"
+    COMPANIONS = "companions"  # what goes with a report that is stored: no report waits for a picture
     DELIVER = "deliver"  # one queue for each destination: one that is down holds up no other
     COMMIT = "commit"  # likewise: what a destination will be asked about after its delivery
     SHADOW = "shadow"  # images for the bundle on trial: no report waits for one
@@ -56,6 +57,7 @@ class QueueKind(StrEnum):
 _RULES: Final[Mapping[QueueKind, Rules]] = {
     QueueKind.ANALYSE: Rules(subject=Subject.IMAGE, has_limited_tries=True, needs_model=True, may_stop_worker=True),
     QueueKind.REPORT: Rules(subject=Subject.STUDY, has_limited_tries=True),
+    QueueKind.COMPANIONS: Rules(subject=Subject.STUDY, has_limited_tries=True),  # `dedup` is the row of `report`
     QueueKind.DELIVER: Rules(subject=Subject.DELIVERY),
     QueueKind.COMMIT: Rules(subject=Subject.DELIVERY),
     QueueKind.SHADOW: Rules(subject=Subject.IMAGE, has_limited_tries=True, may_stop_worker=True),
@@ -87,6 +89,7 @@ class Queue:
 
 ANALYSE: Final = Queue(QueueKind.ANALYSE)
 REPORT: Final = Queue(QueueKind.REPORT)
+COMPANIONS: Final = Queue(QueueKind.COMPANIONS)
 SHADOW: Final = Queue(QueueKind.SHADOW)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
@@ -13,20 +13,24 @@ from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity
 from scp_node.ledger import queue
 from scp_node.ledger.analyses import open_report
 from scp_node.ledger.database.schema import companion, report, report_result, study_patient
-from scp_node.ledger.dispatch import Takes, dispatch, takes_all, withdraw
-from scp_node.ledger.queue_kinds import REPORT
+from scp_node.ledger.dispatch import Takes, dispatch, dispatch_companions, takes_all, withdraw
+from scp_node.ledger.queue_kinds import COMPANIONS, REPORT
 from scp_node.ledger.snapshots import (
+    CompanionsTask,
     NothingToReport,
     ReportTask,
     StudyPending,
     StudySnapshot,
     reported_rows,
+    snapshot_again,
     take_snapshot,
     unchanged,
 )
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_report_file, of_study_patient
 from scp_node.ledger.transactions import Policy, Transactions, insert_row
+
+COMPANIONS_MADE: Final = "companions-made"  # event: what goes with a stored report is stored as well
 
 
 class Reports:
@@ -113,11 +117,13 @@ class Reports:
         destinations: Sequence[str],
         *,
         takes: Takes = takes_all,
+        companions_follow: bool = False,
     ) -> bool:
         """Store the bytes of the report and its companions, and open their deliveries: those of the report come first.
 
-        Each destination gets the report, and those companions whose kind it `takes`. Returns False and leaves the work
-        open if the claim was lost or the study changed while the report was built.
+        Each destination gets the report, and those companions whose kind it `takes`. With `companions_follow` more of
+        these are made later; see `claim_companions`. Returns False and leaves the work open if the claim was lost or
+        the study changed while the report was built.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -131,18 +137,89 @@ class Reports:
                 _insert_companion(connection, report_id, each)
             priority = snapshot.priority
             dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
+            if companions_follow:
+                queue.enqueue(
+                    connection,
+                    queue=COMPANIONS,
+                    dedup=str(report_id),
+                    ref_id=task.study_patient_id,
+                    priority=priority,
+                    max_attempts=self._policy.most_tries(COMPANIONS),
+                    at=now,
+                )
             detail = {
                 "input_sha256": [row.sha256 for row in rows],
                 "bundle_digest": model.digest,
                 "report_uid": built.sop_instance_uid,
                 "report_sha256": _sha256(built.file),
-                "companions": {each.sop_instance_uid: each.kind for each in built.companions},
-                "companion_sha256": {each.sop_instance_uid: _sha256(each.file) for each in built.companions},
+                **_named(built.companions),
                 "destinations": list(destinations),
                 **_left_out(destinations, built.companions, takes),
             }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
         return True
+
+    def claim_companions(self, *, owner: str) -> CompanionsTask | None:
+        """Take the most urgent of the stored reports whose companions are to be made."""
+        if not self._transactions.ready(COMPANIONS):
+            return None
+        with self._transactions.writing() as (connection, now):
+            claims = queue.claim(connection, COMPANIONS, owner=owner, limit=1, lease=self._policy.lease, at=now)
+            if not claims:
+                return None
+            stored = select(report).where(report.c.id == int(claims[0].dedup))
+            row = connection.execute(stored).one()
+        return CompanionsTask(
+            claim=claims[0],
+            report_id=row.id,
+            report_uid=row.sop_instance_uid,
+            content_digest=row.content_digest,
+            at=row.at,
+            study_patient_id=row.study_patient_id,
+            study_uid=row.study_uid,
+        )
+
+    def snapshot_again(self, task: CompanionsTask, model: ModelIdentity) -> StudySnapshot | None:
+        """Return the contents of the stored report; see `scp_node.ledger.snapshots.snapshot_again`."""
+        with self._transactions.reading() as (connection, _now):
+            return snapshot_again(connection, task, model)
+
+    def save_companions(
+        self, task: CompanionsTask, companions: Sequence[BuiltObject], *, takes: Takes = takes_all
+    ) -> bool:
+        """Store the companions of a report, and open their deliveries to the destinations that get the report.
+
+        Returns False if the claim was lost.
+        """
+        with self._transactions.writing() as (connection, now):
+            if not queue.complete(connection, task.claim, at=now):
+                return False
+            if not companions:
+                return True
+            held = select(report.c.id).where(report.c.id == task.report_id)
+            connection.execute(held.with_for_update())  # nobody may route it again meanwhile
+            for each in companions:
+                _insert_companion(connection, task.report_id, each)
+            priority = task.claim.priority
+            names = dispatch_companions(
+                connection, self._policy, task.report_id, takes=takes, priority=priority, now=now
+            )
+            detail = {
+                **of_report_file(connection, task.report_id),
+                **_named(companions),
+                "destinations": names,
+                **_left_out(names, companions, takes),
+            }
+            record_event(connection, now, COMPANIONS_MADE, study_uid=task.study_uid, detail=detail)
+        return True
+
+    def retry_companions(self, task: CompanionsTask, *, pause: timedelta, error: str) -> None:
+        """Make the companions of a report after `pause`, or give them up when their tries are spent."""
+        with self._transactions.writing() as (connection, now):
+            if task.claim.attempt >= self._policy.max_attempts:
+                queue.bury(connection, task.claim, error=error, at=now)
+            else:
+                queue.release_until(connection, task.claim, due=now + pause, error=error)
 
     def _unchanged(
         self, connection: Connection, task: ReportTask, snapshot: StudySnapshot, model: ModelIdentity, now: datetime
@@ -165,7 +242,10 @@ class Reports:
     ) -> None:
         """Open the deliveries of an undeliverable report that has destinations now."""
         report_id = snapshot.previous_id
-        if not destinations or report_id is None or not withdraw(connection, report_id):
+        if not destinations or report_id is None:
+            return
+        connection.execute(select(report.c.id).where(report.c.id == report_id).with_for_update())
+        if not withdraw(connection, report_id):
             return
         priority = snapshot.priority
         dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
@@ -208,6 +288,14 @@ def _columns(task: ReportTask, snapshot: StudySnapshot, built: BuiltReport) -> d
         "supersedes": snapshot.previous_id,
         "file": built.file,
         "sha256": _sha256(built.file),
+    }
+
+
+def _named(companions: Sequence[BuiltObject]) -> dict[str, Any]:
+    """Return the entries of an event that name companions, by their SOP Instance UIDs."""
+    return {
+        "companions": {each.sop_instance_uid: each.kind for each in companions},
+        "companion_sha256": {each.sop_instance_uid: _sha256(each.file) for each in companions},
     }
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_,
 
 from scp_node.ledger.database.schema import Use, delivery, instance, report, work
 from scp_node.ledger.queue import OPEN_STATES, WorkState, cancel_unneeded
-from scp_node.ledger.queue_kinds import ANALYSE, REPORT, SHADOW, in_queue
+from scp_node.ledger.queue_kinds import ANALYSE, SHADOW, Subject, in_queue, is_about
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.transactions import Transactions
 
@@ -116,7 +116,9 @@ def _needs() -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bo
     No report and no delivery needs one that nobody reads.
     """
     analysed = and_(in_queue(ANALYSE), work.c.ref_id == instance.c.id, work.c.state.not_in(_CLOSED_ANALYSES))
-    reported = and_(in_queue(REPORT), work.c.ref_id == instance.c.study_patient_id, work.c.state.in_(_OPEN_REPORTS))
+    reported = and_(
+        is_about(Subject.STUDY), work.c.ref_id == instance.c.study_patient_id, work.c.state.in_(_OPEN_REPORTS)
+    )
     of_study = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)
     sent = of_study.where(
         report.c.study_patient_id == instance.c.study_patient_id, delivery.c.state.in_(_OPEN_DELIVERIES)

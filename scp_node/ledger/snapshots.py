@@ -44,6 +44,19 @@ class ReportTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompanionsTask:
+    """A stored report whose companions are to be made."""
+
+    claim: Claim
+    report_id: int
+    report_uid: str  # its SOP Instance UID
+    content_digest: str
+    at: datetime  # when it was stored
+    study_patient_id: int
+    study_uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StudyPending:
     """The study cannot be reported yet: some of its images wait for their analysis."""
 
@@ -84,13 +97,36 @@ def take_snapshot(
     """
     if _analysis_open(connection, task.study_uid, model, now):
         return StudyPending()
-    rows = reported_rows(connection, task, model)
-    if not rows:
-        return NothingToReport()
-    incomplete = is_interrupted(connection, task.study_uid)
-    patients, version = _patients(connection, task.study_uid), _next_version(connection, task.study_uid)
     of_patient = select(report).where(report.c.study_patient_id == task.study_patient_id)
     previous = connection.execute(of_patient.order_by(report.c.version.desc()).limit(1)).first()
+    version = _next_version(connection, task.study_uid)
+    return _snapshot(connection, task, model, version, previous) or NothingToReport()
+
+
+def snapshot_again(connection: Connection, task: CompanionsTask, model: ModelIdentity) -> StudySnapshot | None:
+    """Return the contents of a stored report as they are now; None where a newer one has taken its place.
+
+    What it says may have changed since: then the digest of its content is another one, and a newer version comes.
+    """
+    of_patient = select(report).where(report.c.study_patient_id == task.study_patient_id)
+    stored = connection.execute(of_patient.order_by(report.c.version.desc()).limit(1)).one()
+    if stored.id != task.report_id:
+        return None
+    previous = connection.execute(select(report).where(report.c.id == stored.supersedes)).first()
+    return _snapshot(connection, task, model, stored.version, previous)
+
+
+def _snapshot(
+    connection: Connection,
+    task: ReportTask | CompanionsTask,
+    model: ModelIdentity,
+    version: int,
+    previous: Row[Any] | None,
+) -> StudySnapshot | None:
+    """Return the contents of this version; None where there is no image to report."""
+    rows = reported_rows(connection, task, model)
+    if not rows:
+        return None
     return StudySnapshot(
         images=tuple(_reported_image(row) for row in rows),
         spool_paths=tuple(row.spool_path for row in rows),
@@ -98,8 +134,8 @@ def take_snapshot(
         unread=_unread(rows),
         calling_aes=frozenset(row.calling_ae for row in rows),
         priority=min(row.priority for row in rows),
-        incomplete=incomplete,
-        patients=patients,
+        incomplete=is_interrupted(connection, task.study_uid),
+        patients=_patients(connection, task.study_uid),
         version=version,
         previous=_previous(previous) if previous else None,
         previous_id=previous.id if previous else None,
@@ -168,7 +204,7 @@ def _unread(rows: Sequence[Any]) -> tuple[tuple[int, Use], ...]:
     return tuple((row.instance_id, Use(row.use)) for row in rows if row.use != Use.READ)
 
 
-def reported_rows(connection: Connection, task: ReportTask, model: ModelIdentity) -> Sequence[Any]:
+def reported_rows(connection: Connection, task: ReportTask | CompanionsTask, model: ModelIdentity) -> Sequence[Any]:
     """Return the images of the patient, those that are read with their newest result.
 
     These come first, each in order of arrival: what a report says of the patient is taken from a film that is read.

@@ -296,7 +296,7 @@ def _named(selector: str) -> ColumnElement[bool]:
     return or_(
         work.c.id == int(selector) if selector.isdecimal() and len(selector) < 18 else false(),
         is_about(Subject.IMAGE) & work.c.ref_id.in_(images),
-        in_queue(REPORT) & work.c.ref_id.in_(patients),
+        is_about(Subject.STUDY) & work.c.ref_id.in_(patients),
         is_about(Subject.DELIVERY) & work.c.ref_id.in_(deliveries),
     )
 

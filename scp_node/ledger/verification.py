@@ -23,6 +23,7 @@ from scp_node.ledger.database.schema import (
 )
 from scp_node.ledger.feedback import GIVEN, SAID
 from scp_node.ledger.reading_sample import DRAWN
+from scp_node.ledger.reports import COMPANIONS_MADE
 from scp_node.ledger.trail.chain import BrokenChainError, ChainedEvent, ChainEnd, chain_end, holds, walk
 from scp_node.ledger.transactions import Transactions
 
@@ -115,7 +116,7 @@ def _contradictions(connection: Connection, batch: Sequence[ChainedEvent]) -> It
     yield from _images(connection, _of_kind(batch, "received", "conflict"))
     yield from _results(connection, _of_kind(batch, "analysed"))
     yield from _shadow_results(connection, _of_kind(batch, "shadow-analysed"))
-    yield from _reports(connection, _of_kind(batch, "reported"))
+    yield from _reports(connection, _of_kind(batch, "reported", COMPANIONS_MADE))
     yield from _answers(connection, _of_kind(batch, GIVEN))
     yield from _samples(connection, _of_kind(batch, DRAWN))
 

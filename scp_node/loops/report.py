@@ -1,13 +1,22 @@
-"""The reporter's loop: makes the report of a quiet study, with the companions that the settings ask for."""
+"""The reporter's loop: makes the report of a quiet study, then the companions that the settings ask for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from scp_node.domain import BuiltReport, ModelIdentity
-from scp_node.ledger import Ledger, NothingToReport, ReportTask, StudyPending, StudySnapshot, Takes, takes_all
+from scp_node.domain import BuiltObject, BuiltReport, ModelIdentity
+from scp_node.ledger import (
+    CompanionsTask,
+    Ledger,
+    NothingToReport,
+    ReportTask,
+    StudyPending,
+    StudySnapshot,
+    Takes,
+    takes_all,
+)
 from scp_node.logs import get_logger
 from scp_node.report.source.source import UnreportableHeader
 from scp_node.runtime.leases import LeaseKeeper
@@ -23,11 +32,17 @@ class Build(Protocol):
     """Builds the report of a study."""
 
     def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
-        """Return the report with its companions, serialised.
+        """Return the report, serialised.
 
         Raises:
             UnreportableHeader: the study's headers do not allow a report.
         """
+
+    def wants_companions(self, snapshot: StudySnapshot) -> bool:
+        """Return whether anything may go with the report."""
+
+    def companions(self, snapshot: StudySnapshot, *, at: datetime, content_digest: str) -> list[BuiltObject]:
+        """Return what goes with a report that was stored `at` with this digest; nothing if it says otherwise by now."""
 
 
 class Reporter:
@@ -59,11 +74,11 @@ class Reporter:
         self._takes = takes
 
     def step(self) -> bool:
-        """Report one study; return whether there was one."""
+        """Report one study, or else make what goes with a report; return whether there was anything to do."""
         self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up quiet studies
         task = self._ledger.reports.claim(owner=self._owner)
         if task is None:
-            return False
+            return self._make_companions()
         with self._leases.hold([task.claim]):
             try:
                 self._patiently(lambda: self._report(task))
@@ -74,6 +89,27 @@ class Reporter:
                 log.exception("report failed", study_uid=task.study_uid)
                 self._ledger.reports.retry(task, pause=RETRY_PAUSE, error=type(error).__name__)
         return True
+
+    def _make_companions(self) -> bool:
+        """Make what goes with one stored report; return whether there was one: no report waits for that."""
+        task = self._ledger.reports.claim_companions(owner=self._owner)
+        if task is None:
+            return False
+        with self._leases.hold([task.claim]):
+            try:
+                companions = self._companions(task)
+                self._patiently(lambda: self._ledger.reports.save_companions(task, companions, takes=self._takes))
+            except Exception as error:
+                log.exception("nothing made to go with the report", report_uid=task.report_uid)
+                self._ledger.reports.retry_companions(task, pause=RETRY_PAUSE, error=type(error).__name__)
+        return True
+
+    def _companions(self, task: CompanionsTask) -> list[BuiltObject]:
+        """Return what goes with the report, unless a newer version took its place or comes, which gets its own."""
+        snapshot = self._patiently(lambda: self._ledger.reports.snapshot_again(task, self._model))
+        if snapshot is None:
+            return []
+        return self._build.companions(snapshot, at=task.at, content_digest=task.content_digest)
 
     def _report(self, task: ReportTask) -> None:
         snapshot = self._ledger.reports.snapshot(task, self._model)
@@ -88,7 +124,10 @@ class Reporter:
         if built.content_digest == snapshot.previous_content_digest:
             self._ledger.reports.complete_unchanged(task, snapshot, self._model, names, takes=self._takes)
             return
-        if self._ledger.reports.save(task, snapshot, built, self._model, names, takes=self._takes):
+        follow = self._build.wants_companions(snapshot)
+        if self._ledger.reports.save(
+            task, snapshot, built, self._model, names, takes=self._takes, companions_follow=follow
+        ):
             log.info(
                 "study reported",
                 study_uid=task.study_uid,

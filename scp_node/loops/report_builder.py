@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import ParamSpec, Protocol
 
@@ -25,7 +26,7 @@ from scp_node.report.objects.key_object import build_key_object
 from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.objects.presentation_state import build_presentation_state
 from scp_node.report.objects.segmentation import build_segmentation
-from scp_node.report.objects.sr import build_report
+from scp_node.report.objects.sr import build_report, report_digest
 from scp_node.report.objects.text_sr import build_text_report
 from scp_node.report.site import Site
 from scp_node.report.version import ReportVersion
@@ -69,25 +70,39 @@ class ReportBuilder:
     clock: Clock = utc_now
 
     def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
-        """Return the serialised report; companions only where it says something new.
+        """Return the serialised report, without its companions.
 
         Raises:
             UnreportableHeader: no report can be made of the study's headers.
         """
-        version = ReportVersion(
+        return build_report(self._version(snapshot, self.clock()))
+
+    def wants_companions(self, snapshot: StudySnapshot) -> bool:
+        """Return whether anything may go with the report."""
+        settings = self.settings
+        if settings.text_sr or settings.presentation_state or settings.segmentation or settings.key_object:
+            return True
+        outcomes = [image.outcome for image in snapshot.images]
+        return any(isinstance(each, Finding) and wants_overlay(settings, each) for each in outcomes)
+
+    def companions(self, snapshot: StudySnapshot, *, at: datetime, content_digest: str) -> list[BuiltObject]:
+        """Return what goes with a report that was stored `at` with this digest; nothing if it says otherwise by now."""
+        version = self._version(snapshot, at)
+        if report_digest(version) != content_digest:
+            return []
+        return list(self._companions(version, snapshot.spool_paths))
+
+    def _version(self, snapshot: StudySnapshot, at: datetime) -> ReportVersion:
+        return ReportVersion(
             images=[self._to_report(image) for image in snapshot.images],
             model=self.model,
             site=self.site,
-            at=self.clock(),
+            at=at,
             number=snapshot.version,
             previous=snapshot.previous,
             incomplete=snapshot.incomplete,
             several_patients=snapshot.patients > 1,
         )
-        report = build_report(version)
-        if report.content_digest == snapshot.previous_content_digest:
-            return report
-        return replace(report, companions=tuple(self._companions(version, snapshot.spool_paths)))
 
     def _companions(self, version: ReportVersion, spool_paths: Sequence[str]) -> Iterator[BuiltObject]:
         """Yield what goes with the report; what cannot be made does not hold it up."""

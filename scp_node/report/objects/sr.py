@@ -52,6 +52,16 @@ def build_report(version: ReportVersion) -> BuiltReport:
     )
 
 
+@quiet_pydicom()
+def report_digest(version: ReportVersion) -> str:
+    """Return the digest of what the report says, without building it.
+
+    Raises:
+        UnreportableHeader: the header of the first image cannot carry a report.
+    """
+    return content_digest(version, read_source(version.images[0]))
+
+
 def warm_up() -> None:
     """Build one report and throw it away, so that pydicom has loaded all that it loads at first use."""
     source = dataset(

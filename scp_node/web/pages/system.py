@@ -40,6 +40,7 @@ _UID_LENGTH: Final = 64
 _STEPS: Final[Mapping[QueueKind, str]] = {
     QueueKind.ANALYSE: "Analysis",
     QueueKind.REPORT: "Report",
+    QueueKind.COMPANIONS: "What goes with a report",
     QueueKind.DELIVER: "Delivery",
     QueueKind.COMMIT: "Question whether it is kept",
     QueueKind.SHADOW: "Trial of another bundle",
@@ -48,6 +49,8 @@ _ADVICE: Final[Mapping[QueueKind, str]] = {
     QueueKind.ANALYSE: "It stopped its worker again and again, and is reported as failed. Look into the log of the "
     "worker, then put it back.",
     QueueKind.REPORT: "The report could not be made. Correct what the reason names, then put it back.",
+    QueueKind.COMPANIONS: "The report is made. Look into the log of the reporter, then put it back, or discard: "
+    "nothing goes with the report then.",
     QueueKind.DELIVER: "Correct what the reason names, try it under Doctor, then put it back. What is discarded is "
     "never sent there.",
     QueueKind.COMMIT: "The object arrived; the destination never said that it keeps it. Put back: it is asked again. "
@@ -58,6 +61,7 @@ _ADVICE: Final[Mapping[QueueKind, str]] = {
 _LATE: Final[Mapping[QueueKind, str]] = {
     QueueKind.ANALYSE: "Is a worker at work (below)? Its log says what it waits for.",
     QueueKind.REPORT: "Is a reporter at work (below)? Its log says what it waits for.",
+    QueueKind.COMPANIONS: "Reports go first. Is a reporter at work (below)?",
     QueueKind.DELIVER: "It is tried again by itself. Doctor says whether the destination answers.",
     QueueKind.COMMIT: "It is asked again by itself. Doctor says whether the destination answers.",
     QueueKind.SHADOW: "No report waits for it: it comes after all else that a worker has to do.",

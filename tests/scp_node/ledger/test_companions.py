@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import text
 
 from scp_node.domain import BuiltObject, NotAnalysed, Reason
-from scp_node.ledger import DeliveryTask, StudySnapshot, Takes, create_ledger_engine, takes_all
+from scp_node.ledger import CompanionsTask, DeliveryTask, StudySnapshot, Takes, create_ledger_engine, takes_all
 from scp_node.roles.routing import taken
 from scp_node.settings import EVERY_OBJECT, DestinationSettings, Settings
-from tests.scp_node.ledger_node import MODEL, Node, built_report, migrate
+from tests.scp_node.ledger_node import LEASE, MODEL, Node, built_report, migrate
 
 OVERLAY: Final = BuiltObject(
     kind="overlay",
@@ -176,3 +177,104 @@ class TestWhatAPacsRoutesBack:
         snapshot = node.report("pacs")
         assert snapshot is not None
         assert len(snapshot.images) == 2
+
+
+def reported_first(node: Node, *destinations: str) -> None:
+    """Have a report stored whose pictures are still to be made."""
+    node.receive("1")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    node.ledger.upkeep.sweep(MODEL)
+    task = node.ledger.reports.claim(owner="r")
+    assert task
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
+    assert isinstance(snapshot, StudySnapshot)
+    built = built_report(task.study_uid, snapshot)
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, companions_follow=True)
+
+
+def companions_task(node: Node) -> CompanionsTask:
+    task = node.ledger.reports.claim_companions(owner="r")
+    assert task
+    return task
+
+
+def test_a_report_is_sent_while_its_picture_is_still_made_and_the_picture_follows(node: Node) -> None:
+    reported_first(node, "pacs", "archive")
+    assert sent_kinds(node, "pacs") == ["report"]
+    node.clock.advance(seconds=3)
+    task = companions_task(node)
+    assert node.ledger.reports.save_companions(task, [OVERLAY, TEXT], takes=lambda name, _: name == "pacs")
+    assert node.ledger.reports.claim_companions(owner="r") is None
+    assert sent_kinds(node, "pacs") == ["overlay", "text"]
+    assert sent_kinds(node, "archive") == ["report"]
+    told = node.ledger.audit.events("1.2.3")[-1]
+    assert told.kind == "companions-made"
+    assert told.detail["companions"] == {"2.25.77": "overlay", "2.25.78": "text"}
+    assert told.detail["left_out"] == {"archive": ["overlay", "text"]}
+    assert node.ledger.verifier.verify().problems == ()
+
+
+def test_pictures_whose_maker_was_killed_are_made_by_another_and_once(node: Node) -> None:
+    reported_first(node, "pacs")
+    lost = companions_task(node)
+    node.clock.advance(seconds=LEASE.total_seconds() + 1)
+    node.ledger.upkeep.sweep(MODEL)
+    task = companions_task(node)
+    assert node.ledger.reports.save_companions(task, [OVERLAY])
+    assert not node.ledger.reports.save_companions(lost, [OVERLAY])
+    assert sent_kinds(node, "pacs") == ["report", "overlay"]
+
+
+def test_a_version_that_was_replaced_gets_no_picture_any_more(node: Node) -> None:
+    reported_first(node, "pacs")
+    first = companions_task(node)
+    assert node.ledger.reports.snapshot_again(first, MODEL) is not None
+    node.receive("2")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    assert node.report("pacs") is not None
+    assert node.ledger.reports.snapshot_again(first, MODEL) is None
+
+
+def test_the_contents_of_a_stored_report_are_those_that_it_was_made_from(node: Node) -> None:
+    node.receive("1", "2")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    assert node.report("pacs") is not None
+    node.receive("3")
+    node.analyse(NotAnalysed(reason=Reason.BODY_PART))
+    node.clock.advance(seconds=11)
+    node.ledger.upkeep.sweep(MODEL)
+    task = node.ledger.reports.claim(owner="r")
+    assert task
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
+    assert isinstance(snapshot, StudySnapshot)
+    built = built_report(task.study_uid, snapshot)
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, ["pacs"], companions_follow=True)
+    assert node.ledger.reports.snapshot_again(companions_task(node), MODEL) == snapshot
+
+
+def test_a_report_that_was_for_nobody_gets_its_pictures_and_sends_them_once_it_is_routed(node: Node) -> None:
+    reported_first(node)
+    assert node.ledger.reports.save_companions(companions_task(node), [OVERLAY])
+    assert node.ledger.upkeep.requeue() == 1
+    node.ledger.upkeep.sweep(MODEL)
+    task = node.ledger.reports.claim(owner="r")
+    assert task
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
+    assert isinstance(snapshot, StudySnapshot)
+    node.ledger.reports.complete_unchanged(task, snapshot, MODEL, ["pacs"])
+    assert sent_kinds(node, "pacs") == ["report", "overlay"]
+
+
+def test_pictures_that_cannot_be_made_are_left_to_a_person_and_the_report_stays(node: Node) -> None:
+    reported_first(node, "pacs")
+    for _ in range(3):
+        node.ledger.reports.retry_companions(companions_task(node), pause=timedelta(seconds=5), error="bug")
+        node.clock.advance(seconds=6)
+        node.ledger.upkeep.sweep(MODEL)
+    assert node.ledger.upkeep.counts()["companions"] == {"dead": 1}
+    assert node.ledger.upkeep.requeue("1.2.3") == 1
+    assert node.ledger.reports.save_companions(companions_task(node), [OVERLAY])
+    assert sent_kinds(node, "pacs") == ["report", "overlay"]

@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,17 @@ from pneumonia_model.gate import Appearance
 
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
-from scp_node.domain import BuiltReport, Finding, ModelIdentity, NotAnalysed, Note, Priority, Reason, Region
+from scp_node.domain import (
+    BuiltObject,
+    BuiltReport,
+    Finding,
+    ModelIdentity,
+    NotAnalysed,
+    Note,
+    Priority,
+    Reason,
+    Region,
+)
 from scp_node.inference.ports import Scores
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.analyse import Analyser
@@ -27,6 +37,7 @@ from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patience, Patiently, at_once
 from scp_node.runtime.polling import UnfitProcessError
 from scp_node.settings import PixelGate
+from tests.scp_node.ledger.test_companions import OVERLAY
 from tests.scp_node.ledger_node import LEASE, MODEL, Node, built_report
 from tests.scp_node.spooled import FilesByName
 from tests.waiting import wait_until
@@ -449,25 +460,48 @@ def test_a_map_is_computed_for_the_images_that_will_have_a_picture_and_kept_with
     assert node.rows("SELECT count(*) FROM result WHERE attention IS NOT NULL") == [(2,)]
 
 
+class Building:
+    """Builds what a test says, or raises it; and a picture beside it where there is one."""
+
+    def __init__(
+        self,
+        build: BuiltReport | Exception | Callable[[StudySnapshot], BuiltReport] | None = None,
+        *pictures: BuiltObject | Exception,
+    ) -> None:
+        self.build = build
+        self.pictures = list(pictures)
+
+    def __call__(self, snapshot: StudySnapshot) -> BuiltReport:
+        if isinstance(self.build, Exception):
+            raise self.build
+        if callable(self.build):
+            return self.build(snapshot)
+        return self.build or built_report("1.2.3", snapshot)
+
+    def wants_companions(self, snapshot: StudySnapshot) -> bool:
+        return bool(self.pictures and snapshot.images)
+
+    def companions(self, snapshot: StudySnapshot, *, at: datetime, content_digest: str) -> list[BuiltObject]:
+        assert content_digest == built_report("1.2.3", snapshot).content_digest
+        assert at.tzinfo
+        picture = self.pictures.pop(0)
+        if isinstance(picture, Exception):
+            raise picture
+        return [picture]
+
+
 def reporter(
     node: Node,
-    build: BuiltReport | Exception | Callable[[StudySnapshot], BuiltReport] | None = None,
+    build: Building | BuiltReport | Exception | Callable[[StudySnapshot], BuiltReport] | None = None,
     *,
     patiently: Patiently = at_once,
 ) -> Reporter:
-    def make(snapshot: StudySnapshot) -> BuiltReport:
-        if isinstance(build, Exception):
-            raise build
-        if callable(build):
-            return build(snapshot)
-        return build or built_report("1.2.3", snapshot)
-
     leases = LeaseKeeper(node.ledger, LEASE)
     return Reporter(
         ledger=node.ledger,
         leases=leases,
         model=MODEL,
-        build=make,
+        build=build if isinstance(build, Building) else Building(build),
         destinations=lambda _: ["pacs"],
         owner="r",
         patiently=patiently,
@@ -605,3 +639,26 @@ def test_a_reporter_that_was_too_slow_writes_no_version_behind_that_of_another(n
         (first[0], 1),
         (newest[0], 2),
     ]
+
+
+def test_a_picture_is_made_after_the_report_is_on_its_way(node: Node) -> None:
+    ready_study(node)
+    worker = reporter(node, Building(None, OVERLAY))
+    assert worker.step()
+    assert node.rows("SELECT count(*) FROM report") == [(1,)]
+    assert node.rows("SELECT count(*) FROM companion") == [(0,)]
+    assert worker.step()
+    assert node.rows("SELECT count(*) FROM companion") == [(1,)]
+    assert not worker.step()
+
+
+def test_a_bug_in_a_picture_is_tried_again_and_leaves_its_report_alone(node: Node) -> None:
+    ready_study(node)
+    worker = reporter(node, Building(None, RuntimeError("bug"), OVERLAY))
+    assert worker.step()
+    assert worker.step()
+    assert not worker.step(), "not before its pause"
+    assert node.ledger.upkeep.counts()["report"] == {"done": 1}
+    node.clock.advance(seconds=6)
+    assert worker.step()
+    assert node.rows("SELECT count(*) FROM companion") == [(1,)]

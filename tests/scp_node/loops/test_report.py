@@ -12,7 +12,7 @@ import pytest
 from pydicom import dcmread
 
 from scp_node.analysis.answers import Picture
-from scp_node.domain import Finding, NotAnalysed, PreviousReport, Reason, Region, ReportedImage
+from scp_node.domain import BuiltObject, Finding, NotAnalysed, PreviousReport, Reason, Region, ReportedImage
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.report_builder import ReportBuilder, wants_attention, wants_overlay
 from scp_node.report import codes
@@ -70,6 +70,11 @@ def study(
     )
 
 
+def companions(build: ReportBuilder, snapshot: StudySnapshot) -> list[BuiltObject]:
+    """Return what goes with the report of this study."""
+    return build.companions(snapshot, at=AT, content_digest=build(snapshot).content_digest)
+
+
 @pytest.mark.parametrize(
     ("settings", "positive", "negative"),
     [
@@ -84,20 +89,19 @@ def test_which_films_get_a_picture(settings: dict[str, Any], *, positive: bool, 
     assert (wants_overlay(chosen, POSITIVE), wants_overlay(chosen, NEGATIVE)) == (positive, negative)
     films = Films()
     images = (radiograph(SEEN), lateral(replace(NEGATIVE, attention=MAP)), lateral(LATERAL, SOPInstanceUID="1.2.9"))
-    built = builder(films, **settings)(study(*images))
-    assert [each.kind for each in built.companions] == ["overlay"] * (positive + negative)
+    made = companions(builder(films, **settings), study(*images))
+    assert [each.kind for each in made] == ["overlay"] * (positive + negative)
     assert films.asked == [Path(f"{n}.dcm") for n, wanted in enumerate((positive, negative)) if wanted]
 
 
 def test_a_text_report_goes_with_the_report_where_it_is_wanted() -> None:
-    built = builder(text_sr=True)(study(radiograph(SEEN), lateral(LATERAL)))
-    assert [each.kind for each in built.companions] == ["text", "overlay"]
-    read = dcmread(BytesIO(built.companions[0].file))
+    made = companions(builder(text_sr=True), study(radiograph(SEEN), lateral(LATERAL)))
+    assert [each.kind for each in made] == ["text", "overlay"]
+    read = dcmread(BytesIO(made[0].file))
     assert read.SOPClassUID == "1.2.840.10008.5.1.4.1.1.88.11"
     assert read.SeriesNumber == SITE.series_number - 1
     assert [len(study.ReferencedSeriesSequence) for study in read.CurrentRequestedProcedureEvidenceSequence] == [1]
-    again = builder(text_sr=True)(study(radiograph(SEEN), lateral(LATERAL)))
-    assert again.companions == built.companions
+    assert companions(builder(text_sr=True), study(radiograph(SEEN), lateral(LATERAL))) == made
 
 
 @pytest.mark.parametrize(
@@ -111,10 +115,9 @@ def test_a_text_report_goes_with_the_report_where_it_is_wanted() -> None:
     ],
 )
 def test_optional_objects_go_with_the_report_where_they_are_wanted(settings: dict[str, Any], kinds: list[str]) -> None:
-    built = builder(**settings)(study(radiograph(SEEN), lateral(LATERAL)))
-    assert [each.kind for each in built.companions] == kinds
-    nothing = builder(**settings)(study(radiograph(NEGATIVE), lateral(LATERAL)))
-    assert nothing.companions == ()
+    made = companions(builder(**settings), study(radiograph(SEEN), lateral(LATERAL)))
+    assert [each.kind for each in made] == kinds
+    assert companions(builder(**settings), study(radiograph(NEGATIVE), lateral(LATERAL))) == []
 
 
 def test_an_attention_region_needs_the_map_to_be_kept() -> None:
@@ -123,8 +126,8 @@ def test_an_attention_region_needs_the_map_to_be_kept() -> None:
     assert not wants_attention(ReportSettings(**outlined), NEGATIVE)
     assert not wants_attention(ReportSettings(**outlined, flag_only=True), POSITIVE)
     hot = replace(POSITIVE, attention=np.ones((14, 14), "<f4").tobytes())
-    built = builder(**outlined)(study(radiograph(hot)))
-    assert [each.kind for each in built.companions] == ["presentation-state"]
+    made = companions(builder(**outlined), study(radiograph(hot)))
+    assert [each.kind for each in made] == ["presentation-state"]
 
 
 def test_a_report_that_only_flags_has_no_location() -> None:
@@ -137,16 +140,31 @@ def test_pictures_carry_the_version_of_their_report() -> None:
     previous = PreviousReport(
         sop_instance_uid="2.25.1", series_instance_uid="2.25.2", sop_class_uid=SOP_CLASSES[0], version=4
     )
-    [picture] = builder()(study(radiograph(SEEN), previous=previous)).companions
+    [picture] = companions(builder(), study(radiograph(SEEN), previous=previous))
     assert dcmread(BytesIO(picture.file)).InstanceNumber == 5001
 
 
-def test_what_was_said_before_is_not_drawn_again() -> None:
+def test_nothing_is_drawn_to_go_with_a_report_that_the_study_has_left_behind() -> None:
     films = Films()
-    first = builder(films)(study(radiograph(SEEN)))
-    again = builder(films)(study(radiograph(SEEN), digest=first.content_digest))
-    assert again.companions == ()
-    assert len(films.asked) == 1
+    stored = builder(films)(study(radiograph(SEEN)))
+    now = study(radiograph(SEEN), lateral(LATERAL))
+    assert builder(films).companions(now, at=AT, content_digest=stored.content_digest) == []
+    assert films.asked == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "outcome", "wanted"),
+    [
+        ({}, SEEN, True),
+        ({}, NEGATIVE, False),
+        ({"overlay": "none"}, SEEN, False),
+        ({"text_sr": True}, NEGATIVE, True),
+    ],
+)
+def test_work_is_opened_only_where_something_may_go_with_a_report(
+    settings: dict[str, Any], outcome: Finding, *, wanted: bool
+) -> None:
+    assert builder(**settings).wants_companions(study(radiograph(outcome))) is wanted
 
 
 @pytest.mark.parametrize(
@@ -157,10 +175,8 @@ def test_what_was_said_before_is_not_drawn_again() -> None:
         (SEEN, RuntimeError("decoder"), "not made kind=overlay"),
     ],
 )
-def test_a_report_does_not_wait_for_a_picture_that_cannot_be_made(
+def test_a_picture_that_cannot_be_made_holds_up_nothing_else(
     caplog: pytest.LogCaptureFixture, outcome: Finding, answer: NotAnalysed | Exception | None, text: str
 ) -> None:
-    built = builder(Films(answer))(study(radiograph(outcome)))
-    assert built.companions == ()
-    assert built.file
+    assert companions(builder(Films(answer)), study(radiograph(outcome))) == []
     assert text in caplog.text
