@@ -15,9 +15,10 @@ from scp_node.audit_messages.events import source_of
 from scp_node.delivery import CommitmentScu, QueryScu, StorageScu
 from scp_node.domain import LARGEST_REQUEST
 from scp_node.ledger import AWAY, Ledger
+from scp_node.loops.associations import Associations
 from scp_node.loops.audit_messages import AuditSender
 from scp_node.loops.commit import Committer
-from scp_node.loops.deliver import Sender
+from scp_node.loops.deliver import FurtherSender, Sender
 from scp_node.opening import lease_of
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class
 from scp_node.roles.common import STEP_SECONDS, await_ledger, owner_named, run_loops
@@ -71,12 +72,14 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         leases = LeaseKeeper(ledger, lease_of(settings), hangs=heart.late).start()
         stack.callback(leases.close)
 
-        def open_sender(destination: DestinationSettings, progress: Progress) -> Callable[[], bool]:
+        def open_sender(
+            destination: DestinationSettings, progress: Progress, associations: Associations, kind: type[Sender]
+        ) -> Callable[[], bool]:
             patience = Patience(stop, name=progress.name, renew=progress.renew)
             scu = open_scu(settings, destination)
             stack.callback(scu.close)
             is_checked = destination.commitment or destination.find
-            return Sender(
+            return kind(
                 name=destination.name,
                 scu=scu,
                 ledger=ledger,
@@ -85,6 +88,7 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
                 owner=owner_named(f"sender:{destination.name}"),
                 patiently=patience,
                 check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
+                associations=associations,
             ).step
 
         def open_committer(destination: DestinationSettings) -> Callable[[], bool]:
@@ -105,8 +109,12 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         asking = sending + delivery.commit_answer_seconds + LARGEST_REQUEST * delivery.send_seconds
         loops = []
         for entry in settings.destinations:
-            progress = heart.loop(f"deliver:{entry.name}", sending)
-            loops.append((progress, open_sender(entry, progress)))
+            associations = Associations(entry.name, pause=delivery.probe_seconds)
+            for number in range(1, entry.associations + 1):
+                name = f"deliver:{entry.name}" if number == 1 else f"deliver:{entry.name}:{number}"
+                progress = heart.loop(name, sending)
+                kind = Sender if number == 1 else FurtherSender
+                loops.append((progress, open_sender(entry, progress, associations, kind)))
             loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry)))
         if settings.audit_messages.host:
             telling = _open_audit_sender(settings, ledger)
