@@ -274,6 +274,12 @@ class DestinationSettings(Section):
         default_factory=lambda: list(EVERY_OBJECT),
         description="The kinds of object it gets, of those that [report] makes; the report is always one of them.",
     )
+    associations: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="The most that are open to it at a time for sending; those beside the first only while much waits.",
+    )
     tls: DestinationTlsSettings = DestinationTlsSettings()
 
     @model_validator(mode="after")

@@ -54,4 +54,6 @@ def examine_destination(settings: Settings, destination: DestinationSettings) ->
             "Reports, or name the right destination"
         )
         return Examination(name=name, good=False, message=f"{call.where} {told}")
-    return Examination(name=name, good=True, message=f"{call.where} answers C-ECHO and accepts reports")
+    most = destination.associations
+    told = "answers C-ECHO and accepts reports" + (f", by {most} associations at most" if most > 1 else "")
+    return Examination(name=name, good=True, message=f"{call.where} {told}")

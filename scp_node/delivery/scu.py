@@ -74,6 +74,15 @@ class StorageScu:
         except AssociationError as error:
             return self._not_sent(error)
 
+    def open(self, *, seconds: float) -> str:
+        """Open the association within `seconds` if there is none; return why it is not open, "" where it is."""
+        self._drop_if_stale()
+        try:
+            self._open(time.monotonic() + seconds)
+        except AssociationError as error:
+            return str(error)
+        return ""
+
     def echo(self) -> bool:
         """Return whether the destination answers a C-ECHO with Success, within `delivery.send_seconds`."""
         deadline = time.monotonic() + self._settings.send_seconds

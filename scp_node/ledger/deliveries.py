@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, func, select, update
 
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import companion, delivery, destination, report, work
 from scp_node.ledger.queue import Claim, WorkState
-from scp_node.ledger.queue_kinds import commit_queue, deliver_queue, in_queue
+from scp_node.ledger.queue_kinds import UNINDEXED_NAME, commit_queue, deliver_queue, in_queue
 from scp_node.ledger.sweep import LONGEST_WAIT
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery, status_text
@@ -20,6 +20,7 @@ from scp_node.ledger.transactions import Policy, Transactions
 
 REPORT_KIND: Final = "report"  # in place of the word of a companion
 _CHUNK: Final = 500  # rows in one transaction
+_CLAIM_LOCK: Final = 0x5C9_0D0  # any constant: one sender at a time chooses from a queue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +57,17 @@ class Deliveries:
         self._policy = policy
 
     def claim(self, name: str, *, owner: str) -> DeliveryTask | None:
-        """Take the next report for this destination: urgent ones first, then the oldest."""
+        """Take the next object for this destination: urgent ones first, then the oldest.
+
+        Of a study one object is in flight at a time: no version overtakes the one before, nor a picture its report.
+        """
         waiting = deliver_queue(name)
         if not self._transactions.ready(waiting):
             return None
         with self._transactions.writing() as (connection, now):
-            claims = queue.claim(connection, waiting, owner=owner, limit=1, lease=self._policy.lease, at=now)
+            free = _of_other_studies(connection, name)
+            lease = self._policy.lease
+            claims = queue.claim(connection, waiting, owner=owner, limit=1, lease=lease, at=now, among=free)
             if not claims:
                 return None
             wanted = _described().add_columns(
@@ -121,6 +127,11 @@ class Deliveries:
             if queue.release_until(connection, task.claim, due=now + pause, error=detail, keep_attempt=keep_attempt):
                 _note(connection, task, now, state="waiting", dimse_status=status, detail=detail)
                 _record(connection, now, "delivery-delayed", task, status=status, detail=detail)
+
+    def put_back(self, task: DeliveryTask) -> None:
+        """Have the object sent by another association, as if it had not been tried."""
+        with self._transactions.writing() as (connection, now):
+            queue.release_until(connection, task.claim, due=now, keep_attempt=True)
 
     def bury(self, task: DeliveryTask, *, status: int | None, detail: str) -> None:
         """Give the delivery up: it becomes a dead letter for a person to look at."""
@@ -223,6 +234,21 @@ class Deliveries:
             at=now,
             keep_attempt=True,
         )
+
+
+def _of_other_studies(connection: Connection, name: str) -> ColumnElement[bool] | None:
+    """Return the SQL condition of work for a destination whose study has nothing in flight to it, None for all work."""
+    waiting = deliver_queue(name)
+    if connection.dialect.name == "postgresql":  # SQLite has one writer; here two claims would not see each other
+        connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK, func.hashtext(waiting.name))))
+    leased = select(work.c.ref_id).where(in_queue(waiting, queue_name=UNINDEXED_NAME), work.c.state == WorkState.LEASED)
+    in_flight = list(connection.scalars(leased.order_by(work.c.lease_until)))
+    if not in_flight:
+        return None
+    with_report = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)
+    studies = select(report.c.study_uid).join(delivery, delivery.c.report_id == report.c.id)
+    in_flight_too = report.c.study_uid.in_(studies.where(delivery.c.id.in_(in_flight)))
+    return work.c.ref_id.not_in(with_report.where(delivery.c.destination == name, in_flight_too))
 
 
 def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: Any) -> None:

@@ -165,15 +165,17 @@ def claim(
     at: datetime,
     oldest_first: bool = False,
     suspects: Suspects = Suspects.BATCHED,
+    among: ColumnElement[bool] | None = None,
 ) -> list[Claim]:
     """Take up to `limit` pieces of ready work, most urgent first, and return the claims in that order.
 
     With `oldest_first` the age decides, not the priority: one such claim in a few keeps routine work from starving.
+    With `among` only work that meets this condition is taken.
     """
     order = _OLDEST if oldest_first else _MOST_URGENT
     pick = (
         select(work.c.id, work.c.attempt)
-        .where(in_queue(queue), work.c.state == WorkState.READY)
+        .where(in_queue(queue), work.c.state == WorkState.READY, true() if among is None else among)
         .order_by(*order)
         .limit(limit)
         .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway

@@ -103,9 +103,9 @@ def commit_queue(destination: str) -> Queue:
     return Queue(QueueKind.COMMIT, destination)
 
 
-def in_queue(queue: Queue) -> ColumnElement[bool]:
-    """Return the SQL condition that work is in this queue."""
-    return work.c.queue == queue.name
+def in_queue(queue: Queue, *, queue_name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:
+    """Return the SQL condition that work is in this queue; `queue_name` may be `UNINDEXED_NAME`."""
+    return queue_name == queue.name
 
 
 def is_about(subject: Subject, *, name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:

@@ -3,7 +3,7 @@
 Each failure belongs to the object or to the destination. A failure of the object spends one of its tries, and only it
 has to wait. A failure of the destination spends nothing; after a few in a row the destination is paused. A destination
 that is busy (0xA7xx) or does not answer on an open association may be either: see `Sender._blame`, and
-docs/decisions/0014.
+docs/decisions/0014. While much waits, further associations send beside the first, which alone judges.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from scp_node.delivery import Disposition, SendResult, pause_before
 from scp_node.ledger import REPORT_KIND, DeliveryTask, DestinationState, Ledger
 from scp_node.logs import get_logger
+from scp_node.loops.associations import Associations
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.runtime.patience import Patiently, at_once
 from scp_node.settings import DeliverySettings
@@ -25,6 +26,7 @@ log = get_logger(__name__)
 
 _NOT_TAKEN: Final = frozenset({Disposition.BUSY, Disposition.UNANSWERED, Disposition.UNREACHABLE})
 _AN_INSTANT: Final = timedelta(microseconds=1)  # the resolution of the ledger's times
+_OPEN_SECONDS: Final = 1.0  # for a further association; who takes one at a time may leave it without an answer
 
 
 class Blame(Enum):
@@ -40,6 +42,9 @@ class Scu(Protocol):
 
     def send(self, file: bytes) -> SendResult:
         """Send one report; never raises for network reasons."""
+
+    def open(self, *, seconds: float) -> str:
+        """Open the association if there is none; return why it is not open, "" where it is."""
 
     def echo(self) -> bool:
         """Return whether the destination answers a C-ECHO."""
@@ -66,9 +71,14 @@ class Sender:
         randomness: random.Random | None = None,
         check_after: timedelta | None = None,
         patiently: Patiently = at_once,
+        associations: Associations | None = None,
     ) -> None:
-        """Send what waits for the destination `name` through `scu`, and have it asked for that after `check_after`."""
+        """Send what waits for the destination `name` through `scu`, and have it asked for that after `check_after`.
+
+        `associations` is the one value that all senders of the destination share.
+        """
         self._patiently = patiently
+        self._associations = associations or Associations(name, pause=settings.probe_seconds)
         self._name = name
         self._scu = scu
         self._ledger = ledger
@@ -91,8 +101,12 @@ class Sender:
             self._scu.close_if_idle()
             return False
         with self._leases.hold([task.claim]):
-            result = self._scu.send(task.file)
-            blame = self._patiently(lambda: self._conclude(task, result, state))  # unnoted, it would be sent again
+            with self._associations.in_use() as use:
+                result = self._scu.send(task.file)
+            if result.disposition in _NOT_TAKEN and not use.was_alone:
+                self._associations.keep_to_one(result.detail)
+            # unnoted, it would be sent again
+            blame = self._patiently(lambda: self._conclude(task, result, state, was_alone=use.was_alone))
         self._judge(result, blame, state)
         return True
 
@@ -113,7 +127,7 @@ class Sender:
             for uid in buried:
                 self._log_dead(uid, "none", detail)
 
-    def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> Blame:
+    def _conclude(self, task: DeliveryTask, result: SendResult, state: DestinationState, *, was_alone: bool) -> Blame:
         """Note the result for the object, and return whose failure it is, if it is one."""
         uid, status = task.sop_instance_uid, "none" if result.status is None else f"0x{result.status:04X}"
         if result.disposition is Disposition.DELIVERED:
@@ -127,7 +141,7 @@ class Sender:
             self._log_delivered(uid, status, result.detail)
             self._at_fault.discard(task.delivery_id)
             return Blame.OBJECT
-        blame = self._blame(task, result)
+        blame = self._blame(task, result, was_alone=was_alone)
         if self._is_dead(task, result, blame):
             self._ledger.deliveries.bury(task, status=result.status, detail=result.detail)
             self._log_dead(uid, status, result.detail)
@@ -147,15 +161,16 @@ class Sender:
         )
         return blame
 
-    def _blame(self, task: DeliveryTask, result: SendResult) -> Blame:
+    def _blame(self, task: DeliveryTask, result: SendResult, *, was_alone: bool) -> Blame:
         """Return whose failure it is.
 
         Where the destination took something else between two tries of an object, it is the object's. What goes with a
         report is sent behind it: where the destination took anything since both began to wait, it takes no such object.
+        A try beside which another association was in use says nothing of the object: that one may have been in its way.
         """
         if result.disposition not in _NOT_TAKEN:
             return Blame.OBJECT
-        if result.disposition is Disposition.UNREACHABLE:
+        if result.disposition is Disposition.UNREACHABLE or not was_alone:
             return Blame.DESTINATION
         if task.kind == REPORT_KIND:
             was_tried = task.tried_at is not None and task.tried_at >= task.opened_at  # not before it was put back
@@ -227,3 +242,36 @@ class Sender:
     def _random_pause(self, attempt: int, *, cap: float) -> timedelta:
         first = timedelta(seconds=self._settings.retry_first_seconds)
         return pause_before(attempt, first=first, cap=timedelta(seconds=cap), random=self._random)
+
+
+class FurtherSender(Sender):
+    """Delivers to the same destination over one more association, while the first is in use and more waits.
+
+    What the destination does not take here goes back to its queue: the first sender finds out whose failure it is.
+    """
+
+    def step(self) -> bool:
+        """Send one report beside the first sender; return whether there was something to do."""
+        state = self._ledger.deliveries.destination(self._name)
+        if state.failures or state.paused or not self._associations.may_be_more():
+            self._scu.close()
+            return False
+        if why := self._scu.open(seconds=_OPEN_SECONDS):
+            self._associations.keep_to_one(why)
+            return False
+        task = self._ledger.deliveries.claim(self._name, owner=self._owner)
+        if task is None:
+            self._scu.close()  # who takes one association at a time waits for this one to end
+            return False
+        with self._leases.hold([task.claim]):
+            with self._associations.in_use():
+                result = self._scu.send(task.file)
+            self._patiently(lambda: self._note(task, result, state))
+        return True
+
+    def _note(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> None:
+        if result.disposition in _NOT_TAKEN:
+            self._associations.keep_to_one(result.detail)
+            self._ledger.deliveries.put_back(task)
+        else:
+            self._conclude(task, result, state, was_alone=False)

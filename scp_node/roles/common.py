@@ -89,7 +89,7 @@ def run_loops(
 ) -> int:
     """Run each loop in a separate thread until `stop`; return the exit status of the role.
 
-    One that has the name of a queue hears when that queue gets work.
+    One whose name begins with that of a queue hears when that queue gets work.
     """
     unfit: list[str] = []
 
@@ -100,7 +100,8 @@ def run_loops(
 
     threads = []
     for progress, step in loops:
-        bell = bells.hang(progress.name) if progress.name.partition(":")[0] in _WITH_BELL else None
+        queue = ":".join(progress.name.split(":")[:2])  # behind it may stand the number of a further sender
+        bell = bells.hang(queue) if queue.partition(":")[0] in _WITH_BELL else None
         threads.append(threading.Thread(target=run, args=(progress, step, bell), name=progress.name, daemon=True))
     for thread in threads:
         thread.start()

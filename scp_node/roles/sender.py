@@ -15,9 +15,10 @@ from scp_node.audit_messages.events import source_of
 from scp_node.delivery import CommitmentScu, QueryScu, StorageScu
 from scp_node.domain import LARGEST_REQUEST
 from scp_node.ledger import AWAY, Ledger
+from scp_node.loops.associations import Associations
 from scp_node.loops.audit_messages import AuditSender
 from scp_node.loops.commit import Committer
-from scp_node.loops.deliver import Sender
+from scp_node.loops.deliver import FurtherSender, Sender
 from scp_node.opening import lease_of
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class
 from scp_node.roles.common import STEP_SECONDS, await_ledger, open_bells, owner_named, run_loops
@@ -75,13 +76,17 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         stack.callback(leases.close)
 
         def open_sender(
-            destination: DestinationSettings, tls: ClientTls | None, progress: Progress
+            destination: DestinationSettings,
+            tls: ClientTls | None,
+            progress: Progress,
+            associations: Associations,
+            kind: type[Sender],
         ) -> Callable[[], bool]:
             patience = Patience(stop, name=progress.name, renew=progress.renew)
             scu = open_scu(settings, destination, tls)
             stack.callback(scu.close)
             is_checked = destination.commitment or destination.find
-            return Sender(
+            return kind(
                 name=destination.name,
                 scu=scu,
                 ledger=ledger,
@@ -90,6 +95,7 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
                 owner=owner_named(f"sender:{destination.name}"),
                 patiently=patience,
                 check_after=timedelta(seconds=settings.delivery.commit_after_seconds) if is_checked else None,
+                associations=associations,
             ).step
 
         def open_committer(destination: DestinationSettings, tls: ClientTls | None) -> Callable[[], bool]:
@@ -112,8 +118,12 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         loops = []
         for entry in settings.destinations:
             tls = client_tls(entry)  # one for all that speak to the destination: its files are loaded once
-            progress = heart.loop(f"deliver:{entry.name}", sending)
-            loops.append((progress, open_sender(entry, tls, progress)))
+            associations = Associations(entry.name, pause=delivery.probe_seconds)
+            for number in range(1, entry.associations + 1):
+                name = f"deliver:{entry.name}" if number == 1 else f"deliver:{entry.name}:{number}"
+                progress = heart.loop(name, sending)
+                kind = Sender if number == 1 else FurtherSender
+                loops.append((progress, open_sender(entry, tls, progress, associations, kind)))
             loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry, tls)))
         if settings.audit_messages.host:
             telling = _open_audit_sender(settings, ledger)

@@ -34,6 +34,9 @@ class Watched:
         self.tried.append(self._clock())
         return self._scu.send(file)
 
+    def open(self, *, seconds: float) -> str:
+        return self._scu.open(seconds=seconds)
+
     def echo(self) -> bool:
         self.tried.append(self._clock())
         return self._scu.echo()

@@ -198,7 +198,9 @@ def test_the_entry_that_the_pacs_needs_has_our_port_where_it_is_to_answer_us(tmp
 
 def test_a_destination_that_takes_reports_is_good_and_one_that_takes_none_is_not(tmp_path: Path) -> None:
     with Scp().serving() as pacs:
-        assert told_of(tmp_path, pacs.port).message.endswith("answers C-ECHO and accepts reports")
+        assert told_of(tmp_path, pacs.port).message.endswith(
+            "answers C-ECHO and accepts reports, by 2 associations at most"
+        )
     with Scp(sop_classes=(CR,)).serving() as pacs:
         found = told_of(tmp_path, pacs.port)
     assert not found.good

@@ -62,6 +62,9 @@ class Scu:
             self.took.append(file)
         return result
 
+    def open(self, *, seconds: float) -> str:
+        raise AssertionError(f"the first sender opens by itself, not within {seconds} s")
+
     def echo(self) -> bool:
         return self.echoes
 
