@@ -59,6 +59,7 @@ format: $(VENV)/.full  ## Format the code, and mend what ruff can mend
 bench: $(VENV)/.full  ## Measure throughput and latency on this machine
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench_bombs
+	$(BIN)/python -m tests.bench_ledger
 	$(BIN)/python -m tests.bench_pages --studies 20000
 
 bench-hostile: tools  ## Attack this node, pynetdicom, Orthanc and DCMTK, and write docs/hostile.md: half an hour

@@ -59,6 +59,7 @@ from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.trail.feed import Backlog, FedEvent, FedPatient
 from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
+from scp_node.ledger.trail.sealer import Sealer, Unsealed
 from scp_node.ledger.transactions import Policy
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
@@ -155,6 +156,7 @@ __all__ = [
     "SampleData",
     "SampleQuery",
     "SampledStudy",
+    "Sealer",
     "Session",
     "ShadowBundle",
     "ShadowCounts",
@@ -182,6 +184,7 @@ __all__ = [
     "Trouble",
     "Truth",
     "UnregistrableFile",
+    "Unsealed",
     "Use",
     "VerdictCount",
     "Verification",

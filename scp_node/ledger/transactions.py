@@ -61,12 +61,14 @@ class Transactions:
         self._reader = reading(engine)
         self._clock = clock
         self._wall_clock = wall_clock or WallClock()
+        self.has_recorded = False  # whether a transaction has written an event
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
-        """Commit when the block ends, with its events at the end of the chain; roll back when it raises."""
-        with self._transaction(self.engine) as (connection, now), recording(connection):
+        """Commit when the block ends, together with its events; roll back when it raises."""
+        with self._transaction(self.engine) as (connection, now), recording(connection) as events:
             yield connection, now
+        self.has_recorded = self.has_recorded or bool(events)
 
     @contextmanager
     def reading(self) -> Iterator[tuple[Connection, datetime]]:
@@ -98,6 +100,7 @@ class Transactions:
                     return
             with self.engine.begin() as connection, recording(connection):
                 self._wall_clock.make_good(connection)
+            self.has_recorded = True
 
     def _now(self, connection: Connection) -> datetime | None:
         """Return the time; None if the clock has jumped."""

@@ -197,6 +197,7 @@ def test_logins_and_changes_of_persons_are_told(node: Node) -> None:
 def test_whatever_a_person_does_fits_the_schema_even_with_odd_text(kind: str) -> None:
     event = FedEvent(
         id=7,
+        seq=7,
         at=datetime(2026, 1, 2, tzinfo=UTC),
         kind=kind,
         study_uid="",
