@@ -61,6 +61,7 @@ bench: $(VENV)/.full  ## Measure throughput, latency and an idle node on this ma
 	$(BIN)/python -m tests.bench_node
 	$(BIN)/python -m tests.bench_growth
 	$(BIN)/python -m tests.bench_bombs
+	$(BIN)/python -m tests.bench_ledger
 	$(BIN)/python -m tests.bench_pages --studies 20000
 	$(BIN)/python -m tests.bench_idle
 

@@ -13,7 +13,7 @@ from sqlalchemy import Column, Engine, Table, func, insert, select, text, update
 from scp_node.domain import Reason, Verdict
 from scp_node.ledger import StudyState
 from scp_node.ledger.database import schema
-from scp_node.ledger.database.schema import daily, event, projection, worklist
+from scp_node.ledger.database.schema import chain, daily, event, projection, worklist
 from scp_node.ledger.search import search_text
 from tests.scp_node.ledger_node import Node
 from tests.scp_node.web.studies import Archive
@@ -112,6 +112,7 @@ def _fill_studies(engine: Engine, number: int, folder: Path) -> None:
     archive.analyse()
     archive.report("pacs", pictures=False)
     archive.deliver("pacs")
+    node.ledger.seal()
     with engine.connect() as connection:
         rows = {table: connection.scalar(select(func.count()).select_from(table)) or 0 for table in OF_A_STUDY}
     copying = [_copies(table, rows, engine.dialect.name) for table in OF_A_STUDY]
@@ -120,7 +121,8 @@ def _fill_studies(engine: Engine, number: int, folder: Path) -> None:
             for statement in copying:
                 connection.execute(text(statement), {"first": first, "last": min(first + BLOCK, number) - 1})
     with engine.begin() as connection:
-        last = select(func.max(event.c.id)).scalar_subquery()
+        last = select(func.max(event.c.seq)).scalar_subquery()
+        connection.execute(update(chain).values(length=last))
         connection.execute(update(projection).values(phase="follow", position=last))
         if engine.dialect.name == "postgresql":
             for table in (each for each in OF_A_STUDY if "id" in each.c):
@@ -149,6 +151,8 @@ def _copied(column: Column[Any], rows: Mapping[Table, int], dialect: str) -> str
         value = f"'{STUDY}' || k"
     elif column.name in _OF_THEIR_OWN:
         value = f"CASE {name} WHEN '' THEN '' ELSE {name} || '.' || k END"
+    elif column is event.c.seq:
+        value = f"{name} + k * {rows[event]}"
     elif column.name == "ref_id":
         value = f"{name} + k"  # there is one image, one patient, one report and one delivery
     elif named is not None:

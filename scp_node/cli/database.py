@@ -40,6 +40,8 @@ def audit_verify(
     with closing(open_ledger(settings_of(config or context.obj))) as ledger:
         verification = ledger.verifier.verify(noted=head, quick=quick)
     out.print(f"events {verification.events}\nhead   {verification.head or 'none'}", highlight=False)
+    if verification.unsealed:
+        out.print(f"behind {verification.unsealed}, to be sealed", highlight=False)
     if not quick:
         out.print(f"files  {verification.files}", highlight=False)
     _end(verification.problems)
@@ -56,11 +58,13 @@ def _end(problems: Sequence[str]) -> None:
 
 @db_cli.command("upgrade")
 def db_upgrade(config: ConfigOption = None) -> None:
-    """Bring the schema up to date."""
+    """Bring the schema up to date, and seal the events that a restored backup or a node that was killed left."""
     settings = settings_of(config)
     if settings.database.url == "":  # it lies in the data folder
         refuse_system_folder(settings)
     upgrade_database(settings)
+    with closing(open_ledger(settings)) as ledger:
+        ledger.seal()
     out.print("database is up to date")
 
 

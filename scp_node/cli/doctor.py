@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from pneumonia_model.bundle import BundleError
 from pneumonia_model.errors import BackendError
@@ -34,6 +35,8 @@ from scp_node.settings_file import refuse_system_folder
 from scp_node.spool import SpoolError
 from scp_node.tls.certificates import WARNING, expiry_of, own_certificates
 from scp_node.tls.contexts import server_context
+
+_UNSEALED_SECONDS: Final = 5.0  # for which an event may wait for its place in the chain
 
 
 def examine(settings: Settings, file: Path | None = None) -> list[Examination]:
@@ -73,6 +76,7 @@ def _examinations(settings: Settings) -> Iterator[Examination]:
             name="destinations", good=True, message="none: reports are kept and sent nowhere ([[destinations]])"
         )
     yield from _for_a_person(settings)
+    yield from _audit_trail(settings)
     if settings.audit_messages.host:
         yield _audit_messages(settings)
     for destination in settings.destinations:
@@ -103,6 +107,23 @@ def _for_a_person(settings: Settings) -> Iterator[Examination]:
             message=f"{conflicts} images have the SOP Instance UID of another one and are not read "
             "(see `scp-node audit --state conflict`, `scp-node resolve`)",
         )
+
+
+def _audit_trail(settings: Settings) -> Iterator[Examination]:
+    """Yield whether events get their place in the hash chain; nothing where there is no ledger that can be read."""
+    try:
+        if not has_ledger(settings):
+            return
+        with closing(open_ledger(settings)) as ledger:
+            state = ledger.verifier.unsealed()
+    except (LedgerError, OSError):
+        return  # the examination of the database says so
+    message = "every event has its place in the chain"
+    if state.events:
+        message = f"{state.events} events wait for their place in the chain, one for {state.seconds:.0f} s"
+    good = state.seconds <= _UNSEALED_SECONDS
+    told = "" if good else ": start the sender or the web page, which seal them, or run `scp-node db upgrade`"
+    yield Examination(name="audit trail", good=good, message=message + told)
 
 
 def _try(name: str, look: Callable[[], str]) -> Examination:

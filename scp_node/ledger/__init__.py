@@ -59,6 +59,7 @@ from scp_node.ledger.shadow_queue import ShadowOutcome, ShadowTask
 from scp_node.ledger.snapshots import CompanionsTask, NothingToReport, ReportTask, StudyPending, StudySnapshot
 from scp_node.ledger.trail.feed import Backlog, FedEvent, FedPatient
 from scp_node.ledger.trail.journal import ANY_PERSON, JournalEvent, JournalPage, JournalQuery, StudyVisitor
+from scp_node.ledger.trail.sealer import Sealer, Unsealed
 from scp_node.ledger.transactions import Policy, Ring
 from scp_node.ledger.unregistrable import UnregistrableFile
 from scp_node.ledger.verification import Verification
@@ -157,6 +158,7 @@ __all__ = [
     "SampleData",
     "SampleQuery",
     "SampledStudy",
+    "Sealer",
     "Session",
     "ShadowBundle",
     "ShadowCounts",
@@ -184,6 +186,7 @@ __all__ = [
     "Trouble",
     "Truth",
     "UnregistrableFile",
+    "Unsealed",
     "Use",
     "VerdictCount",
     "Verification",

@@ -17,6 +17,8 @@ from scp_node.ledger.database.errors import LedgerError
 from scp_node.ledger.database.schema import RECORDS, audit_feed, chain, clock, work
 from scp_node.ledger.projector import begin_rebuild
 from scp_node.ledger.queue import WorkState
+from scp_node.ledger.trail.chain import BrokenChainError
+from scp_node.ledger.trail.sealer import seal_all
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.verification import verify
 
@@ -54,15 +56,19 @@ def copy_ledger(source: Engine, target: Engine) -> Copied:
     Raises:
         LedgerError: the target is not empty, somebody works on the source, or the copy differs from the source.
     """
+    transactions = Transactions(source)
     try:
-        with Transactions(source).writing() as (reader, now), target.begin() as writer:
+        seal_all(transactions)
+        with transactions.writing() as (reader, now), target.begin() as writer:
             _lock(reader, "SHARE")
             _lock(writer, "EXCLUSIVE")
             _require_idle(reader, now)
             _require_empty(writer)
             copied = {table: _copy(reader, writer, table) for table in RECORDS}
             begin_rebuild(writer)
-            return _compared(writer, copied)
+            return _compared(writer, copied, now)
+    except BrokenChainError as error:
+        raise LedgerError(f"copy: {error} (`scp-node audit verify`); nothing was copied") from None
     except SQLAlchemyError as error:  # its first line holds no values of rows
         raise LedgerError(f"copy: {str(error).splitlines()[0]}") from None
 
@@ -127,14 +133,14 @@ def _continue_numbering(connection: Connection, table: Table) -> None:
         connection.execute(select(func.setval(sequence, func.coalesce(last, 1), last.is_not(None))))
 
 
-def _compared(connection: Connection, copied: Mapping[Table, _Contents]) -> Copied:
+def _compared(connection: Connection, copied: Mapping[Table, _Contents], at: datetime) -> Copied:
     for table, contents in copied.items():
         there = _Contents()
         for rows in _batches(connection, table):
             there = there.plus(rows)
         if there != contents:
             raise LedgerError(f"copy: table {table.name} arrived as {there.rows} rows of {contents.rows}, or altered")
-    verification = verify(connection)
+    verification = verify(connection, at=at)
     if verification.problems:
         raise LedgerError(f"copy: {verification.problems[0]} (`scp-node audit verify`); nothing was copied")
     counts = {table.name: contents.rows for table, contents in copied.items()}

@@ -1,7 +1,7 @@
 """Counts for the metrics: what the trail says happened since a position, and the totals before it.
 
-Events have their ids in the order of their commits (docs/decisions/0009-a-hash-chain.md), so that nothing between two
-positions is counted twice or left out.
+Events have their places in the chain in the order in which these become visible
+(docs/decisions/0024-events-are-sealed.md), so that nothing between two positions is counted twice or left out.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from scp_node.ledger.database.schema import (
 from scp_node.ledger.problems import QueueDepth, depths_of
 from scp_node.ledger.selection import undeliverable_reports
 from scp_node.ledger.trail.feed import count_waiting
+from scp_node.ledger.trail.sealer import Unsealed, unsealed
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.unregistrable import count_unregistrable
 
 CHUNK: Final = 2_000  # events that one step reads
+_ANALYSED: Final = "analysed"  # kind of event
 _DELIVERIES: Final[Mapping[str, str]] = {  # kind of an event -> what became of the object
     "delivered": "delivered",
     "delivery-delayed": "delayed",
@@ -63,7 +65,7 @@ class DeliveryKey:
 class Happened:
     """What the trail says between two positions."""
 
-    position: int  # id of the last event that was read
+    position: int  # place in the chain of the last event that was read
     more: bool  # whether there is more to read now
     results: Mapping[ResultKey, int]
     deliveries: Mapping[DeliveryKey, int]
@@ -72,7 +74,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Where counting begins, and how many results there were by then."""
+    """Where counting begins, and how many results the events up to there speak of."""
 
     position: int
     results: Mapping[ResultKey, int]
@@ -90,6 +92,7 @@ class State:
     conflicts: int  # images
     unregistrable: int  # files
     events: int  # length of the chain
+    unsealed: Unsealed  # events behind its end
     unsent: int  # events that a collector of audit messages has not got
     newest_image: datetime | None
     sessions: int  # of the web page, that are not idle
@@ -106,30 +109,33 @@ class Figures:
         """Return where counting begins; counts all results once, which takes seconds where there are millions."""
         columns = (result.c.outcome, result.c.verdict, result.c.reason)
         with self._transactions.snapshot() as connection:
-            position = _newest_event(connection)
+            position = connection.execute(select(chain.c.length)).scalar_one()
             rows = connection.execute(select(*columns, func.count()).group_by(*columns)).all()
-        counted = {_result_key(outcome, verdict, reason): number for outcome, verdict, reason, number in rows}
+            ahead = select(event.c.detail).where(event.c.seq.is_(None), event.c.kind == _ANALYSED)
+            not_yet = Counter(map(_result_of, connection.scalars(ahead)))
+        counted = Counter({_result_key(outcome, verdict, reason): number for outcome, verdict, reason, number in rows})
+        counted.subtract(not_yet)  # they come behind the position, and are counted then
         return Start(position=position, results=counted)
 
     def happened(self, after: int) -> Happened:
         """Return what the next `CHUNK` events behind the position `after` say."""
-        columns = (event.c.id, event.c.at, event.c.kind, event.c.detail)
-        behind = select(*columns).where(event.c.id > after).order_by(event.c.id).limit(CHUNK)
+        columns = (event.c.seq, event.c.at, event.c.kind, event.c.detail)
+        behind = select(*columns).where(event.c.seq > after).order_by(event.c.seq).limit(CHUNK)
         results: Counter[ResultKey] = Counter()
         deliveries: Counter[DeliveryKey] = Counter()
         delivered: dict[str, datetime] = {}
         with self._transactions.reading() as (connection, _now):
             rows = connection.execute(behind).all()
             for row in rows:
-                if row.kind == "analysed":
-                    results[_result_key(*(row.detail.get(name) for name in ("outcome", "verdict", "reason")))] += 1
+                if row.kind == _ANALYSED:
+                    results[_result_of(row.detail)] += 1
                 elif outcome := _DELIVERIES.get(row.kind):
                     deliveries[DeliveryKey(destination=row.detail.get("destination", ""), outcome=outcome)] += 1
                     if outcome == "delivered" and row.detail.get("sent_uid") == row.detail.get("report_uid"):
                         delivered[row.detail["report_uid"]] = row.at
             seconds = _seconds(connection, delivered)
         return Happened(
-            position=rows[-1].id if rows else after,
+            position=rows[-1].seq if rows else after,
             more=len(rows) == CHUNK,
             results=results,
             deliveries=deliveries,
@@ -153,14 +159,15 @@ class Figures:
                 conflicts=connection.execute(in_conflict).scalar_one(),
                 unregistrable=count_unregistrable(connection),
                 events=connection.execute(select(chain.c.length)).scalar_one(),
+                unsealed=unsealed(connection, at=now),
                 unsent=count_waiting(connection),
                 newest_image=connection.execute(select(func.max(instance.c.received_at))).scalar_one(),
                 sessions=connection.execute(alive).scalar_one(),
             )
 
 
-def _newest_event(connection: Connection) -> int:
-    return connection.execute(select(func.max(event.c.id))).scalar_one() or 0
+def _result_of(detail: Mapping[str, Any]) -> ResultKey:
+    return _result_key(*(detail.get(name) for name in ("outcome", "verdict", "reason")))
 
 
 def _result_key(outcome: object, verdict: object, reason: object) -> ResultKey:

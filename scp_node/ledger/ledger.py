@@ -6,6 +6,7 @@ step in the same transaction, so that a crash leaves all of it or nothing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from scp_node.ledger.clock import WallClock
 from scp_node.ledger.commitments import Commitments
 from scp_node.ledger.copying import Copied, copy_ledger
 from scp_node.ledger.daily import Daily
+from scp_node.ledger.database.errors import AWAY
 from scp_node.ledger.deliveries import Deliveries
 from scp_node.ledger.entrance import Entrance
 from scp_node.ledger.feedback import Feedback
@@ -38,8 +40,10 @@ from scp_node.ledger.shadow import Shadow
 from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.study_page import StudyPages
+from scp_node.ledger.trail.chain import BrokenChainError
 from scp_node.ledger.trail.feed import Feed
 from scp_node.ledger.trail.journal import Journal
+from scp_node.ledger.trail.sealer import Sealer, seal_all
 from scp_node.ledger.transactions import Policy, Ring, Transactions, ring_nobody
 from scp_node.ledger.upkeep import Upkeep
 from scp_node.ledger.verification import Verification, Verifier
@@ -101,6 +105,18 @@ class Ledger:
         """Return what keeps `worklist` and `daily` up to date, one of many that may run; see `Projector`."""
         return Projector(self._transactions, describe, owner=owner, rest_seconds=rest_seconds)
 
+    def sealer(self, *, owner: str) -> Sealer:
+        """Return what gives events their place in the chain, one of many that may run; see `Sealer`."""
+        return Sealer(self._transactions, owner=owner)
+
+    def seal(self) -> None:
+        """Give every event that waits its place in the chain.
+
+        Raises:
+            BrokenChainError: the row that says where the chain ends is gone, or an event cannot be read.
+        """
+        seal_all(self._transactions)
+
     def copy_to(self, target: Engine) -> Copied:
         """Copy the whole ledger into an empty database; see `copy_ledger`."""
         return copy_ledger(self._engine, target)
@@ -110,5 +126,11 @@ class Ledger:
         return backup_ledger(self._engine, file, overwrite=overwrite)
 
     def close(self) -> None:
-        """Close the connections of the pool."""
+        """Close the connections of the pool; first seal what waits, if an event was written here.
+
+        So a command leaves a chain that is whole, and so does the last role of a node that stops.
+        """
+        if self._transactions.has_recorded:
+            with suppress(*AWAY, BrokenChainError):  # the next sealer goes on; `audit verify` says what is broken
+                self.seal()
         self._engine.dispose()

@@ -1,9 +1,9 @@
 """Keeps the list of studies and the daily counts up to date: it follows the events, and makes both again on request.
 
 One process at a time does this, the one that holds the lease in the row of `projection`. A step reads one state of the
-ledger, makes the rows of the studies that the next events name, and writes them together with the number of the last of
-these events. A step that is repeated writes the same rows, so that a crash costs nothing. No transaction of the other
-roles does anything for it.
+ledger, makes the rows of the studies that the next sealed events name, and writes them together with the number of the
+last of these events. A step that is repeated writes the same rows, so that a crash costs nothing. No transaction of the
+other roles does anything for it.
 
 Phases: `clear` empties the projections in batches, `fill` makes the rows of all studies, the newest ones first, while
 new events are followed already, and `follow` goes on with the events alone.
@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.ledger.daily import apply, kept_facts
 from scp_node.ledger.database.errors import LedgerError
-from scp_node.ledger.database.schema import daily, event, film, instance, projection, study_patient, worklist
+from scp_node.ledger.database.schema import chain, daily, event, film, instance, projection, study_patient, worklist
 from scp_node.ledger.following import is_free
 from scp_node.ledger.projection import Describe, Descriptions, Projected, project
 from scp_node.ledger.search import ensure_index
@@ -153,13 +153,14 @@ class Projector:
     def _follow(self, phase: Phase, position: int) -> None:
         """Make the rows of the studies that the next events name."""
         with self._transactions.snapshot() as connection:
-            columns = select(event.c.id, event.c.kind, event.c.study_uid, event.c.sop_instance_uid)
-            events = connection.execute(columns.where(event.c.id > position).order_by(event.c.id).limit(_EVENTS)).all()
+            columns = select(event.c.seq, event.c.kind, event.c.study_uid, event.c.sop_instance_uid)
+            behind = columns.where(event.c.seq > position).order_by(event.c.seq)
+            events = connection.execute(behind.limit(_EVENTS)).all()
             telling = [each for each in events if changes_a_row(each.kind)]
             ids = _named(connection, telling)
         for some in chunks(ids, _STUDIES):
             self._make(phase, some)
-        self._write(phase, _nothing, position=events[-1].id)
+        self._write(phase, _nothing, position=events[-1].seq)
         if phase is Phase.FOLLOW and len(events) < _EVENTS:
             self._look_again_at = time.monotonic() + self._rest_seconds
 
@@ -191,7 +192,7 @@ class Projector:
         def write(connection: Connection) -> None:
             if sum(_some_deleted(connection, table) for table in (worklist, film, daily)):
                 return
-            last_event = connection.scalar(select(func.max(event.c.id))) or 0
+            last_event = connection.scalar(select(chain.c.length)) or 0
             last_patient = connection.scalar(select(func.max(study_patient.c.id))) or 0
             values = {"phase": Phase.FILL, "position": last_event, "cursor": last_patient + 1}
             connection.execute(update(projection).values(**values))
@@ -229,7 +230,7 @@ def begin_rebuild(connection: Connection) -> None:
 
 
 def _has_events(connection: Connection, position: int) -> bool:
-    return connection.execute(select(event.c.id).where(event.c.id > position).limit(1)).first() is not None
+    return connection.execute(select(event.c.id).where(event.c.seq > position).limit(1)).first() is not None
 
 
 def _named(connection: Connection, events: Sequence[Any]) -> list[int]:

@@ -79,17 +79,19 @@ class Transactions:
         self._reader = reading(engine)
         self._clock = clock
         self._wall_clock = wall_clock or WallClock()
+        self.has_recorded = False  # whether a transaction has written an event
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
-        """Commit when the block ends, with its events at the end of the chain; roll back when it raises."""
+        """Commit when the block ends, together with its events; roll back when it raises."""
         noted: set[str] = set()
         with (
             self._transaction(self.engine) as (connection, now),
             noticing(connection, noted),
-            recording(connection),
+            recording(connection) as events,
         ):
             yield connection, now
+        self.has_recorded = self.has_recorded or bool(events)
         if noted:
             self._ring(noted)
 
@@ -123,6 +125,7 @@ class Transactions:
                     return
             with self.engine.begin() as connection, recording(connection):
                 self._wall_clock.make_good(connection)
+            self.has_recorded = True
 
     def _now(self, connection: Connection) -> datetime | None:
         """Return the time; None if the clock has jumped."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -31,6 +30,7 @@ from scp_node.ledger.audit_rows import DeliveryState
 from scp_node.ledger.database.schema import companion, event, instance, projection, report, worklist
 from scp_node.ledger.projector import Phase
 from scp_node.ledger.selecting import behind
+from scp_node.ledger.trail.sealer import unsealed
 from scp_node.ledger.transactions import Transactions
 from scp_node.ledger.worklist_rows import (
     Count,
@@ -126,8 +126,8 @@ class Worklist:
         """Return how far the list is behind the ledger, and whether anybody keeps it up to date."""
         with self._transactions.reading() as (connection, now):
             row = connection.execute(select(projection)).one()
-            waiting = select(event.c.at).where(event.c.id > row.position).order_by(event.c.id).limit(1)
-            oldest: datetime | None = connection.scalar(waiting)
+            waiting = select(event.c.at).where(event.c.seq > row.position).order_by(event.c.seq).limit(1)
+            oldest = connection.scalar(waiting) or unsealed(connection, at=now).oldest_at
         return Standing(
             now=now,
             is_followed=row.owner is not None and row.lease_until > now,

@@ -1,6 +1,7 @@
 """The sender's process: for each destination a loop that delivers and one that checks what has arrived.
 
-Where the site has a collector of audit messages, one more loop sends them.
+One more loop seals the events of the audit trail: this process waits for networks most of the time, needs no model and
+has a share in every node. Where the site has a collector of audit messages, another one sends them.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         delivery = settings.delivery
         sending = STEP_SECONDS + delivery.connect_seconds + 3 * delivery.send_seconds
         asking = sending + delivery.commit_answer_seconds + LARGEST_REQUEST * delivery.send_seconds
-        loops = []
+        loops = [(heart.loop("seal", STEP_SECONDS), ledger.sealer(owner=owner_named("seal")).step)]
         for entry in settings.destinations:
             tls = client_tls(entry)  # one for all that speak to the destination: its files are loaded once
             associations = Associations(entry.name, pause=delivery.probe_seconds)

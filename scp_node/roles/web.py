@@ -85,7 +85,9 @@ def run_web(
         log.info("web page listens", address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         projector = ledger.projector(describe, owner=owner_named("project"), rest_seconds=_REST_SECONDS)
         with announced(ledger, owner_named("web")):
-            status = run_loops(stop, heart, [(heart.loop("project", STEP_SECONDS), projector.step)], bells)
+            sealing = (heart.loop("seal", STEP_SECONDS), ledger.sealer(owner=owner_named("seal")).step)
+            loops = [sealing, (heart.loop("project", STEP_SECONDS), projector.step)]
+            status = run_loops(stop, heart, loops, bells)
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)

@@ -170,7 +170,11 @@ class Collector:
         yield _gauge("last_image_timestamp_seconds", "When the newest image came, Unix time; 0: none has.", newest)
         unsent = state.unsent if self._site.settings.audit_messages.host else 0
         yield _gauge("audit_messages_waiting", "Events that the collector of audit messages has not got.", unsent)
-        yield CounterMetricFamily("scp_node_audit_events", "Length of the audit trail.", value=state.events)
+        yield _gauge("audit_unsealed", "Events that have no place in the hash chain yet.", state.unsealed.events)
+        yield _gauge("audit_oldest_unsealed_seconds", "How long one waits; 0: none does.", state.unsealed.seconds)
+        yield CounterMetricFamily(
+            "scp_node_audit_events", "Length of the hash chain of the audit trail.", value=state.events
+        )
 
     def _counted(self) -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily  # noqa: PLC0415

@@ -355,11 +355,20 @@ event = Table(
     Column("previous_hash", String(64), nullable=False, server_default=""),
     Column("hash", String(64), nullable=False, server_default=""),
     Column("actor", String(ACTOR_LENGTH), nullable=False, server_default=""),  # detail's "by": the person who did it
+    Column("seq", BigInteger),  # 1, 2, ...: its place in the chain; null until it is sealed
     Index(None, "at"),
     Index(None, "kind", "at"),
     Index(None, "study_uid"),
     Index("ix_event_actor_at", "actor", "at", sqlite_where=text("actor <> ''"), postgresql_where=text("actor <> ''")),
     Index("ix_event_of_persons", "at", sqlite_where=text("actor <> ''"), postgresql_where=text("actor <> ''")),
+    Index(
+        "ix_event_sealed",
+        "seq",
+        unique=True,
+        sqlite_where=text("seq IS NOT NULL"),
+        postgresql_where=text("seq IS NOT NULL"),
+    ),
+    Index("ix_event_unsealed", "id", sqlite_where=text("seq IS NULL"), postgresql_where=text("seq IS NULL")),
 )
 
 process = Table(  # the workers and senders of this ledger, as long as each renews its row
@@ -375,15 +384,17 @@ chain = Table(
     "chain",
     metadata,
     Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
-    Column("length", BigInteger, nullable=False),  # events
-    Column("head", String(64), nullable=False),  # hash of the last event
+    Column("length", BigInteger, nullable=False),  # sealed events
+    Column("head", String(64), nullable=False),  # hash of the last of them
+    Column("owner", Text),  # the process that seals
+    Column("lease_until", UtcDateTime),
 )
 
 audit_feed = Table(  # how far a collector elsewhere has the events
     "audit_feed",
     metadata,
     Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
-    Column("position", BigInteger, nullable=False),  # the last event that it has
+    Column("position", BigInteger, nullable=False),  # event.seq of the last event that it has
     Column("taken", BigInteger, nullable=False),  # number of events that it has
     Column("owner", Text),  # the process that sends them
     Column("lease_until", UtcDateTime),
@@ -619,7 +630,7 @@ projection = Table(
     metadata,
     Column("id", SmallInteger, primary_key=True, autoincrement=False),  # 1: the one row
     Column("phase", String(16), nullable=False),  # see Phase
-    Column("position", BigInteger, nullable=False),  # the last event that was followed
+    Column("position", BigInteger, nullable=False),  # event.seq of the last event that was followed
     Column("cursor", BigInteger, nullable=False),  # rows of study_patient with a lower id wait to be filled in
     Column("owner", Text),
     Column("lease_until", UtcDateTime),

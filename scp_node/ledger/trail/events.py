@@ -1,7 +1,9 @@
 """The audit trail: events are added, never changed, and each is chained to the one before it.
 
 The hash of an event covers its contents and the hash of the event before it, so that nobody can edit, remove or move an
-event without a trace. `scp_node.ledger.trail.chain` looks for such traces.
+event without a trace. `scp_node.ledger.trail.chain` looks for such traces. An event is written in the transaction that
+it describes. On SQLite it gets its place in the chain there too. On PostgreSQL transactions would have to wait for each
+other's commit for that, so that `scp_node.ledger.trail.sealer` gives it its place soon after.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Dialect, select
 
 from scp_node.ledger.database.schema import ACTOR_LENGTH, chain, event
 
@@ -36,15 +38,16 @@ def record_event(
     `detail` is JSON; docs/decisions/0009-a-hash-chain.md lists the keys that all kinds of events share.
 
     Raises:
-        RuntimeError: `Transactions.writing` did not begin the transaction, so that nothing would chain the event.
+        RuntimeError: `Transactions.writing` did not begin the transaction, so that nothing would write the event.
         ValueError: `detail` holds a number that JSON does not have.
     """
     pending = connection.info.get(_PENDING)
     if pending is None:
         raise RuntimeError(f"event {kind!r} outside of Transactions.writing()")
     text = json.dumps(dict(detail or {}), allow_nan=False)
+    kept = json.loads(text)  # as it will be read back
     row = {"at": at, "kind": kind, "study_uid": _storable(study_uid), "sop_instance_uid": _storable(sop_instance_uid)}
-    pending.append({**row, "detail": json.loads(text)})  # as it will be read back
+    pending.append({**row, "detail": kept, "actor": actor_of(kept)})
 
 
 def actor_of(detail: Mapping[str, Any]) -> str:
@@ -53,21 +56,27 @@ def actor_of(detail: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def recording(connection: Connection) -> Iterator[None]:
-    """Collect the events of a transaction, and append them to the chain in its last statements.
+def recording(connection: Connection) -> Iterator[list[dict[str, Any]]]:
+    """Collect the events of a transaction, yield them, and write them in its last statements.
 
-    The one row of the chain is locked last and only for one commit. So two transactions that wait for it cannot wait
-    for each other, and the ids of events follow the order of the chain.
+    So an event that follows from another one has the higher id: the other one was committed before.
     """
     info = connection.info  # kept here, since a connection that breaks meanwhile has no `info` any more
     pending: list[dict[str, Any]] = []
     info[_PENDING] = pending
     try:
-        yield
-        if pending:
+        yield pending
+        if pending and seals_at_once(connection.dialect):
             _append(connection, pending)
+        elif pending:
+            connection.execute(event.insert(), pending)
     finally:
         del info[_PENDING]
+
+
+def seals_at_once(dialect: Dialect) -> bool:
+    """Return whether events are sealed in the transaction that writes them: on SQLite, which has one writer anyway."""
+    return dialect.name == "sqlite"
 
 
 def event_hash(
@@ -84,14 +93,15 @@ def event_hash(
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
-def _append(connection: Connection, pending: Sequence[Mapping[str, Any]]) -> None:
-    end = connection.execute(select(chain.c.length, chain.c.head).with_for_update()).one()
+def _append(connection: Connection, pending: Sequence[dict[str, Any]]) -> None:
+    end = connection.execute(select(chain.c.length, chain.c.head)).one()
     head, rows = end.head, []
-    for each in pending:
-        previous, head = head, event_hash(head, **each)
-        rows.append({**each, "previous_hash": previous, "hash": head, "actor": actor_of(each["detail"])})
+    for number, each in enumerate(pending, end.length + 1):
+        contents = {name: value for name, value in each.items() if name != "actor"}
+        previous, head = head, event_hash(head, **contents)
+        rows.append({**each, "seq": number, "previous_hash": previous, "hash": head})
     connection.execute(event.insert(), rows)
-    connection.execute(chain.update().values(length=end.length + len(rows), head=head))
+    connection.execute(chain.update().values(length=rows[-1]["seq"], head=head))
 
 
 def _storable(uid: str) -> str:

@@ -1,4 +1,4 @@
-"""Hands the events to a process that sends them elsewhere: in the order of the chain, each at least once.
+"""Hands the sealed events to a process that sends them elsewhere: in the order of the chain, each at least once.
 
 The row of `audit_feed` names the last event that the other side has. It moves on when the other side has taken more,
 so that nothing is lost while it is away: the trail itself is the buffer.
@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, selec
 
 from scp_node.ledger.database.schema import audit_feed, chain, companion, event, instance, report, study_patient
 from scp_node.ledger.following import is_free
+from scp_node.ledger.trail.sealer import unsealed
 from scp_node.ledger.transactions import Transactions
 
 LEASE: Final = timedelta(seconds=120)  # longer than it takes to send a batch
@@ -35,6 +36,7 @@ class FedEvent:
     """One event of the trail, and what the ledger knows of its subject."""
 
     id: int
+    seq: int  # its place in the chain
     at: datetime
     kind: str
     study_uid: str
@@ -67,7 +69,7 @@ class Feed:
         """
         with self._transactions.reading() as (connection, _now):
             position = select(audit_feed.c.position).scalar_subquery()
-            if connection.execute(select(event.c.id).where(event.c.id > position).limit(1)).first() is None:
+            if connection.execute(select(event.c.id).where(event.c.seq > position).limit(1)).first() is None:
                 return []
         with self._transactions.writing() as (connection, now):
             free = is_free(audit_feed, owner, at=now, lease=LEASE)
@@ -76,15 +78,15 @@ class Feed:
             ).rowcount:
                 return []
         with self._transactions.snapshot() as connection:
-            behind = select(event).where(event.c.id > select(audit_feed.c.position).scalar_subquery())
-            rows = connection.execute(behind.order_by(event.c.id).limit(BATCH)).all()
+            behind = select(event).where(event.c.seq > select(audit_feed.c.position).scalar_subquery())
+            rows = connection.execute(behind.order_by(event.c.seq).limit(BATCH)).all()
             return [_fed(connection, row, with_headers=with_headers) for row in rows]
 
     def taken(self, owner: str, events: list[FedEvent]) -> bool:
         """Note that the other side has these events; return False where another process sends them by now."""
-        before = audit_feed.c.position < events[0].id
+        before = audit_feed.c.position < events[0].seq
         mine = (audit_feed.c.owner == owner) & before
-        values = {"position": events[-1].id, "taken": audit_feed.c.taken + len(events)}
+        values = {"position": events[-1].seq, "taken": audit_feed.c.taken + len(events)}
         with self._transactions.writing() as (connection, _now):
             return connection.execute(update(audit_feed).where(mine).values(**values)).rowcount == 1
 
@@ -96,21 +98,24 @@ class Feed:
 
     def backlog(self) -> Backlog:
         """Return what the other side has not got."""
-        with self._transactions.reading() as (connection, _now):
+        with self._transactions.reading() as (connection, now):
             position = select(audit_feed.c.position).scalar_subquery()
-            oldest = select(event.c.at).where(event.c.id > position).order_by(event.c.id).limit(1)
-            return Backlog(events=count_waiting(connection), oldest_at=connection.scalar(oldest))
+            oldest = select(event.c.at).where(event.c.seq > position).order_by(event.c.seq).limit(1)
+            oldest_at = connection.scalar(oldest) or unsealed(connection, at=now).oldest_at
+            return Backlog(events=count_waiting(connection), oldest_at=oldest_at)
 
 
 def count_waiting(connection: Connection) -> int:
     """Return how many events the other side has not got."""
     taken = select(audit_feed.c.taken).scalar_subquery()
-    return int(connection.execute(select(chain.c.length - taken)).scalar_one())
+    not_sealed = select(func.count()).where(event.c.seq.is_(None)).scalar_subquery()
+    return int(connection.execute(select(chain.c.length + not_sealed - taken)).scalar_one())
 
 
 def _fed(connection: Connection, row: Row[Any], *, with_headers: bool) -> FedEvent:
     return FedEvent(
         id=row.id,
+        seq=row.seq,
         at=row.at,
         kind=row.kind,
         study_uid=row.study_uid,

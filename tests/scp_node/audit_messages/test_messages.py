@@ -227,6 +227,7 @@ def test_the_start_and_the_stop_of_a_process_are_application_activity_also_of_on
 def test_whatever_a_person_does_fits_the_schema_even_with_odd_text(kind: str) -> None:
     event = FedEvent(
         id=7,
+        seq=7,
         at=datetime(2026, 1, 2, tzinfo=UTC),
         kind=kind,
         study_uid="",

@@ -449,3 +449,20 @@ def test_it_says_whether_the_decoders_are_confined(tmp_path: Path, confine: bool
     found = doctor(settings_in(tmp_path, analysis={"confine_decoders": confine}))["decoders"]
     assert found.good
     assert told in found.message
+
+
+def test_events_that_wait_for_their_place_in_the_chain_are_named_after_five_seconds(
+    tmp_path: Path, postgres_ledger: str
+) -> None:
+    settings = settings_in(tmp_path, database={"url": postgres_ledger})
+    with ledger_engine(postgres_ledger) as engine:
+        node = Node(engine)
+        node.clock.now = utc_now()
+        node.receive("1")
+        assert doctor(settings)["audit trail"].good
+        node.rows("UPDATE event SET at = at - interval '1 hour' RETURNING id")
+        late = doctor(settings)["audit trail"]
+        node.ledger.seal()
+    assert not late.good
+    assert late.message.startswith("1 events wait for their place in the chain, one for 36")
+    assert doctor(settings)["audit trail"].message == "every event has its place in the chain"

@@ -8,6 +8,7 @@ from pydicom import Dataset
 
 from scp_node.dicom.commitment_messages import encoded
 from scp_node.ledger import Projector, WorklistQuery, WorklistRow
+from scp_node.ledger.trail.sealer import seal_all
 from scp_node.report.source.description import describe
 from tests.scp_node.ledger_node import Node
 
@@ -30,7 +31,8 @@ def projector(node: Node, owner: str = "test") -> Projector:
 
 
 def follow(following: Projector) -> None:
-    """Let a projector work until it has nothing to do."""
+    """Seal what waits, and let a projector work until it has nothing to do."""
+    seal_all(following._transactions)
     while following.step():
         pass
 

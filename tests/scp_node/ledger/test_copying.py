@@ -40,6 +40,7 @@ def filled(node: Node) -> Node:
     node.analyse(shadow=SHADOW)
     assert node.try_out() == 1
     node.receive("3", study="4.5.6")
+    node.ledger.seal()
     return node
 
 

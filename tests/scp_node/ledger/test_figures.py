@@ -25,10 +25,12 @@ def test_results_before_the_start_and_after_it_are_counted_once(node: Node, monk
     monkeypatch.setattr(figures, "CHUNK", 2)
     node.receive("1", "2", priority=Priority.STAT)
     node.analyse()
+    node.ledger.seal()
     start = node.ledger.figures.start()
     assert start.results == {FINDING: 2}
     node.receive("3", priority=Priority.STAT)
     node.analyse(NotAnalysed(reason=Reason.VIEW))
+    node.ledger.seal()
     position, counted, more = start.position, dict(start.results), True
     while more:
         happened = node.ledger.figures.happened(position)
@@ -52,6 +54,7 @@ def test_deliveries_are_counted_by_destination_with_the_time_since_the_last_imag
     assert task is not None
     node.ledger.deliveries.retry(task, status=None, detail="away", pause=timedelta(seconds=1))
     deliver(node, "pacs")
+    node.ledger.seal()
     happened = node.ledger.figures.happened(start.position)
     assert happened.deliveries == {
         DeliveryKey(destination="archive", outcome="delayed"): 1,

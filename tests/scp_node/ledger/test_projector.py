@@ -304,6 +304,7 @@ def test_one_process_follows_and_another_takes_over_when_it_is_silent(node: Node
     first, second = projector(node, "first"), projector(node, "second")
     follow(first)
     node.receive("1")
+    node.ledger.seal()
     assert not second.step()
     assert list(node.ledger.worklist.rows(WorklistQuery())) == []
     node.clock.advance(seconds=LEASE.total_seconds() + 1)
@@ -312,6 +313,7 @@ def test_one_process_follows_and_another_takes_over_when_it_is_silent(node: Node
     assert not first.step()
     second.close()
     node.receive("2", study="1.9")
+    node.ledger.seal()
     assert first.step()
 
 
@@ -322,8 +324,10 @@ def test_after_the_last_event_it_rests_and_then_makes_a_row_once_for_all_that_ca
     resting = node.ledger.projector(describe, owner="resting", rest_seconds=3_600)
     follow(resting)
     node.receive("1", header=header())
+    node.ledger.seal()
     assert resting.step()
     node.analyse()
+    node.ledger.seal()
     assert not resting.step()
     assert [row.state for row in listed()] == [StudyState.RECEIVED]
     resting._look_again_at = -math.inf
@@ -337,6 +341,7 @@ def test_a_process_that_lost_its_lease_while_it_read_writes_nothing(
     slow, quick = projector(node, "slow"), projector(node, "quick")
     follow(slow)
     node.receive("1")
+    node.ledger.seal()
     put_aside: list[Any] = []
     write = Projector._write
 
@@ -371,12 +376,14 @@ def test_a_rebuild_goes_on_where_it_was_interrupted_and_new_studies_are_followed
 ) -> None:
     for number in range(25):
         node.receive(str(number), study=f"1.{number}")
+    node.ledger.seal()
     monkeypatch.setattr("scp_node.ledger.projector._STUDIES", 10)
     following = projector(node, "first")
     for _ in range(2):  # clear, and the first ten
         following.step()
     assert [len(contents(node)["worklist"]), node.ledger.worklist.standing().is_complete] == [10, False]
     node.receive("new", study="1.new")
+    node.ledger.seal()
     following.close()
     helper = projector(node, "second")
     helper.step()
@@ -395,6 +402,7 @@ def test_events_of_the_web_page_move_the_position_and_read_no_study(node: Node) 
     for _ in range(5):
         with node.ledger.intake._transactions.writing() as (connection, now):
             record_event(connection, now, "web-viewed", study_uid="1.2.3", detail={"user": "a"})
+    node.ledger.seal()
     statements: list[str] = []
     listening.listen(node.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     assert following.step()

@@ -30,6 +30,7 @@ def told(node: Node) -> Node:
     node.report("pacs")
     node.ledger.deliveries.bury(claimed(node, "pacs"), status=0xA900, detail="não")
     assert node.ledger.upkeep.requeue() == 1
+    node.ledger.seal()
     assert node.ledger.verifier.verify() == Verification(events=7, head=head(node), files=1, problems=())
     return node
 
@@ -72,7 +73,7 @@ class TestAnEventIsFound:
             "previous_hash": 64 * "0",
             "hash": 64 * "0",
         }
-        assert set(edits) == set(kept) - {"id"}
+        assert set(edits) == set(kept) - {"id", "seq"}
         for column, value in edits.items():
             change(told, edit(3, **{column: value}))
             assert problem(told).startswith("event 3 was edited"), column
@@ -117,15 +118,19 @@ class TestAnEventIsFound:
 
     @pytest.mark.parametrize(
         ("one", "other", "named"),
-        [(3, 4, "event 3 was reordered: it follows event 4"), (1, 2, "event 1 was reordered: it follows event 2")],
+        [(3, 4, "event 4 was reordered: it follows event 3"), (1, 2, "event 2 was reordered: it follows event 1")],
     )
     def test_that_changed_places_with_another(self, told: Node, one: int, other: int, named: str) -> None:
-        change(told, edit(one, id=99), edit(other, id=one), edit(99, id=other))
+        change(told, edit(one, seq=99), edit(other, seq=one), edit(one, seq=other))
         assert problem(told).startswith(named)
 
     def test_that_was_moved_to_the_end(self, told: Node) -> None:
-        change(told, "UPDATE event SET id = 99 WHERE id = 1")
-        assert problem(told).startswith("event 2 was reordered: it follows event 99")
+        change(told, "UPDATE event SET seq = 99 WHERE id = 1")
+        assert problem(told).startswith("event 2 was reordered: it follows event 1, which stands behind it")
+
+    def test_the_last_of_which_was_given_another_place(self, told: Node) -> None:
+        change(told, edit(7, seq=99))
+        assert problem(told) == "event 7 was moved: it has place 99, and is number 7"
 
     @pytest.mark.parametrize(
         ("at", "named"),
@@ -139,19 +144,20 @@ class TestAnEventIsFound:
         assert problem(told).startswith(named)
 
     def test_that_was_put_between_two_others_with_a_good_hash(self, told: Node) -> None:
-        change(told, "UPDATE event SET id = id + 100 WHERE id > 3")
+        change(told, "UPDATE event SET id = id + 100, seq = seq + 100 WHERE id > 3")
+        change(told, "UPDATE event SET seq = seq - 99 WHERE id > 100")
         with told.engine.connect() as connection:
             before = connection.scalar(select(event.c.hash).where(event.c.id == 3))
-        add(told, 50, previous=before)
+        add(told, 50, seq=4, previous=before)
         assert problem(told) == (
             "event 104 follows event 3: what stands between them was added past the program, or reordered"
         )
 
-    def test_that_an_older_program_wrote_without_a_hash(self, told: Node) -> None:
+    def test_that_was_added_without_a_hash(self, told: Node) -> None:
         change(
             told,
-            "INSERT INTO event (id, at, kind, study_uid, sop_instance_uid, detail)"
-            " SELECT 8, at, kind, study_uid, sop_instance_uid, detail FROM event WHERE id = 7",
+            "INSERT INTO event (id, seq, at, kind, study_uid, sop_instance_uid, detail)"
+            " SELECT 8, 8, at, kind, study_uid, sop_instance_uid, detail FROM event WHERE id = 7",
             "UPDATE chain SET length = 8",
         )
         assert problem(told) == "event 8 was added past the program: it has no hash"
@@ -170,7 +176,7 @@ def forge(node: Node, event_id: int, **values: Any) -> None:
         connection.execute(update(event).where(event.c.id == event_id).values(**told, hash=own))
 
 
-def add(node: Node, event_id: int, *, previous: str | None) -> None:
+def add(node: Node, event_id: int, *, seq: int | None = None, previous: str | None) -> None:
     told: dict[str, Any] = {
         "at": node.clock(),
         "kind": "delivered",
@@ -180,7 +186,9 @@ def add(node: Node, event_id: int, *, previous: str | None) -> None:
     }
     with node.engine.begin() as connection:
         own = event_hash(previous or "", **told)
-        connection.execute(insert(event).values(id=event_id, previous_hash=previous, hash=own, **told))
+        connection.execute(
+            insert(event).values(id=event_id, seq=seq or event_id, previous_hash=previous, hash=own, **told)
+        )
 
 
 class TestAHistoryThatWasWrittenAnew:
@@ -201,6 +209,7 @@ class TestAHistoryThatWasWrittenAnew:
     def test_is_not_seen_where_there_is_none(self, told: Node) -> None:
         noted = head(told)
         told.receive("3")
+        told.ledger.seal()
         assert head(told) != noted
         assert told.ledger.verifier.verify(noted=noted).problems == ()
 
@@ -259,6 +268,7 @@ class TestTheHash:
             upgrade(engine)
             node = Node(engine)
             record(node, difficult())
+            node.ledger.seal()
             assert node.ledger.verifier.verify().problems == ()
             heads.add(head(node))
             engine.dispose()
@@ -313,6 +323,7 @@ class TestATransaction:
             fail_after_recording(told)
         assert told.ledger.verifier.end() == before
         told.receive("3")  # on the same connection
+        told.ledger.seal()
         assert told.ledger.verifier.verify().problems == ()
         assert told.ledger.verifier.end().length == before.length + 1
 
@@ -333,6 +344,7 @@ class TestATransaction:
             list(pool.map(receive, range(16)))
         analysed_images = node.rows("SELECT count(*) FROM result")[0][0]
         assert analysed_images > 128
+        node.ledger.seal()
         found = node.ledger.verifier.verify()
         assert (found.events, found.problems) == (256 + analysed_images, ())
 
@@ -357,6 +369,7 @@ class TestAnUpgrade:
         found = node.ledger.verifier.verify()
         assert (found.events, found.problems) == (1_003, ())
         node.ledger.deliveries.destination_failed("pacs", pause=lambda _: LEASE, enough=1, detail="down")
+        node.ledger.seal()
         assert node.ledger.verifier.verify().events == 1_004
         change(node, "UPDATE event SET kind = 'x' WHERE id = 2004")
         assert problem(node).startswith("event 2004 was edited")
