@@ -282,7 +282,9 @@ def send(
     settings = settings_of(config)
     own = (settings.listen.tls_host, settings.listen.tls.port) if tls else (settings.listen.host, settings.listen.port)
     host, port = own if to is None else address("--to", to)
-    spoken = tls_options(on=tls, ca_file=ca_file, certificate=certificate, key=key, peer_certificate=peer_certificate)
+    spoken = tls_options(
+        "send", on=tls, ca_file=ca_file, certificate=certificate, key=key, peer_certificate=peer_certificate
+    )
     call = Call(
         host=host,
         port=port,

@@ -36,32 +36,33 @@ def dicom_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def tls_options(
-    *, on: bool, ca_file: Path | None, certificate: Path | None, key: Path | None, peer_certificate: str
-) -> ClientTls | None:
-    """Return the TLS that these options ask for; None where they ask for none.
+    command: str, *, on: bool, ca_file: Path | None, certificate: Path | None, key: Path | None, peer_certificate: str
+) -> DestinationTlsSettings | None:
+    """Return the TLS that these options of a command ask for; None where they ask for none.
 
     Raises:
         UsageError: they do not fit together.
-        SettingsError: a file cannot be used.
     """
     if not on:
         if ca_file or certificate or key or peer_certificate:
-            raise UsageError("send: --ca-file, --certificate, --key and --peer-certificate need --tls")
+            raise UsageError(f"{command}: --ca-file, --certificate, --key and --peer-certificate need --tls")
         return None
     try:
-        settings = DestinationTlsSettings(
+        return DestinationTlsSettings(
             enabled=True, ca_file=ca_file, certificate=certificate, key=key, peer_certificate=peer_certificate
         )
     except ValidationError as error:
-        raise UsageError(f"send: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
-    return ClientTls(settings, "send")
+        raise UsageError(f"{command}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
 
 
-def send_with_progress(paths: Sequence[Path], call: Call, console: Console, *, tls: ClientTls | None = None) -> int:
+def send_with_progress(
+    paths: Sequence[Path], call: Call, console: Console, *, tls: DestinationTlsSettings | None = None
+) -> int:
     """Send the files with a progress bar; return 0 if the peer took all of them, else 1.
 
     Raises:
         UsageError: see `dicom_files`.
+        SettingsError: a file of `tls` cannot be used.
     """
     files = dicom_files(paths)
     unsent: dict[Path, Unsent] = {}
@@ -76,7 +77,7 @@ def send_with_progress(paths: Sequence[Path], call: Call, console: Console, *, t
             calling_ae=call.calling,
             on_progress=lambda *_: progress.advance(task),
             on_unsent=unsent.__setitem__,
-            tls=tls,
+            tls=ClientTls(tls, "send") if tls else None,
         )
     taken = 0
     for path, status in results:

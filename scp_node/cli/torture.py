@@ -6,6 +6,7 @@ import json
 import secrets
 import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +18,8 @@ from scp_node.cli.console import UsageError, out
 from scp_node.settings import is_loopback
 
 if TYPE_CHECKING:
+    from scp_node.settings import DestinationTlsSettings
+    from scp_node.torture.attacks import Titles
     from scp_node.torture.rows import Row
     from scp_node.torture.swarm import Target
 
@@ -30,6 +33,16 @@ def torture(
     seed: Annotated[int | None, typer.Option(help="Repeats a run. Default: a random one, which is printed.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="One attack by its name; may be given again.")] = None,
     *,
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS, in every conversation.")] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(help="PEM file with the authority of the SCP's certificate. Default: this machine's."),
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM file with the certificate that we show.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file with its private key.")] = None,
+    peer_certificate: Annotated[
+        str, typer.Option(help='Name in the SCP\'s certificate, or "sha256:" and its SHA-256. Default: HOST.')
+    ] = "",
     i_own_this: Annotated[bool, typer.Option("--i-own-this", help="It is yours, and nobody depends on it.")] = False,
     beyond_loopback: Annotated[
         bool, typer.Option("--beyond-loopback", help="It may be on another machine than this one.")
@@ -41,7 +54,8 @@ def torture(
     Attack number N calls from 127.0.N.2 and 127.0.N.3 where the SCP is on this machine, the C-ECHO from 127.0.0.1.
     Films that the SCP takes are of TORTURE^NOBODY. Exits with 0 when every row held, 1 when one did not.
     """
-    from scp_node.torture.attacks import ATTACKS  # noqa: PLC0415
+    from scp_node.cli.sending import tls_options  # noqa: PLC0415
+    from scp_node.torture.attacks import ATTACKS, Titles  # noqa: PLC0415
     from scp_node.torture.rows import TortureError, Verdict, attacks_named, rows_of  # noqa: PLC0415
     from scp_node.torture.swarm import Bounds  # noqa: PLC0415
 
@@ -53,7 +67,11 @@ def torture(
             f"torture: it does to {where} what an attacker would, until it may answer nobody: "
             "say --i-own-this if it is yours and nobody depends on it"
         )
-    target = _target(where, title("--calling", calling), title("--called", called), beyond_loopback=beyond_loopback)
+    spoken = tls_options(
+        "torture", on=tls, ca_file=ca_file, certificate=certificate, key=key, peer_certificate=peer_certificate
+    )
+    titles = Titles(title("--calling", calling), title("--called", called))
+    target = _target(where, titles, spoken, beyond_loopback=beyond_loopback)
     bounds = Bounds(seconds=seconds, most=most, seed=secrets.randbelow(1 << 32) if seed is None else seed)
     rows = rows_of(target, bounds, attacks_named(only or ()))
     try:
@@ -63,13 +81,12 @@ def torture(
     raise SystemExit(0 if all(row.verdict is Verdict.HELD for row in found) else 1)
 
 
-def _target(where: str, calling: str, called: str, *, beyond_loopback: bool) -> Target:
-    from scp_node.torture.attacks import Titles  # noqa: PLC0415
+def _target(where: str, titles: Titles, tls: DestinationTlsSettings | None, *, beyond_loopback: bool) -> Target:
     from scp_node.torture.rows import target_of  # noqa: PLC0415
 
     host, port = address("HOST:PORT", where)
     try:
-        target = target_of(host, port, Titles(calling, called))
+        target = target_of(host, port, titles, tls)
     except OSError:
         raise UsageError(f"HOST:PORT: {host} has no address") from None
     if not (beyond_loopback or is_loopback(target.address[0])):

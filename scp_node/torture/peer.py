@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import struct
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
@@ -19,6 +20,8 @@ from scp_node.delivery.connection import (
     P_DATA,
     RELEASE_RQ,
 )
+from scp_node.tls.contexts import ClientTls
+from scp_node.tls.sockets import TlsSocket
 
 CLOSED: Final = 0  # in place of a PDU type: the connection is closed
 
@@ -80,11 +83,14 @@ class Peer:
         *,
         source: str | None = "127.0.0.1",
         seconds: float = 10,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | ClientTls | None = None,
     ) -> None:
-        """Connect from the address `source`, and wait for each answer at most `seconds`."""
+        """Connect from the address `source`, agree on `tls`, and wait for each answer at most `seconds`."""
         self._socket = socket.create_connection(address, seconds, None if source is None else (source, 0))
-        if tls:
+        if isinstance(tls, ClientTls):
+            self._socket = tls.agree(self._socket, address[0], time.monotonic() + seconds)
+            self._socket.settimeout(seconds)
+        elif tls:
             self._socket = tls.wrap_socket(self._socket, server_hostname=address[0])
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.results: dict[int, int] = {}  # presentation context ID -> result
@@ -198,7 +204,7 @@ class Peer:
             if length > LARGEST_PDU:
                 raise OddAnswerError(kind)
             return kind, self._read(length)
-        except (EOFError, ConnectionError):
+        except (EOFError, ConnectionError, ssl.SSLEOFError):
             return CLOSED, b""
 
     def answer(self) -> Answer:
@@ -223,9 +229,11 @@ class Peer:
 
     def says_nothing(self, within: float) -> bool:
         """Return whether the SCP neither says anything nor closes within that many seconds."""
+        if isinstance(self._socket, TlsSocket) and self._socket.has_input():
+            return False
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
-        return not poller.poll(1000 * within)
+        return not poller.poll(1000 * within) or (isinstance(self._socket, TlsSocket) and not self._socket.has_input())
 
     def release(self) -> int:
         """Ask for release and return the type of the answer."""
@@ -237,8 +245,8 @@ class Peer:
         self._socket.settimeout(seconds)
 
     def send_no_more(self) -> None:
-        """Close our side of the connection; the other may still send."""
-        self._socket.shutdown(socket.SHUT_WR)
+        """Close our side of the connection, of TLS without a word; the other may still send."""
+        socket.socket.shutdown(self._socket, socket.SHUT_WR)  # that of TLS could read no more
 
     def cut(self) -> None:
         """End the connection from another thread, so that nobody waits for it."""

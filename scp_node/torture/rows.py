@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from scp_node.settings import is_loopback
+from scp_node.settings import DestinationTlsSettings, is_loopback
 from scp_node.torture.attacks import ATTACKS, SUCCESS, Attack, Ending, Titles
 from scp_node.torture.swarm import ATTACKERS, NO_ASSOCIATION, Bounds, Endings, Swarm, Target
 from scp_node.torture.witness import Echoes, Witness
@@ -58,7 +58,7 @@ class Row:
         return asdict(self)
 
 
-def target_of(host: str, port: int, titles: Titles) -> Target:
+def target_of(host: str, port: int, titles: Titles, tls: DestinationTlsSettings | None = None) -> Target:
     """Return the SCP at HOST:PORT; an address of this machine is attacked from other addresses of it.
 
     Raises:
@@ -67,7 +67,7 @@ def target_of(host: str, port: int, titles: Titles) -> Target:
     address = str(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0])
     is_ipv4 = ipaddress.ip_address(address).version == 4
     sources = ATTACKERS if is_ipv4 and is_loopback(address) else (None,)
-    return Target(address=(address, port), titles=titles, sources=sources)
+    return Target(address=(address, port), titles=titles, sources=sources, tls=tls)
 
 
 def attacks_named(names: Collection[str]) -> Sequence[Attack]:
@@ -91,8 +91,8 @@ def rows_of(target: Target, bounds: Bounds, attacks: Sequence[Attack]) -> Iterat
         if first is None or first.error:
             told = first.error if first else "the program does not start"
             raise TortureError(
-                f"a C-ECHO is not answered: {told}. The SCP has to take it in the clear, and know the calling AE title "
-                "(--calling) at our address"
+                f"a C-ECHO is not answered: {told}. The SCP has to take it in the clear, or by TLS with --tls, and "
+                "know the calling AE title (--calling) at our address"
             )
         yield _undisturbed(witness, bounds)
         for attack in attacks:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
+from scp_node.settings import DestinationTlsSettings
+from scp_node.tls.contexts import ClientTls
 from scp_node.torture.attacks import Attack, Ending, NotAssociatedError, Titles
 from scp_node.torture.peer import OddAnswerError, Peer
 
@@ -32,6 +34,7 @@ class Target:
     address: tuple[str, int]
     titles: Titles
     sources: tuple[str | None, ...]  # addresses of the attackers; None: any
+    tls: DestinationTlsSettings | None = None  # what all of them speak, if they do
 
     def of_attack(self, number: int) -> Target:
         """Return it with addresses of this attack alone, so that what one has done is not held against the next."""
@@ -71,6 +74,7 @@ class Swarm:
         self._attack = attack
         self._target = target
         self._bounds = bounds
+        self._tls = ClientTls(target.tls, "torture") if target.tls else None
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._peers: set[Peer] = set()  # that are connected now
@@ -114,7 +118,8 @@ class Swarm:
         sources = self._target.sources[:1] if self._attack.associates else self._target.sources
         patience = max(_LEAST_CONNECT_SECONDS, min(self._seconds_left, _CONNECT_SECONDS))
         try:
-            peer = Peer(self._target.address, source=sources[number % len(sources)], seconds=patience)
+            source = sources[number % len(sources)]
+            peer = Peer(self._target.address, source=source, seconds=patience, tls=self._tls)
         except OSError:
             return Ending.UNCONNECTED
         peer.wait_at_most(self._attack.seconds)

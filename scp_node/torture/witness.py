@@ -20,6 +20,8 @@ from typing import Final, Self
 from scp_node.delivery.association import VERIFICATION, RequestedAssociation
 from scp_node.delivery.connection import AssociationError
 from scp_node.dicom.syntaxes import NATIVE
+from scp_node.settings import DestinationTlsSettings
+from scp_node.tls.contexts import ClientTls
 from scp_node.torture.swarm import Target
 
 IN_A_ROW: Final = 2  # answers by which an SCP has recovered
@@ -71,6 +73,7 @@ class Witness:
             target.titles.called,
             str(every_seconds),
             str(patience_seconds),
+            target.tls.model_dump_json() if target.tls else "",
         )
         self._command = [sys.executable, "-m", "scp_node.torture.witness", *words]
         self._patience_seconds = patience_seconds
@@ -147,6 +150,7 @@ class _Peer:
     calling: str
     called: str
     patience_seconds: float
+    tls: ClientTls | None
 
     def echo(self, number: int, at: float) -> Echo:
         """Ask by a C-ECHO that was due `at`."""
@@ -164,6 +168,7 @@ class _Peer:
                 called_ae=self.called,
                 contexts=[(VERIFICATION, list(NATIVE))],
                 seconds=deadline - time.monotonic(),
+                tls=self.tls,
             )
             with association.aborted_on_error():
                 status = association.echo(seconds=deadline - time.monotonic())
@@ -178,12 +183,16 @@ def _say(echo: Echo) -> None:
     sys.stdout.flush()
 
 
-def main(host: str, port: str, calling: str, called: str, *seconds: str) -> None:
-    """Ask until standard input ends, and write each C-ECHO to standard output as a line of JSON."""
-    every_seconds, patience_seconds = (float(each) for each in seconds)
+def main(host: str, port: str, calling: str, called: str, *how: str) -> None:
+    """Ask until standard input ends, and write each C-ECHO to standard output as a line of JSON.
+
+    `how`: seconds between two, seconds of patience, and the settings of TLS as JSON, "" for none.
+    """
+    every, patience, tls = how
     over = threading.Event()
     writing = threading.Lock()
-    peer = _Peer(host, int(port), calling, called, patience_seconds)
+    spoken = ClientTls(DestinationTlsSettings.model_validate_json(tls), "torture") if tls else None
+    peer = _Peer(host, int(port), calling, called, float(patience), spoken)
 
     def ask(number: int, at: float) -> None:
         echo = peer.echo(number, at)
@@ -198,7 +207,7 @@ def main(host: str, port: str, calling: str, called: str, *seconds: str) -> None
     began = time.monotonic()
     with ThreadPoolExecutor(_AT_THE_SAME_TIME) as pool:
         for number in itertools.count():
-            due = began + number * every_seconds
+            due = began + number * float(every)
             if over.wait(max(0.0, due - time.monotonic())):
                 break
             pool.submit(ask, number, due)

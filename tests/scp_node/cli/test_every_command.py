@@ -133,6 +133,10 @@ NONSENSE: Final = [  # with what the line says
     ("torture 127.0.0.1:1 --i-own-this --only flood", "--only: flood is no attack; there are: random-bytes, silent"),
     ("torture 127.0.0.1:1 --i-own-this --calling A-TITLE-THAT-IS-TOO-LONG", "--calling: an AE title has 1 to 16"),
     ("torture 127.0.0.1:1 --i-own-this --seconds 0", "--seconds"),
+    (
+        "torture 127.0.0.1:1 --i-own-this --key x",
+        "torture: --ca-file, --certificate, --key and --peer-certificate need",
+    ),
 ]
 
 

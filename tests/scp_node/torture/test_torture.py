@@ -20,6 +20,7 @@ from scp_node.torture.peer import Peer
 from scp_node.torture.rows import Row, Verdict, attacks_named, number_of, rows_of, target_of
 from scp_node.torture.swarm import Bounds, Swarm
 from scp_node.torture.witness import Echo, Echoes
+from tests.certificates import Certificates
 from tests.chaos.kit.process_tree import Process, processes
 from tests.command import run_here
 from tests.node import Node
@@ -158,6 +159,19 @@ def test_the_command_prints_a_row_of_json_for_each_attack(node: Node) -> None:
     assert [(row["seed"], row["attack"]) for row in rows] == [(5, "nothing"), (5, "bad-uids")]
     assert {"0x0117"} <= set(rows[1]["endings"]) <= {"0x0117", Ending.OPEN}
     assert ended.returncode == (0 if all(row["verdict"] == "held" for row in rows) else 1)
+
+
+def test_a_port_that_speaks_tls_alone_is_attacked_by_tls(start_listener: Start, certificates: Certificates) -> None:
+    running = start_listener(listen={"tls": certificates.listen()})
+    spoken = certificates.destination(certificates.modality)
+    options = (f"--{name.replace('_', '-')}={spoken[name]}" for name in ("ca_file", "certificate", "key"))
+    attacks = ("random-bytes", "one-byte-values", "malformed-commands", "truncated")
+    words = ("--i-own-this", "--seconds", "0.5", "--most", "8", "--json", *(f"--only={name}" for name in attacks))
+    ended = run_here("torture", f"127.0.0.1:{running.tls_address[1]}", *words, "--tls", *options)
+    rows = {row["attack"]: row for row in map(json.loads, ended.stdout.splitlines())}
+    assert [name for name in ("nothing", *attacks) if rows[name]["verdict"] not in {"held", "slow"}] == []
+    assert set(rows["truncated"]["endings"]) <= {"0xC000", Ending.OPEN}
+    assert all(row["opened"] for name, row in rows.items() if name != "nothing")
 
 
 def test_the_table_says_what_was_asked_what_came_and_how_to_repeat_it() -> None:
