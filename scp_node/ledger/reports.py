@@ -138,13 +138,14 @@ class Reports:
             priority = snapshot.priority
             dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
             if companions_follow:
-                queue.enqueue(
+                queue.schedule(
                     connection,
                     queue=COMPANIONS,
                     dedup=str(report_id),
                     ref_id=task.study_patient_id,
                     priority=priority,
                     max_attempts=self._policy.most_tries(COMPANIONS),
+                    due=now,
                     at=now,
                 )
             detail = {
