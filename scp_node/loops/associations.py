@@ -54,7 +54,12 @@ class Associations:
 
     def may_be_more(self) -> bool:
         """Return whether a further association may help: one is in use, and more were not too much of late."""
-        return bool(self._uses) and self._now() >= self._one_until
+        return bool(self._uses) and not self.is_one
+
+    @property
+    def is_one(self) -> bool:
+        """Whether more were too much of late."""
+        return self._now() < self._one_until
 
     def keep_to_one(self, reason: str) -> None:
         """Use one association for a while, since the destination did not take more; say so once."""

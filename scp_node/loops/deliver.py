@@ -250,24 +250,32 @@ class FurtherSender(Sender):
     What the destination does not take here goes back to its queue: the first sender finds out whose failure it is.
     """
 
+    _is_open = False
+
     def step(self) -> bool:
         """Send one report beside the first sender; return whether there was something to do."""
         state = self._ledger.deliveries.destination(self._name)
-        if state.failures or state.paused or not self._associations.may_be_more():
-            self._scu.close()
+        is_wanted = self._associations.may_be_more() or (self._is_open and not self._associations.is_one)
+        if state.failures or state.paused or not is_wanted:
+            self._close()
             return False
         if why := self._scu.open(seconds=_OPEN_SECONDS):
             self._associations.keep_to_one(why)
             return False
+        self._is_open = True
         task = self._ledger.deliveries.claim(self._name, owner=self._owner)
         if task is None:
-            self._scu.close()  # who takes one association at a time waits for this one to end
+            self._close()  # who takes one association at a time waits for this one to end
             return False
         with self._leases.hold([task.claim]):
             with self._associations.in_use():
                 result = self._scu.send(task.file)
             self._patiently(lambda: self._note(task, result, state))
         return True
+
+    def _close(self) -> None:
+        self._scu.close()
+        self._is_open = False
 
     def _note(self, task: DeliveryTask, result: SendResult, state: DestinationState) -> None:
         if result.disposition in _NOT_TAKEN:

@@ -142,6 +142,18 @@ def test_while_one_report_is_sent_another_study_goes_by_a_second_association(nod
     assert states(node) == ["delivered", "delivered"]
 
 
+def test_an_open_second_association_goes_on_while_more_waits(node: Node) -> None:
+    reported(node, "1.1", "1.2", "1.3")
+    pacs = SlowPacs()
+    pair = Pair(node, pacs)
+    with sending(pacs, pair.first.step), sending(pacs, pair.further.step):
+        pass
+    with sending(pacs, pair.further.step):
+        pass
+    assert states(node) == ["delivered"] * 3
+    assert not pair.further.step()
+
+
 def test_a_second_association_is_not_opened_while_the_first_is_idle(node: Node) -> None:
     reported(node, "1.1")
     pair = Pair(node, SlowPacs())
