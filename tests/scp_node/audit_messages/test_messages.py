@@ -43,6 +43,7 @@ def source(**changes: Any) -> Source:
 
 def all_of(node: Node, *, names: bool = False) -> list[tuple[str, ET.Element]]:
     """Return every message, with the kind of its event."""
+    node.ledger.seal()
     fed = node.ledger.feed.next("test", with_headers=names)
     known = source(patient_names=names)
     return [(each.kind, parsed(xml_of(told))) for each in fed for told in messages_of(each, known)]
