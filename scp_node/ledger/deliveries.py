@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, func, select, update
 
 from scp_node.ledger import queue
 from scp_node.ledger.database.schema import companion, delivery, destination, report, work
 from scp_node.ledger.queue import Claim, WorkState
-from scp_node.ledger.queue_kinds import UNINDEXED_NAME, commit_queue, deliver_queue, in_queue
+from scp_node.ledger.queue_kinds import UNINDEXED_NAME, commit_queue, deliver_queue, in_named_queue, in_queue
 from scp_node.ledger.sweep import LONGEST_WAIT
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_delivery, status_text
@@ -21,6 +21,34 @@ from scp_node.ledger.transactions import Policy, Transactions
 REPORT_KIND: Final = "report"  # in place of the word of a companion
 _CHUNK: Final = 500  # rows in one transaction
 _CLAIM_LOCK: Final = 0x5C9_0D0  # any constant: one sender at a time chooses from a queue
+
+
+def _described() -> Select[Any]:
+    """Return the query for deliveries, with the study and the identity of each object."""
+    identity = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
+    columns = (delivery.c.id, delivery.c.created_at, delivery.c.last_attempt_at, report.c.study_uid, identity)
+    joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
+    return joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
+
+
+# Statements that each delivery needs are built once, as in `queue`.
+_TO_SEND: Final = (
+    _described()
+    .add_columns(
+        func.coalesce(companion.c.file, report.c.file).label("file"),
+        func.coalesce(companion.c.kind, REPORT_KIND).label("kind"),
+    )
+    .where(delivery.c.id == bindparam("delivery"))
+)
+_STATE: Final = select(destination.c.failures, destination.c.paused_until, destination.c.detail).where(
+    destination.c.name == bindparam("destination")
+)
+_IN_FLIGHT: Final = (
+    select(work.c.ref_id)
+    .where(in_named_queue(queue_name=UNINDEXED_NAME), work.c.state == WorkState.LEASED)
+    .order_by(work.c.lease_until)
+)
+_TRIED: Final = update(delivery).where(delivery.c.id == bindparam("tried_id")).values(attempts=delivery.c.attempts + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +98,7 @@ class Deliveries:
             claims = queue.claim(connection, waiting, owner=owner, limit=1, lease=lease, at=now, among=free)
             if not claims:
                 return None
-            wanted = _described().add_columns(
-                func.coalesce(companion.c.file, report.c.file).label("file"),
-                func.coalesce(companion.c.kind, REPORT_KIND).label("kind"),
-            )
-            row = connection.execute(wanted.where(delivery.c.id == claims[0].ref_id)).one()
+            row = connection.execute(_TO_SEND, {"delivery": claims[0].ref_id}).one()
         return DeliveryTask(
             claim=claims[0],
             delivery_id=row.id,
@@ -174,9 +198,8 @@ class Deliveries:
 
     def destination(self, name: str) -> DestinationState:
         """Return the state of the destination's circuit breaker."""
-        columns = select(destination.c.failures, destination.c.paused_until, destination.c.detail)
         with self._transactions.reading() as (connection, now):
-            row = connection.execute(columns.where(destination.c.name == name)).first()
+            row = connection.execute(_STATE, {"destination": name}).first()
         if row is None:
             return DestinationState()
         paused = row.paused_until is not None
@@ -241,8 +264,7 @@ def _of_other_studies(connection: Connection, name: str) -> ColumnElement[bool] 
     waiting = deliver_queue(name)
     if connection.dialect.name == "postgresql":  # SQLite has one writer; here two claims would not see each other
         connection.execute(select(func.pg_advisory_xact_lock(_CLAIM_LOCK, func.hashtext(waiting.name))))
-    leased = select(work.c.ref_id).where(in_queue(waiting, queue_name=UNINDEXED_NAME), work.c.state == WorkState.LEASED)
-    in_flight = list(connection.scalars(leased.order_by(work.c.lease_until)))
+    in_flight = connection.scalars(_IN_FLIGHT, {"queue_name": waiting.name}).all()
     if not in_flight:
         return None
     with_report = select(delivery.c.id).join(report, report.c.id == delivery.c.report_id)
@@ -252,11 +274,7 @@ def _of_other_studies(connection: Connection, name: str) -> ColumnElement[bool] 
 
 
 def _note(connection: Connection, task: DeliveryTask, now: datetime, **values: Any) -> None:
-    connection.execute(
-        update(delivery)
-        .where(delivery.c.id == task.delivery_id)
-        .values(attempts=delivery.c.attempts + 1, last_attempt_at=now, **values)
-    )
+    connection.execute(_TRIED, {"tried_id": task.delivery_id, "last_attempt_at": now, **values})
 
 
 def _record(
@@ -271,14 +289,6 @@ def _tell(
     subject = of_delivery(connection, delivery_id)
     facts = {**subject.names, "status": status_text(status), "detail": detail}
     record_event(connection, now, kind, study_uid=subject.study_uid, detail=facts)
-
-
-def _described() -> Select[Any]:
-    """Return the query for deliveries, with the study and the identity of each object."""
-    identity = func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sop_instance_uid")
-    columns = (delivery.c.id, delivery.c.created_at, delivery.c.last_attempt_at, report.c.study_uid, identity)
-    joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
-    return joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
 
 
 def _failures(connection: Connection, name: str) -> int:

@@ -22,13 +22,13 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Insert, and_, bindparam, case, select, true, update
+from sqlalchemy import ColumnElement, Connection, Insert, Integer, Select, bindparam, case, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import Priority
 from scp_node.ledger.database.schema import work
 from scp_node.ledger.notices import notice
-from scp_node.ledger.queue_kinds import Queue, in_queue
+from scp_node.ledger.queue_kinds import Queue, in_named_queue, in_queue
 
 AFTER_ALL_ELSE: Final = 2 * Priority.ROUTINE  # of work that nobody waits for: behind everything that arrives
 # added to the priority of what goes with a report: no report waits for a picture
@@ -56,6 +56,42 @@ _CLOSE: Final = update(work).where(
     work.c.lease_owner == bindparam("held_owner"),
     work.c.lease_token == bindparam("held_token"),
     work.c.state == WorkState.LEASED,
+)
+
+
+def _any(condition: ColumnElement[bool], by: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    return select(work.c.id).where(condition).order_by(*by).limit(1)
+
+
+def _pick(by: Sequence[ColumnElement[Any]]) -> Select[Any]:
+    ready = select(work.c.id, work.c.attempt).where(_READY).order_by(*by).limit(bindparam("most", type_=Integer))
+    return ready.with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
+
+
+_READY: Final = in_named_queue() & (work.c.state == WorkState.READY)
+_ANY_READY: Final = _any(_READY, _MOST_URGENT)
+_PICK_MOST_URGENT: Final = _pick(_MOST_URGENT)
+_PICK_OLDEST: Final = _pick(_OLDEST)
+_TAKE: Final = (
+    update(work)
+    .where(work.c.id.in_(bindparam("taken_ids", expanding=True)))
+    .values(
+        state=WorkState.LEASED,
+        lease_owner=bindparam("taken_by"),
+        lease_token=work.c.lease_token + 1,
+        lease_until=bindparam("taken_until"),
+        attempt=work.c.attempt + 1,
+        started_at=bindparam("taken_at"),
+    )
+    .returning(
+        work.c.id,
+        work.c.dedup,
+        work.c.ref_id,
+        work.c.lease_token,
+        work.c.attempt,
+        work.c.priority,
+        work.c.created_at,
+    )
 )
 
 OPEN_STATES: Final = (WorkState.READY, WorkState.LEASED, WorkState.DELAYED)
@@ -86,7 +122,7 @@ class Claim:
 
 def ready_exists(connection: Connection, queue: Queue) -> bool:
     """Return whether `queue` has ready work to claim."""
-    return any_work(connection, and_(in_queue(queue), work.c.state == WorkState.READY), by=_MOST_URGENT)
+    return connection.execute(_ANY_READY, {"queue_name": queue.name}).first() is not None
 
 
 def any_work(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:
@@ -95,7 +131,7 @@ def any_work(connection: Connection, condition: ColumnElement[bool], *, by: Sequ
     Without an order PostgreSQL expects to find such a row soon, and reads the table from its start, where all work is
     done.
     """
-    return connection.execute(select(work.c.id).where(condition).order_by(*by).limit(1)).first() is not None
+    return connection.execute(_any(condition, by)).first() is not None
 
 
 def enqueue(
@@ -172,39 +208,14 @@ def claim(
     With `oldest_first` the age decides, not the priority: one such claim in a few keeps routine work from starving.
     With `among` only work that meets this condition is taken.
     """
-    order = _OLDEST if oldest_first else _MOST_URGENT
-    pick = (
-        select(work.c.id, work.c.attempt)
-        .where(in_queue(queue), work.c.state == WorkState.READY, true() if among is None else among)
-        .order_by(*order)
-        .limit(limit)
-        .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer anyway
-    )
-    ready = [(row.id, row.attempt > 0) for row in connection.execute(pick)]
+    pick = _PICK_OLDEST if oldest_first else _PICK_MOST_URGENT
+    pick = pick if among is None else pick.where(among)
+    picked = connection.execute(pick, {"queue_name": queue.name, "most": limit})
+    ready = [(row.id, row.attempt > 0) for row in picked]
     ids = _together(ready, suspects)
     if not ids:
         return []
-    statement = (
-        update(work)
-        .where(work.c.id.in_(ids))
-        .values(
-            state=WorkState.LEASED,
-            lease_owner=owner,
-            lease_token=work.c.lease_token + 1,
-            lease_until=at + lease,
-            attempt=work.c.attempt + 1,
-            started_at=at,
-        )
-        .returning(
-            work.c.id,
-            work.c.dedup,
-            work.c.ref_id,
-            work.c.lease_token,
-            work.c.attempt,
-            work.c.priority,
-            work.c.created_at,
-        )
-    )
+    taking = {"taken_ids": ids, "taken_by": owner, "taken_until": at + lease, "taken_at": at}
     claims = [
         Claim(
             id=row.id,
@@ -217,7 +228,7 @@ def claim(
             priority=row.priority,
             created_at=row.created_at,
         )
-        for row in connection.execute(statement)
+        for row in connection.execute(_TAKE, taking)
     ]
     return sorted(claims, key=lambda c: (c.created_at if oldest_first else c.priority, c.id))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from sqlalchemy import ColumnElement, false, literal_column, or_
+from sqlalchemy import ColumnElement, bindparam, false, literal_column, or_
 
 from scp_node.ledger.database.schema import work
 
@@ -101,6 +101,11 @@ def deliver_queue(destination: str) -> Queue:
 def commit_queue(destination: str) -> Queue:
     """Return the queue of what a destination will be asked about."""
     return Queue(QueueKind.COMMIT, destination)
+
+
+def in_named_queue(*, queue_name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:
+    """Return the SQL condition that work is in the queue whose name is given as `queue_name` when it is asked."""
+    return queue_name == bindparam("queue_name")
 
 
 def in_queue(queue: Queue, *, queue_name: ColumnElement[str] = work.c.queue) -> ColumnElement[bool]:

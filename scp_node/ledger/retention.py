@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, exists, func, or_, select, update
 
 from scp_node.ledger.database.schema import Use, delivery, instance, report, work
 from scp_node.ledger.queue import OPEN_STATES, WorkState, cancel_unneeded
@@ -106,8 +106,13 @@ def hold_originals(connection: Connection, condition: ColumnElement[bool]) -> Se
 
     Hold the original before you ask for an analysis: otherwise it may be removed before the analysis begins.
     """
+    return connection.scalars(holding_originals(condition)).all()
+
+
+def holding_originals(condition: ColumnElement[bool]) -> Select[Any]:
+    """Return the query of `hold_originals`."""
     kept = select(instance.c.id).where(condition, instance.c.purging_at.is_(None)).order_by(instance.c.id)
-    return connection.scalars(kept.with_for_update(read=True)).all()
+    return kept.with_for_update(read=True)
 
 
 def _needs() -> tuple[ColumnElement[bool], ColumnElement[bool], ColumnElement[bool]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, exists, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, exists, func, select
 
 from scp_node.domain import (
     Finding,
@@ -25,13 +25,75 @@ from scp_node.ledger.analyses import ANALYSED, insert_result
 from scp_node.ledger.database.schema import Use, instance, report, result, work
 from scp_node.ledger.queue import OPEN_STATES, Claim
 from scp_node.ledger.queue_kinds import ANALYSE, in_queue
-from scp_node.ledger.retention import hold_originals
+from scp_node.ledger.retention import holding_originals
 from scp_node.ledger.studies import is_interrupted
 
 UNREAD: Final[Mapping[Use, Reason]] = {  # why nobody reads an image that a report names
     Use.CONFLICT: Reason.CONFLICTING_INSTANCE,
     Use.SET_ASIDE: Reason.SET_ASIDE,
 }
+
+
+def _reported() -> Select[Any]:
+    of_patient = instance.c.study_patient_id == bindparam("patient")
+    newest = (
+        select(func.max(result.c.id))
+        .join(instance, instance.c.id == result.c.instance_id)
+        .where(of_patient, result.c.bundle_digest == bindparam("bundle"))
+        .group_by(result.c.instance_id)
+    )
+    columns = (
+        instance.c.id.label("instance_id"),
+        instance.c.use,
+        result.c.id.label("result_id"),
+        result.c.outcome,
+        result.c.probability,
+        result.c.logit,
+        result.c.threshold,
+        result.c.grey_zone,
+        result.c.reason,
+        result.c.detail,
+        result.c.notes,
+        result.c.input_stats,
+        result.c.regions,
+        result.c.attention,
+        instance.c.sop_instance_uid,
+        instance.c.sha256,
+        instance.c.spool_path,
+        instance.c.header,
+        instance.c.transfer_syntax,
+        instance.c.calling_ae,
+        instance.c.priority,
+    )
+    is_newest = (result.c.instance_id == instance.c.id) & result.c.id.in_(newest)
+    statement = select(*columns).outerjoin(result, is_newest).where(of_patient)
+    is_read = (instance.c.use == Use.READ) & result.c.id.is_not(None)
+    is_film = is_read & (func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT)
+    named = instance.c.use.in_(tuple(UNREAD))
+    return statement.where(is_film | named).order_by(instance.c.use != Use.READ, instance.c.id)
+
+
+def _patients_named() -> Select[Any]:
+    is_own = exists().where(result.c.instance_id == instance.c.id, result.c.reason == Reason.OWN_OBJECT)
+    named = select(func.count(instance.c.study_patient_id.distinct()))
+    return named.where(instance.c.study_uid == bindparam("study"), instance.c.use != Use.DUPLICATE, ~is_own)
+
+
+# Statements that each report needs are built once, as in `queue`.
+_IN_STUDY: Final = select(instance.c.id).where(instance.c.study_uid == bindparam("study"))
+_SEEN: Final = select(result.c.instance_id).where(result.c.bundle_digest == bindparam("bundle"))
+_IS_UNSEEN: Final = instance.c.id.in_(_IN_STUDY.where(instance.c.use == Use.READ, instance.c.id.not_in(_SEEN)))
+_UNSEEN_KEPT: Final = holding_originals(_IS_UNSEEN)
+_UNSEEN_GONE: Final = select(*ANALYSED).where(_IS_UNSEEN, instance.c.purging_at.is_not(None))
+_WAITING: Final = (
+    select(work.c.id).where(in_queue(ANALYSE), work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(_IN_STUDY)).limit(1)
+)
+_NEWEST_REPORT: Final = (
+    select(report).where(report.c.study_patient_id == bindparam("patient")).order_by(report.c.version.desc()).limit(1)
+)
+_VERSION: Final = select(func.max(report.c.version)).where(report.c.study_uid == bindparam("study"))
+_PATIENTS: Final = _patients_named()
+_REPORTED: Final = _reported()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +159,7 @@ def take_snapshot(
     """
     if _analysis_open(connection, task.study_uid, model, now):
         return StudyPending()
-    of_patient = select(report).where(report.c.study_patient_id == task.study_patient_id)
-    previous = connection.execute(of_patient.order_by(report.c.version.desc()).limit(1)).first()
+    previous = connection.execute(_NEWEST_REPORT, {"patient": task.study_patient_id}).first()
     version = _next_version(connection, task.study_uid)
     return _snapshot(connection, task, model, version, previous) or NothingToReport()
 
@@ -108,8 +169,7 @@ def snapshot_again(connection: Connection, task: CompanionsTask, model: ModelIde
 
     What it says may have changed since: then the digest of its content is another one, and a newer version comes.
     """
-    of_patient = select(report).where(report.c.study_patient_id == task.study_patient_id)
-    stored = connection.execute(of_patient.order_by(report.c.version.desc()).limit(1)).one()
+    stored = connection.execute(_NEWEST_REPORT, {"patient": task.study_patient_id}).one()
     if stored.id != task.report_id:
         return None
     previous = connection.execute(select(report).where(report.c.id == stored.supersedes)).first()
@@ -163,17 +223,13 @@ def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity,
 
     An unseen image whose original was removed gets the outcome that it cannot be analysed.
     """
-    in_study = select(instance.c.id).where(instance.c.study_uid == study_uid)
-    seen = select(result.c.instance_id).where(result.c.bundle_digest == model.digest)
-    unseen = in_study.where(instance.c.use == Use.READ, instance.c.id.not_in(seen))
-    kept = hold_originals(connection, instance.c.id.in_(unseen))
-    woken = queue.wake(connection, in_queue(ANALYSE) & work.c.ref_id.in_(kept), at=now)
-    gone = select(*ANALYSED).where(instance.c.id.in_(unseen), instance.c.purging_at.is_not(None))
-    images: Sequence[Any] = connection.execute(gone).all()
+    study_and_bundle = {"study": study_uid, "bundle": model.digest}
+    kept = connection.scalars(_UNSEEN_KEPT, study_and_bundle).all()
+    woken = queue.wake(connection, in_queue(ANALYSE) & work.c.ref_id.in_(kept), at=now) if kept else 0
+    images: Sequence[Any] = connection.execute(_UNSEEN_GONE, study_and_bundle).all()
     for image in images:
         insert_result(connection, image, _without_original(connection, image.instance_id), model, now)
-    waiting = select(work.c.id).where(in_queue(ANALYSE), work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(in_study))
-    return woken > 0 or connection.execute(waiting.limit(1)).first() is not None
+    return woken > 0 or connection.execute(_WAITING, {"study": study_uid}).first() is not None
 
 
 def _without_original(connection: Connection, instance_id: int) -> NotAnalysed:
@@ -185,15 +241,13 @@ def _without_original(connection: Connection, instance_id: int) -> NotAnalysed:
 
 def _patients(connection: Connection, study_uid: str) -> int:
     """Return the number of patients that the study names; an object that this node made names none."""
-    is_own = exists().where(result.c.instance_id == instance.c.id, result.c.reason == Reason.OWN_OBJECT)
-    named = select(func.count(instance.c.study_patient_id.distinct()))
-    of_study = instance.c.study_uid == study_uid
-    return connection.execute(named.where(of_study, instance.c.use != Use.DUPLICATE, ~is_own)).scalar_one()
+    patients: int = connection.execute(_PATIENTS, {"study": study_uid}).scalar_one()
+    return patients
 
 
 def _next_version(connection: Connection, study_uid: str) -> int:
-    newest = select(func.max(report.c.version)).where(report.c.study_uid == study_uid)
-    return 1 + (connection.scalar(newest) or 0)
+    newest: int | None = connection.scalar(_VERSION, {"study": study_uid})
+    return 1 + (newest or 0)
 
 
 def _result_ids(rows: Sequence[Any]) -> tuple[int, ...]:
@@ -209,44 +263,7 @@ def reported_rows(connection: Connection, task: ReportTask | CompanionsTask, mod
 
     These come first, each in order of arrival: what a report says of the patient is taken from a film that is read.
     """
-    of_patient = instance.c.study_patient_id == task.study_patient_id
-    newest = (
-        select(func.max(result.c.id))
-        .join(instance, instance.c.id == result.c.instance_id)
-        .where(of_patient, result.c.bundle_digest == model.digest)
-        .group_by(result.c.instance_id)
-    )
-    columns = (
-        instance.c.id.label("instance_id"),
-        instance.c.use,
-        result.c.id.label("result_id"),
-        result.c.outcome,
-        result.c.probability,
-        result.c.logit,
-        result.c.threshold,
-        result.c.grey_zone,
-        result.c.reason,
-        result.c.detail,
-        result.c.notes,
-        result.c.input_stats,
-        result.c.regions,
-        result.c.attention,
-        instance.c.sop_instance_uid,
-        instance.c.sha256,
-        instance.c.spool_path,
-        instance.c.header,
-        instance.c.transfer_syntax,
-        instance.c.calling_ae,
-        instance.c.priority,
-    )
-    is_newest = (result.c.instance_id == instance.c.id) & result.c.id.in_(newest)
-    statement = select(*columns).outerjoin(result, is_newest).where(of_patient)
-    is_read = (instance.c.use == Use.READ) & result.c.id.is_not(None)
-    is_film = is_read & (func.coalesce(result.c.reason, "") != Reason.OWN_OBJECT)
-    named = instance.c.use.in_(tuple(UNREAD))
-    return connection.execute(
-        statement.where(is_film | named).order_by(instance.c.use != Use.READ, instance.c.id)
-    ).all()
+    return connection.execute(_REPORTED, {"patient": task.study_patient_id, "bundle": model.digest}).all()
 
 
 def _reported_image(row: Row[Any]) -> ReportedImage:

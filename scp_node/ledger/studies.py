@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from scp_node.domain import TransferEnded
@@ -19,6 +19,7 @@ from scp_node.ledger.transactions import Policy, Transactions
 INTERRUPTED: Final = "association-interrupted"
 RESUMED: Final = "association-resumed"
 _IN_DOUBT: Final = select(study.c.study_uid).where(study.c.interrupted).limit(1)
+_IS_IN_DOUBT: Final = select(study.c.interrupted).where(study.c.study_uid == bindparam("study"))
 # Within this time any association shows that the sender has gone on; later only one that sends the study's own images.
 _GOES_ON_WITHIN: Final = timedelta(days=1)
 
@@ -87,7 +88,7 @@ class Studies:
 
 def is_interrupted(connection: Connection, study_uid: str) -> bool:
     """Return whether the study may be incomplete."""
-    return bool(connection.scalar(select(study.c.interrupted).where(study.c.study_uid == study_uid)))
+    return bool(connection.scalar(_IS_IN_DOUBT, {"study": study_uid}))
 
 
 def _may_doubt(connection: Connection, study_uid: str, calling_ae: str) -> bool:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Engine, Table, text
+from sqlalchemy.sql.dml import ReturningInsert
 
 from scp_node.domain import Clock, Priority
 from scp_node.ledger import queue
@@ -55,8 +57,13 @@ class Policy:
 
 def insert_row(connection: Connection, table: Table, **values: Any) -> int:
     """Add one row and return its id."""
-    row_id: int = connection.execute(table.insert().returning(table.c.id), values).scalar_one()
+    row_id: int = connection.execute(_inserting(table), values).scalar_one()
     return row_id
+
+
+@cache
+def _inserting(table: Table) -> ReturningInsert[Any]:
+    return table.insert().returning(table.c.id)
 
 
 class Transactions:

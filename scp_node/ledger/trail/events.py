@@ -21,6 +21,9 @@ from scp_node.ledger.database.schema import ACTOR_LENGTH, chain, event
 
 GENESIS: Final = ""  # the previous hash of the first event
 _PENDING: Final = "ledger_events"
+_END: Final = select(chain.c.length, chain.c.head)
+_INSERT: Final = event.insert()
+_MOVE_END: Final = chain.update()
 _UID_LENGTH: Final = 64  # PS3.5 Table 6.2-1; a longer UID of a refused object is cut
 
 
@@ -94,14 +97,14 @@ def event_hash(
 
 
 def _append(connection: Connection, pending: Sequence[dict[str, Any]]) -> None:
-    end = connection.execute(select(chain.c.length, chain.c.head)).one()
+    end = connection.execute(_END).one()
     head, rows = end.head, []
     for number, each in enumerate(pending, end.length + 1):
         contents = {name: value for name, value in each.items() if name != "actor"}
         previous, head = head, event_hash(head, **contents)
         rows.append({**each, "seq": number, "previous_hash": previous, "hash": head})
-    connection.execute(event.insert(), rows)
-    connection.execute(chain.update().values(length=rows[-1]["seq"], head=head))
+    connection.execute(_INSERT, rows)
+    connection.execute(_MOVE_END, {"length": rows[-1]["seq"], "head": head})
 
 
 def _storable(uid: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, bindparam, func, select
 
 from scp_node.ledger.database.schema import (
     Use,
@@ -32,6 +32,31 @@ from scp_node.ledger.database.schema import (
 from scp_node.ledger.queue_kinds import Queue, Subject
 
 _DELIVERED: Final = "delivered"  # kind of event
+
+
+# Statements that each delivery needs are built once, as in `queue`.
+_DELIVERY: Final = (
+    select(
+        delivery.c.report_id,
+        delivery.c.destination,
+        delivery.c.dimse_status,
+        report.c.study_uid,
+        report.c.bundle_digest,
+        report.c.sop_instance_uid.label("report_uid"),
+        report.c.sha256.label("report_sha256"),
+        func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sent_uid"),
+        func.coalesce(companion.c.sha256, report.c.sha256).label("sent_sha256"),
+    )
+    .join(report, report.c.id == delivery.c.report_id)
+    .outerjoin(companion, companion.c.id == delivery.c.companion_id)
+    .where(delivery.c.id == bindparam("delivery"))
+)
+_REPORTED: Final = (
+    select(result.c.instance_id)
+    .join(report_result, report_result.c.result_id == result.c.id)
+    .where(report_result.c.report_id == bindparam("report"))
+)
+_COVERED: Final = select(instance.c.sha256).where(instance.c.id.in_(_REPORTED)).order_by(instance.c.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +121,7 @@ def of_report_file(connection: Connection, report_id: int) -> dict[str, Any]:
 
 def of_delivery(connection: Connection, delivery_id: int | None) -> Provenance:
     """Return the subject of a delivery; the status is that of its last try."""
-    columns = (
-        delivery.c.report_id,
-        delivery.c.destination,
-        delivery.c.dimse_status,
-        report.c.study_uid,
-        report.c.bundle_digest,
-        report.c.sop_instance_uid.label("report_uid"),
-        report.c.sha256.label("report_sha256"),
-        func.coalesce(companion.c.sop_instance_uid, report.c.sop_instance_uid).label("sent_uid"),
-        func.coalesce(companion.c.sha256, report.c.sha256).label("sent_sha256"),
-    )
-    joined = select(*columns).join(report, report.c.id == delivery.c.report_id)
-    joined = joined.outerjoin(companion, companion.c.id == delivery.c.companion_id)
-    row = connection.execute(joined.where(delivery.c.id == delivery_id)).one()
+    row = connection.execute(_DELIVERY, {"delivery": delivery_id}).one()
     same = ("bundle_digest", "report_uid", "report_sha256", "sent_uid", "sent_sha256", "destination")
     names = {name: getattr(row, name) for name in same}
     inputs = {"input_sha256": _inputs(connection, row.report_id)}
@@ -130,10 +142,4 @@ def first_deliveries(connection: Connection, study_uids: Collection[str]) -> dic
 
 def _inputs(connection: Connection, report_id: int) -> list[str]:
     """Return the digests of the images that a report covers, each once, even if it was analysed several times."""
-    reported = (
-        select(result.c.instance_id)
-        .join(report_result, report_result.c.result_id == result.c.id)
-        .where(report_result.c.report_id == report_id)
-    )
-    images = select(instance.c.sha256).where(instance.c.id.in_(reported)).order_by(instance.c.id)
-    return list(connection.scalars(images))
+    return list(connection.scalars(_COVERED, {"report": report_id}))
