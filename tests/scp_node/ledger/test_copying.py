@@ -15,7 +15,7 @@ from scp_node.ledger.copying import copy_ledger
 from scp_node.ledger.database.schema import RECORDS, chain
 from tests import servers
 from tests.scp_node.ledger.projecting import followed
-from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay
+from tests.scp_node.ledger.test_companions import OVERLAY, claimed, reported_with_overlay, sent
 from tests.scp_node.ledger_node import LEASE, SHADOW, Node, ledger_engine
 
 
@@ -64,7 +64,7 @@ def test_every_row_arrives_as_it_was_and_the_work_goes_on_there(filled: Node, ta
     moved = Node(target, filled.clock)
     moved.receive("4", study="4.5.6")  # new rows get ids after the copied ones
     assert moved.analyse() == 2
-    assert [claimed(moved, "pacs").file for _ in range(2)] == [b"1-2", OVERLAY.file]  # the newer report comes first
+    assert [task.file for task in sent(moved, "pacs")] == [b"1-2", OVERLAY.file]  # the newer report comes first
     moved.ledger.upkeep.requeue()
     assert claimed(moved, "archive").sop_instance_uid == before["report"][0][7]
     assert moved.ledger.verifier.verify().problems == ()

@@ -107,6 +107,7 @@ def test_a_changed_answer_replaces_the_old_one_and_both_are_in_the_trail(both: N
     assert (second["new"]["opinion"], second["new"]["comment"]) == ("unsure", "see CT")
     assert (second["by"], second["address"], second["reader"]) == ("dr-a", "10.0.0.2", "dr-a")
     assert second["report_sha256"] == first["report_sha256"]
+    both.ledger.seal()
     assert both.ledger.verifier.verify().problems == ()
 
 

@@ -83,6 +83,7 @@ def test_the_smallest_hashes_of_each_stratum_are_drawn_when_the_day_is_over(node
     data = node.ledger.reading_sample.data(SampleQuery())
     assert (data.days, data.positive, data.negative, data.undetermined) == (1, 4, 6, 1)
     assert node.rows("SELECT positive, negative, without_result FROM reading_day") == [(4, 6, len(none))]
+    node.ledger.seal()
     assert node.ledger.verifier.verify().problems == ()
 
 

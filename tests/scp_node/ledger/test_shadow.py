@@ -204,6 +204,7 @@ def test_a_worker_at_work_on_an_original_that_is_removed_writes_nothing(node: No
     outcome = Finding(probability=0.5, logit=0.0, threshold=0.4)
     assert node.ledger.shadow_queue.record([ShadowOutcome(task=task, outcome=outcome)], SHADOW) == 0
     assert node.rows("SELECT count(*) FROM shadow_result") == [(0,)]
+    node.ledger.seal()
     assert node.ledger.verifier.verify().problems == ()
 
 
