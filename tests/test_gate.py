@@ -339,7 +339,7 @@ BROAD_EXCEPTS: Final = {  # file of the node -> how often it catches everything,
     "runtime/polling.py": (1, "the step runner: a step that raises is tried again"),
     "loops/analyse.py": (2, "a network or decoder that raises is not the end of the worker"),
     "loops/register.py": (2, "one arrival that cannot be entered does not hold up the next"),
-    "loops/report.py": (1, "a study that cannot be reported does not hold up the next"),
+    "loops/report.py": (2, "a report or its pictures that cannot be made do not hold up the next"),
     "loops/report_builder.py": (1, "a report does not wait for a picture that cannot be made"),
 }
 MOST_BROAD_EXCEPTS: Final = 11

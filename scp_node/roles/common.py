@@ -84,6 +84,12 @@ def ledger_of_role(engine: Engine, settings: Settings, bells: Bells) -> Ledger:
     return Ledger(engine, policy_of(settings), ring=bells.ring, sweep_rest_seconds=_SWEEP_REST_SECONDS)
 
 
+def _name_of_bell(loop: str) -> str:
+    """Return the name of the queue that a loop works on; "" where no bell is rung for it."""
+    kind, *destination = loop.split(":")[:2]  # behind them may stand the number of a further sender
+    return ":".join((kind, *destination)) if kind in _WITH_BELL else ""
+
+
 def run_loops(
     stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]], bells: Bells
 ) -> int:
@@ -100,8 +106,8 @@ def run_loops(
 
     threads = []
     for progress, step in loops:
-        queue = ":".join(progress.name.split(":")[:2])  # behind it may stand the number of a further sender
-        bell = bells.hang(queue) if queue.partition(":")[0] in _WITH_BELL else None
+        name = _name_of_bell(progress.name)
+        bell = bells.hang(name) if name else None
         threads.append(threading.Thread(target=run, args=(progress, step, bell), name=progress.name, daemon=True))
     for thread in threads:
         thread.start()
