@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import text
 
@@ -30,6 +31,18 @@ TEXT: Final = replace(OVERLAY, kind="text", sop_instance_uid="2.25.78", file=b"t
 def reported_with_overlay(
     node: Node, *destinations: str, takes: Takes = takes_all, companions: tuple[BuiltObject, ...] = (OVERLAY,)
 ) -> None:
+    """Have a report stored together with its companions."""
+    store_report(node, destinations, takes=takes, companions=companions)
+
+
+def reported_first(node: Node, *destinations: str) -> None:
+    """Have a report stored whose pictures are still to be made."""
+    store_report(node, destinations, companions_follow=True)
+
+
+def store_report(
+    node: Node, destinations: Sequence[str], *, companions: tuple[BuiltObject, ...] = (), **options: Any
+) -> None:
     node.receive("1")
     node.analyse()
     node.clock.advance(seconds=11)
@@ -39,7 +52,7 @@ def reported_with_overlay(
     snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     built = replace(built_report(task.study_uid, snapshot), companions=companions)
-    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, takes=takes)
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, **options)
 
 
 def claimed(node: Node, destination: str) -> DeliveryTask:
@@ -189,20 +202,6 @@ class TestWhatAPacsRoutesBack:
         snapshot = node.report("pacs")
         assert snapshot is not None
         assert len(snapshot.images) == 2
-
-
-def reported_first(node: Node, *destinations: str) -> None:
-    """Have a report stored whose pictures are still to be made."""
-    node.receive("1")
-    node.analyse()
-    node.clock.advance(seconds=11)
-    node.ledger.upkeep.sweep(MODEL)
-    task = node.ledger.reports.claim(owner="r")
-    assert task
-    snapshot = node.ledger.reports.snapshot(task, MODEL)
-    assert isinstance(snapshot, StudySnapshot)
-    built = built_report(task.study_uid, snapshot)
-    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, companions_follow=True)
 
 
 def companions_task(node: Node) -> CompanionsTask:
