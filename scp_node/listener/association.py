@@ -33,7 +33,14 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 from structlog.contextvars import bind_contextvars
 
 from scp_node.incoming import Incoming
-from scp_node.listener.connections import TOO_MANY_FAILED, OpenConnection, refusal_of
+from scp_node.listener.connections import (
+    ADDRESS_TAKEN,
+    NO_REQUEST,
+    TOO_MANY_FAILED,
+    UNDECIDED_OF_ONE,
+    OpenConnection,
+    refusal_of,
+)
 from scp_node.listener.failures import FailedConnections
 from scp_node.listener.faults import attempt
 from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
@@ -153,12 +160,17 @@ class NodeServer(AssociationServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Begin with a connection, refuse it, or have it wait: nothing of it was read, and no thread has begun."""
         peer = plain_address(client_address[0])
-        if not self.services.failures.are_too_many(peer):
-            self._begin(request, client_address)
-        elif not self.services.knows(peer):
+        have_failed = self.services.failures.are_too_many(peer)
+        if have_failed and not self.services.knows(peer):
             self._refuse(request, peer, TOO_MANY_FAILED)
+        elif not have_failed and self._undecided(peer) < UNDECIDED_OF_ONE:
+            self._begin(request, client_address)
         elif gone := self._waiting_room.add(peer, request, client_address):
-            self._refuse(gone.connection, peer, TOO_MANY_FAILED)
+            self._refuse(gone.connection, peer, TOO_MANY_FAILED if have_failed else ADDRESS_TAKEN)
+
+    def _undecided(self, peer: str) -> int:
+        """Return how many connections of an address have threads and no association yet."""
+        return sum(each.peer == peer and not each.admitted for each in self.associations())
 
     def _begin(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
         """Begin with a connection, or refuse it; always True."""
@@ -177,8 +189,9 @@ class NodeServer(AssociationServer):
 
     def _look_after_the_waiting(self) -> None:
         for peer, waiting in self._waiting_room.turn_away():
-            self._refuse(waiting.connection, peer, TOO_MANY_FAILED)
-        for waiting in self._waiting_room.let_in():
+            self.services.failures.add(peer)
+            self._refuse(waiting.connection, peer, NO_REQUEST)
+        for waiting in self._waiting_room.let_in(slowly=self.services.failures.are_too_many):
             if not attempt(partial(self._begin, waiting.connection, waiting.client_address), "connection failed"):
                 self.shutdown_request(waiting.connection)
 

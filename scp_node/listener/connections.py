@@ -8,12 +8,14 @@ from typing import Final
 
 STRANGERS: Final = 16  # connections of addresses that are no peer's, all together
 OF_ONE_STRANGER: Final = 4
+UNDECIDED_OF_ONE: Final = 16  # of one peer's address that have not asked for an association: beyond them, one waits
 KEPT_FOR_OTHERS: Final = 32  # places that one peer's address cannot take
 
 ALL_TAKEN: Final = "too many connections"
 STRANGERS_TAKEN: Final = "too many connections of unknown addresses"
 STRANGER_TAKEN: Final = "too many connections of one unknown address"
 ADDRESS_TAKEN: Final = "too many connections of one address"
+NO_REQUEST: Final = "it does not begin with an association request"
 TOO_MANY_FAILED: Final = "too many connections of this address came to nothing"
 
 

@@ -1,4 +1,4 @@
-"""Where connections wait whose address has failed too often: without a thread, until they begin with a request."""
+"""Where connections of an address that has many, or fails, wait without a thread until they begin with a request."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Line:
 
 
 class WaitingRoom:
-    """Tells by the first byte which connections ask for something, and lets these in slowly; for one thread."""
+    """Tells by the first byte which connections ask for something, and lets these in; for one thread."""
 
     def __init__(self, first_byte: int, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Let in what begins with `first_byte` within `seconds`."""
@@ -79,11 +79,12 @@ class WaitingRoom:
                 away.append((address, self._without(line, next(iter(line.silent)))))
         return away
 
-    def let_in(self) -> Iterator[Waiting]:
-        """Take out those that may begin now: one of an address at a time."""
+    def let_in(self, *, slowly: Callable[[str], bool]) -> Iterator[Waiting]:
+        """Take out those that may begin now; where an address is let in `slowly`, one of it at a time."""
         now = self._clock()
         for address, line in list(self._lines.items()):
-            if line.asking and now >= line.next_at:
+            is_slow = slowly(address)
+            while line.asking and not (is_slow and now < line.next_at):
                 line.next_at = now + PACE_SECONDS
                 self._number -= 1
                 yield line.asking.popleft()

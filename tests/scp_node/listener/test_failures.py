@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from scp_node.listener.association import NodeAssociation
-from scp_node.listener.connections import TOO_MANY_FAILED
+from scp_node.listener.connections import TOO_MANY_FAILED, UNDECIDED_OF_ONE
 from scp_node.listener.failures import MOST_ADDRESSES, FailedConnections
 from scp_node.listener.waiting import PLACES_OF_ONE
 from tests.scp_node.listener.conftest import Running, Start
@@ -68,6 +68,18 @@ def test_a_peer_that_shares_its_address_with_what_fails_is_served(strict: Runnin
                 assert associations() <= 4  # of those that say nothing, only what a made good one allows has a thread
                 peer.release()
         assert all(each.is_closed(within=5) for each in silent)
+
+
+def test_connections_that_ask_for_nothing_have_few_threads_and_are_served_once_they_ask(running: Running) -> None:
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(Peer(running.address)) for _ in range(UNDECIDED_OF_ONE + PLACES_OF_ONE)]
+        with running.peer() as peer:
+            assert peer.echo().status == 0x0000
+            assert associations() <= UNDECIDED_OF_ONE + 1
+            peer.release()
+        for each in silent[-5:]:
+            assert each.associate()[0] == ASSOCIATE_AC
+            assert each.echo().status == 0x0000
 
 
 def test_a_modality_with_an_association_for_each_image_is_never_held_back(strict: Running) -> None:
