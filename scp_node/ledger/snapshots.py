@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, bindparam, exists, func, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, exists, func, select
 
 from scp_node.domain import (
     Finding,
@@ -81,8 +81,8 @@ def _patients_named() -> Select[Any]:
 
 # Statements that each report needs are built once, as in `queue`.
 _IN_STUDY: Final = select(instance.c.id).where(instance.c.study_uid == bindparam("study"))
-_SEEN: Final = select(result.c.instance_id).where(result.c.bundle_digest == bindparam("bundle"))
-_IS_UNSEEN: Final = instance.c.id.in_(_IN_STUDY.where(instance.c.use == Use.READ, instance.c.id.not_in(_SEEN)))
+_IS_SEEN: Final = exists().where(result.c.instance_id == instance.c.id, result.c.bundle_digest == bindparam("bundle"))
+_IS_UNSEEN: Final = and_(instance.c.study_uid == bindparam("study"), instance.c.use == Use.READ, ~_IS_SEEN)
 _UNSEEN_KEPT: Final = holding_originals(_IS_UNSEEN)
 _UNSEEN_GONE: Final = select(*ANALYSED).where(_IS_UNSEEN, instance.c.purging_at.is_not(None))
 _WAITING: Final = (
