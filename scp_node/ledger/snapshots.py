@@ -86,7 +86,9 @@ _IS_UNSEEN: Final = and_(instance.c.study_uid == bindparam("study"), instance.c.
 _UNSEEN_KEPT: Final = holding_originals(_IS_UNSEEN)
 _UNSEEN_GONE: Final = select(*ANALYSED).where(_IS_UNSEEN, instance.c.purging_at.is_not(None))
 _WAITING: Final = (
-    select(work.c.id).where(in_queue(ANALYSE), work.c.state.in_(OPEN_STATES), work.c.ref_id.in_(_IN_STUDY)).limit(1)
+    select(work.c.id)
+    .where(in_queue(ANALYSE), work.c.ref_id.in_(bindparam("images", expanding=True)), work.c.state.in_(OPEN_STATES))
+    .limit(1)
 )
 _NEWEST_REPORT: Final = (
     select(report).where(report.c.study_patient_id == bindparam("patient")).order_by(report.c.version.desc()).limit(1)
@@ -229,7 +231,11 @@ def _analysis_open(connection: Connection, study_uid: str, model: ModelIdentity,
     images: Sequence[Any] = connection.execute(_UNSEEN_GONE, study_and_bundle).all()
     for image in images:
         insert_result(connection, image, _without_original(connection, image.instance_id), model, now)
-    return woken > 0 or connection.execute(_WAITING, {"study": study_uid}).first() is not None
+    if woken:
+        return True
+    # By their numbers: with a join PostgreSQL goes through all that waits, until it knows how much that is.
+    in_study = connection.scalars(_IN_STUDY, {"study": study_uid}).all()
+    return connection.execute(_WAITING, {"images": in_study}).first() is not None
 
 
 def _without_original(connection: Connection, instance_id: int) -> NotAnalysed:

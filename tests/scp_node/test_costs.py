@@ -40,7 +40,7 @@ RECEIVED: Final = {"calls": 1_950, "posix": 23, "fsync": 2}
 ASSOCIATED: Final = {"calls": 6_200, "posix": 24}
 READ: Final = {"calls": 7_800}
 REPORTED: Final = {"calls": 8_000}
-RECORDED: Final = {"statements": 77, "commits": 12}
+RECORDED: Final = {"statements": 79, "commits": 12}
 
 COMPREHENSIVE_SR: Final = "1.2.840.10008.5.1.4.1.1.88.34"
 _GROWING: Final = (
