@@ -99,7 +99,7 @@ def test_what_the_attacks_change_is_a_conversation_that_the_node_takes(running: 
 def test_an_scp_that_believes_everything_is_misled_and_one_of_few_places_starves_the_others(
     plain_scp: PlainScp,
 ) -> None:
-    bounds = replace(SHORT, seconds=1.0, echo_every_seconds=0.2)
+    bounds = replace(SHORT, seconds=1.5, echo_every_seconds=0.2, patience_seconds=0.5)  # shorter than the attack
     assert verdicts(plain_scp.port, "truncated", "idle", bounds=bounds) == [Verdict.MISLED, Verdict.STARVED]
 
 
