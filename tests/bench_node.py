@@ -28,7 +28,7 @@ from tests.bench import machine
 from tests.node import Node, destination, radiograph
 from tests.servers import StoreScp
 from tests.tools import require
-from tests.waiting import wait_until
+from tests.waiting import let_pass, wait_until
 
 PATIENCE: Final = 600.0  # seconds for all reports
 SETTLED: Final = 1.0  # seconds without a new object: all of them are there
@@ -128,7 +128,7 @@ def _through(place: Path, arguments: argparse.Namespace, changes: dict[str, Any]
     with _node(folder, changes, cores) as (node, pacs):
         _send(node, _films(folder / "first", 2, arguments.films))
         wait_until(lambda: _reports(pacs) == 2, PATIENCE)
-        time.sleep(SETTLED)
+        let_pass(SETTLED)
         before, began = _processor_ms(node), time.monotonic()
         senders = [_sender(node, files[number::associations]) for number in range(associations)]
         assert not any(sender.wait() for sender in senders)

@@ -75,7 +75,7 @@ class Reporter:
 
     def step(self) -> bool:
         """Report one study, or else make what goes with a report; return whether there was anything to do."""
-        self._ledger.upkeep.sweep(self._model)  # a long batch of the other loop must not hold up quiet studies
+        self._ledger.upkeep.sweep(self._model)  # studies become due, and no other role may be at work
         task = self._ledger.reports.claim(owner=self._owner)
         if task is None:
             return self._make_companions()

@@ -11,7 +11,15 @@ from typing import Any, Final
 from sqlalchemy import text
 
 from scp_node.domain import BuiltObject, NotAnalysed, Reason
-from scp_node.ledger import CompanionsTask, DeliveryTask, StudySnapshot, Takes, create_ledger_engine, takes_all
+from scp_node.ledger import (
+    CompanionsTask,
+    DeliveryTask,
+    ReportTask,
+    StudySnapshot,
+    Takes,
+    create_ledger_engine,
+    takes_all,
+)
 from scp_node.roles.routing import taken
 from scp_node.settings import EVERY_OBJECT, DestinationSettings, Settings
 from tests.scp_node.ledger_node import LEASE, MODEL, Node, built_report, migrate
@@ -40,17 +48,23 @@ def reported_first(node: Node, *destinations: str) -> None:
     store_report(node, destinations, companions_follow=True)
 
 
+def study_to_report(node: Node) -> tuple[ReportTask, StudySnapshot]:
+    """Claim the study that is due, and return what its report is to say."""
+    node.ledger.upkeep.sweep(MODEL)
+    task = node.ledger.reports.claim(owner="r")
+    assert task
+    snapshot = node.ledger.reports.snapshot(task, MODEL)
+    assert isinstance(snapshot, StudySnapshot)
+    return task, snapshot
+
+
 def store_report(
     node: Node, destinations: Sequence[str], *, companions: tuple[BuiltObject, ...] = (), **options: Any
 ) -> None:
     node.receive("1")
     node.analyse()
     node.clock.advance(seconds=11)
-    node.ledger.upkeep.sweep(MODEL)
-    task = node.ledger.reports.claim(owner="r")
-    assert task
-    snapshot = node.ledger.reports.snapshot(task, MODEL)
-    assert isinstance(snapshot, StudySnapshot)
+    task, snapshot = study_to_report(node)
     built = replace(built_report(task.study_uid, snapshot), companions=companions)
     assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, **options)
 
@@ -255,11 +269,7 @@ def test_the_contents_of_a_stored_report_are_those_that_it_was_made_from(node: N
     node.receive("3")
     node.analyse(NotAnalysed(reason=Reason.BODY_PART))
     node.clock.advance(seconds=11)
-    node.ledger.upkeep.sweep(MODEL)
-    task = node.ledger.reports.claim(owner="r")
-    assert task
-    snapshot = node.ledger.reports.snapshot(task, MODEL)
-    assert isinstance(snapshot, StudySnapshot)
+    task, snapshot = study_to_report(node)
     built = built_report(task.study_uid, snapshot)
     assert node.ledger.reports.save(task, snapshot, built, MODEL, ["pacs"], companions_follow=True)
     assert node.ledger.reports.snapshot_again(companions_task(node), MODEL) == snapshot
@@ -269,11 +279,7 @@ def test_a_report_that_was_for_nobody_gets_its_pictures_and_sends_them_once_it_i
     reported_first(node)
     assert node.ledger.reports.save_companions(companions_task(node), [OVERLAY])
     assert node.ledger.upkeep.requeue() == 1
-    node.ledger.upkeep.sweep(MODEL)
-    task = node.ledger.reports.claim(owner="r")
-    assert task
-    snapshot = node.ledger.reports.snapshot(task, MODEL)
-    assert isinstance(snapshot, StudySnapshot)
+    task, snapshot = study_to_report(node)
     node.ledger.reports.complete_unchanged(task, snapshot, MODEL, ["pacs"])
     assert sent_kinds(node, "pacs") == ["report", "overlay"]
 
