@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -35,10 +36,13 @@ from structlog.contextvars import bind_contextvars
 from scp_node.incoming import Incoming
 from scp_node.listener.connections import (
     ADDRESS_TAKEN,
+    LOOKED_AT,
     NO_REQUEST,
     TOO_MANY_FAILED,
     UNDECIDED_OF_ONE,
+    UNKNOWN_CALLER,
     OpenConnection,
+    fault_of,
     refusal_of,
 )
 from scp_node.listener.failures import FailedConnections
@@ -47,8 +51,8 @@ from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Caller, Rejection, plain_address
 from scp_node.listener.request import ASSOCIATE_RQ
 from scp_node.listener.transfers import Cut, Transfers
-from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
-from scp_node.listener.waiting import WaitingRoom
+from scp_node.listener.upper_layer import LARGEST_REQUEST, Ending, NodeDUL, NodeSocket
+from scp_node.listener.waiting import WaitingRoom, beginning_of
 from scp_node.logs import get_logger
 from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.certificates import ShownCertificate, shown_by
@@ -58,6 +62,8 @@ from scp_node.tls.sockets import CLIENT_HELLO, HandshakeError, agree
 # more: a burst of strangers must not do that to the next peer.
 LISTEN_BACKLOG: Final = 1_024
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
+
+_ABORT: Final = struct.pack(">BxLxxBB", 0x07, 4, 0, 0)  # A-ABORT by the service user, PS3.8 section 9.3.8
 
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     ACSE: ("_negotiate_as_acceptor", "is_aborted", "is_release_requested", "send_reject", "send_release"),
@@ -163,6 +169,8 @@ class NodeServer(AssociationServer):
         have_failed = self.services.failures.are_too_many(peer)
         if have_failed and not self.services.knows(peer):
             self._refuse(request, peer, TOO_MANY_FAILED)
+        elif not have_failed and self.tls is None and (fault := fault_of(beginning_of(request, LOOKED_AT))):
+            self._abort(request, peer, fault)
         elif not have_failed and self._undecided(peer) < UNDECIDED_OF_ONE:
             self._begin(request, client_address)
         elif gone := self._waiting_room.add(peer, request, client_address):
@@ -185,6 +193,15 @@ class NodeServer(AssociationServer):
 
     def _refuse(self, request: socket.socket, peer: str, reason: str) -> None:
         self.services.lines.warn("connection refused", peer=peer, reason=reason)
+        self.shutdown_request(request)
+
+    def _abort(self, request: socket.socket, peer: str, fault: str) -> None:
+        """Answer what is no PDU as PS3.8 section 9.2 says (Sta2, AA-1), without a thread for it."""
+        self.services.failures.add(peer)
+        self.services.lines.warn("association aborted", calling_ae=UNKNOWN_CALLER, peer=peer, reason=fault)
+        with suppress(OSError):  # it is gone
+            request.recv(LARGEST_REQUEST, socket.MSG_DONTWAIT)  # else the line is reset, and the answer lost
+            request.send(_ABORT, socket.MSG_DONTWAIT)
         self.shutdown_request(request)
 
     def _look_after_the_waiting(self) -> None:

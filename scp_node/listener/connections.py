@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from scp_node.tls.sockets import is_client_hello
+
 STRANGERS: Final = 16  # connections of addresses that are no peer's, all together
 OF_ONE_STRANGER: Final = 4
 UNDECIDED_OF_ONE: Final = 16  # of one peer's address that have not asked for an association: beyond them, one waits
 KEPT_FOR_OTHERS: Final = 32  # places that one peer's address cannot take
+LOOKED_AT: Final = 2  # bytes that tell what is no PDU
 
 ALL_TAKEN: Final = "too many connections"
 STRANGERS_TAKEN: Final = "too many connections of unknown addresses"
@@ -17,6 +20,11 @@ STRANGER_TAKEN: Final = "too many connections of one unknown address"
 ADDRESS_TAKEN: Final = "too many connections of one address"
 NO_REQUEST: Final = "it does not begin with an association request"
 TOO_MANY_FAILED: Final = "too many connections of this address came to nothing"
+UNKNOWN_CALLER: Final = "unknown"  # in place of an AE title, before one has come
+UNKNOWN_PDU: Final = "unknown type of PDU"
+SPEAKS_TLS: Final = "it speaks TLS; this port is plain"
+
+_PDU_TYPES: Final = range(0x01, 0x08)  # PS3.8 section 9.3.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +52,14 @@ def refusal_of(address: str, connections: Sequence[OpenConnection], *, is_known:
     if here >= OF_ONE_STRANGER:
         return STRANGER_TAKEN
     return STRANGERS_TAKEN if sum(not each.is_known for each in connections) >= STRANGERS else None
+
+
+def fault_of(beginning: bytes) -> str | None:
+    """Return why what a peer says first on a plain port is no PDU; None where it may be one, or too little has come.
+
+    Args:
+        beginning: the first two bytes, or fewer.
+    """
+    if len(beginning) < LOOKED_AT or beginning[0] in _PDU_TYPES:
+        return None
+    return SPEAKS_TLS if is_client_hello(beginning) else UNKNOWN_PDU

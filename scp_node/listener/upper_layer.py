@@ -33,6 +33,7 @@ from structlog.contextvars import bind_contextvars
 
 from scp_node.dicom.encoding import DamagedError
 from scp_node.dicom.foreign import foreign_bytes
+from scp_node.listener.connections import SPEAKS_TLS, UNKNOWN_CALLER, UNKNOWN_PDU
 from scp_node.listener.policy import plain_address
 from scp_node.listener.request import ASSOCIATE_RQ, Stated, read_request
 from scp_node.listener.text import escaped
@@ -326,7 +327,7 @@ class NodeDUL(DULServiceProvider):
 
     def who(self) -> dict[str, str]:
         """Return the AE title and the address of the peer, for a log line."""
-        return {"calling_ae": escaped(self.stated.calling_ae) if self.stated else "unknown", "peer": self._peer}
+        return {"calling_ae": escaped(self.stated.calling_ae) if self.stated else UNKNOWN_CALLER, "peer": self._peer}
 
     def warn(self, event: str, reason: str) -> None:
         """Write a line that names the peer and a reason, or count it."""
@@ -338,8 +339,8 @@ class NodeDUL(DULServiceProvider):
 
     def _reason_of(self, event: str) -> str:
         if self.stated is None and isinstance(self.socket, NodeSocket) and is_client_hello(self.socket.begins_with):
-            return "it speaks TLS; this port is plain"
-        return "unexpected PDU" if event != _BAD_PDU else self._defect or "unknown type of PDU"
+            return SPEAKS_TLS
+        return "unexpected PDU" if event != _BAD_PDU else self._defect or UNKNOWN_PDU
 
     def _decode_pdu(self, bytestream: bytearray) -> tuple[_PDUType, str]:
         try:

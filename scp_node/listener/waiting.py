@@ -68,7 +68,7 @@ class WaitingRoom:
         for key, _ in self._selector.select(0) if self._number else ():
             line = self._lines[key.data]
             waiting = self._without(line, key.fd)
-            if _first_byte_of(waiting.connection) == self._first_byte:
+            if beginning_of(waiting.connection, 1) == self._first_byte:
                 line.asking.append(waiting)
                 self._number += 1
             else:
@@ -107,8 +107,9 @@ class WaitingRoom:
         return waiting
 
 
-def _first_byte_of(connection: socket.socket) -> bytes:
+def beginning_of(connection: socket.socket, most: int) -> bytes:
+    """Return up to `most` bytes of what a peer says next, and leave them there; none where none has come."""
     try:
-        return connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return connection.recv(most, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         return b""

@@ -9,10 +9,13 @@ from scp_node.listener.connections import (
     ALL_TAKEN,
     KEPT_FOR_OTHERS,
     OF_ONE_STRANGER,
+    SPEAKS_TLS,
     STRANGER_TAKEN,
     STRANGERS,
     STRANGERS_TAKEN,
+    UNKNOWN_PDU,
     OpenConnection,
+    fault_of,
     refusal_of,
 )
 
@@ -46,3 +49,22 @@ def test_a_connection_is_refused_for_its_own_share_alone(
 
 def test_a_node_of_few_places_lets_a_peer_in() -> None:
     assert refusal_of("10.1.1.1", [], is_known=True, most=4) is None
+
+
+@pytest.mark.parametrize(
+    ("beginning", "fault"),
+    [
+        (b"", None),
+        (b"G", None),
+        (b"\x01\0", None),
+        (b"\x04\0", None),
+        (b"\x07\xff", None),
+        (b"GE", UNKNOWN_PDU),
+        (b"\0\x01", UNKNOWN_PDU),
+        (b"\x08\0", UNKNOWN_PDU),
+        (b"\x16\x03", SPEAKS_TLS),
+        (b"\x16\x01", UNKNOWN_PDU),
+    ],
+)
+def test_what_is_no_pdu_is_told_by_two_bytes(beginning: bytes, fault: str | None) -> None:
+    assert fault_of(beginning) == fault

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from typing import Final
 
 import pytest
 
 from scp_node.listener.association import NodeAssociation
-from scp_node.listener.connections import TOO_MANY_FAILED, UNDECIDED_OF_ONE
+from scp_node.listener.connections import TOO_MANY_FAILED, UNDECIDED_OF_ONE, UNKNOWN_PDU
 from scp_node.listener.failures import MOST_ADDRESSES, FailedConnections
 from scp_node.listener.waiting import PLACES_OF_ONE
 from tests.scp_node.listener.conftest import Running, Start
@@ -55,6 +56,21 @@ def test_a_stranger_that_fails_too_often_is_closed_before_a_byte_is_read(
     assert line == f"connection refused peer={STRANGER} reason='{TOO_MANY_FAILED}'"
     with strict.peer() as peer:
         assert peer.echo().status == 0x0000
+
+
+def test_what_is_no_pdu_is_aborted_without_a_thread(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(NodeAssociation, "start", lambda _: pytest.fail("a thread for it"))
+    [server] = running.listener._servers
+    with socket.create_server(("127.0.0.1", 0)) as door, socket.create_connection(door.getsockname()) as stranger:
+        accepted, address = door.accept()
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        accepted.recv(1, socket.MSG_PEEK)  # it is there
+        server.process_request(accepted, address)
+        assert stranger.recv(100) == b"\x07\0\0\0\0\x04\0\0\0\0"
+        assert stranger.recv(1) == b""
+    assert caplog.messages == [f"association aborted calling_ae=unknown peer=127.0.0.1 reason='{UNKNOWN_PDU}'"]
 
 
 def test_a_peer_that_shares_its_address_with_what_fails_is_served(strict: Running) -> None:
