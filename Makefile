@@ -34,12 +34,12 @@ demo: $(VENV)/.light  ## Send X-rays through a node to a PACS: IMAGES=folder for
 # mypy has one processor, so another prepares the tests meanwhile. Many tests wait for a clock or a process: two
 # processors are busy with three at a time. Those that break things have bounds of time, so they come last, beside none of
 # the others.
-test: $(VENV)/.full  ## Run the gate and every test, those that take long first; those that break things come last
+test: $(VENV)/.light  ## Run the gate and every test, those that take long first; those that break things come last
 	@$(MAKE) --no-print-directory --jobs=3 --output-sync=target check tools compiled
 	OMP_NUM_THREADS=1 $(BIN)/pytest --ignore tests/chaos --numprocesses 3 $(SPREAD)
 	$(BIN)/pytest tests/chaos --numprocesses 3 $(SPREAD)
 
-chaos: tools  ## Break things at length, an hour or so: SEED=number repeats a run, TESTS="-k disk" chooses
+chaos: $(VENV)/.full tools  ## Break things at length, an hour or so: SEED=number repeats a run, TESTS="-k disk" chooses
 	CHAOS=long $(if $(SEED),CHAOS_SEED=$(SEED)) $(BIN)/pytest tests/chaos $(TESTS)
 
 check: $(VENV)/.full  ## Run the gate without the tests: ruff, mypy --strict, import-linter
@@ -65,13 +65,13 @@ bench: $(VENV)/.full  ## Measure throughput, latency and an idle node on this ma
 	$(BIN)/python -m tests.bench_pages --studies 20000
 	$(BIN)/python -m tests.bench_idle
 
-bench-hostile: tools  ## Attack this node, pynetdicom, Orthanc and DCMTK, and write docs/hostile.md: half an hour
+bench-hostile: $(VENV)/.full tools  ## Attack this node, pynetdicom, Orthanc and DCMTK, and write docs/hostile.md: half an hour
 	$(BIN)/python -m tests.bench_hostile
 
-screens: tools  ## Make the pictures of the web page in docs/ anew, from phantoms
+screens: $(VENV)/.full tools  ## Make the pictures of the web page in docs/ anew, from phantoms
 	$(BIN)/python -m tests.screens
 
-tools: $(VENV)/.full  ## Install the external programs that tests drive (Debian, as root; else tests skip)
+tools: $(VENV)/.light  ## Install the external programs that tests drive (Debian, as root; else tests skip)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/install_tools.sh
 
 wheel: $(VENV)/.full  ## Build dist/*.whl

@@ -7,9 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
-
-import pytest
+from typing import Final, NoReturn
 
 _SYSTEM: Final = ["/usr/sbin", "/usr/local/sbin"]  # Debian's servers are there, and not every user's PATH is
 _OURS: Final = Path(sys.executable).parent  # the virtual environment's: dciodvfy comes with pip
@@ -62,7 +60,13 @@ def require(tool: str) -> Path:
     """Return where `tool` is; else skip the running test with the reason, or fail it with CI=true."""
     if found := find(tool):
         return found
-    reason = f"{tool} is not installed (Debian package {PACKAGES.get(tool, tool)})"
+    leave_out(f"{tool} is not installed (Debian package {PACKAGES.get(tool, tool)})")
+
+
+def leave_out(reason: str) -> NoReturn:
+    """Skip the running test, or fail it with CI=true."""
+    import pytest  # noqa: PLC0415 - the external programs are installed beside it, and not after it
+
     if is_ci():
         pytest.fail(f"{reason}; with CI=true no test may be skipped for a missing tool", pytrace=False)
     pytest.skip(reason)
