@@ -58,9 +58,7 @@ def find(tool: str) -> Path | None:
 
 def require(tool: str) -> Path:
     """Return where `tool` is; else skip the running test with the reason, or fail it with CI=true."""
-    if found := find(tool):
-        return found
-    leave_out(f"{tool} is not installed (Debian package {PACKAGES.get(tool, tool)})")
+    return find(tool) or leave_out(f"{tool} is not installed (Debian package {PACKAGES.get(tool, tool)})")
 
 
 def leave_out(reason: str) -> NoReturn:

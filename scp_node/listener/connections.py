@@ -55,10 +55,10 @@ def refusal_of(address: str, connections: Sequence[OpenConnection], *, is_known:
 
 
 def fault_of(beginning: bytes) -> str | None:
-    """Return why what a peer says first on a plain port is no PDU; None where it may be one, or too little has come.
+    """Return why the beginning of a connection without TLS is no PDU; None where it may be one, or is too short.
 
     Args:
-        beginning: the first two bytes, or fewer.
+        beginning: the first two bytes of the peer, or fewer.
     """
     if len(beginning) < LOOKED_AT or beginning[0] in _PDU_TYPES:
         return None
