@@ -196,7 +196,7 @@ class NodeServer(AssociationServer):
         self.shutdown_request(request)
 
     def _abort(self, request: socket.socket, peer: str, fault: str) -> None:
-        """Answer what is no PDU as PS3.8 section 9.2 says (Sta2, AA-1), without a thread for it."""
+        """Answer something else than a PDU by PS3.8 section 9.2 (Sta2, AA-1), without a thread for it."""
         self.services.failures.add(peer)
         self.services.lines.warn("association aborted", calling_ae=UNKNOWN_CALLER, peer=peer, reason=fault)
         with suppress(OSError):  # it is gone

@@ -55,7 +55,7 @@ def refusal_of(address: str, connections: Sequence[OpenConnection], *, is_known:
 
 
 def fault_of(beginning: bytes) -> str | None:
-    """Return why the beginning of a connection without TLS is no PDU; None where it may be one, or is too short.
+    """Return why a PDU does not begin so, on a port without TLS; None where one may, or too little has come.
 
     Args:
         beginning: the first two bytes of the peer, or fewer.
