@@ -68,7 +68,8 @@ def log_put_back() -> Iterator[None]:
         finally:
             root.handlers[:] = handlers
             for name, logger in _loggers():
-                logger.setLevel(levels.get(name, logging.NOTSET))
+                if logger.level != (level := levels.get(name, logging.NOTSET)):
+                    logger.setLevel(level)  # looks at all loggers of the process
 
 
 def _loggers() -> list[tuple[str, logging.Logger]]:

@@ -17,6 +17,7 @@ from tests import node as running
 from tests import servers, spread
 from tests.certificates import Certificates, make_certificates
 from tests.command import log_put_back
+from tests.lent_ledgers import LentLedgers
 from tests.scp_node.ledger_node import ledger_engine
 from tests.spread import pytest_xdist_make_scheduler
 from tests.tools import require
@@ -198,10 +199,16 @@ def ledger_template(postgres_server: servers.Postgres) -> Iterator[str]:
         yield name
 
 
+@pytest.fixture(scope="session")
+def lent_ledgers(ledger_template: str) -> LentLedgers:
+    """The ledgers of the run in PostgreSQL."""
+    return LentLedgers(ledger_template)
+
+
 @pytest.fixture
-def postgres_ledger(running_postgres: servers.Postgres, ledger_template: str) -> Iterator[str]:
+def postgres_ledger(running_postgres: servers.Postgres, lent_ledgers: LentLedgers) -> Iterator[str]:
     """The SQLAlchemy URL of a PostgreSQL database with an empty ledger."""
-    with running_postgres.database(ledger_template) as url:
+    with lent_ledgers.lend(running_postgres) as url:
         yield url
 
 

@@ -368,21 +368,34 @@ class Postgres(Server):
         """Return the SQLAlchemy URL of a database of this cluster."""
         return f"postgresql+psycopg://postgres@{self.host}:{self.port}/{database}"
 
+    def connect(self, database: str = "postgres") -> psycopg.Connection:
+        """Return a connection of the superuser that commits each statement."""
+        at = {"host": self.host, "port": self.port, "user": "postgres", "dbname": database, "connect_timeout": 5}
+        return psycopg.connect(**at, autocommit=True)  # type: ignore[arg-type]
+
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run one statement outside a transaction, as the superuser."""
-        at = {"host": self.host, "port": self.port, "user": "postgres", "dbname": database, "connect_timeout": 5}
-        with psycopg.connect(**at, autocommit=True) as connection:  # type: ignore[arg-type]
+        with self.connect(database) as connection:
             connection.execute(statement.encode())
+
+    def create(self, template: str = "template1") -> str:
+        """Make a copy of a database, an empty one by default, and return its name."""
+        name = f"test_{secrets.token_hex(8)}"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    def drop(self, name: str) -> None:
+        """Drop a database with its users."""
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     @contextlib.contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
         """Make a copy of a database, an empty one by default; give its SQLAlchemy URL, and drop it with its users."""
-        name = f"test_{secrets.token_hex(8)}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        name = self.create(template)
         try:
             yield self.url(name)
         finally:
-            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            self.drop(name)
 
 
 def _unprivileged_user() -> str | None:

@@ -50,7 +50,8 @@ def ledger_engine(url: str | Path) -> Iterator[Engine]:
     address = f"sqlite:///{url}" if isinstance(url, Path) else url
     engine = create_ledger_engine(address, patience=PATIENCE)
     try:
-        upgrade(engine)
+        if not isinstance(url, Path):
+            upgrade(engine)
         yield engine
     finally:
         engine.dispose()
