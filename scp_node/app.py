@@ -22,6 +22,7 @@ from scp_node.roles.common import PARTS, Parts
 from scp_node.runtime.arguments import ALLOW_DIFFERENT, SUPERVISED
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.memory import return_free_memory
+from scp_node.runtime.ports import reserve_ports
 from scp_node.runtime.signals import RENEWING, STOPPING, set_on, signals_wait
 from scp_node.runtime.supervision import Plan, become_supervisor
 from scp_node.runtime.supervisor import stop_when_orphaned
@@ -143,11 +144,14 @@ def _checked(settings: Settings, base: Sequence[str], role: Role) -> Plan:
         SettingsError: the data folder cannot be used, or see `check_demonstration`.
         BundleError: the bundle is missing or damaged.
         LedgerError: the schema is newer than this program.
+        PortTakenError: a port that several processes are to share is another's.
     """
     refuse_system_folder(settings)
     if role not in {Role.LISTENER, Role.WEB}:  # which need no model
         check_demonstration(settings)
     _prepare_data_folder(settings.node.data_dir)
+    if Role.LISTENER in role.members:
+        reserve_ports(settings.listen)
     if role is Role.ALL and settings.database.upgrade_at_start:
         _upgrade_or_go_on(settings)
     log.info("node starts", version=__version__, ae_title=settings.node.ae_title)
@@ -162,7 +166,8 @@ def _checked(settings: Settings, base: Sequence[str], role: Role) -> Plan:
 
 def _processes(role: Role, settings: Settings) -> list[str]:
     """Return the names of the processes that run a role."""
-    number = settings.report.process_count if role is Role.REPORTER else 1
+    numbers = {Role.LISTENER: settings.listen.processes, Role.REPORTER: settings.report.process_count}
+    number = numbers.get(role, 1)
     return [role.value] if number == 1 else [f"{role.value}-{each}" for each in range(1, number + 1)]
 
 

@@ -35,9 +35,10 @@ class Incoming:
         self._require_space = require_space
         self._unseen = 0  # bytes since the last look
         self._digest = hashlib.sha256()
-        self._file = open(path, "x+b", buffering=0, opener=opener)  # noqa: SIM115 - it stays open
+        self._file = _created(path)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            while not _is_locked(self._file):
+                self._file = _created(path)
             _write_all(self._file.fileno(), memoryview(head))
         except OSError:
             self.discard()
@@ -103,6 +104,19 @@ def mapped(file: io.FileIO) -> Iterator[memoryview]:
         with contextlib.suppress(BufferError):
             view.release()
             mapping.close()
+
+
+def _created(path: Path) -> io.FileIO:
+    return open(path, "x+b", buffering=0, opener=opener)
+
+
+def _is_locked(file: io.FileIO) -> bool:
+    """Lock a new file; return False, and close it, if a sweep of another process took it for abandoned just before."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    if os.fstat(file.fileno()).st_nlink:
+        return True
+    file.close()
+    return False
 
 
 def _write_all(descriptor: int, part: memoryview) -> None:

@@ -33,6 +33,7 @@ ObjectWord = Literal["report", "overlay", "text", "presentation-state", "segment
 EVERY_OBJECT: Final[tuple[ObjectWord, ...]] = get_args(ObjectWord)
 
 
+_SHARED_LIMITS: Final = ("max_associations", "max_associations_per_address", "failed_connections_per_minute")
 _PASSWORD: Final = re.compile(r"[^/]+://[^/@:]*:[^/@]*@")  # of an SQLAlchemy URL
 
 
@@ -188,6 +189,12 @@ class ListenSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on. Anything but a loopback address needs [[peers]].")
     port: Port = Field(11112, description="TCP port; 0 takes a free one.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="Processes that accept associations on the same ports, each with its part of these limits.",
+    )
     max_associations: int = Field(64, ge=1, le=512, description="Associations served at the same time.")
     max_associations_per_address: int = Field(
         48, ge=1, le=512, description="Of these, associations of one address: the others keep the rest."
@@ -207,6 +214,21 @@ class ListenSettings(Section):
         512, ge=0, description="Refuse to store (0xA700) while less than this is free on the disk, MiB."
     )
     tls: ListenTlsSettings = ListenTlsSettings()
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Self:
+        if self.processes == 1:
+            return self
+        if self.port == 0 or (self.tls.certificate and self.tls.port == 0):
+            raise ValueError("processes: with port = 0 each would take another port; name it, or set processes to 1")
+        for name in _SHARED_LIMITS:
+            if 0 < getattr(self, name) < self.processes:
+                raise ValueError(f"processes: {self.processes} cannot share {name} = {getattr(self, name)}")
+        return self
+
+    def of_one_process(self) -> Self:
+        """Return the settings with the part of the limits that each of the processes keeps."""
+        return self.model_copy(update={name: getattr(self, name) // self.processes for name in _SHARED_LIMITS})
 
     @property
     def tls_host(self) -> str:

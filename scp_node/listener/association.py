@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final, Protocol
@@ -61,14 +61,13 @@ from scp_node.tls.sockets import CLIENT_HELLO, HandshakeError, agree
 # Connections that the kernel holds for us. One that finds no place among them asks again after a second, then after two
 # more: a burst of strangers must not do that to the next peer.
 LISTEN_BACKLOG: Final = 1_024
-SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
 
 _ABORT: Final = struct.pack(">BxLxxBB", 0x07, 4, 0, 0)  # A-ABORT by the service user, PS3.8 section 9.3.8
 
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     ACSE: ("_negotiate_as_acceptor", "is_aborted", "is_release_requested", "send_reject", "send_release"),
-    Association: ("_run_reactor", "_serve_request", "kill", "run_reactor", "set_socket"),
-    AssociationServer: ("get_request", "process_request", "server_close"),
+    Association: ("_bind_defaults", "_run_reactor", "_serve_request", "kill", "run_reactor", "set_socket"),
+    AssociationServer: ("get_request", "process_request", "server_bind", "server_close"),
     AssociationSocket: ("_shutdown_socket", "ready", "recv", "send"),
     DIMSEMessage: ("decode_msg", "message_to_primitive"),
     DIMSEServiceProvider: ("get_msg", "receive_primitive"),
@@ -147,15 +146,24 @@ class NodeServer(AssociationServer):
         largest_dataset: int,
         renew: Callable[[], None],
         tls: Callable[[], ssl.SSLContext] | None = None,
+        processes: int = 1,
     ) -> None:
-        """Open the port; with `tls`, which is asked for each connection, nothing else is spoken there."""
+        """Open the port, which `processes` share; with `tls`, asked for each connection, nothing else is spoken."""
         self.renew = renew
         self.tls = tls
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
-        self._waiting_room = WaitingRoom(ASSOCIATE_RQ if tls is None else CLIENT_HELLO, ae.acse_timeout or 0)
+        self._processes = processes
+        first_byte = ASSOCIATE_RQ if tls is None else CLIENT_HELLO
+        self._waiting_room = WaitingRoom(first_byte, ae.acse_timeout or 0, processes=processes)
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
+
+    def server_bind(self) -> None:
+        """Bind the port, together with the other processes where there are several."""
+        if self._processes > 1 and self.socket is not None:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; responses are small and must not wait for each other."""
@@ -169,23 +177,25 @@ class NodeServer(AssociationServer):
         have_failed = self.services.failures.are_too_many(peer)
         if have_failed and not self.services.knows(peer):
             self._refuse(request, peer, TOO_MANY_FAILED)
-        elif not have_failed and self.tls is None and (fault := fault_of(beginning_of(request, LOOKED_AT))):
+            return
+        if not have_failed and self.tls is None and (fault := fault_of(beginning_of(request, LOOKED_AT))):
             self._abort(request, peer, fault)
-        elif not have_failed and self._undecided(peer) < UNDECIDED_OF_ONE:
-            self._begin(request, client_address)
+            return
+        associations = self.associations()
+        undecided = sum(each.peer == peer and not each.admitted for each in associations)
+        if not have_failed and undecided < UNDECIDED_OF_ONE // self._processes:
+            self._begin(request, client_address, associations)
         elif gone := self._waiting_room.add(peer, request, client_address):
             self._refuse(gone.connection, peer, TOO_MANY_FAILED if have_failed else ADDRESS_TAKEN)
 
-    def _undecided(self, peer: str) -> int:
-        """Return how many connections of an address have threads and no association yet."""
-        return sum(each.peer == peer and not each.admitted for each in self.associations())
-
-    def _begin(self, request: socket.socket, client_address: tuple[str, int]) -> bool:
-        """Begin with a connection, or refuse it; always True."""
+    def _begin(
+        self, request: socket.socket, client_address: tuple[str, int], associations: Sequence[NodeAssociation]
+    ) -> bool:
+        """Begin with a connection beside these associations, or refuse it; always True."""
         peer = plain_address(client_address[0])
-        connections = [each.connection for each in self.associations()]
-        is_known = self.services.knows(peer)
-        if reason := refusal_of(peer, connections, is_known=is_known, most=self.ae.maximum_associations):
+        connections = [each.connection for each in associations]
+        is_known, most = self.services.knows(peer), self.ae.maximum_associations
+        if reason := refusal_of(peer, connections, is_known=is_known, most=most, processes=self._processes):
             self._refuse(request, peer, reason)
         else:
             super().process_request(request, client_address)
@@ -209,7 +219,8 @@ class NodeServer(AssociationServer):
             self.services.failures.add(peer)
             self._refuse(waiting.connection, peer, NO_REQUEST)
         for waiting in self._waiting_room.let_in(slowly=self.services.failures.are_too_many):
-            if not attempt(partial(self._begin, waiting.connection, waiting.client_address), "connection failed"):
+            begin = partial(self._begin, waiting.connection, waiting.client_address, self.associations())
+            if not attempt(begin, "connection failed"):
                 self.shutdown_request(waiting.connection)
 
     def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - as in the base class
@@ -223,9 +234,10 @@ class NodeServer(AssociationServer):
         self.services.lines.write_numbers()
         self.renew()
 
-    def admitted(self, peer: str | None = None) -> int:
-        """Return how many associations were let in and are not over, all or those of one address."""
-        return sum(each.admitted and peer in {None, each.peer} for each in self.associations())
+    def admitted(self, peer: str) -> tuple[int, int]:
+        """Return how many associations were let in and are not over: all, and those of one address."""
+        admitted = [each.peer for each in self.associations() if each.admitted]
+        return len(admitted), admitted.count(peer)
 
     def associations(self) -> list[NodeAssociation]:
         """Return all associations of these services, on this port or another, also those being negotiated."""
@@ -248,8 +260,8 @@ class NodeAssociation(Association):
     dimse: NodeDIMSE
 
     def __init__(self, server: NodeServer, address: str) -> None:
-        super().__init__(server.ae, "acceptor")
         self.node_server = server
+        super().__init__(server.ae, "acceptor")
         self.connection = OpenConnection(address, server.services.knows(address))
         self._server = server
         self.certificate: ShownCertificate | None = None  # of the requestor, once TLS is agreed upon
@@ -276,6 +288,10 @@ class NodeAssociation(Association):
         self.acse_timeout = server.ae.acse_timeout  # these two set the timers of the new upper layer
         self.network_timeout = server.ae.network_timeout
         self.name = "AcceptorThread"  # by which pynetdicom finds it
+
+    def _bind_defaults(self) -> None:
+        """Take pynetdicom's handlers as the server has them, instead of finding each again for every association."""
+        self._handlers = self.node_server._handlers  # noqa: SLF001 - nobody binds others
 
     @property
     def peer(self) -> str:

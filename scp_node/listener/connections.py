@@ -13,6 +13,7 @@ OF_ONE_STRANGER: Final = 4
 UNDECIDED_OF_ONE: Final = 16  # of one peer's address that have not asked for an association: beyond them, one waits
 KEPT_FOR_OTHERS: Final = 32  # places that one peer's address cannot take
 LOOKED_AT: Final = 2  # bytes that tell what is no PDU
+SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
 
 ALL_TAKEN: Final = "too many connections"
 STRANGERS_TAKEN: Final = "too many connections of unknown addresses"
@@ -35,7 +36,9 @@ class OpenConnection:
     is_known: bool  # the address is a peer's, a destination's or this machine's
 
 
-def refusal_of(address: str, connections: Sequence[OpenConnection], *, is_known: bool, most: int) -> str | None:
+def refusal_of(
+    address: str, connections: Sequence[OpenConnection], *, is_known: bool, most: int, processes: int = 1
+) -> str | None:
     """Return why a connection from `address` is closed at once; None accepts it.
 
     Args:
@@ -43,15 +46,17 @@ def refusal_of(address: str, connections: Sequence[OpenConnection], *, is_known:
         connections: those that are open.
         is_known: the address is a peer's, a destination's or this machine's.
         most: connections that there may be.
+        processes: that share the port; each has its part of the numbers above.
     """
     if len(connections) >= most:
         return ALL_TAKEN
     here = sum(each.address == address for each in connections)
     if is_known:
-        return ADDRESS_TAKEN if here >= max(1, most - KEPT_FOR_OTHERS) else None
-    if here >= OF_ONE_STRANGER:
+        return ADDRESS_TAKEN if here >= max(1, most - KEPT_FOR_OTHERS // processes) else None
+    if here >= OF_ONE_STRANGER // processes:
         return STRANGER_TAKEN
-    return STRANGERS_TAKEN if sum(not each.is_known for each in connections) >= STRANGERS else None
+    strangers = sum(not each.is_known for each in connections)
+    return STRANGERS_TAKEN if strangers >= STRANGERS // processes else None
 
 
 def fault_of(beginning: bytes) -> str | None:

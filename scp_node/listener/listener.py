@@ -22,7 +22,8 @@ from scp_node.domain import (
     TransferEnded,
     utc_now,
 )
-from scp_node.listener.association import SPARE_CONNECTIONS, NodeAssociation, NodeServer, require_seams
+from scp_node.listener.association import NodeAssociation, NodeServer, require_seams
+from scp_node.listener.connections import SPARE_CONNECTIONS
 from scp_node.listener.contexts import accepted_contexts
 from scp_node.listener.library_log import repeat_warnings
 from scp_node.listener.services import NodeServices
@@ -59,8 +60,10 @@ class Listener:
         """Prepare it; `start` opens the port. The callbacks run in many threads and must not block.
 
         Without `on_commitment` no destination may report on storage commitment; it returns whether it took the report.
-        `renew` is called a few times a second, as long as connections are accepted.
+        `renew` is called a few times a second, as long as connections are accepted. Where several processes share the
+        ports, each keeps its part of the limits: together they never exceed those of the settings.
         """
+        settings = settings.model_copy(update={"listen": settings.listen.of_one_process()})
         self._settings = settings
         self._services = NodeServices(
             settings,
@@ -150,6 +153,7 @@ class Listener:
                 largest_dataset=self._settings.listen.max_instance_mib * _MIB,
                 renew=self._renew if tls is None else lambda: None,
                 tls=tls,
+                processes=self._settings.listen.processes,
             )
         except OSError as error:
             raise ListenError(f"cannot listen on {host} port {port}: {error.strerror}") from error
@@ -160,7 +164,7 @@ class Listener:
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.maximum_pdu_size = listen.max_pdu_bytes
-        ae.maximum_associations = listen.max_associations + SPARE_CONNECTIONS
+        ae.maximum_associations = listen.max_associations + SPARE_CONNECTIONS // listen.processes
         ae.acse_timeout = listen.acse_timeout_seconds
         ae.dimse_timeout = listen.dimse_timeout_seconds
         ae.network_timeout = listen.network_timeout_seconds

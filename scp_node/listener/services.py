@@ -94,13 +94,14 @@ class NodeServices:
         )
         association.destinations = self._sources.names(caller)
         with self._admission:  # one at a time: the limit is exact
+            admitted, of_one = server.admitted(caller.peer)
             rejection = rejection_of(
                 request,
                 self._rules,
                 is_destination=bool(association.destinations),
                 can_store=not server.closing and self._spool.has_space(),
-                associations=server.admitted(),
-                of_one=server.admitted(caller.peer),
+                associations=admitted,
+                of_one=of_one,
             )
             association.admitted = rejection is None
         if rejection is None:

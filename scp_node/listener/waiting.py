@@ -39,10 +39,14 @@ class _Line:
 class WaitingRoom:
     """Tells by the first byte which connections ask for something, and lets these in; for one thread."""
 
-    def __init__(self, first_byte: int, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Let in what begins with `first_byte` within `seconds`."""
+    def __init__(
+        self, first_byte: int, seconds: float, *, processes: int = 1, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Let in what begins with `first_byte` within `seconds`; of the places, each of `processes` has its part."""
         self._first_byte = bytes([first_byte])
         self._seconds = seconds
+        self._places, self._places_of_one = PLACES // processes, PLACES_OF_ONE // processes
+        self._pace_seconds = PACE_SECONDS * processes
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._lines: dict[str, _Line] = {}
@@ -53,7 +57,7 @@ class WaitingRoom:
         new = Waiting(connection, client_address, self._clock())
         line = self._lines.setdefault(address, _Line())
         gone = None
-        if len(line) >= PLACES_OF_ONE or self._number >= PLACES:
+        if len(line) >= self._places_of_one or self._number >= self._places:
             if not line.silent:
                 return new
             gone = self._without(line, next(iter(line.silent)))
@@ -85,7 +89,7 @@ class WaitingRoom:
         for address, line in list(self._lines.items()):
             is_slow = slowly(address)
             while line.asking and not (is_slow and now < line.next_at):
-                line.next_at = now + PACE_SECONDS
+                line.next_at = now + self._pace_seconds
                 self._number -= 1
                 yield line.asking.popleft()
             if not len(line) and now >= line.next_at:

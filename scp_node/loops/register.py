@@ -66,10 +66,12 @@ class Registrar:
         clock: Clock = utc_now,
         remembered: int = REMEMBERED,
         remembered_bytes: int = REMEMBERED_BYTES,
+        refusals: int = REFUSALS,
         renew: Callable[[], None] = lambda: None,
     ) -> None:
         """Enter the files of `spool` into `ledger`; beyond `remembered` instances, the rest wait in the spool alone.
 
+        At most `refusals` stores that were refused, of one address for one reason, are recorded within a minute.
         `renew` is called again and again while the thread is alive.
         """
         self._ledger = ledger
@@ -80,7 +82,7 @@ class Registrar:
         self._overflowed = threading.Event()
         self._endings: deque[TransferEnded] = deque()  # entered after the instances that came before them
         self._earliest = Earliest()
-        self._refusals = Repeated[RejectedInstance](most=REFUSALS)
+        self._refusals = Repeated[RejectedInstance](most=refusals)
         self._forgotten = 0  # refused stores since the last log line about them
         self._forgetting = threading.Lock()
         self._given_up: set[str] = set()

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from scp_node.ledger import Ledger, LedgerError
 from scp_node.listener import Listener, ListenError
 from scp_node.loops.purge import LONGEST_PAUSE, Purger
-from scp_node.loops.register import Registrar
+from scp_node.loops.register import REFUSALS, REMEMBERED, REMEMBERED_BYTES, Registrar
 from scp_node.opening import await_schema, open_engine, open_spool
 from scp_node.roles.common import (
     STEP_SECONDS,
@@ -50,7 +50,15 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, *,
     bells = open_bells(settings)
     # does not connect yet: Success does not need the database
     ledger = ledger_of_role(engine, settings, bells)
-    registrar = Registrar(ledger, spool, renew=heart.loop("register", STEP_SECONDS).renew)
+    processes = settings.listen.processes  # each has its part of what they may hold and record
+    registrar = Registrar(
+        ledger,
+        spool,
+        remembered=REMEMBERED // processes,
+        remembered_bytes=REMEMBERED_BYTES // processes,
+        refusals=REFUSALS // processes,
+        renew=heart.loop("register", STEP_SECONDS).renew,
+    )
     listener = Listener(
         settings,
         spool,

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -29,6 +30,15 @@ from tests.scp_node.spooled import put
 ORIGIN: Final = Origin(
     calling_ae="MODALITY1", called_ae="PNEUMONIA", peer="10.1.2.3", transfer_syntax=EXPLICIT, priority=Priority.ROUTINE
 )
+FILMS_BESIDE_A_SWEEP: Final = 150
+SWEEPS: Final = """
+from pathlib import Path
+from scp_node.spool import Spool
+spool = Spool(Path({folder!r}), low_water_bytes=0)
+print(flush=True)
+while True:
+    spool.sweep()
+"""
 NOW: Final = datetime(2026, 2, 3, 4, 5, 6, 789, tzinfo=UTC)
 
 
@@ -226,6 +236,18 @@ def test_a_day_folder_that_somebody_removed_is_made_again(spool: Spool, tmp_path
     (tmp_path / "spool" / received.spool_path).unlink()
     (tmp_path / "spool" / "2026-02-03").rmdir()
     assert spool.read(store(spool).spool_path)
+
+
+def test_a_sweep_of_another_process_never_costs_a_file_that_is_being_written(spool: Spool, tmp_path: Path) -> None:
+    code = SWEEPS.format(folder=str(tmp_path / "spool"))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as sweeping:
+        try:
+            assert sweeping.stdout
+            sweeping.stdout.readline()
+            kept = [store(spool) for _ in range(FILMS_BESIDE_A_SWEEP)]
+        finally:
+            sweeping.kill()
+    assert all(spool.holds(each.spool_path) for each in kept)
 
 
 def test_sweep_removes_what_a_dead_process_left_and_nothing_else(spool: Spool, tmp_path: Path) -> None:
