@@ -390,7 +390,11 @@ class NodeDUL(DULServiceProvider):
             raise DamagedError("it comes too slowly")
         if self._is_serving():
             _readable(WAIT_SECONDS, self._woken)
-        elif isinstance(self.socket, NodeSocket) and self.socket.wait(self._wait_seconds, self._woken):
+        elif (
+            isinstance(self.socket, NodeSocket)
+            and self.socket.wait(self._wait_seconds, self._woken)
+            and self.to_provider_queue.empty()  # else what the node says goes first, as in pynetdicom
+        ):
             return super()._is_transport_event()
         with contextlib.suppress(OSError):
             self._woken.recv(64)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from pynetdicom.ae import ApplicationEntity
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.transport import RequestHandler
 
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
@@ -50,6 +52,7 @@ from tests.scp_node.listener.peer import (
     associate_request,
     encoded_command,
 )
+from tests.scp_node.listener.stand_in import StandInAssociation, StandInSocket
 from tests.waiting import wait_until
 
 CT: Final = "1.2.840.10008.5.1.4.1.1.2"
@@ -518,3 +521,19 @@ def test_stop_aborts_a_store_that_outlasts_the_grace(start_listener: Start) -> N
 def store_command() -> bytes:
     elements = {SOP_CLASS: DX, COMMAND_FIELD: 1, MESSAGE_ID: 7, PRIORITY: 0, DATASET_TYPE: 1, SOP_INSTANCE: "1.2.3"}
     return encoded_command(elements)
+
+
+def test_what_the_node_says_goes_before_what_has_come() -> None:
+    ours, theirs = socket.socketpair()
+    association = StandInAssociation(ApplicationEntity("PNEUMONIA"), "acceptor")
+    dul = association.dul
+    with ours, theirs, contextlib.closing(dul._wake), contextlib.closing(dul._woken):
+        association.set_socket(StandInSocket(association, ours))
+        assert dul.event_queue.get_nowait() == "Evt5"
+        dul.state_machine.current_state = "Sta3"  # the request has come, PS3.8 Table 9-3
+        accepted = A_ASSOCIATE()
+        accepted.result = 0x00
+        dul.send_pdu(accepted)
+        theirs.send(struct.pack(">BxL", P_DATA, 0))
+        assert dul._is_transport_event()
+        assert dul.event_queue.get_nowait() == "Evt7"
