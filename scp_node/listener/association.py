@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -48,7 +48,7 @@ from scp_node.listener.policy import Caller, Rejection, plain_address
 from scp_node.listener.request import ASSOCIATE_RQ
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import Ending, NodeDUL, NodeSocket
-from scp_node.listener.waiting import WaitingRoom
+from scp_node.listener.waiting import PACE_SECONDS, WaitingRoom
 from scp_node.logs import get_logger
 from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.certificates import ShownCertificate, shown_by
@@ -57,6 +57,7 @@ from scp_node.tls.sockets import CLIENT_HELLO, HandshakeError, agree
 # Connections that the kernel holds for us. One that finds no place among them asks again after a second, then after two
 # more: a burst of strangers must not do that to the next peer.
 LISTEN_BACKLOG: Final = 1_024
+LOOK_SECONDS: Final = 1.0  # between two looks at what is due, while nobody waits to be let in
 SPARE_CONNECTIONS: Final = 192  # beyond the associations: connections that have not asked for one yet
 
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
@@ -148,8 +149,17 @@ class NodeServer(AssociationServer):
         self.services = services
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
+        self._has_ended = threading.Event()
         self._waiting_room = WaitingRoom(ASSOCIATE_RQ if tls is None else CLIENT_HELLO, ae.acse_timeout or 0)
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
+
+    def run(self) -> None:
+        """Accept connections until `close`, which is heard at once, unlike the `shutdown` of `serve_forever`."""
+        while not self.closing:
+            self.timeout = PACE_SECONDS if self._waiting_room else LOOK_SECONDS
+            self.handle_request()
+            self.service_actions()
+        self._has_ended.set()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; responses are small and must not wait for each other."""
@@ -218,7 +228,10 @@ class NodeServer(AssociationServer):
     def close(self) -> None:
         """Accept no more connections."""
         self.closing = True
-        super(AssociationServer, self).shutdown()  # pynetdicom's own wants to be in its AE's list
+        if self.socket is not None:
+            with suppress(OSError):  # where it does not end the wait for a connection, the next look does
+                self.socket.shutdown(socket.SHUT_RDWR)
+        self._has_ended.wait()
         self.server_close()
         self._waiting_room.close()
 

@@ -59,7 +59,7 @@ class Listener:
         """Prepare it; `start` opens the port. The callbacks run in many threads and must not block.
 
         Without `on_commitment` no destination may report on storage commitment; it returns whether it took the report.
-        `renew` is called a few times a second, as long as connections are accepted.
+        `renew` is called each second, as long as connections are accepted.
         """
         self._settings = settings
         self._services = NodeServices(
@@ -107,7 +107,7 @@ class Listener:
         self._servers = opened
         for server in opened:
             name = "listener" if server.tls is None else "listener-tls"
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name=name, daemon=True).start()
+            threading.Thread(target=server.run, name=name, daemon=True).start()
         host, port = self.address
         log.info("listening", ae_title=self._settings.node.ae_title, host=host, port=port)
         if self._tls is not None:

@@ -518,3 +518,12 @@ def test_stop_aborts_a_store_that_outlasts_the_grace(start_listener: Start) -> N
 def store_command() -> bytes:
     elements = {SOP_CLASS: DX, COMMAND_FIELD: 1, MESSAGE_ID: 7, PRIORITY: 0, DATASET_TYPE: 1, SOP_INSTANCE: "1.2.3"}
     return encoded_command(elements)
+
+
+def test_the_end_of_the_listener_waits_for_no_look(start_listener: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scp_node.listener.association.LOOK_SECONDS", 3_600.0)
+    running = start_listener()
+    stopping = threading.Thread(target=running.listener.stop, args=(0,))
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()
