@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -79,8 +81,9 @@ def read(pid: int) -> Reading:
     )
 
 
-def measure(folder: Path, seconds: float) -> tuple[float, list[tuple[Reading, Reading]]]:
-    """Start a node in `folder`; return the seconds until it is ready, and its processes before and after `seconds`."""
+@contextmanager
+def idle_node(folder: Path) -> Iterator[int]:
+    """Start a node in `folder`, and yield the number of its process once its slow roles have started."""
     changes = {
         "node": {"data_dir": str(folder / "var")},
         "listen": {"port": free_port(), "low_water_mib": 0},
@@ -91,20 +94,30 @@ def measure(folder: Path, seconds: float) -> tuple[float, list[tuple[Reading, Re
     config, log = folder / "scp_node.toml", folder / "node.log"
     config.write_text(as_toml(changes))
     command = [sys.executable, "-m", "scp_node", "serve", "--config", str(config)]
-    began = time.monotonic()
     with log.open("wb") as written:
         process = subprocess.Popen(command, stderr=written, start_new_session=True)
     try:
         wait_until(lambda: all(phrase in log.read_text() for phrase in READY), 120, what="node is ready")
-        ready = time.monotonic() - began
-        let_pass(SETTLED - ready)
-        before = {pid: read(pid) for pid in processes_below(process.pid)}
-        let_pass(seconds)
-        after = {pid: read(pid) for pid in before}
+        yield process.pid
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-    return ready, [(before[pid], after[pid]) for pid in before]
+
+
+def read_twice(pid: int, seconds: float) -> list[tuple[Reading, Reading]]:
+    """Return the processes of a node before and after `seconds`."""
+    before = {each: read(each) for each in processes_below(pid)}
+    let_pass(seconds)
+    return [(before[each], read(each)) for each in before]
+
+
+def measure(folder: Path, seconds: float) -> tuple[float, list[tuple[Reading, Reading]]]:
+    """Start a node in `folder`; return the seconds until it is ready, and its processes before and after `seconds`."""
+    began = time.monotonic()
+    with idle_node(folder) as pid:
+        ready = time.monotonic() - began
+        let_pass(max(0.0, SETTLED - ready))
+        return ready, read_twice(pid, seconds)
 
 
 def main() -> None:
@@ -116,9 +129,9 @@ def main() -> None:
     starts, rows = [], []
     for _ in range(arguments.runs):
         with tempfile.TemporaryDirectory(prefix="scp-node-bench-") as name:
-            ready, read_twice = measure(Path(name), arguments.seconds)
+            ready, processes = measure(Path(name), arguments.seconds)
         starts.append(ready)
-        rows.append(read_twice)
+        rows.append(processes)
     table = Table(
         "process", "PSS, MiB", "processor, % of a core", "waits a second", title=f"{arguments.runs} runs, idle"
     )

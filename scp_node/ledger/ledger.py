@@ -41,6 +41,7 @@ from scp_node.ledger.shadow_queue import ShadowQueue
 from scp_node.ledger.studies import Studies
 from scp_node.ledger.study_page import StudyPages
 from scp_node.ledger.trail.chain import BrokenChainError
+from scp_node.ledger.trail.events import seals_at_once
 from scp_node.ledger.trail.feed import Feed
 from scp_node.ledger.trail.journal import Journal
 from scp_node.ledger.trail.sealer import Sealer, seal_all
@@ -108,6 +109,11 @@ class Ledger:
     def sealer(self, *, owner: str) -> Sealer:
         """Return what gives events their place in the chain, one of many that may run; see `Sealer`."""
         return Sealer(self._transactions, owner=owner)
+
+    @property
+    def seals_at_once(self) -> bool:
+        """Whether events have their place in the chain as soon as they are written, so that no sealer has work."""
+        return seals_at_once(self._engine.dialect)
 
     def seal(self) -> None:
         """Give every event that waits its place in the chain.

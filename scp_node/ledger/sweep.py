@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, and_, case, false, or_, update
+from sqlalchemy import ColumnElement, Connection, and_, case, false, or_, select, update
 
 from scp_node.ledger.database.schema import work
 from scp_node.ledger.notices import notice
@@ -16,6 +16,19 @@ from scp_node.ledger.queue_kinds import Queue, may_stop_worker, needs_model
 # no setting allows a pause of more than a day: what is due later had another clock
 LONGEST_WAIT: Final = timedelta(hours=25)
 LONGEST_LEASE: Final = timedelta(hours=2)  # nor a lease of more than an hour
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """The state of the queues, to see when a sweep is needed."""
+
+    needed: bool  # a sweep would change something
+    leased: bool  # somebody holds a lease
+    under_way: bool  # work is leased or ready: at any time it may be followed by more
+    first_due: datetime | None  # of the work that waits for its time
+
+
+_FIRST_DUE: Final = select(work.c.due_at).where(work.c.state == WorkState.DELAYED).order_by(work.c.due_at).limit(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,19 +43,16 @@ class Expired:
     dead: bool
 
 
-def is_leased(connection: Connection) -> bool:
-    """Return whether anybody holds a lease."""
-    return any_work(connection, work.c.state == WorkState.LEASED, by=[work.c.lease_until])
-
-
-def sweep_needed(connection: Connection, *, at: datetime, lost: bool = True) -> bool:
-    """Return whether `sweep` would change anything."""
-    if any_work(connection, _due(at), by=[work.c.due_at]):
-        return True
-    return lost and (
-        any_work(connection, _misdated(at), by=[work.c.due_at])
-        or any_work(connection, _expired(at), by=[work.c.lease_until])
+def outlook(connection: Connection, *, at: datetime, lost: bool = True) -> Outlook:
+    """Return the outlook at `at`; without `lost` no lease is taken for lost."""
+    leased = any_work(connection, work.c.state == WorkState.LEASED, by=[work.c.lease_until])
+    first_due = connection.scalar(_FIRST_DUE)
+    needed = first_due is not None and (first_due <= at or (lost and _any_misdated(connection, at)))
+    needed = needed or (leased and lost and any_work(connection, _expired(at), by=[work.c.lease_until]))
+    under_way = leased or any_work(
+        connection, work.c.state == WorkState.READY, by=[work.c.queue, work.c.priority, work.c.id]
     )
+    return Outlook(needed=needed, leased=leased, under_way=under_way, first_due=first_due)
 
 
 def sweep(
@@ -95,6 +105,10 @@ def sweep(
 
 def _due(at: datetime) -> ColumnElement[bool]:
     return and_(work.c.state == WorkState.DELAYED, work.c.due_at <= at)
+
+
+def _any_misdated(connection: Connection, at: datetime) -> bool:
+    return any_work(connection, _misdated(at), by=[work.c.due_at])
 
 
 def _misdated(at: datetime) -> ColumnElement[bool]:

@@ -87,6 +87,7 @@ class Transactions:
         self._clock = clock
         self._wall_clock = wall_clock or WallClock()
         self.has_recorded = False  # whether a transaction has written an event
+        self.writes = 0  # grows with each transaction that was committed here
 
     @contextmanager
     def writing(self) -> Iterator[tuple[Connection, datetime]]:
@@ -99,6 +100,7 @@ class Transactions:
         ):
             yield connection, now
         self.has_recorded = self.has_recorded or bool(events)
+        self.writes += 1
         if noted:
             self._ring(noted)
 

@@ -22,13 +22,14 @@ from scp_node.ledger.queue import Claim, WorkState
 from scp_node.ledger.queue_kinds import ANALYSE, REPORT, Queue, QueueKind, Subject, commit_queue, in_queue, is_about
 from scp_node.ledger.retention import hold_originals
 from scp_node.ledger.selection import Matching, Trouble, WorkSelection, failed_images, given_up, undeliverable_reports
-from scp_node.ledger.sweep import Expired, is_leased, sweep, sweep_needed
+from scp_node.ledger.sweep import Expired, Outlook, outlook, sweep
 from scp_node.ledger.trail.events import record_event
 from scp_node.ledger.trail.provenance import of_report_file, of_work
 from scp_node.ledger.transactions import Policy, Transactions
 from scp_node.ledger.watch import Standing, Watch
 
 BATCH: Final = 200  # rows that a selection changes in one transaction
+LONGEST_REST_SECONDS: Final = 2.0  # another process may have made work, though only out of work that is under way
 LEASES_OF_PAUSE: Final = 2  # leases for which an image waits that stopped a worker when it was alone
 
 _Act = Callable[[Connection, Sequence[Any], Actor | None, datetime], None]
@@ -43,9 +44,13 @@ class Upkeep:
         """Work on `transactions` by `policy`; `watch` says when a lease may count as lost, by default always.
 
         With `rest_seconds` a sweep so soon after the last one does nothing: the loops of a process sweep at each step.
+        Where the last one found nothing under way, that lasts until the first work is due, at most
+        `LONGEST_REST_SECONDS`, or until this process writes.
         """
         self._rest_seconds = rest_seconds
-        self._look_again_at = -math.inf  # time.monotonic()
+        self._looked_at = -math.inf  # time.monotonic()
+        self._idle_seconds = 0.0  # after the last look, during which nothing comes by itself
+        self._writes = 0  # of this process before the last look
         self._transactions = transactions
         self._policy = policy
         self._watch = watch
@@ -62,16 +67,17 @@ class Upkeep:
         one. While nobody can write, nobody can renew a lease: no lease counts as lost until everybody has had the time
         to renew.
         """
-        if time.monotonic() < self._look_again_at:
+        if self.rest() > 0:
             return
-        self._look_again_at = time.monotonic() + self._rest_seconds
+        self._looked_at, self._idle_seconds, self._writes = time.monotonic(), 0.0, self._transactions.writes
         with self._transactions.reading() as (connection, now):
             standing = self._look(connection, now)
-            needed = sweep_needed(connection, at=now, lost=standing.is_proven)
-            proof_needed = standing.is_due and is_leased(connection)
-        if self._watch and proof_needed:
+            found = outlook(connection, at=now, lost=standing.is_proven)
+        if self._rest_seconds:
+            self._idle_seconds = _idle_seconds(found, now)
+        if self._watch and standing.is_due and found.leased:
             self._watch.prove(self._transactions)
-        if not needed:
+        if not found.needed:
             return
         with self._transactions.writing() as (connection, now):
             pause = LEASES_OF_PAUSE * self._policy.lease
@@ -83,6 +89,12 @@ class Upkeep:
                     record_event(connection, now, "report-failed", study_uid=subject.study_uid, detail=detail)
                 elif lost.dead and lost.queue.kind is QueueKind.ANALYSE and model is not None:
                     self._abandon(connection, lost, model, now)
+
+    def rest(self) -> float:
+        """Return the seconds for which `sweep` still does nothing."""
+        is_idle = self._writes == self._transactions.writes
+        seconds = max(self._rest_seconds, self._idle_seconds) if is_idle else self._rest_seconds
+        return max(0.0, self._looked_at + seconds - time.monotonic())
 
     def _look(self, connection: Connection, now: datetime) -> Standing:
         return self._watch.look(connection, now) if self._watch else Standing(is_due=False, is_proven=True)
@@ -206,6 +218,15 @@ class Upkeep:
             for name, state, number in connection.execute(statement):
                 table.setdefault(name, {})[state] = number
         return table
+
+
+def _idle_seconds(found: Outlook, now: datetime) -> float:
+    """Return the seconds after `now` for which there will be nothing to sweep."""
+    if found.needed or found.under_way:
+        return 0.0
+    return (
+        min(LONGEST_REST_SECONDS, (found.first_due - now).total_seconds()) if found.first_due else LONGEST_REST_SECONDS
+    )
 
 
 _CLOSED: Final = select(work.c.id, work.c.queue, work.c.ref_id)

@@ -52,7 +52,7 @@ from scp_node.listener.policy import Caller, Rejection, plain_address
 from scp_node.listener.request import ASSOCIATE_RQ
 from scp_node.listener.transfers import Cut, Transfers
 from scp_node.listener.upper_layer import LARGEST_REQUEST, Ending, NodeDUL, NodeSocket
-from scp_node.listener.waiting import WaitingRoom, beginning_of
+from scp_node.listener.waiting import PACE_SECONDS, WaitingRoom, beginning_of
 from scp_node.logs import get_logger
 from scp_node.runtime.repeated import RepeatedLines
 from scp_node.tls.certificates import ShownCertificate, shown_by
@@ -61,6 +61,7 @@ from scp_node.tls.sockets import CLIENT_HELLO, HandshakeError, agree
 # Connections that the kernel holds for us. One that finds no place among them asks again after a second, then after two
 # more: a burst of strangers must not do that to the next peer.
 LISTEN_BACKLOG: Final = 1_024
+LOOK_SECONDS: Final = 1.0  # between two looks at what is due, while nobody waits to be let in
 
 _ABORT: Final = struct.pack(">BxLxxBB", 0x07, 4, 0, 0)  # A-ABORT by the service user, PS3.8 section 9.3.8
 
@@ -155,6 +156,7 @@ class NodeServer(AssociationServer):
         self.largest_dataset = largest_dataset  # bytes
         self.closing = False
         self._processes = processes
+        self._has_ended = threading.Event()
         first_byte = ASSOCIATE_RQ if tls is None else CLIENT_HELLO
         self._waiting_room = WaitingRoom(first_byte, ae.acse_timeout or 0, processes=processes)
         super().__init__(ae, address, ae.ae_title, contexts, request_handler=_RequestHandler)
@@ -164,6 +166,14 @@ class NodeServer(AssociationServer):
         if self._processes > 1 and self.socket is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
+
+    def run(self) -> None:
+        """Accept connections until `close`, which is heard at once, unlike the `shutdown` of `serve_forever`."""
+        while not self.closing:
+            self.timeout = PACE_SECONDS if self._waiting_room else LOOK_SECONDS
+            self.handle_request()
+            self.service_actions()
+        self._has_ended.set()
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; responses are small and must not wait for each other."""
@@ -247,7 +257,10 @@ class NodeServer(AssociationServer):
     def close(self) -> None:
         """Accept no more connections."""
         self.closing = True
-        super(AssociationServer, self).shutdown()  # pynetdicom's own wants to be in its AE's list
+        if self.socket is not None:
+            with suppress(OSError):  # where it does not end the wait for a connection, the next look does
+                self.socket.shutdown(socket.SHUT_RDWR)
+        self._has_ended.wait()
         self.server_close()
         self._waiting_room.close()
 

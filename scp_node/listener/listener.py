@@ -60,8 +60,8 @@ class Listener:
         """Prepare it; `start` opens the port. The callbacks run in many threads and must not block.
 
         Without `on_commitment` no destination may report on storage commitment; it returns whether it took the report.
-        `renew` is called a few times a second, as long as connections are accepted. Where several processes share the
-        ports, each keeps its part of the limits: together they never exceed those of the settings.
+        `renew` is called each second, as long as connections are accepted. Where several processes share the ports,
+        each keeps its part of the limits: together they never exceed those of the settings.
         """
         settings = settings.model_copy(update={"listen": settings.listen.of_one_process()})
         self._settings = settings
@@ -110,7 +110,7 @@ class Listener:
         self._servers = opened
         for server in opened:
             name = "listener" if server.tls is None else "listener-tls"
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name=name, daemon=True).start()
+            threading.Thread(target=server.run, name=name, daemon=True).start()
         host, port = self.address
         log.info("listening", ae_title=self._settings.node.ae_title, host=host, port=port)
         if self._tls is not None:

@@ -52,6 +52,10 @@ class WaitingRoom:
         self._lines: dict[str, _Line] = {}
         self._number = 0
 
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return self._number
+
     def add(self, address: str, connection: socket.socket, client_address: tuple[str, int]) -> Waiting | None:
         """Have a connection wait, and return the one that has no place any more: perhaps this one."""
         new = Waiting(connection, client_address, self._clock())

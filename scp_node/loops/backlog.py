@@ -20,6 +20,7 @@ class Backlog(Generic[T]):
         self._items: deque[tuple[T, int]] = deque()
         self._bytes = 0
         self._filled = threading.Condition()
+        self._waits = True
 
     def put(self, item: T, size: int) -> bool:
         """Add an item of `size` bytes; return False if the backlog has no room for it."""
@@ -32,13 +33,22 @@ class Backlog(Generic[T]):
             return True
 
     def take(self, most: int, *, wait: float = 0.0) -> list[T]:
-        """Return up to `most` items, oldest first; an empty list if nothing came within `wait` seconds."""
+        """Return up to `most` items, oldest first; an empty list if nothing came within `wait` seconds.
+
+        After `wait_no_more` it does not wait.
+        """
         with self._filled:
-            if not self._items and wait:
+            if not self._items and wait and self._waits:
                 self._filled.wait(wait)
             taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
             self._bytes -= sum(size for _, size in taken)
         return [item for item, _ in taken]
+
+    def wait_no_more(self) -> None:
+        """Have `take` return at once from now on."""
+        with self._filled:
+            self._waits = False
+            self._filled.notify()
 
     def is_empty(self) -> bool:
         """Return whether nothing waits."""

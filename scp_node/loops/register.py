@@ -42,7 +42,7 @@ BATCH: Final = 64  # instances in one commit: sixteen cost about as much as one
 REMEMBERED: Final = 10_000  # instances that wait in memory; more are found again in the spool
 REMEMBERED_BYTES: Final = 64 * 2**20  # limit of their headers: a peer decides how long a header is
 REFUSALS: Final = 32  # of one address for one reason, each recorded within a minute; then their number
-SWEEP_SECONDS: Final = 0.25  # between two looks at what is due or lost its holder
+SWEEP_SECONDS: Final = 0.25  # between two looks at what is due or lost its holder, while any work is under way
 # Least time from the commit of one image to the next, which is of all that came meanwhile; and after one of several
 # images, when many senders are at work.
 GATHER_SECONDS: Final = 0.03
@@ -124,7 +124,7 @@ class Registrar:
         next_scan, next_sweep = time.monotonic() + RESCAN_SECONDS, time.monotonic()
         while not self._is_done(stop):
             self._renew()
-            batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else SWEEP_SECONDS)
+            batch = self._arrivals.take(BATCH, wait=0.0 if stop.is_set() else self._seconds_until_sweep())
             began = time.monotonic()
             taken = sum(isinstance(arrival, ReceivedInstance) for arrival in batch)
             self._endings.extend(arrival for arrival in batch if isinstance(arrival, TransferEnded))
@@ -143,6 +143,13 @@ class Registrar:
                 next_scan = time.monotonic() + RESCAN_SECONDS
             if 0 < taken < BATCH:
                 stop.wait(began + (GATHER_SECONDS if taken == 1 else GATHER_MANY_SECONDS) - time.monotonic())
+
+    def end(self) -> None:
+        """Have `run`, whose `stop` is set, wait for no more arrivals."""
+        self._arrivals.wait_no_more()
+
+    def _seconds_until_sweep(self) -> float:
+        return max(SWEEP_SECONDS, self._ledger.upkeep.rest())
 
     def _is_done(self, stop: threading.Event) -> bool:
         is_ending = stop.is_set()

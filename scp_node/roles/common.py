@@ -18,7 +18,7 @@ from scp_node.opening import await_schema, open_engine, policy_of
 from scp_node.runtime.bells import Bell, Bells
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.patience import waiting
-from scp_node.runtime.polling import have_ended, poll
+from scp_node.runtime.polling import LONGEST_PAUSE, have_ended, poll
 from scp_node.settings import InferenceSettings, Settings
 
 if TYPE_CHECKING:
@@ -50,6 +50,15 @@ class Parts:
 
 
 PARTS: Final = Parts()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """A step that is repeated in a thread of its own."""
+
+    progress: Progress
+    step: Callable[[], bool]
+    longest_pause: float = LONGEST_PAUSE  # seconds, while there is nothing to do and no bell rings
 
 
 def owner_named(name: str) -> str:
@@ -90,25 +99,31 @@ def _name_of_bell(loop: str) -> str:
     return ":".join((kind, *destination)) if kind in _WITH_BELL else ""
 
 
-def run_loops(
-    stop: threading.Event, heart: Heartbeat, loops: Sequence[tuple[Progress, Callable[[], bool]]], bells: Bells
-) -> int:
+def sealing(ledger: Ledger, heart: Heartbeat) -> list[Loop]:
+    """Return the loop that seals events, where they are not sealed as they are written."""
+    if ledger.seals_at_once:
+        return []
+    return [Loop(progress=heart.loop("seal", STEP_SECONDS), step=ledger.sealer(owner=owner_named("seal")).step)]
+
+
+def run_loops(stop: threading.Event, heart: Heartbeat, loops: Sequence[Loop], bells: Bells) -> int:
     """Run each loop in a separate thread until `stop`; return the exit status of the role.
 
     One whose name begins with that of a queue hears when that queue gets work.
     """
     unfit: list[str] = []
 
-    def run(progress: Progress, step: Callable[[], bool], bell: Bell | None) -> None:
-        patient = waiting(step, stop, name=progress.name, renew=progress.renew)
-        if not poll(patient, stop, name=progress.name, bell=bell):
-            unfit.append(progress.name)
+    def run(loop: Loop, bell: Bell | None) -> None:
+        name = loop.progress.name
+        patient = waiting(loop.step, stop, name=name, renew=loop.progress.renew)
+        if not poll(patient, stop, name=name, longest_pause=loop.longest_pause, bell=bell):
+            unfit.append(name)
 
     threads = []
-    for progress, step in loops:
-        name = _name_of_bell(progress.name)
+    for loop in loops:
+        name = _name_of_bell(loop.progress.name)
         bell = bells.hang(name) if name else None
-        threads.append(threading.Thread(target=run, args=(progress, step, bell), name=progress.name, daemon=True))
+        threads.append(threading.Thread(target=run, args=(loop, bell), name=loop.progress.name, daemon=True))
     for thread in threads:
         thread.start()
     heart.working()

@@ -72,7 +72,7 @@ def run_listener(settings: Settings, stop: threading.Event, heart: Heartbeat, *,
     watch_files(listener.renew_certificate, stop, renew)
     purger = Purger(ledger=ledger, spool=spool, days=settings.retention.days)
     purge = partial(poll, waiting(purger.step, stop, name="purge"), stop, name="purge", longest_pause=LONGEST_PAUSE)
-    followers = _Followers(settings, engine, ledger, register=registrar.run, purge=purge, heart=heart)
+    followers = _Followers(settings, engine, ledger, registrar, purge=purge, heart=heart)
     followers.start(stop)
     stop.wait()
     listener.stop(STOP_GRACE_SECONDS)
@@ -90,15 +90,15 @@ class _Followers:
         settings: Settings,
         engine: Engine,
         ledger: Ledger,
+        registrar: Registrar,
         *,
-        register: Callable[[threading.Event], None],
         purge: Callable[[], object],
         heart: Heartbeat,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._ledger = ledger
-        self._register = register
+        self._registrar = registrar
         self._purge = purge
         self._heart = heart
         self._over = threading.Event()
@@ -116,6 +116,7 @@ class _Followers:
             LedgerError: the schema did not fit.
         """
         self._over.set()
+        self._registrar.end()
         ended = have_ended(self._threads, _LAST_TRY_SECONDS)
         if self._refused:
             raise self._refused
@@ -133,7 +134,7 @@ class _Followers:
         self._heart.working()  # only now: until here the role may refuse to start, which stops the node
         self._begin("purge", self._purge)
         with announced(self._ledger, owner_named("listener")):
-            self._register(self._over)
+            self._registrar.run(self._over)
 
     def _renew(self) -> None:
         self._heart.still_starting(UPGRADE_SECONDS)

@@ -15,7 +15,7 @@ from scp_node.loops.report_builder import ReportBuilder
 from scp_node.opening import installation_id, lease_of, stored_files
 from scp_node.report.objects.sr import warm_up
 from scp_node.report.site import Site
-from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, open_bells, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, Loop, Parts, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.roles.routing import route, taken
 from scp_node.runtime.heartbeat import Heartbeat
@@ -78,4 +78,4 @@ def run_reporter(
             patiently=Patience(stop, name="report", renew=reporting.renew),
         )
         log.info("reporting", bundle=model.bundle)
-        return run_loops(stop, heart, [(reporting, reporter.step)], bells)
+        return run_loops(stop, heart, [Loop(progress=reporting, step=reporter.step)], bells)

@@ -22,7 +22,7 @@ from scp_node.loops.commit import Committer
 from scp_node.loops.deliver import FurtherSender, Sender
 from scp_node.opening import lease_of
 from scp_node.report.sop_class import COMPANION_SOP_CLASSES, with_sop_class
-from scp_node.roles.common import STEP_SECONDS, await_ledger, open_bells, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, Loop, await_ledger, open_bells, owner_named, run_loops, sealing
 from scp_node.roles.presence import deciding, presence
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
@@ -116,7 +116,7 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
         delivery = settings.delivery
         sending = STEP_SECONDS + delivery.connect_seconds + 3 * delivery.send_seconds
         asking = sending + delivery.commit_answer_seconds + LARGEST_REQUEST * delivery.send_seconds
-        loops = [(heart.loop("seal", STEP_SECONDS), ledger.sealer(owner=owner_named("seal")).step)]
+        loops = sealing(ledger, heart)
         for entry in settings.destinations:
             tls = client_tls(entry)  # one for all that speak to the destination: its files are loaded once
             associations = Associations(entry.name, pause=delivery.probe_seconds)
@@ -124,10 +124,12 @@ def run_sender(settings: Settings, stop: threading.Event, heart: Heartbeat, *, a
                 name = f"deliver:{entry.name}" if number == 1 else f"deliver:{entry.name}:{number}"
                 progress = heart.loop(name, sending)
                 kind = Sender if number == 1 else FurtherSender
-                loops.append((progress, open_sender(entry, tls, progress, associations, kind)))
-            loops.append((heart.loop(f"commit:{entry.name}", asking), open_committer(entry, tls)))
+                step = open_sender(entry, tls, progress, associations, kind)
+                loops.append(Loop(progress=progress, step=step))
+            committing = heart.loop(f"commit:{entry.name}", asking)
+            loops.append(Loop(progress=committing, step=open_committer(entry, tls)))
         if settings.audit_messages.host:
             telling = _open_audit_sender(settings, ledger)
             stack.callback(_release, telling)
-            loops.append((heart.loop("audit-messages", STEP_SECONDS + LONGEST_BATCH), telling.step))
+            loops.append(Loop(progress=heart.loop("audit-messages", STEP_SECONDS + LONGEST_BATCH), step=telling.step))
         return run_loops(stop, heart, loops, bells)

@@ -17,7 +17,7 @@ from scp_node.logs import get_logger
 from scp_node.loops.draw import LONGEST_PAUSE, SampleDrawer
 from scp_node.private_files import opener
 from scp_node.report.source.description import describe
-from scp_node.roles.common import STEP_SECONDS, await_ledger, open_bells, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, Loop, await_ledger, open_bells, owner_named, run_loops, sealing
 from scp_node.roles.presence import announced
 from scp_node.runtime.heartbeat import Heartbeat
 from scp_node.runtime.memory import return_large_blocks
@@ -37,6 +37,7 @@ FIRST_ADMIN: Final = "admin"
 PASSWORD_FILE: Final = "web-admin-password"  # noqa: S105 - a name in the data folder
 _STOP_SECONDS: Final = 10.0
 _REST_SECONDS: Final = 0.5  # of the projector: the list may be so far behind
+_LONGEST_LIST_PAUSE: Final = 1.0  # the same, when nothing has happened for some seconds
 _SERVER_SECONDS: Final = 30.0  # without a sign of life of its event loop
 
 
@@ -85,9 +86,9 @@ def run_web(
         log.info("web page listens", address=f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         projector = ledger.projector(describe, owner=owner_named("project"), rest_seconds=_REST_SECONDS)
         with announced(ledger, owner_named("web")):
-            sealing = (heart.loop("seal", STEP_SECONDS), ledger.sealer(owner=owner_named("seal")).step)
-            loops = [sealing, (heart.loop("project", STEP_SECONDS), projector.step)]
-            status = run_loops(stop, heart, loops, bells)
+            projecting = heart.loop("project", STEP_SECONDS)
+            following = Loop(progress=projecting, step=projector.step, longest_pause=_LONGEST_LIST_PAUSE)
+            status = run_loops(stop, heart, [*sealing(ledger, heart), following], bells)
         with contextlib.suppress(*AWAY):
             projector.close()
         server.stop(_STOP_SECONDS)

@@ -22,7 +22,7 @@ from scp_node.loops.report_builder import wants_attention
 from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.opening import lease_of, stored_files
 from scp_node.private_files import FILE_MODE
-from scp_node.roles.common import STEP_SECONDS, Parts, await_ledger, open_bells, owner_named, run_loops
+from scp_node.roles.common import STEP_SECONDS, Loop, Parts, await_ledger, open_bells, owner_named, run_loops
 from scp_node.roles.presence import deciding, presence
 from scp_node.runtime.heartbeat import Heartbeat, Progress
 from scp_node.runtime.leases import LeaseKeeper
@@ -32,6 +32,7 @@ from scp_node.settings import Settings
 log = get_logger(__name__)
 
 _CHAIN_NOTE_SECONDS: Final = 86_400.0
+_LONGEST_NOTE_PAUSE: Final = 30.0  # seconds; of loops that tell what hardly ever changes
 
 
 def run_worker(
@@ -91,7 +92,11 @@ def run_worker(
             gate=settings.analysis.pixel_gate if model.gate else "none",
             detector="yes" if model.detector else "no",
         )
-        loops = [(analysing, analyser.step), (heart.loop("note the chain", STEP_SECONDS), _chain_notes(ledger))]
+        noting = heart.loop("note the chain", STEP_SECONDS)
+        loops = [
+            Loop(progress=analysing, step=analyser.step),
+            Loop(progress=noting, step=_chain_notes(ledger), longest_pause=_LONGEST_NOTE_PAUSE),
+        ]
         if shadow:
             trying = Progress("shadow", STEP_SECONDS)  # unknown to the heartbeat: if it hangs, the others go on
             trial = ShadowAnalyser(
@@ -108,8 +113,9 @@ def run_worker(
                 batch_seconds=settings.inference.batch_seconds,
                 patiently=Patience(stop, name="shadow", renew=trying.renew),
             )
-            loops.append((trying, trial.step))
-            loops.append((heart.loop("watch the shadow", STEP_SECONDS), _shadow_watch(trying)))
+            loops.append(Loop(progress=trying, step=trial.step))
+            watching = heart.loop("watch the shadow", STEP_SECONDS)
+            loops.append(Loop(progress=watching, step=_shadow_watch(trying), longest_pause=_LONGEST_NOTE_PAUSE))
         return run_loops(stop, heart, loops, bells)
 
 

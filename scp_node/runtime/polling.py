@@ -15,7 +15,7 @@ log = get_logger(__name__)
 
 SHORTEST_PAUSE: Final = 0.02  # seconds
 LONGEST_PAUSE: Final = 0.25
-PAUSE_WITH_BELL: Final = 1.0  # of a loop whose bell everybody can ring who may have work for it
+PAUSE_WITH_BELL: Final = 2.0  # of a loop whose bell everybody can ring who may have work for it
 LONGEST_PAUSE_AFTER_ERROR: Final = 15.0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -31,7 +32,9 @@ _SHORTEST_PAUSE: Final = 0.2
 LONGEST_PAUSE: Final = 30.0  # by default
 _STEADY: Final = 60.0  # seconds of life after which an earlier death no longer counts
 _GRACE: Final = 30.0  # seconds for a role to end after it was asked to
-_LOOK: Final = 0.1  # seconds between two looks at the roles
+_LOOK: Final = 0.5  # seconds between two looks at the roles; one that ends, or a stop, is noticed at once
+_LOOK_AT_AN_END: Final = 0.05  # the same of one that has hung up
+_ITS_END_ALONE: Final = 0  # of the events of a poll, those that it tells unasked: poll(2)
 _LONGEST_LOOK: Final = 1.0  # most silence counted at one look: a machine that was frozen could not hear its roles
 
 
@@ -42,6 +45,7 @@ class _Child:
     line: socket.socket
     started: float
     silent: float = 0.0  # seconds
+    has_hung_up: bool = False  # its end of the line is closed: it has ended, or is about to
     works: bool = False  # this process has reported that it is working
     has_worked: bool = False  # this process or an earlier one has
     killed: bool = False
@@ -53,10 +57,13 @@ class _Child:
         self.silent += min(seconds, _LONGEST_LOOK)
         try:
             said = self.line.recv(4096)
-        except (BlockingIOError, ConnectionResetError):  # it wrote nothing, or it has just ended
+        except BlockingIOError:  # it wrote nothing
             return
+        except ConnectionResetError:
+            said = b""
         if said:
             self.silent = 0.0
+        self.has_hung_up = not said
         if WORKING in said:
             self.works = self.has_worked = True
 
@@ -88,8 +95,10 @@ class Supervisor:
         """
         self._children = [_start(role, self._commands[role]) for role in self._commands]
         self._looked = time.monotonic()
+        stopped = _line_that_ends(stop)
         try:
-            while not stop.wait(_LOOK):
+            while not stop.is_set():
+                self._await_an_end(stopped)
                 looked, self._looked = self._looked, time.monotonic()
                 if renew and renew.is_set():
                     renew.clear()
@@ -100,7 +109,22 @@ class Supervisor:
                         return REFUSED
         finally:
             self._stop_all()
+            stopped.close()
         return 0
+
+    def _await_an_end(self, stopped: socket.socket) -> None:
+        """Wait until `stopped` or a role ends, or for the next look or restart."""
+        ends = select.poll()
+        ends.register(stopped, select.POLLIN)
+        longest = _LOOK
+        for child in self._children:
+            if child.restart_at is not None:
+                longest = min(longest, max(0.0, child.restart_at - time.monotonic()))
+            elif child.has_hung_up:
+                longest = min(longest, _LOOK_AT_AN_END)
+            else:
+                ends.register(child.line, _ITS_END_ALONE)
+        ends.poll(1_000 * longest)
 
     def _tell_to_renew(self) -> None:
         for child in self._children:
@@ -135,7 +159,7 @@ class Supervisor:
             self._put_off(child)
             return
         child.process, child.line, child.started, child.restart_at = again.process, again.line, again.started, None
-        child.silent, child.works, child.killed = 0.0, False, False
+        child.silent, child.has_hung_up, child.works, child.killed = 0.0, False, False, False
 
     def _put_off(self, child: _Child) -> None:
         child.restart_at = time.monotonic() + child.pause
@@ -175,6 +199,18 @@ def _start(role: str, command: Sequence[str]) -> _Child:
     ours.setblocking(False)  # noqa: FBT003 - the standard library's
     log.debug("role started", role=role, pid=process.pid)
     return _Child(role=role, process=process, line=ours, started=time.monotonic())
+
+
+def _line_that_ends(stop: threading.Event) -> socket.socket:
+    """Return a socket that ends when `stop` is set: a poll does not hear an event."""
+    ours, its = socket.socketpair()
+
+    def end() -> None:
+        stop.wait()
+        its.close()
+
+    threading.Thread(target=end, name="stop", daemon=True).start()
+    return ours
 
 
 def stop_when_orphaned(stop: threading.Event) -> None:

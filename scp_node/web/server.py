@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 import ssl
@@ -25,6 +27,7 @@ _PAUSE_SECONDS: Final = 5.0
 _START_SECONDS: Final = 30.0
 _MOST_HEADER_BYTES: Final = 16_384
 _MOST_CONNECTIONS: Final = 200
+_TICK_SECONDS: Final = 1.0  # how exactly the header Date tells the time
 
 
 def open_socket(
@@ -53,6 +56,29 @@ def open_socket(
         else:
             return listening
     return None
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn without its ten looks a second at whether it is to end."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._told = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def main_loop(self) -> None:
+        """Tell the time in each answer, until `end`."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):  # 0: the time is told anew
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._told.wait(), _TICK_SECONDS)
+
+    def end(self) -> None:
+        """Answer what was asked, and end; for any thread."""
+        self.should_exit = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._told.set)
 
 
 class Server:
@@ -89,7 +115,7 @@ class Server:
         if config.ssl:
             config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
         self._context = config.ssl
-        self._server = uvicorn.Server(config)
+        self._server = _Uvicorn(config)
         self._thread: threading.Thread | None = None
 
     def start(self, listening: socket.socket) -> None:
@@ -115,7 +141,7 @@ class Server:
 
     def stop(self, seconds: float) -> None:
         """Answer what was asked, and end."""
-        self._server.should_exit = True
+        self._server.end()
         if self._thread:
             self._thread.join(seconds)
 

@@ -55,7 +55,7 @@ _GROWING: Final = (
     "event",
 )
 _WHOLE: Final = re.compile(  # but for an index that has the rows of one passing state alone
-    rf"SCAN ({'|'.join(_GROWING)})\b(?! USING (COVERING )?INDEX ix_work_(leased|delayed)\b)"
+    rf"SCAN ({'|'.join(_GROWING)})\b(?! USING (COVERING )?INDEX ix_work_(leased|delayed|ready)\b)"
 )
 _LOOSE: Final = 0.7  # of a row: a count below that needs a new row
 

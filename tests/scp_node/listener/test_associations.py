@@ -537,3 +537,12 @@ def test_what_the_node_says_goes_before_what_has_come() -> None:
         theirs.send(struct.pack(">BxL", P_DATA, 0))
         assert dul._is_transport_event()
         assert dul.event_queue.get_nowait() == "Evt7"
+
+
+def test_the_end_of_the_listener_waits_for_no_look(start_listener: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scp_node.listener.association.LOOK_SECONDS", 3_600.0)
+    running = start_listener()
+    stopping = threading.Thread(target=running.listener.stop, args=(0,))
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()

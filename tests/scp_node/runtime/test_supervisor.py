@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Final
 import pytest
 
 from scp_node.runtime.supervisor import REFUSED, Supervisor
-from tests.waiting import wait_until
+from tests.waiting import let_pass, wait_until
 
 ROLE: Final = """
 import os, sys, threading
@@ -53,6 +54,27 @@ def test_a_role_that_is_killed_is_started_again(tmp_path: Path) -> None:
     stop.set()
     node.join(10)
     assert not node.is_alive()
+
+
+def test_the_end_of_a_role_and_of_the_node_wait_for_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scp_node.runtime.supervisor._LOOK", 3_600.0)
+    with supervised({"a": role(tmp_path)}):
+        [first] = wait_until(lambda: pids(tmp_path))
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(pids(tmp_path)) == 2)
+
+
+HUNG_UP: Final = "import os, sys, time\nos.close(0)\nopen(f'{sys.argv[1]}/{os.getpid()}', 'w').close()\ntime.sleep(60)"
+
+
+def test_a_role_that_has_hung_up_is_looked_at_and_not_waited_for_in_a_circle(tmp_path: Path) -> None:
+    with supervised({"a": [sys.executable, "-c", HUNG_UP, str(tmp_path)]}):
+        [first] = wait_until(lambda: pids(tmp_path))
+        began = time.process_time()
+        let_pass(1)
+        assert time.process_time() - began < 0.5
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: len(pids(tmp_path)) == 2)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -80,3 +81,12 @@ def test_an_answer_may_take_longer_than_a_request_and_the_next_request_is_taken(
     connection.request("POST", "/form", body=b"123456789")
     assert connection.getresponse().read() == b"9"
     connection.close()
+
+
+def test_the_end_of_the_server_waits_for_no_tick(monkeypatch: pytest.MonkeyPatch, free_port: int) -> None:
+    monkeypatch.setattr("scp_node.web.server._TICK_SECONDS", 3_600.0)
+    server = Server(FastAPI(), WebSettings())
+    with socket.create_server(("127.0.0.1", free_port)) as listening:
+        server.start(listening)
+        server.stop(30)
+    assert "web" not in {thread.name for thread in threading.enumerate()}
