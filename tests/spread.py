@@ -27,6 +27,7 @@ LONG: Final = (
     "tests/viewer/",
     "tests/browser/",
     "tests/scp_node/cli/",
+    "tests/scp_node/listener/test_pynetdicom_cases.py",
 )
 ALONE: Final = frozenset({"test_kills.py"})  # its tests do not run side by side: they bound how long work stands still
 _SHARED: Final = re.compile(r'scope="(?:module|class|package)"')  # a fixture such as a server or a trained model
