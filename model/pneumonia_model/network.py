@@ -35,24 +35,19 @@ class LogitAndMap(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits, shape (n,), and maps in logit units, shape (n, 14, 14), of inputs of shape (n, 224, 224)."""
-        features = self._up_to_layer_3(inputs)
-        return self._logits(features), self._shares(_at_every_place(self.network.layer4, features))
+    def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, shape (n,), what a gate looks at, shape (n, 1152), and what `maps` is made from.
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return only the logits, the same to the last bit, in half of the time."""
-        return self._logits(self._up_to_layer_3(inputs))
+        The inputs have shape (n, 224, 224). See `prediction.Scores`.
+        """
+        second = self._up_to_layer_2(inputs)
+        described = avg_pool2d(second, FEATURE_WINDOW, FEATURE_STEP).flatten(1)
+        third = self.network.layer3(second)
+        return self._logits(third), described, third
 
-    def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the same logits, and the features of layer 2, shape (n, 1152): see `prediction.Scores`."""
-        features = self._up_to_layer_2(inputs)
-        described = avg_pool2d(features, FEATURE_WINDOW, FEATURE_STEP).flatten(1)
-        return self._logits(self.network.layer3(features)), described
-
-    def _up_to_layer_3(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self.network.layer3(self._up_to_layer_2(inputs))
-        return features
+    def maps(self, third: Tensor) -> Tensor:
+        """Return maps in logit units, shape (n, 14, 14), from the features of layer 3, shape (n, 256, 14, 14)."""
+        return self._shares(_at_every_place(self.network.layer4, third))
 
     def _up_to_layer_2(self, inputs: Tensor) -> Tensor:
         net = self.network

@@ -83,10 +83,9 @@ class ServedModel:
 
     def scores(self, inputs: NDArray[np.float32]) -> Scores:
         """Return the scores of inputs of shape (n, 224, 224) in [0, 1]."""
-        if self.gate is None:
-            return Scores(logits=self._backend.logits(inputs))
         found = self._backend.scores(inputs)
-        return Scores(logits=found.logits, unlikeness=self.gate.unlikeness(found.features))
+        unlikeness = self.gate.unlikeness(found.features) if self.gate else None
+        return Scores(logits=found.logits, maps=found.maps, unlikeness=unlikeness)
 
     def appearance(self, picture: NDArray[np.float32]) -> Appearance:
         """Return what an input that the gate refused, shape (224, 224), looks like; unknown without a gate."""
@@ -97,10 +96,6 @@ class ServedModel:
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1."""
         return self._bundle.probability(logit)
-
-    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
-        return self._backend.predict(inputs).maps
 
     def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
         """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]; empty without a detector."""

@@ -32,7 +32,7 @@ from pneumonia_model.bundle import (
 from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
-from pneumonia_model.prediction import Backend, Prediction, Scores, checked_prediction
+from pneumonia_model.prediction import Backend, NotFiniteError, Scores, checked_logits, checked_maps
 from pneumonia_model.preprocessing import PREPROCESSING
 
 FILES: Final = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")
@@ -181,9 +181,6 @@ def test_other_weights_than_the_released_ones_never_serve(released: Bundle, back
         def scores(self, inputs: NDArray[np.float32]) -> Scores:
             raise AssertionError(f"nobody asked for the features of {len(inputs)} films")
 
-        def predict(self, inputs: NDArray[np.float32]) -> Prediction:
-            return Prediction(logits=self.logits(inputs), maps=backend.predict(inputs).maps)
-
     with pytest.raises(BundleError, match="golden"):
         verify_golden(released, Drifted())
 
@@ -221,21 +218,31 @@ def test_the_same_film_gets_the_same_logit_to_the_last_bit(backend: Backend) -> 
     ],
 )
 def test_inputs_of_another_shape_or_type_are_refused(backend: Backend, inputs: NDArray[np.float32]) -> None:
-    for ask in (backend.logits, backend.predict):
+    for ask in (backend.logits, backend.scores):
         with pytest.raises(BackendError, match="inputs are"):
             ask(inputs)
 
 
 def test_a_number_that_is_not_finite_is_no_result(backend: Backend) -> None:
-    for ask in (backend.logits, backend.predict):
+    for ask in (backend.logits, backend.scores):
         with pytest.raises(BackendError, match="not finite"):
             ask(np.full((1, 224, 224), np.nan, dtype=np.float32))
 
 
-@pytest.mark.parametrize(("logits", "maps"), [((1,), (2, 14, 14)), ((2,), (1, 14, 14)), ((2,), (2, 7, 7))])
-def test_fewer_answers_than_films_are_no_result(logits: tuple[int, ...], maps: tuple[int, ...]) -> None:
+def test_fewer_logits_than_films_are_no_result() -> None:
     with pytest.raises(BackendError, match="2 inputs"):
-        checked_prediction(np.zeros(logits, dtype=np.float32), np.zeros(maps, dtype=np.float32), count=2)
+        checked_logits(np.zeros(1, dtype=np.float32), count=2)
+
+
+@pytest.mark.parametrize("shape", [(1, 14, 14), (2, 7, 7)])
+def test_fewer_or_smaller_maps_than_were_asked_for_are_no_result(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BackendError, match="2 films"):
+        checked_maps(np.zeros(shape, dtype=np.float32), count=2)
+
+
+def test_a_map_that_is_not_finite_is_no_result() -> None:
+    with pytest.raises(NotFiniteError):
+        checked_maps(np.full((1, 14, 14), np.nan, dtype=np.float32), count=1)
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])

@@ -1,5 +1,6 @@
 """PyTorch: the runtime of a node with a GPU."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,14 +12,7 @@ from torch import Tensor
 from pneumonia_model.bundle import WEIGHTS, Bundle
 from pneumonia_model.errors import BackendError
 from pneumonia_model.network import LogitAndMap, pneumonia_resnet18
-from pneumonia_model.prediction import (
-    Prediction,
-    Scores,
-    checked_inputs,
-    checked_logits,
-    checked_prediction,
-    checked_scores,
-)
+from pneumonia_model.prediction import Scores, checked_inputs, checked_logits, checked_maps, checked_scores
 
 
 class ModuleBackend:
@@ -37,20 +31,21 @@ class ModuleBackend:
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         checked = checked_inputs(inputs)
         with torch.inference_mode():
-            logits = self._module.logits(self._on_device(checked))
+            logits, _, _ = self._module.scores(self._on_device(checked))
         return checked_logits(logits.cpu().numpy(), count=len(checked))
 
     def scores(self, inputs: NDArray[np.float32]) -> Scores:
         checked = checked_inputs(inputs)
         with torch.inference_mode():
-            logits, features = self._module.scores(self._on_device(checked))
-        return checked_scores(logits.cpu().numpy(), features.cpu().numpy(), count=len(checked))
+            logits, features, third = self._module.scores(self._on_device(checked))
+        return checked_scores(
+            logits.cpu().numpy(), features.cpu().numpy(), lambda rows: self._maps(third, rows), count=len(checked)
+        )
 
-    def predict(self, inputs: NDArray[np.float32]) -> Prediction:
-        checked = checked_inputs(inputs)
+    def _maps(self, third: Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            logits, maps = self._module(self._on_device(checked))
-        return checked_prediction(logits.cpu().numpy(), maps.cpu().numpy(), count=len(checked))
+            maps = self._module.maps(third[list(rows)])
+        return checked_maps(maps.cpu().numpy(), count=len(rows))
 
     def _on_device(self, inputs: NDArray[np.float32]) -> Tensor:
         return torch.from_numpy(inputs).to(self.device)

@@ -64,7 +64,7 @@ class Network:
             if isinstance(value, Exception):
                 raise value
         unlikeness = None if self.unlikeness is None else np.array([self.unlikeness.pop(0) for _ in inputs])
-        return Scores(logits=np.array(values, np.float32), unlikeness=unlikeness)
+        return Scores(logits=np.array(values, np.float32), maps=self.maps, unlikeness=unlikeness)
 
     def appearance(self, picture: NDArray[np.float32]) -> Appearance:
         assert picture.shape == (224, 224)
@@ -81,9 +81,9 @@ class Network:
         if fault := self.faults.pop(0) if self.faults else None:
             raise fault
 
-    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.attended += len(inputs)
-        return np.stack([np.full((14, 14), self.attended, np.float32) for _ in inputs])
+    def maps(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        self.attended += len(rows)
+        return np.stack([np.full((14, 14), row, np.float32) for row in rows])
 
 
 class Decoder:
@@ -211,7 +211,7 @@ def test_a_gate_with_another_number_of_answers_is_a_fault_of_the_machine(node: N
     node.receive("1", "2")
     network = gated(0.5, 0.5)
     network.scores = lambda inputs: Scores(  # type: ignore[method-assign]
-        logits=np.zeros(len(inputs), np.float32), unlikeness=np.zeros(1)
+        logits=np.zeros(len(inputs), np.float32), maps=network.maps, unlikeness=np.zeros(1)
     )
     analyser(node, network).step()
     assert states(node) == [("received", None)] * 2
@@ -456,7 +456,9 @@ def test_a_map_is_computed_for_the_images_that_will_have_a_picture_and_kept_with
     snapshot = node.report()
     assert snapshot is not None
     maps = [image.outcome.attention for image in snapshot.images if isinstance(image.outcome, Finding)]
+    assert [set(np.frombuffer(each, "<f4").tolist()) for each in maps] == [{0.0}, set(), {2.0}]
     assert [len(each) for each in maps] == [14 * 14 * 4, 0, 14 * 14 * 4]
+    assert network.batches == [3]  # the maps are made from the scores' own pass
     assert node.rows("SELECT count(*) FROM result WHERE attention IS NOT NULL") == [(2,)]
 
 
