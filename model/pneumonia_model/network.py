@@ -32,6 +32,7 @@ class LogitAndMap(nn.Module):
     """
 
     def __init__(self, network: ResNet) -> None:
+        """Use `network`, whose convolutions may have 16 bits; all else, and what comes out, is in float32."""
         super().__init__()
         self.network = network
 
@@ -41,7 +42,7 @@ class LogitAndMap(nn.Module):
         The inputs have shape (n, 224, 224). See `prediction.Scores`.
         """
         second = self._up_to_layer_2(inputs)
-        described = avg_pool2d(second, FEATURE_WINDOW, FEATURE_STEP).flatten(1)
+        described = avg_pool2d(second.float(), FEATURE_WINDOW, FEATURE_STEP).flatten(1)
         third = self.network.layer3(second)
         return self._logits(third), described, third
 
@@ -51,7 +52,7 @@ class LogitAndMap(nn.Module):
 
     def _up_to_layer_2(self, inputs: Tensor) -> Tensor:
         net = self.network
-        features: Tensor = net.maxpool(net.relu(net.bn1(net.conv1(inputs[:, None]))))
+        features: Tensor = net.maxpool(net.relu(net.bn1(net.conv1(inputs[:, None].to(net.conv1.weight.dtype)))))
         for layer in (net.layer1, net.layer2):
             features = layer(features)
         return features
@@ -61,7 +62,7 @@ class LogitAndMap(nn.Module):
         return self._shares(self.network.layer4(features)).mean(dim=(1, 2)) + bias[0]
 
     def _shares(self, features: Tensor) -> Tensor:
-        return torch.einsum("nchw,c->nhw", features, self.network.fc.weight[0])
+        return torch.einsum("nchw,c->nhw", features.float(), self.network.fc.weight[0])
 
 
 def _at_every_place(layer: nn.Sequential, features: Tensor) -> Tensor:

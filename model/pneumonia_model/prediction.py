@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pneumonia_model.errors import BackendError
+from pneumonia_model.precision import Precision
 from pneumonia_model.sizes import INPUT_SIDE
 
 MAP_SIDE: Final = INPUT_SIDE // 16
@@ -57,6 +58,9 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str: ...
+
+    @property
+    def precision(self) -> Precision: ...
 
     def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits, shape (n,), of inputs of shape (n, 224, 224).

@@ -86,6 +86,7 @@ class Analyser:
         owner: str,
         wants_attention: Callable[[Finding], bool] = lambda _: False,
         shadow: ModelIdentity | None = None,
+        runtime: str = "",
         pixel_gate: PixelGate = "refuse",
         clock: Clock = utc_now,
         progress: Progress | None = None,
@@ -95,8 +96,8 @@ class Analyser:
         """Analyse stored `files` and write the outcomes to `ledger`, some with their activation map.
 
         `pixel_gate` says what becomes of a picture that the network's gate refuses. Each finding opens the work of the
-        `shadow` that this process serves, if any. The network has `batch_seconds` for a batch; after that the loop with
-        this `progress` counts as hung.
+        `shadow` that this process serves, if any. Each result is recorded with its `runtime`. The network has
+        `batch_seconds` for a batch; after that the loop with this `progress` counts as hung.
         """
         self._patiently = patiently
         self._ledger = ledger
@@ -111,6 +112,7 @@ class Analyser:
         self._progress = progress or Progress("analyse")
         self._batch_seconds = batch_seconds
         self._shadow = shadow
+        self._runtime = runtime
         self._pixel_gate = pixel_gate
         self._claims = 0
         self._is_busy = False
@@ -233,7 +235,7 @@ class Analyser:
             "inference_seconds": round(time.monotonic() - decoded, 4),
         }
         return [
-            Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
+            Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings, runtime=self._runtime)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
 

@@ -110,6 +110,7 @@ def analyser(
     progress: Progress | None = None,
     batch_seconds: float = math.inf,
     pixel_gate: PixelGate = "refuse",
+    runtime: str = "",
 ) -> Analyser:
     leases = LeaseKeeper(node.ledger, LEASE)
     return Analyser(
@@ -125,6 +126,7 @@ def analyser(
         progress=progress,
         batch_seconds=batch_seconds,
         pixel_gate=pixel_gate,
+        runtime=runtime,
     )
 
 
@@ -215,6 +217,14 @@ def test_a_gate_with_another_number_of_answers_is_a_fault_of_the_machine(node: N
     )
     analyser(node, network).step()
     assert states(node) == [("received", None)] * 2
+
+
+def test_the_trail_says_with_each_result_what_computed_it(node: Node) -> None:
+    node.receive("1")
+    worker = analyser(node, Network(2.0), runtime="torch, cuda, float16")
+    worker.step()
+    last = node.ledger.audit.events("1.2.3")[-1]
+    assert (last.kind, last.detail["runtime"]) == ("analysed", "torch, cuda, float16")
 
 
 def test_nothing_to_do_is_said_so(node: Node) -> None:
