@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 from urllib.parse import urlsplit
 
+from pneumonia_model.precision import Precision
 from pneumonia_model.shipped import SHIPPED_BUNDLE
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -419,6 +420,10 @@ class InferenceSettings(Section):
         "auto", description='"auto" is torch where CUDA works, else onnxruntime.'
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
+    precision: Precision = Field(
+        "float32",
+        description="Numbers of the network: float32, bfloat16 (needs torch), tf32 or float16 (torch on CUDA).",
+    )
     batch_size: int = Field(16, ge=1, le=256, description="Most images in one forward pass.")
     threads: int = Field(0, ge=0, le=256, description="CPU threads of the network; 0 takes the backend's default.")
     batch_seconds: PositiveSeconds = Field(

@@ -73,12 +73,13 @@ def _film(model: ServedModel) -> tuple[ReportedImage, NDArray[np.uint8]]:
         prepared, picture = analyse_file(file, AnalysisSettings()), picture_file(file)
         assert isinstance(prepared, Prepared)
         assert isinstance(picture, Picture)
-        logit = float(model.scores(prepared.inputs[None]).logits[0])
+        scores = model.scores(prepared.inputs[None])
+        logit = float(scores.logits[0])
         found = conclude(
             prepared, logit=logit, probability=model.probability(logit), threshold=model.identity.threshold
         )
         assert isinstance(found, Finding)
-        attention = model.attention(prepared.inputs[None])[0].astype("<f4").tobytes()
+        attention = scores.maps([0])[0].astype("<f4").tobytes()
         return stored(file, replace(found, attention=attention)), picture.display
 
 

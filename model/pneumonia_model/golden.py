@@ -7,32 +7,37 @@ from numpy.typing import NDArray
 
 from pneumonia_model.bundle import Bundle, BundleError
 from pneumonia_model.gate import Gate, gate_section
+from pneumonia_model.precision import BOUNDS, Bounds
 from pneumonia_model.prediction import Backend
 from pneumonia_model.regions import Detector, detector_section
-
-GOLDEN_TOLERANCE: Final = 1e-4
-"""Largest difference in logit between a runtime and the released figures; measured differences are below 1e-5."""
 
 GOLDEN_REGIONS: Final = 3
 """So many of the surest regions of each golden input are recorded, however unsure they are."""
 GOLDEN_REGION_TOLERANCE: Final = 1e-3
 """Largest difference of an edge, as a share of the film's side, or of a score, from the released ones."""
 
-GOLDEN_GATE_TOLERANCE: Final = 1e-3
-"""Largest difference between a runtime and the released figures, as a share of a golden input's unlikeness."""
-
 
 def verify_golden(bundle: Bundle, backend: Backend) -> None:
     """Compare the backend's logits of the golden inputs with the released ones.
 
     Raises:
-        BundleError: they differ by more than `GOLDEN_TOLERANCE`.
+        BundleError: they differ by more than the precision's bound.
     """
-    worst = golden_difference(bundle, backend)
-    if not worst <= GOLDEN_TOLERANCE:
+    _require_within(
+        bundle, backend, "golden logits differ", golden_difference(bundle, backend), bounds_of(backend).logit
+    )
+
+
+def bounds_of(backend: Backend) -> Bounds:
+    """Return the bounds of the precision that a backend computes in."""
+    return BOUNDS[backend.precision]
+
+
+def _require_within(bundle: Bundle, backend: Backend, told: str, worst: float, allowed: float) -> None:
+    if not worst <= allowed:
         raise BundleError(
-            f"{bundle.path}: golden logits differ by {worst:.2g} on {backend.name} ({backend.device}), "
-            f"allowed are {GOLDEN_TOLERANCE:g}"
+            f"{bundle.path}: {told} by {worst:.2g} on {backend.name} ({backend.device}) with inference.precision = "
+            f"{backend.precision}, allowed are {allowed:g}"
         )
 
 
@@ -53,14 +58,10 @@ def verify_golden_gate(bundle: Bundle, backend: Backend, gate: Gate) -> None:
     """Compare the gate's figures of the golden inputs with the released ones.
 
     Raises:
-        BundleError: a figure differs by more than `GOLDEN_GATE_TOLERANCE`.
+        BundleError: a figure differs by more than the precision's bound.
     """
     worst = golden_gate_difference(bundle, backend, gate)
-    if not worst <= GOLDEN_GATE_TOLERANCE:
-        raise BundleError(
-            f"{bundle.path}: the gate's golden figures differ by {worst:.2g} on {backend.name} ({backend.device}), "
-            f"allowed are {GOLDEN_GATE_TOLERANCE:g}"
-        )
+    _require_within(bundle, backend, "the gate's golden figures differ", worst, bounds_of(backend).unlikeness)
 
 
 def golden_gate_difference(bundle: Bundle, backend: Backend, gate: Gate) -> float:

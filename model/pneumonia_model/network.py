@@ -32,31 +32,27 @@ class LogitAndMap(nn.Module):
     """
 
     def __init__(self, network: ResNet) -> None:
+        """Use `network`, whose convolutions may have 16 bits; all else, and what comes out, is in float32."""
         super().__init__()
         self.network = network
 
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits, shape (n,), and maps in logit units, shape (n, 14, 14), of inputs of shape (n, 224, 224)."""
-        features = self._up_to_layer_3(inputs)
-        return self._logits(features), self._shares(_at_every_place(self.network.layer4, features))
+    def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits, shape (n,), what a gate looks at, shape (n, 1152), and what `maps` is made from.
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return only the logits, the same to the last bit, in half of the time."""
-        return self._logits(self._up_to_layer_3(inputs))
+        The inputs have shape (n, 224, 224). See `prediction.Scores`.
+        """
+        second = self._up_to_layer_2(inputs)
+        described = avg_pool2d(second.float(), FEATURE_WINDOW, FEATURE_STEP).flatten(1)
+        third = self.network.layer3(second)
+        return self._logits(third), described, third
 
-    def scores(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the same logits, and the features of layer 2, shape (n, 1152): see `prediction.Scores`."""
-        features = self._up_to_layer_2(inputs)
-        described = avg_pool2d(features, FEATURE_WINDOW, FEATURE_STEP).flatten(1)
-        return self._logits(self.network.layer3(features)), described
-
-    def _up_to_layer_3(self, inputs: Tensor) -> Tensor:
-        features: Tensor = self.network.layer3(self._up_to_layer_2(inputs))
-        return features
+    def maps(self, third: Tensor) -> Tensor:
+        """Return maps in logit units, shape (n, 14, 14), from the features of layer 3, shape (n, 256, 14, 14)."""
+        return self._shares(_at_every_place(self.network.layer4, third))
 
     def _up_to_layer_2(self, inputs: Tensor) -> Tensor:
         net = self.network
-        features: Tensor = net.maxpool(net.relu(net.bn1(net.conv1(inputs[:, None]))))
+        features: Tensor = net.maxpool(net.relu(net.bn1(net.conv1(inputs[:, None].to(net.conv1.weight.dtype)))))
         for layer in (net.layer1, net.layer2):
             features = layer(features)
         return features
@@ -66,7 +62,7 @@ class LogitAndMap(nn.Module):
         return self._shares(self.network.layer4(features)).mean(dim=(1, 2)) + bias[0]
 
     def _shares(self, features: Tensor) -> Tensor:
-        return torch.einsum("nchw,c->nhw", features, self.network.fc.weight[0])
+        return torch.einsum("nchw,c->nhw", features.float(), self.network.fc.weight[0])
 
 
 def _at_every_place(layer: nn.Sequential, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Literal
 from pneumonia_model.bundle import Bundle
 from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import verify_golden_regions
+from pneumonia_model.precision import Precision
 from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import PREPROCESSING
 from pneumonia_model.regions import Detector, has_detector
@@ -18,12 +19,13 @@ def open_backend(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     *,
     threads: int | None = None,
+    precision: Precision = "float32",
 ) -> Backend:
     """Load a bundle's network; "auto" means PyTorch if CUDA works, else ONNX Runtime on the CPU.
 
     Raises:
-        BackendError: the runtime is not installed, the device is missing, or the bundle needs another
-            preprocessing.
+        BackendError: the runtime is not installed, the device is missing, they do not compute in this precision, or the
+            bundle needs another preprocessing.
     """
     if bundle.manifest["preprocessing"] != PREPROCESSING:
         raise BackendError(f"{bundle.path}: made for other preprocessing than this version's: {PREPROCESSING}")
@@ -34,7 +36,11 @@ def open_backend(
             raise BackendError("backend torch is not installed: install the extra 'gpu'")
         from pneumonia_model.backends.torch_backend import TorchBackend  # noqa: PLC0415 - costs seconds and 0.5 GB
 
-        return TorchBackend(bundle, device=device, threads=threads)
+        return TorchBackend(bundle, device=device, threads=threads, precision=precision)
+    if precision != "float32":
+        raise BackendError(
+            f"inference.precision = {precision}: ONNX Runtime, which was chosen, has float32 alone; torch has others"
+        )
     if not installed("onnxruntime"):
         raise BackendError("backend onnxruntime is not installed")
     from pneumonia_model.backends.onnxruntime_backend import OnnxRuntimeBackend  # noqa: PLC0415 - as above

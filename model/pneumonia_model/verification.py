@@ -15,13 +15,9 @@ from safetensors.numpy import load
 
 from pneumonia_model.bundle import MANIFEST, WEIGHTS, Bundle, BundleError, check_file, read_manifest, understood
 from pneumonia_model.gate import SECTION, load_gate
-from pneumonia_model.golden import (
-    GOLDEN_GATE_TOLERANCE,
-    GOLDEN_TOLERANCE,
-    golden_difference,
-    golden_gate_difference,
-)
+from pneumonia_model.golden import golden_difference, golden_gate_difference
 from pneumonia_model.opening import cuda_found, installed, open_backend
+from pneumonia_model.precision import BOUNDS
 from pneumonia_model.prediction import Backend
 from pneumonia_model.preprocessing import PREPROCESSING
 
@@ -209,14 +205,14 @@ def _network(bundle: Bundle) -> Iterator[Check]:
         for threads in THREADS:
             name = f"golden logits, {runtime}, {threads} thread{'s' if threads > 1 else ''}"
             opened = partial(open_backend, bundle, runtime, "cpu", threads=threads)
-            yield _measured(name, golden_difference, bundle, opened, GOLDEN_TOLERANCE)
+            yield _measured(name, golden_difference, bundle, opened, BOUNDS["float32"].logit)
         opened = partial(open_backend, bundle, runtime, "cpu", threads=THREADS[0])
         yield _measured(f"maps, {runtime}", _map_difference, bundle, opened, MAP_TOLERANCE)
         if gated:
-            yield _measured(f"gate, {runtime}", _gate_difference, bundle, opened, GOLDEN_GATE_TOLERANCE)
+            yield _measured(f"gate, {runtime}", _gate_difference, bundle, opened, BOUNDS["float32"].unlikeness)
     if cuda_found():
         opened = partial(open_backend, bundle, "torch", "cuda")
-        yield _measured("golden logits, torch, cuda", golden_difference, bundle, opened, GOLDEN_TOLERANCE)
+        yield _measured("golden logits, torch, cuda", golden_difference, bundle, opened, BOUNDS["float32"].logit)
 
 
 def _measured(
@@ -245,5 +241,6 @@ def _gate_difference(bundle: Bundle, backend: Backend) -> float:
 def _map_difference(bundle: Bundle, backend: Backend) -> float:
     """Return how much a map's mean over every second row and column, plus the bias, differs from its logit."""
     bias: NDArray[np.float32] = load(bundle.content(WEIGHTS))["fc.bias"]
-    answer = backend.predict(bundle.golden_inputs())
-    return float(np.abs(answer.maps[:, ::2, ::2].mean(axis=(1, 2)) + bias - answer.logits).max())
+    answer = backend.scores(bundle.golden_inputs())
+    maps = answer.maps(range(len(answer.logits)))
+    return float(np.abs(maps[:, ::2, ::2].mean(axis=(1, 2)) + bias - answer.logits).max())

@@ -192,7 +192,7 @@ def _retention(settings: Settings) -> str:
 
 def _model(settings: Settings) -> str:
     model = ServedModel.open(settings.inference)
-    return f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}; golden inputs agree"
+    return f"{model.identity.bundle} ({model.identity.status}) on {model.runtime}; golden inputs agree"
 
 
 def _shadow(settings: Settings) -> Iterator[Examination]:
@@ -215,7 +215,7 @@ def _shadow(settings: Settings) -> Iterator[Examination]:
         yield Examination(name="shadow model", good=False, message=told)
         return
     if model:
-        runs = f"{model.identity.bundle} ({model.identity.status}) on {model.backend}, {model.device}"
+        runs = f"{model.identity.bundle} ({model.identity.status}) on {model.runtime}"
         message = f"{runs}; golden inputs agree; {left}; never reported"
         yield Examination(name="shadow model", good=True, message=message)
 

@@ -49,7 +49,7 @@ def promote(config: Path | None, by: str | None, *, yes: bool) -> None:
         by=person,
     )
     with closing(open_ledger(settings)) as ledger:
-        _show(ledger, promotion, replacement, f"{served.backend}, {served.device}")
+        _show(ledger, promotion, replacement, served.runtime)
         if not yes:
             raise UsageError("model promote: nothing is changed; --yes does it")
         with replacement.undone_on_error():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,9 +21,12 @@ class Scores:
         logits: shape (n,).
         unlikeness: how unlike the films that the network knows each input is, shape (n,), as a multiple of the limit
             of the bundle's gate; None where the bundle has no gate.
+        maps: returns the class activation maps of these rows, at least one, shape (rows, 14, 14), in logit units; it
+            continues the pass of the network that gave the logits.
     """
 
     logits: NDArray[np.float32]
+    maps: Callable[[Sequence[int]], NDArray[np.float32]]
     unlikeness: NDArray[np.float64] | None = None
 
 
@@ -39,9 +43,6 @@ class Network(Protocol):
 
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1, or NaN for a logit that is not finite."""
-
-    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
 
     def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
         """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]; a model may find none in any."""

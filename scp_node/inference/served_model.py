@@ -61,6 +61,7 @@ class ServedModel:
         self.gate = gate
         self.backend = backend.name
         self.device = backend.device
+        self.precision = backend.precision
 
     @classmethod
     def open(cls, settings: InferenceSettings) -> ServedModel:
@@ -69,24 +70,30 @@ class ServedModel:
         Raises:
             BundleError: a file is missing or altered, or network, gate or detector do not answer as recorded.
             SettingsError: the bundle has no such operating point, or the grey zone does not fit around it.
-            BackendError: the configured runtime or device is missing, or the one that the detector needs.
+            BackendError: the configured runtime or device is missing, or the one that the detector needs; or it does
+                not compute in the configured precision.
         """
         bundle = load_bundle(settings.bundle)
         identity = identity_of(bundle, settings)
-        backend = open_backend(bundle, settings.backend, settings.device, threads=settings.threads or None)
+        threads = settings.threads or None
+        backend = open_backend(bundle, settings.backend, settings.device, threads=threads, precision=settings.precision)
         verify_golden(bundle, backend)
         if gate := load_gate(bundle):
             verify_golden_gate(bundle, backend, gate)
-        detector = open_detector(bundle, settings.device, threads=settings.threads or None)
+        detector = open_detector(bundle, settings.device, threads=threads)
         served = None if detector is None else ServedDetector(detector, detector_threshold(bundle))
         return cls(bundle, backend, identity, served, gate)
 
+    @property
+    def runtime(self) -> str:
+        """Return what computes: runtime, device and precision, such as "torch, cuda, float16"."""
+        return f"{self.backend}, {self.device}, {self.precision}"
+
     def scores(self, inputs: NDArray[np.float32]) -> Scores:
         """Return the scores of inputs of shape (n, 224, 224) in [0, 1]."""
-        if self.gate is None:
-            return Scores(logits=self._backend.logits(inputs))
         found = self._backend.scores(inputs)
-        return Scores(logits=found.logits, unlikeness=self.gate.unlikeness(found.features))
+        unlikeness = self.gate.unlikeness(found.features) if self.gate else None
+        return Scores(logits=found.logits, maps=found.maps, unlikeness=unlikeness)
 
     def appearance(self, picture: NDArray[np.float32]) -> Appearance:
         """Return what an input that the gate refused, shape (224, 224), looks like; unknown without a gate."""
@@ -97,10 +104,6 @@ class ServedModel:
     def probability(self, logit: float) -> float:
         """Return the calibrated probability, 0..1."""
         return self._bundle.probability(logit)
-
-    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class activation maps of the same inputs, shape (n, 14, 14), in logit units."""
-        return self._backend.predict(inputs).maps
 
     def regions(self, inputs: NDArray[np.float32]) -> list[tuple[Region, ...]]:
         """Return the regions of each of the inputs, shape (n, 224, 224) in [0, 1]; empty without a detector."""

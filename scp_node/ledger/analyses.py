@@ -36,12 +36,17 @@ class AnalysisTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysed:
-    """One image that was analysed, with the seconds that each stage took."""
+    """One image that was analysed, with the seconds that each stage took.
+
+    Attributes:
+        runtime: runtime, device and precision of the worker's network; empty where none was open.
+    """
 
     task: AnalysisTask
     outcome: Outcome
     started_at: datetime
     timings: Mapping[str, float] = field(default_factory=dict)
+    runtime: str = ""
 
 
 class AnalysedImage(Protocol):
@@ -156,6 +161,7 @@ class Analyses:
                         now,
                         started_at=item.started_at,
                         timings=item.timings,
+                        runtime=item.runtime,
                     )
                     if shadow and isinstance(item.outcome, Finding):
                         _open_shadow(connection, self._policy, item.task.instance_id, shadow, now)
@@ -291,8 +297,9 @@ def insert_result(
     *,
     started_at: datetime | None = None,
     timings: Mapping[str, float] | None = None,
+    runtime: str = "",
 ) -> None:
-    """Add the outcome as the next run of this model on this image."""
+    """Add the outcome as the next run of this model on this image; the trail says by which runtime, if it is known."""
     runs = connection.execute(_RUNS, {"image": image.instance_id, "bundle": model.digest}).scalar_one()
     values = {
         "instance_id": image.instance_id,
@@ -312,7 +319,11 @@ def insert_result(
         "analysed",
         study_uid=image.study_uid,
         sop_instance_uid=image.sop_instance_uid,
-        detail={"input_sha256": [image.sha256], **{name: values.get(name) for name in names}},
+        detail={
+            "input_sha256": [image.sha256],
+            **{name: values.get(name) for name in names},
+            **({"runtime": runtime} if runtime else {}),
+        },
     )
 
 

@@ -35,7 +35,7 @@ from scp_node.domain import (
     Reason,
     utc_now,
 )
-from scp_node.inference.ports import Network
+from scp_node.inference.ports import Network, Scores
 from scp_node.ledger import Analysed, AnalysisTask, Ledger, Suspects
 from scp_node.logs import get_logger
 from scp_node.runtime.heartbeat import Progress
@@ -86,6 +86,7 @@ class Analyser:
         owner: str,
         wants_attention: Callable[[Finding], bool] = lambda _: False,
         shadow: ModelIdentity | None = None,
+        runtime: str = "",
         pixel_gate: PixelGate = "refuse",
         clock: Clock = utc_now,
         progress: Progress | None = None,
@@ -95,8 +96,8 @@ class Analyser:
         """Analyse stored `files` and write the outcomes to `ledger`, some with their activation map.
 
         `pixel_gate` says what becomes of a picture that the network's gate refuses. Each finding opens the work of the
-        `shadow` that this process serves, if any. The network has `batch_seconds` for a batch; after that the loop with
-        this `progress` counts as hung.
+        `shadow` that this process serves, if any. Each result is recorded with its `runtime`. The network has
+        `batch_seconds` for a batch; after that the loop with this `progress` counts as hung.
         """
         self._patiently = patiently
         self._ledger = ledger
@@ -111,6 +112,7 @@ class Analyser:
         self._progress = progress or Progress("analyse")
         self._batch_seconds = batch_seconds
         self._shadow = shadow
+        self._runtime = runtime
         self._pixel_gate = pixel_gate
         self._claims = 0
         self._is_busy = False
@@ -223,15 +225,17 @@ class Analyser:
             prepared = self._decoder.prepare_many(paths)
         decoded = time.monotonic()
         with self._progress.stage(self._batch_seconds):
-            outcomes = infer(self._network, prepared, pixel_gate=self._pixel_gate)
-            outcomes = self._with_maps(prepared, self._with_regions(prepared, outcomes))
+            outcomes = infer(
+                self._network, prepared, pixel_gate=self._pixel_gate, wants_attention=self._wants_attention
+            )
+            outcomes = self._with_regions(prepared, outcomes)
         timings = {
             "batch": float(len(tasks)),
             "decode_seconds": round(decoded - began, 4),
             "inference_seconds": round(time.monotonic() - decoded, 4),
         }
         return [
-            Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings)
+            Analysed(task=task, outcome=outcome, started_at=started_at, timings=timings, runtime=self._runtime)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
 
@@ -247,25 +251,17 @@ class Analyser:
             for outcome in outcomes
         ]
 
-    def _with_maps(self, prepared: Sequence[Prepared | NotAnalysed], outcomes: list[Outcome]) -> list[Outcome]:
-        """Return the outcomes, with an activation map for those that need one: each map costs a forward pass."""
-        wanted = [isinstance(outcome, Finding) and self._wants_attention(outcome) for outcome in outcomes]
-        pairs = zip(prepared, wanted, strict=True)
-        inputs = [item.inputs for item, wants in pairs if wants and isinstance(item, Prepared)]
-        if not inputs:
-            return outcomes
-        maps = _require_numbers(self._network.attention(np.stack(inputs)))
-        rows = iter(maps.astype("<f4"))
-        return [
-            replace(outcome, attention=next(rows).tobytes()) if wants and isinstance(outcome, Finding) else outcome
-            for outcome, wants in zip(outcomes, wanted, strict=True)
-        ]
-
 
 def infer(
-    network: Network, prepared: Sequence[Prepared | NotAnalysed], *, pixel_gate: PixelGate = "refuse"
+    network: Network,
+    prepared: Sequence[Prepared | NotAnalysed],
+    *,
+    pixel_gate: PixelGate = "refuse",
+    wants_attention: Callable[[Finding], bool] = lambda _: False,
 ) -> list[Outcome]:
     """Return the outcome of each image by the network, in order; one that could not be prepared has its own.
+
+    A finding has its activation map if `wants_attention` says so: a map costs as much as a score.
 
     Raises:
         NotFiniteError: the network gave a number that is not finite.
@@ -280,11 +276,23 @@ def infer(
     if not len(scores.logits) == len(unlikeness) == len(ready):
         raise RuntimeError(f"the network gave {len(scores.logits)} values for {len(ready)} images")
     _require_numbers(scores.logits)
-    values = iter(zip(scores.logits.tolist(), unlikeness, strict=True))
-    return [
-        item if isinstance(item, NotAnalysed) else _conclude(network, item, *next(values), pixel_gate)
-        for item in prepared
-    ]
+    values = zip(ready, scores.logits.tolist(), unlikeness, strict=True)
+    concluded = [_conclude(network, *each, pixel_gate) for each in values]
+    rest = iter(_with_maps(scores, concluded, wants_attention))
+    return [item if isinstance(item, NotAnalysed) else next(rest) for item in prepared]
+
+
+def _with_maps(scores: Scores, outcomes: list[Outcome], wants_attention: Callable[[Finding], bool]) -> list[Outcome]:
+    """Return the outcomes of the rows of `scores`, with an activation map for those that need one."""
+    wanted = {row: of for row, of in enumerate(outcomes) if isinstance(of, Finding) and wants_attention(of)}
+    if not wanted:
+        return outcomes
+    maps = _require_numbers(scores.maps(list(wanted))).astype("<f4")
+    mapped = {
+        row: replace(finding, attention=each.tobytes())
+        for (row, finding), each in zip(wanted.items(), maps, strict=True)
+    }
+    return [mapped.get(row, outcome) for row, outcome in enumerate(outcomes)]
 
 
 def _conclude(

@@ -23,7 +23,7 @@ _RENEWALS_BEFORE_LOOK: Final = GONE_AFTER // SEEN_EVERY + 1
 # By section; what only says where and how fast the work is done is left out.
 _DECIDING: Final = {
     "analysis": {"modalities", "minimum_age", "minimum_pixels", "maximum_pixels", "pixel_gate"},
-    "inference": {"operating_point", "grey_zone"},
+    "inference": {"operating_point", "grey_zone", "precision"},
     "report": set(ReportSettings.model_fields) - {"processes"},
     "routing": None,
     "study": None,

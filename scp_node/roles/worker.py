@@ -79,6 +79,7 @@ def run_worker(
             owner=owner_named("worker"),
             wants_attention=lambda finding: wants_attention(settings.report, finding),
             shadow=shadow.identity if shadow else None,
+            runtime=model.runtime,
             pixel_gate=settings.analysis.pixel_gate,
             progress=analysing,
             batch_seconds=settings.inference.batch_seconds,
@@ -89,6 +90,7 @@ def run_worker(
             bundle=model.identity.bundle,
             backend=model.backend,
             device=model.device,
+            precision=model.precision,
             gate=settings.analysis.pixel_gate if model.gate else "none",
             detector="yes" if model.detector else "no",
         )

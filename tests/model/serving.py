@@ -32,6 +32,11 @@ from tests.scp_node.ledger_node import LEASE, MODEL, Node
 from tests.scp_node.spooled import put
 
 
+def no_maps(rows: Sequence[int]) -> NDArray[np.float32]:
+    """Fail: a test asks for no maps."""
+    raise AssertionError(f"nobody asked for {len(rows)} maps")
+
+
 @dataclass(slots=True)
 class Recorder:
     """The worker's decoder and its network in one: decodes as the node does, and keeps what the network is fed."""
@@ -51,12 +56,9 @@ class Recorder:
     def same_film(self, path: Path, other: Path) -> bool:
         return self.pool.same_film(path, other)
 
-    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        raise AssertionError(f"nobody asked for {len(inputs)} maps")
-
     def scores(self, inputs: NDArray[np.float32]) -> Scores:
         self.fed |= dict(zip(self._names, inputs, strict=True))
-        return Scores(logits=np.zeros(len(inputs), dtype=np.float32))
+        return Scores(logits=np.zeros(len(inputs), dtype=np.float32), maps=no_maps)
 
     def appearance(self, picture: NDArray[np.float32]) -> Appearance:
         raise AssertionError(f"nobody asked what {picture.shape} looks like")

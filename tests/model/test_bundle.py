@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pytest
@@ -30,9 +30,11 @@ from pneumonia_model.bundle import (
     seal,
 )
 from pneumonia_model.errors import BackendError
-from pneumonia_model.golden import verify_golden
+from pneumonia_model.gate import load_gate
+from pneumonia_model.golden import golden_difference, verify_golden, verify_golden_gate
 from pneumonia_model.opening import open_backend
-from pneumonia_model.prediction import Backend, Prediction, Scores, checked_prediction
+from pneumonia_model.precision import BOUNDS, Precision
+from pneumonia_model.prediction import Backend, NotFiniteError, Scores, checked_logits, checked_maps
 from pneumonia_model.preprocessing import PREPROCESSING
 
 FILES: Final = (MANIFEST, WEIGHTS, GRAPH, GOLDEN, "metrics.json")
@@ -173,16 +175,13 @@ def test_golden_inputs_give_the_released_logits(released: Bundle, backend: Backe
 
 def test_other_weights_than_the_released_ones_never_serve(released: Bundle, backend: Backend) -> None:
     class Drifted:
-        name, device = backend.name, backend.device
+        name, device, precision = backend.name, backend.device, backend.precision
 
         def logits(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
             return backend.logits(inputs) + np.float32(2e-4)
 
         def scores(self, inputs: NDArray[np.float32]) -> Scores:
             raise AssertionError(f"nobody asked for the features of {len(inputs)} films")
-
-        def predict(self, inputs: NDArray[np.float32]) -> Prediction:
-            return Prediction(logits=self.logits(inputs), maps=backend.predict(inputs).maps)
 
     with pytest.raises(BundleError, match="golden"):
         verify_golden(released, Drifted())
@@ -221,21 +220,31 @@ def test_the_same_film_gets_the_same_logit_to_the_last_bit(backend: Backend) -> 
     ],
 )
 def test_inputs_of_another_shape_or_type_are_refused(backend: Backend, inputs: NDArray[np.float32]) -> None:
-    for ask in (backend.logits, backend.predict):
+    for ask in (backend.logits, backend.scores):
         with pytest.raises(BackendError, match="inputs are"):
             ask(inputs)
 
 
 def test_a_number_that_is_not_finite_is_no_result(backend: Backend) -> None:
-    for ask in (backend.logits, backend.predict):
+    for ask in (backend.logits, backend.scores):
         with pytest.raises(BackendError, match="not finite"):
             ask(np.full((1, 224, 224), np.nan, dtype=np.float32))
 
 
-@pytest.mark.parametrize(("logits", "maps"), [((1,), (2, 14, 14)), ((2,), (1, 14, 14)), ((2,), (2, 7, 7))])
-def test_fewer_answers_than_films_are_no_result(logits: tuple[int, ...], maps: tuple[int, ...]) -> None:
+def test_fewer_logits_than_films_are_no_result() -> None:
     with pytest.raises(BackendError, match="2 inputs"):
-        checked_prediction(np.zeros(logits, dtype=np.float32), np.zeros(maps, dtype=np.float32), count=2)
+        checked_logits(np.zeros(1, dtype=np.float32), count=2)
+
+
+@pytest.mark.parametrize("shape", [(1, 14, 14), (2, 7, 7)])
+def test_fewer_or_smaller_maps_than_were_asked_for_are_no_result(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BackendError, match="2 films"):
+        checked_maps(np.zeros(shape, dtype=np.float32), count=2)
+
+
+def test_a_map_that_is_not_finite_is_no_result() -> None:
+    with pytest.raises(NotFiniteError):
+        checked_maps(np.full((1, 14, 14), np.nan, dtype=np.float32), count=1)
 
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
@@ -280,3 +289,46 @@ def test_auto_is_onnx_runtime_where_no_gpu_is(released: Bundle) -> None:
         pytest.skip("this machine has a GPU")
     backend = open_backend(released)
     assert (backend.name, backend.device) == ("onnxruntime", "cpu")
+
+
+@pytest.fixture(scope="module")
+def narrow(released: Bundle) -> Backend:
+    return open_backend(released, "torch", "cpu", precision="bfloat16")
+
+
+def test_bfloat16_answers_within_its_own_bound_and_not_within_that_of_float32(
+    released: Bundle, narrow: Backend
+) -> None:
+    assert narrow.precision == "bfloat16"
+    gate = load_gate(released)
+    assert gate is not None
+    verify_golden(released, narrow)
+    verify_golden_gate(released, narrow, gate)
+    assert BOUNDS["float32"].logit < golden_difference(released, narrow)
+
+
+def test_answers_beyond_the_bound_name_the_setting_the_bound_and_what_came_out(
+    released: Bundle, narrow: Backend
+) -> None:
+    golden = released.golden_logits()
+    moved = {**released.manifest, "golden": {"logits": [float(golden[0]) + 1, *golden[1:].tolist()]}}
+    wanted = r"differ by 1 on torch \(cpu\) with inference\.precision = bfloat16, allowed are 0\.015"
+    with pytest.raises(BundleError, match=wanted):
+        verify_golden(replace(released, manifest=moved), narrow)
+
+
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [
+        ("onnxruntime", "tf32"),
+        ("onnxruntime", "float16"),
+        ("onnxruntime", "bfloat16"),
+        ("torch", "tf32"),
+        ("torch", "float16"),
+    ],
+)
+def test_a_precision_that_the_processor_lacks_is_refused_by_name(
+    released: Bundle, backend: Literal["onnxruntime", "torch"], precision: Precision
+) -> None:
+    with pytest.raises(BackendError, match=rf"inference\.precision = {precision}: .* float32"):
+        open_backend(released, backend, "cpu", precision=precision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,6 @@ from pneumonia_model.bundle import (
     WEIGHTS,
     Bundle,
     BundleError,
-    file_sha256,
     load_bundle,
     rendered,
     seal,
@@ -30,10 +28,10 @@ from pneumonia_model.opening import open_backend
 from pneumonia_model.prediction import STAGE_FEATURES, Backend, NotFiniteError, checked_scores
 from pneumonia_model.verification import Result, verify
 from pneumonia_training.measuring.pixel_gate import FILMS_AN_AXIS, MOST_AXES, fit_gate
-from pneumonia_training.release.onnx_graph import write_graph
 from safetensors.torch import load_file
 
 from tests.model.gates import gate_of, gate_parts, phantoms, with_gate
+from tests.model.serving import no_maps
 
 RUNTIMES: Final[tuple[Literal["onnxruntime", "torch"], ...]] = ("onnxruntime", "torch")
 Films = NDArray[np.float32]
@@ -146,9 +144,9 @@ def test_the_features_are_the_means_of_nine_places_of_the_second_stage(
 def test_features_that_are_no_numbers_never_pass(films: Films) -> None:
     features = np.full((len(films), STAGE_FEATURES), np.nan, dtype=np.float32)
     with pytest.raises(NotFiniteError):
-        checked_scores(np.zeros(len(films), dtype=np.float32), features, count=len(films))
+        checked_scores(np.zeros(len(films), dtype=np.float32), features, no_maps, count=len(films))
     with pytest.raises(BackendError, match="features"):
-        checked_scores(np.zeros(len(films), dtype=np.float32), features[:, :9], count=len(films))
+        checked_scores(np.zeros(len(films), dtype=np.float32), features[:, :9], no_maps, count=len(films))
 
 
 def test_golden_inputs_are_as_unlike_films_as_the_bundle_says(bundle: Bundle, backend: Backend, gate: Gate) -> None:
@@ -222,24 +220,6 @@ def test_a_bundle_without_a_gate_has_none(tmp_path: Path) -> None:
     bare = changed_manifest(folder, lambda manifest: {k: v for k, v in manifest.items() if k != "gate"})
     assert load_gate(bare) is None
     assert not [check for check in verify(folder).checks if check.name.startswith("gate")]
-
-
-def test_a_graph_from_before_there_were_gates_still_serves_and_says_what_it_lacks(tmp_path: Path, films: Films) -> None:
-    folder = with_gate(tmp_path / "bundle")
-    write_graph(folder, features=False)
-    (folder / MANIFEST).write_bytes(rendered(seal(resealed(folder))))
-    old = open_backend(load_bundle(folder), "onnxruntime", "cpu")
-    assert old.logits(films).shape == (len(films),)
-    with pytest.raises(BackendError, match="export the bundle again"):
-        old.scores(films)
-
-
-def resealed(folder: Path) -> dict[str, Any]:
-    """Return the manifest with the hashes of what the files are now, without a gate."""
-    manifest = json.loads((folder / MANIFEST).read_bytes())
-    manifest["files"] = {name: file_sha256(folder / name) for name in manifest["files"]}
-    del manifest["gate"]
-    return dict(manifest)
 
 
 def test_verification_runs_the_gate_on_every_runtime(tmp_path: Path, bundle: Bundle) -> None:

@@ -34,7 +34,7 @@ from pneumonia_training.learning.start_weights import StartWeightsError
 from pneumonia_training.measuring.calibration import CalibrationError
 from pneumonia_training.measuring.compare_recipes import compare_recipes
 from pneumonia_training.release.cards import update_cards
-from pneumonia_training.release.export import Elsewhere, ExportError, Release
+from pneumonia_training.release.export import Elsewhere, ExportError, Release, rewrite_graph
 from pneumonia_training.release.export import export as release_bundle
 
 app = typer.Typer(help="Train, evaluate and release the pneumonia model.", no_args_is_help=True, add_completion=False)
@@ -230,6 +230,13 @@ def export(
         elsewhere=Elsewhere(external=external or (), originals=originals, outside=outside or ()),
     )
     typer.echo(f"{bundle.path} {bundle.digest}")
+
+
+@app.command("rewrite-graph")
+def rewrite_graph_of(bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")]) -> None:
+    """Write the graph of an older bundle as this version needs it: all else stays, the digest is another one."""
+    rewritten = rewrite_graph(bundle)
+    typer.echo(f"{rewritten.path} {rewritten.digest}")
 
 
 @app.command()

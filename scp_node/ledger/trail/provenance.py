@@ -2,6 +2,7 @@
 
     input_sha256   the images, each by the SHA-256 of its dataset as received, in order of arrival
     bundle_digest  the model
+    runtime        what computed it: runtime, device and precision
     report_uid, report_sha256   the report, by its SOP Instance UID and the SHA-256 of its stored file
     sent_uid, sent_sha256       the object that was sent: that report, or one of its companions
     destination, status         the receiver, and its DIMSE status (PS3.7 Annex C)

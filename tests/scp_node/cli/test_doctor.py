@@ -396,7 +396,7 @@ def test_a_dead_letter_is_a_problem_until_it_is_requeued(node: Node) -> None:
 class Opened:
     """Stands for an opened bundle: to open one takes its time."""
 
-    backend, device = "none", "cpu"
+    runtime = "none, cpu"
     identity = SHADOW
 
 

@@ -64,7 +64,7 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the golden check, which takes its time."""
 
     class Opened:
-        backend, device = "none", "cpu"
+        runtime = "none, cpu"
 
     monkeypatch.setattr(ServedModel, "open", lambda _settings: Opened())
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pneumonia_model.bundle import BundleError
+from pneumonia_model.errors import BackendError
 from pneumonia_model.regions import Regions
 
 from scp_node.analysis.answers import Prepared
@@ -24,9 +25,15 @@ from tests.node import BUNDLE
 
 def test_opening_the_model_checks_its_golden_answers() -> None:
     model = ServedModel.open(InferenceSettings(bundle=BUNDLE, backend="onnxruntime"))
-    assert (model.backend, model.device) == ("onnxruntime", "cpu")
+    assert (model.backend, model.device, model.precision) == ("onnxruntime", "cpu", "float32")
+    assert model.runtime == "onnxruntime, cpu, float32"
     assert model.identity.digest.startswith("sha256:")
     assert 0 < model.probability(0.0) < 1
+
+
+def test_the_model_is_opened_in_the_precision_of_the_settings() -> None:
+    with pytest.raises(BackendError, match="bfloat16"):
+        ServedModel.open(InferenceSettings(bundle=BUNDLE, backend="onnxruntime", precision="bfloat16"))
 
 
 def test_the_shipped_bundle_has_no_detector_and_says_so() -> None:

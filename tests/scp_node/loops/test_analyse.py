@@ -64,7 +64,7 @@ class Network:
             if isinstance(value, Exception):
                 raise value
         unlikeness = None if self.unlikeness is None else np.array([self.unlikeness.pop(0) for _ in inputs])
-        return Scores(logits=np.array(values, np.float32), unlikeness=unlikeness)
+        return Scores(logits=np.array(values, np.float32), maps=self.maps, unlikeness=unlikeness)
 
     def appearance(self, picture: NDArray[np.float32]) -> Appearance:
         assert picture.shape == (224, 224)
@@ -81,9 +81,9 @@ class Network:
         if fault := self.faults.pop(0) if self.faults else None:
             raise fault
 
-    def attention(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        self.attended += len(inputs)
-        return np.stack([np.full((14, 14), self.attended, np.float32) for _ in inputs])
+    def maps(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        self.attended += len(rows)
+        return np.stack([np.full((14, 14), row, np.float32) for row in rows])
 
 
 class Decoder:
@@ -110,6 +110,7 @@ def analyser(
     progress: Progress | None = None,
     batch_seconds: float = math.inf,
     pixel_gate: PixelGate = "refuse",
+    runtime: str = "",
 ) -> Analyser:
     leases = LeaseKeeper(node.ledger, LEASE)
     return Analyser(
@@ -125,6 +126,7 @@ def analyser(
         progress=progress,
         batch_seconds=batch_seconds,
         pixel_gate=pixel_gate,
+        runtime=runtime,
     )
 
 
@@ -211,10 +213,18 @@ def test_a_gate_with_another_number_of_answers_is_a_fault_of_the_machine(node: N
     node.receive("1", "2")
     network = gated(0.5, 0.5)
     network.scores = lambda inputs: Scores(  # type: ignore[method-assign]
-        logits=np.zeros(len(inputs), np.float32), unlikeness=np.zeros(1)
+        logits=np.zeros(len(inputs), np.float32), maps=network.maps, unlikeness=np.zeros(1)
     )
     analyser(node, network).step()
     assert states(node) == [("received", None)] * 2
+
+
+def test_the_trail_says_with_each_result_what_computed_it(node: Node) -> None:
+    node.receive("1")
+    worker = analyser(node, Network(2.0), runtime="torch, cuda, float16")
+    worker.step()
+    last = node.ledger.audit.events("1.2.3")[-1]
+    assert (last.kind, last.detail["runtime"]) == ("analysed", "torch, cuda, float16")
 
 
 def test_nothing_to_do_is_said_so(node: Node) -> None:
@@ -456,7 +466,9 @@ def test_a_map_is_computed_for_the_images_that_will_have_a_picture_and_kept_with
     snapshot = node.report()
     assert snapshot is not None
     maps = [image.outcome.attention for image in snapshot.images if isinstance(image.outcome, Finding)]
+    assert [set(np.frombuffer(each, "<f4").tolist()) for each in maps] == [{0.0}, set(), {2.0}]
     assert [len(each) for each in maps] == [14 * 14 * 4, 0, 14 * 14 * 4]
+    assert network.batches == [3]  # the maps are made from the scores' own pass
     assert node.rows("SELECT count(*) FROM result WHERE attention IS NOT NULL") == [(2,)]
 
 

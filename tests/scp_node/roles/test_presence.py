@@ -108,6 +108,11 @@ def test_another_bundle_is_another_setting_but_a_sender_has_none() -> None:
     assert {name: one[name] for name in sender} == sender
 
 
+def test_workers_of_one_ledger_agree_on_the_precision() -> None:
+    one, two = deciding(settings()), deciding(settings(inference={"precision": "bfloat16"}))
+    assert {name for name in one if one[name] != two[name]} == {"inference.precision"}
+
+
 def test_what_was_killed_is_waited_for_until_it_counts_as_gone(node: Node) -> None:
     node.ledger.processes.enter("killed", deciding(settings(study={"quiet_seconds": 99})))
     waits = compare(node, alive="nobody")

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 import torch
 from pneumonia_model.bundle import load_bundle
-from pneumonia_model.golden import GOLDEN_GATE_TOLERANCE, golden_difference, golden_gate_difference
+from pneumonia_model.errors import BackendError
+from pneumonia_model.golden import golden_difference, golden_gate_difference, verify_golden, verify_golden_gate
 from pneumonia_model.opening import open_backend
+from pneumonia_model.precision import BOUNDS, Precision
 from pneumonia_training.films.prepare import PreparedFilms
 from pneumonia_training.films.sampling import SplitRule
 from pneumonia_training.learning.checkpoint import NetworkBackend, network_weights
@@ -83,4 +85,18 @@ def test_the_served_network_and_its_gate_answer_on_a_gpu_as_recorded(tmp_path: P
     backend = open_backend(bundle, "torch", "cuda")
     assert backend.device == "cuda"
     assert golden_difference(bundle, backend) <= 1e-4
-    assert golden_gate_difference(bundle, backend, gate_of(bundle)) <= GOLDEN_GATE_TOLERANCE
+    assert golden_gate_difference(bundle, backend, gate_of(bundle)) <= BOUNDS["float32"].unlikeness
+
+
+@pytest.mark.parametrize("precision", BOUNDS)
+def test_each_precision_answers_within_its_bound_on_a_gpu_or_is_refused(tmp_path: Path, precision: Precision) -> None:
+    bundle = load_bundle(with_gate(tmp_path / "bundle"))
+    if precision in {"tf32", "bfloat16"} and torch.cuda.get_device_capability() < (8, 0):
+        with pytest.raises(BackendError, match=r"inference\.precision"):
+            open_backend(bundle, "torch", "cuda", precision=precision)
+        return
+    backend = open_backend(bundle, "torch", "cuda", precision=precision)
+    assert backend.precision == precision
+    verify_golden(bundle, backend)
+    verify_golden_gate(bundle, backend, gate_of(bundle))
+    assert (golden_difference(bundle, backend) > BOUNDS["float32"].logit) is (precision != "float32")

@@ -11,9 +11,21 @@ from typing import Final
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import torch
-from pneumonia_model.bundle import WEIGHTS, Bundle, load_bundle
+from pneumonia_model.bundle import (
+    GRAPH,
+    MANIFEST,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    file_sha256,
+    load_bundle,
+    rendered,
+    seal,
+)
+from pneumonia_model.errors import BackendError
 from pneumonia_model.golden import verify_golden
 from pneumonia_model.opening import open_backend
 from pneumonia_training import intervals
@@ -28,11 +40,12 @@ from pneumonia_training.measuring.external import read_external
 from pneumonia_training.measuring.measure import measure_films
 from pneumonia_training.measuring.pixel_gate import FILMS_AN_AXIS, REFUSED_SHARE, describe, measure_elsewhere
 from pneumonia_training.release.cards import bundle_blocks
-from pneumonia_training.release.export import METRICS, START_LICENCE, Release, export
+from pneumonia_training.release.export import METRICS, START_LICENCE, Release, export, rewrite_graph
 from pneumonia_training.release.golden import golden_pictures
 from safetensors.numpy import load_file
 
 from tests.model.gates import gate_of
+from tests.node import BUNDLE
 from tests.training.small_films import film, prepared_films
 from tests.training.start_weights import LICENCE_TEXT, write_start_weights
 
@@ -191,3 +204,38 @@ def test_a_release_can_be_made_again_byte_for_byte(
 def test_golden_pictures_are_the_same_each_time_and_no_two_alike() -> None:
     assert np.array_equal(golden_pictures(), golden_pictures())
     assert len({picture.tobytes() for picture in golden_pictures()}) == len(golden_pictures())
+
+
+def with_a_graph_without_features(folder: Path) -> Path:
+    """Write the shipped bundle with a graph that gives less than this version asks for."""
+    folder.mkdir()
+    shipped = load_bundle(BUNDLE).manifest
+    for name in shipped["files"]:
+        (folder / name).write_bytes((BUNDLE / name).read_bytes())
+    graph = onnx.load(folder / GRAPH, load_external_data=False)
+    graph.graph.output.remove(next(output for output in graph.graph.output if output.name == "features"))
+    (folder / GRAPH).write_bytes(graph.SerializeToString())
+    files = {**shipped["files"], GRAPH: file_sha256(folder / GRAPH)}
+    (folder / MANIFEST).write_bytes(rendered(seal({**shipped, "files": files})))
+    return folder
+
+
+def test_an_older_bundle_gets_the_graph_of_this_version_and_keeps_all_else(tmp_path: Path) -> None:
+    folder = with_a_graph_without_features(tmp_path / "older")
+    older = load_bundle(folder)
+    with pytest.raises(BackendError, match="rewrite-graph"):
+        open_backend(older, "onnxruntime", "cpu")
+    rewritten = rewrite_graph(folder)
+    shipped = load_bundle(BUNDLE)
+    assert older.digest != rewritten.digest == shipped.digest
+    assert dict(rewritten.manifest) == dict(shipped.manifest)
+
+
+def test_no_graph_is_written_for_weights_that_were_altered(tmp_path: Path) -> None:
+    folder = with_a_graph_without_features(tmp_path / "older")
+    graph = (folder / GRAPH).read_bytes()
+    with (folder / WEIGHTS).open("ab") as weights:
+        weights.write(b"0")
+    with pytest.raises(BundleError, match=WEIGHTS):
+        rewrite_graph(folder)
+    assert (folder / GRAPH).read_bytes() == graph

@@ -43,8 +43,11 @@ def predict(
 
 def activation_maps(images: NDArray[np.uint8], parts: Sequence[NetworkRows]) -> NDArray[np.float32]:
     """Return the class activation maps of each part's films, in the parts' order."""
-    maps = [part.backend.predict(inputs).maps for part in parts for inputs in batches(images, part.rows)]
-    return np.concatenate(maps)
+    return np.concatenate([_maps(part.backend, inputs) for part in parts for inputs in batches(images, part.rows)])
+
+
+def _maps(backend: Backend, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    return backend.scores(inputs).maps(range(len(inputs)))
 
 
 def batches(images: NDArray[np.uint8], rows: NDArray[np.intp]) -> Iterator[NDArray[np.float32]]:

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, helper
 from pneumonia_model.bundle import GRAPH, WEIGHTS
 from pneumonia_model.network import FEATURE_STEP, FEATURE_WINDOW
-from pneumonia_model.prediction import MAP_SIDE, STAGE_FEATURES
+from pneumonia_model.prediction import MAP_SIDE, STAGE_FEATURES, THIRD_STAGE
 from pneumonia_model.preprocessing import INPUT_SIDE
 
 OPSET: Final = 17
@@ -85,12 +85,12 @@ class _Graph:
         return self.add("Squeeze", [shares, "axis_1"], output)
 
 
-def write_graph(folder: Path, *, features: bool = True) -> Path:
-    """Write the graph of the weights in `folder` into the same folder; without `features` no gate can look at it.
+def write_graph(folder: Path) -> Path:
+    """Write the graph of the weights in `folder` into the same folder.
 
-    Its inputs are `inputs` (n, 224, 224) and `mapped` (m,), the rows of the films that need a map. Its outputs are
-    `logits` (n,), `features` (n, 1152) and `maps` (m, 14, 14). A runtime evaluates a whole graph whichever outputs are
-    requested; if `mapped` is empty, the convolutions that only the maps need have nothing to do
+    It makes `logits` (n,), `features` (n, 1152) and `layer3.1.out` (n, 256, 14, 14) from `inputs` (n, 224, 224). Rows
+    of the last go in again as `mapped` (m, 256, 14, 14) and give `maps` (m, 14, 14). A runtime evaluates a whole graph
+    whichever outputs are requested; without films the convolutions have nothing to do
     (`docs/decisions/0005-maps-on-request.md`).
     """
     header, first_byte = _safetensors_header(folder / WEIGHTS)
@@ -102,12 +102,12 @@ def write_graph(folder: Path, *, features: bool = True) -> Path:
     for layer in (1, 2, 3):
         stage = graph.block(stage, f"layer{layer}.0", stride=2 if layer > 1 else 1)
         stage = graph.block(stage, f"layer{layer}.1")
-        if layer == 2 and features:
+        if layer == 2:
             _add_description(graph, stage)
     _add_logits(graph, stage)
-    _add_maps(graph, stage)
+    _add_maps(graph)
     path = folder / GRAPH
-    path.write_bytes(_model(graph, features=features).SerializeToString(deterministic=True))
+    path.write_bytes(_model(graph, third=stage).SerializeToString(deterministic=True))
     onnx.checker.check_model(path)
     return path
 
@@ -125,26 +125,25 @@ def _add_logits(graph: _Graph, features: str) -> None:
     graph.add("Add", [mean, graph.weight("fc.bias")], "logits")
 
 
-def _add_maps(graph: _Graph, features: str) -> None:
+def _add_maps(graph: _Graph) -> None:
     """Add layer 4 at every place of its input, as in `pneumonia_model.network.LogitAndMap`."""
-    features = graph.add("Gather", [features, "mapped"], "mapped.features", axis=0)
-    features = graph.block(features, "layer4.0", dilations=(1, 2), role="map")
+    features = graph.block("mapped", "layer4.0", dilations=(1, 2), role="map")
     graph.shares(graph.block(features, "layer4.1", dilations=(2, 2), role="map"), "maps")
 
 
-def _model(graph: _Graph, *, features: bool) -> Any:
-    described = [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", STAGE_FEATURES])]
+def _model(graph: _Graph, *, third: str) -> Any:
     return helper.make_model(
         helper.make_graph(
             graph.nodes,
             "pneumonia_resnet18",
             [
                 helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["n", INPUT_SIDE, INPUT_SIDE]),
-                helper.make_tensor_value_info("mapped", TensorProto.INT64, ["m"]),
+                helper.make_tensor_value_info("mapped", TensorProto.FLOAT, ["m", *THIRD_STAGE]),
             ],
             [
                 helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n"]),
-                *(described if features else []),
+                helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", STAGE_FEATURES]),
+                helper.make_tensor_value_info(third, TensorProto.FLOAT, ["n", *THIRD_STAGE]),
                 helper.make_tensor_value_info("maps", TensorProto.FLOAT, ["m", MAP_SIDE, MAP_SIDE]),
             ],
             [helper.make_tensor("axis_1", TensorProto.INT64, [1], [1]), *graph.weights.values()],
