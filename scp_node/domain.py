@@ -407,7 +407,6 @@ class BuiltReport:
     series_instance_uid: str
     content_digest: str  # sha256 over outcome and sources; the instance UID is made from it
     file: bytes  # a DICOM Part 10 file
-    companions: tuple[BuiltObject, ...] = ()  # sent after the report, each in a separate delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

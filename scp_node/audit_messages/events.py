@@ -251,6 +251,7 @@ _MAKERS: Final[Mapping[str, Callable[[FedEvent, Source], AuditMessage]]] = {
     "analysed": _accessing(Action.READ),
     "shadow-analysed": _accessing(Action.READ),
     "reported": _accessing(Action.CREATE),
+    "companions-made": _accessing(Action.CREATE),
     "purged": _accessing(Action.DELETE),
     "web-viewed": _accessing(Action.READ),
     "resolved": _accessing(Action.UPDATE),

@@ -7,6 +7,7 @@ and message classes are used, its threads are not. PS3.8 section 9.2 for the req
 from __future__ import annotations
 
 import contextlib
+import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _OUR_MAXIMUM_PDU: Final = 16_384  # bytes; responses are small
 _THEIR_MAXIMUM_PDU: Final = 131_072  # bytes; the most that we send in one, whatever the peer allows
 _LARGEST_MESSAGE: Final = 1 << 17  # bytes; a response, or what a destination says of fifty instances
 _RELEASE_SECONDS: Final = 2.0
+_DATA_HEADER: Final = struct.Struct(">BxLLBB")  # of a P-DATA-TF PDU with one PDV, PS3.8 Tables 9-22 and 9-23
+_LAST: Final = 2  # message control header: the last part of a dataset, PS3.8 section E.2
 _PDV_OVERHEAD: Final = 6  # bytes in a PDU before the data: length, context and control header, PS3.8 section 9.3.5
 
 
@@ -106,7 +109,7 @@ class RequestedAssociation:
                 return accepted
         return None
 
-    def store(self, dataset: bytes, sop_instance_uid: str, context: Accepted, *, seconds: float) -> int:
+    def store(self, dataset: bytes | memoryview, sop_instance_uid: str, context: Accepted, *, seconds: float) -> int:
         """Send an encoded dataset and return the status of the response.
 
         Raises:
@@ -117,10 +120,10 @@ class RequestedAssociation:
         request.AffectedSOPClassUID = context.abstract_syntax
         request.AffectedSOPInstanceUID = sop_instance_uid
         request.Priority = 0
-        request.DataSet = BytesIO(dataset)
+        request.DataSet = BytesIO()  # there is one; it is not copied into pynetdicom's message
         message = C_STORE_RQ()
         message.primitive_to_message(request)
-        return self._exchange(message, context, seconds)
+        return self._exchange(message, context, seconds, dataset)
 
     def echo(self, *, seconds: float) -> int:
         """Send a C-ECHO and return the status of the response.
@@ -176,8 +179,10 @@ class RequestedAssociation:
             if isinstance(item, MaximumLengthNotification) and item.maximum_length_received:
                 self._maximum_pdu = item.maximum_length_received
 
-    def send(self, message: DIMSEMessage, context: Accepted, deadline: float) -> None:
-        """Send one message.
+    def send(
+        self, message: DIMSEMessage, context: Accepted, deadline: float, dataset: bytes | memoryview = b""
+    ) -> None:
+        """Send one message, and a dataset behind it that it does not hold itself.
 
         Raises:
             AssociationError: the peer does not read, or the association is over.
@@ -185,6 +190,8 @@ class RequestedAssociation:
         maximum = max(_PDV_OVERHEAD + 2, min(self._maximum_pdu, _THEIR_MAXIMUM_PDU))
         for data in message.encode_msg(context.context_id, maximum):
             self._connection.send(P_DATA_TF(data).encode(), deadline)
+        for pdus in data_pdus(memoryview(dataset), context.context_id, maximum):
+            self._connection.send(pdus, deadline)
 
     def receive(self, deadline: float) -> DimsePrimitiveType:
         """Return the next message, as pynetdicom's primitive.
@@ -215,15 +222,37 @@ class RequestedAssociation:
             raise ConnectionLostError("response without a status, or to another request")
         return int(status)
 
-    def _exchange(self, message: DIMSEMessage, context: Accepted, seconds: float) -> int:
+    def _exchange(
+        self, message: DIMSEMessage, context: Accepted, seconds: float, dataset: bytes | memoryview = b""
+    ) -> int:
         deadline = time.monotonic() + seconds
-        self.send(message, context, deadline)
+        self.send(message, context, deadline, dataset)
         return self.status(self.receive(deadline))
 
     def next_message_id(self) -> int:
         """Return the Message ID (0000,0110) of the next request."""
         self._message_id = self._message_id % 65_535 + 1
         return self._message_id
+
+
+def data_pdus(dataset: memoryview, context_id: int, maximum: int) -> Iterator[bytes]:
+    """Yield the P-DATA-TF PDUs of a dataset, some at a time so that a picture takes few system calls (PS3.8 9.3.5).
+
+    Args:
+        dataset: encoded; none is sent where it is empty.
+        context_id: of the presentation context.
+        maximum: bytes of a PDU behind its first six.
+    """
+    part = maximum - _PDV_OVERHEAD
+    at_once = max(1, _THEIR_MAXIMUM_PDU // maximum) * part
+    for first in range(0, len(dataset), at_once):
+        together: list[bytes | memoryview] = []
+        for start in range(first, min(first + at_once, len(dataset)), part):
+            data = dataset[start : start + part]
+            is_last = start + part >= len(dataset)
+            header = (P_DATA, len(data) + _PDV_OVERHEAD, len(data) + 2, context_id, _LAST if is_last else 0)
+            together += (_DATA_HEADER.pack(*header), data)
+        yield b"".join(together)
 
 
 def _accepted(results: Iterable[PresentationContext], proposed: Mapping[int, PresentationContext]) -> list[Accepted]:

@@ -149,14 +149,14 @@ class StorageScu:
             detail=remark(status) if disposition is Disposition.DELIVERED else f"status 0x{status:04X}",
         )
 
-    def _encoded(self, file: bytes, context: Accepted) -> tuple[bytes, str]:
+    def _encoded(self, file: bytes, context: Accepted) -> tuple[bytes | memoryview, str]:
         head = decode_head(memoryview(file))
         if head.sop_class_uid != context.abstract_syntax:
             file = self._recast(file, context.abstract_syntax)
             head = decode_head(memoryview(file))
         if head.transfer_syntax != context.transfer_syntax:
             return _transcoded(file, context.transfer_syntax), head.sop_instance_uid
-        return file[head.offset :], head.sop_instance_uid
+        return memoryview(file)[head.offset :], head.sop_instance_uid
 
     def _not_sent(self, error: AssociationError) -> SendResult:
         """Abort the association, if there is one, and return how far the sending came."""

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 
-Dataset = dict[str, Any]  # by keyword: text, a number, bytes, or a list of them; of a sequence its items
+Dataset = dict[str, Any]  # by keyword: text, a number, bytes or a view of them, or a list; of a sequence its items
 
 _ITEM: Final = struct.pack("<HH", 0xFFFE, 0xE000)  # PS3.5 Section 7.5
 _LONGEST: Final = 0xFFFF  # bytes of a value whose length has 16 bits
@@ -27,10 +27,10 @@ class _Attribute(NamedTuple):
     tag: int
     prefix: bytes  # tag and VR
     has_long_length: bool
-    encode: Callable[[Any], bytes]
+    encode: Callable[[Any], bytes | memoryview]
 
 
-def encoded(dataset: Mapping[str, Any]) -> list[bytes]:
+def encoded(dataset: Mapping[str, Any]) -> list[bytes | memoryview]:
     """Return the bytes of a dataset in parts, for the caller to join: so pixel data is copied once.
 
     Text is in ISO_IR 192.
@@ -39,7 +39,7 @@ def encoded(dataset: Mapping[str, Any]) -> list[bytes]:
         ValueError: a keyword is not in the data dictionary, or no attribute with its VR is written here.
         UnicodeEncodeError: a value whose VR has no character set is not in ISO 8859-1.
     """
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     # no two attributes have one tag: the values are never compared
     for attribute, value in sorted([(_attribute(keyword), value) for keyword, value in dataset.items()]):
         data = attribute.encode(value)
@@ -67,7 +67,7 @@ def _attribute(keyword: str) -> _Attribute:
 
 
 def _items(items: Sequence[Mapping[str, Any]]) -> bytes:
-    parts: list[bytes] = []
+    parts: list[bytes | memoryview] = []
     for item in items:
         elements = encoded(item)
         parts += (_ITEM, struct.pack("<L", sum(map(len, elements))), *elements)
@@ -117,11 +117,11 @@ def _even(data: bytes, padding: bytes = b" ") -> bytes:
     return data + padding if len(data) % 2 else data
 
 
-def _bytes(value: bytes) -> bytes:
-    return _even(value, b"\0")
+def _bytes(value: bytes | memoryview) -> bytes | memoryview:
+    return value if len(value) % 2 == 0 else _even(bytes(value), b"\0")
 
 
-_ENCODERS: Final[Mapping[str, Callable[[Any], bytes]]] = {
+_ENCODERS: Final[Mapping[str, Callable[[Any], bytes | memoryview]]] = {
     **dict.fromkeys(("LO", "LT", "SH", "ST", "UC", "UT"), _text),  # PS3.5 Section 6.1.2.2
     **dict.fromkeys(("AE", "AS", "CS", "DA", "DT", "TM", "UR"), _default_text),
     **dict.fromkeys(("DS", "IS"), _number_text),

@@ -30,20 +30,18 @@ def dispatch(
     report_id: int,
     destinations: Sequence[str],
     *,
-    takes: Takes,
     priority: int,
     now: datetime,
 ) -> None:
-    """Open the deliveries of a report and of the companions that a destination takes: those of the report come first.
+    """Open the deliveries of a report.
 
-    A report that no destination is to get has one that says so, for a person to see.
+    One that no destination is to get has a delivery that says so, for a person to see.
     """
     opening = _Opening(connection, policy, report_id, now)
     if not destinations:
         opening.insert(None, _NOBODY, DeliveryState.UNDELIVERABLE)
     for name in destinations:
         opening.open(None, name, priority)
-    opening.open_companions(destinations, takes=takes, priority=priority)
 
 
 def dispatch_companions(
@@ -59,7 +57,7 @@ def dispatch_companions(
     names = []
     for row in connection.execute(of_report.order_by(delivery.c.id)).all():
         opening = _Opening(connection, policy, report_id, now, opened_at=row.created_at)
-        opening.open_companions([row.destination], takes=takes, priority=priority)
+        opening.open_companions(row.destination, takes=takes, priority=priority)
         names.append(row.destination)
     return names
 
@@ -93,13 +91,11 @@ class _Opening:
         self._report_id = report_id
         self._now = now
 
-    def open_companions(self, destinations: Sequence[str], *, takes: Takes, priority: int) -> None:
+    def open_companions(self, name: str, *, takes: Takes, priority: int) -> None:
         of_report = select(companion.c.id, companion.c.kind).where(companion.c.report_id == self._report_id)
-        companions = self._connection.execute(of_report.order_by(companion.c.id)).all()
-        for name in destinations:
-            for row in companions:
-                if takes(name, row.kind):
-                    self.open(row.id, name, priority + queue.BEHIND_REPORTS)
+        for row in self._connection.execute(of_report.order_by(companion.c.id)).all():
+            if takes(name, row.kind):
+                self.open(row.id, name, priority + queue.BEHIND_REPORTS)
 
     def open(self, companion_id: int | None, name: str, priority: int) -> None:
         delivery_id = self.insert(companion_id, name, DeliveryState.WAITING)

@@ -70,6 +70,7 @@ def _pick(by: Sequence[ColumnElement[Any]]) -> Select[Any]:
 
 _READY: Final = in_named_queue() & (work.c.state == WorkState.READY)
 _ANY_READY: Final = _any(_READY, _MOST_URGENT)
+_OLDEST_READY: Final = select(work.c.created_at).where(_READY).order_by(*_OLDEST).limit(1)
 _PICK_MOST_URGENT: Final = _pick(_MOST_URGENT)
 _PICK_OLDEST: Final = _pick(_OLDEST)
 _TAKE: Final = (
@@ -123,6 +124,11 @@ class Claim:
 def ready_exists(connection: Connection, queue: Queue) -> bool:
     """Return whether `queue` has ready work to claim."""
     return connection.execute(_ANY_READY, {"queue_name": queue.name}).first() is not None
+
+
+def oldest_ready(connection: Connection, queue: Queue) -> datetime | None:
+    """Return when the oldest ready work of `queue` was added; None if there is none to claim."""
+    return connection.execute(_OLDEST_READY, {"queue_name": queue.name}).scalar()
 
 
 def any_work(connection: Connection, condition: ColumnElement[bool], *, by: Sequence[ColumnElement[Any]]) -> bool:

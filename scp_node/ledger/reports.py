@@ -116,14 +116,12 @@ class Reports:
         model: ModelIdentity,
         destinations: Sequence[str],
         *,
-        takes: Takes = takes_all,
         companions_follow: bool = False,
     ) -> bool:
-        """Store the bytes of the report and its companions, and open their deliveries: those of the report come first.
+        """Store the bytes of the report, and open its deliveries.
 
-        Each destination gets the report, and those companions whose kind it `takes`. With `companions_follow` more of
-        these are made later; see `claim_companions`. Returns False and leaves the work open if the claim was lost or
-        the study changed while the report was built.
+        With `companions_follow` its companions are made later; see `claim_companions`. Returns False and leaves the
+        work open if the claim was lost or the study changed while the report was built.
         """
         with self._transactions.writing() as (connection, now):
             if not queue.complete(connection, task.claim, at=now):
@@ -133,10 +131,8 @@ class Reports:
             columns = _columns(task, snapshot, built)
             report_id = insert_row(connection, report, **columns, bundle_digest=model.digest, at=now)
             _link(connection, report_id, snapshot.result_ids)
-            for each in built.companions:
-                _insert_companion(connection, report_id, each)
             priority = snapshot.priority
-            dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
+            dispatch(connection, self._policy, report_id, destinations, priority=priority, now=now)
             if companions_follow:
                 queue.schedule(
                     connection,
@@ -152,20 +148,35 @@ class Reports:
                 "input_sha256": [row.sha256 for row in rows],
                 "bundle_digest": model.digest,
                 "report_uid": built.sop_instance_uid,
-                "report_sha256": _sha256(built.file),
-                **_named(built.companions),
+                "report_sha256": columns["sha256"],
                 "destinations": list(destinations),
-                **_left_out(destinations, built.companions, takes),
             }
             record_event(connection, now, "reported", study_uid=task.study_uid, detail=detail)
         return True
 
     def claim_companions(self, *, owner: str) -> CompanionsTask | None:
         """Take the most urgent of the stored reports whose companions are to be made."""
-        if not self._transactions.ready(COMPANIONS):
+        return self._claim_companions(owner) if self._transactions.ready(COMPANIONS) else None
+
+    def claim_late_companions(self, *, owner: str, late: timedelta) -> CompanionsTask | None:
+        """Take the stored report that has waited longest for its companions, if that is `late` or longer."""
+        with self._transactions.reading() as (connection, now):
+            oldest = queue.oldest_ready(connection, COMPANIONS)
+        if oldest is None or now - oldest < late:
             return None
+        return self._claim_companions(owner, oldest_first=True)
+
+    def _claim_companions(self, owner: str, *, oldest_first: bool = False) -> CompanionsTask | None:
         with self._transactions.writing() as (connection, now):
-            claims = queue.claim(connection, COMPANIONS, owner=owner, limit=1, lease=self._policy.lease, at=now)
+            claims = queue.claim(
+                connection,
+                COMPANIONS,
+                owner=owner,
+                limit=1,
+                lease=self._policy.lease,
+                at=now,
+                oldest_first=oldest_first,
+            )
             if not claims:
                 return None
             stored = select(report).where(report.c.id == int(claims[0].dedup))
@@ -199,15 +210,17 @@ class Reports:
                 return True
             held = select(report.c.id).where(report.c.id == task.report_id)
             connection.execute(held.with_for_update())  # nobody may route it again meanwhile
+            digests = {each.sop_instance_uid: _sha256(each.file) for each in companions}
             for each in companions:
-                _insert_companion(connection, task.report_id, each)
+                _insert_companion(connection, task.report_id, each, digests[each.sop_instance_uid])
             priority = task.claim.priority
             names = dispatch_companions(
                 connection, self._policy, task.report_id, takes=takes, priority=priority, now=now
             )
             detail = {
                 **of_report_file(connection, task.report_id),
-                **_named(companions),
+                "companions": {each.sop_instance_uid: each.kind for each in companions},
+                "companion_sha256": digests,
                 "destinations": names,
                 **_left_out(names, companions, takes),
             }
@@ -249,7 +262,8 @@ class Reports:
         if not withdraw(connection, report_id):
             return
         priority = snapshot.priority
-        dispatch(connection, self._policy, report_id, destinations, takes=takes, priority=priority, now=now)
+        dispatch(connection, self._policy, report_id, destinations, priority=priority, now=now)
+        dispatch_companions(connection, self._policy, report_id, takes=takes, priority=priority, now=now)
         detail = {**of_report_file(connection, report_id), "destinations": list(destinations)}
         record_event(connection, now, "routed-again", study_uid=task.study_uid, detail=detail)
 
@@ -292,14 +306,6 @@ def _columns(task: ReportTask, snapshot: StudySnapshot, built: BuiltReport) -> d
     }
 
 
-def _named(companions: Sequence[BuiltObject]) -> dict[str, Any]:
-    """Return the entries of an event that name companions, by their SOP Instance UIDs."""
-    return {
-        "companions": {each.sop_instance_uid: each.kind for each in companions},
-        "companion_sha256": {each.sop_instance_uid: _sha256(each.file) for each in companions},
-    }
-
-
 def _left_out(destinations: Sequence[str], companions: Sequence[BuiltObject], takes: Takes) -> dict[str, Any]:
     """Return the entry of the event that names the kinds of companion not sent to a destination, if there are any."""
     kinds = sorted({each.kind for each in companions})
@@ -314,7 +320,7 @@ def _link(connection: Connection, report_id: int, result_ids: Sequence[int]) -> 
         connection.execute(report_result.insert(), links)
 
 
-def _insert_companion(connection: Connection, report_id: int, built: BuiltObject) -> None:
+def _insert_companion(connection: Connection, report_id: int, built: BuiltObject, sha256: str) -> None:
     insert_row(
         connection,
         companion,
@@ -324,7 +330,7 @@ def _insert_companion(connection: Connection, report_id: int, built: BuiltObject
         sop_instance_uid=built.sop_instance_uid,
         series_instance_uid=built.series_instance_uid,
         file=built.file,
-        sha256=_sha256(built.file),
+        sha256=sha256,
     )
 
 

@@ -26,6 +26,9 @@ log = get_logger(__name__)
 
 PENDING_PAUSE: Final = timedelta(seconds=0.25)  # until the next look at a study whose images are still being analysed
 RETRY_PAUSE: Final = timedelta(seconds=5)
+# What goes with a report waits for other reports so long; then it has each second turn. So a report waits for one of
+# them at most, and under a lasting overload as many are made as reports: their wait does not grow any more.
+LATE: Final = timedelta(seconds=30)
 
 
 class Build(Protocol):
@@ -72,13 +75,27 @@ class Reporter:
         self._destinations = destinations
         self._owner = owner
         self._takes = takes
+        self._has_reported = False  # in the last step
 
     def step(self) -> bool:
         """Report one study, or else make what goes with a report; return whether there was anything to do."""
         self._ledger.upkeep.sweep(self._model)  # studies become due, and no other role may be at work
+        reports, owner = self._ledger.reports, self._owner
+        late = reports.claim_late_companions(owner=owner, late=LATE) if self._has_reported else None
+        self._has_reported = late is None and self._report_next()
+        if self._has_reported:
+            return True
+        following = late or reports.claim_companions(owner=owner)
+        if following is None:
+            return False
+        self._make_companions(following)
+        return True
+
+    def _report_next(self) -> bool:
+        """Report the most urgent study; return whether there was one."""
         task = self._ledger.reports.claim(owner=self._owner)
         if task is None:
-            return self._make_companions()
+            return False
         with self._leases.hold([task.claim]):
             try:
                 self._patiently(lambda: self._report(task))
@@ -90,11 +107,8 @@ class Reporter:
                 self._ledger.reports.retry(task, pause=RETRY_PAUSE, error=type(error).__name__)
         return True
 
-    def _make_companions(self) -> bool:
-        """Make what goes with one stored report; return whether there was one: no report waits for that."""
-        task = self._ledger.reports.claim_companions(owner=self._owner)
-        if task is None:
-            return False
+    def _make_companions(self, task: CompanionsTask) -> None:
+        """Make what goes with one stored report."""
         with self._leases.hold([task.claim]):
             try:
                 companions = self._companions(task)
@@ -102,7 +116,6 @@ class Reporter:
             except Exception as error:
                 log.exception("nothing made to go with the report", report_uid=task.report_uid)
                 self._ledger.reports.retry_companions(task, pause=RETRY_PAUSE, error=type(error).__name__)
-        return True
 
     def _companions(self, task: CompanionsTask) -> list[BuiltObject]:
         """Return what goes with the report, unless a newer version took its place or comes, which gets its own."""
@@ -125,9 +138,7 @@ class Reporter:
             self._ledger.reports.complete_unchanged(task, snapshot, self._model, names, takes=self._takes)
             return
         follow = self._build.wants_companions(snapshot)
-        if self._ledger.reports.save(
-            task, snapshot, built, self._model, names, takes=self._takes, companions_follow=follow
-        ):
+        if self._ledger.reports.save(task, snapshot, built, self._model, names, companions_follow=follow):
             log.info(
                 "study reported",
                 study_uid=task.study_uid,

@@ -60,7 +60,7 @@ def wants_overlay(settings: ReportSettings, finding: Finding) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportBuilder:
-    """Builds the report of a study with its companions."""
+    """Builds the report of a study, and its companions."""
 
     settings: ReportSettings
     model: ModelIdentity

@@ -6,6 +6,8 @@ import threading
 from contextlib import ExitStack
 from typing import Final
 
+import cv2
+
 from scp_node import __version__
 from scp_node.decoders import DECODER, DecoderPool, WatchedDecoder
 from scp_node.inference.identity import identify
@@ -41,6 +43,7 @@ def run_reporter(
     """
     model = identify(settings.inference)
     warm_up()
+    cv2.setNumThreads(1)  # drawing takes milliseconds; further threads would turn for longer while they wait for it
     with ExitStack() as stack:
         bells = stack.enter_context(open_bells(settings))
         if (ledger := await_ledger(settings, stop, heart, bells)) is None:

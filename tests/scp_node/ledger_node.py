@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Engine, make_url, text
 
-from scp_node.domain import BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
+from scp_node.domain import BuiltObject, BuiltReport, Finding, ModelIdentity, Outcome, Priority, ReceivedInstance
 from scp_node.ledger import (
     Analysed,
     AuditQuery,
@@ -23,7 +23,9 @@ from scp_node.ledger import (
     Policy,
     ShadowOutcome,
     StudySnapshot,
+    Takes,
     create_ledger_engine,
+    takes_all,
     upgrade,
 )
 from scp_node.ledger.database import migrations
@@ -166,8 +168,13 @@ class Node:
         *destinations: str,
         model: ModelIdentity = MODEL,
         build: Callable[[str, StudySnapshot], BuiltReport] | None = None,
+        companions: Callable[[StudySnapshot], Sequence[BuiltObject]] | None = None,
+        takes: Takes = takes_all,
     ) -> StudySnapshot | None:
-        """Report one quiet study, by default with a stand-in for the bytes; None when there was nothing to save."""
+        """Report one quiet study, by default with a stand-in for the bytes; None when there was nothing to save.
+
+        What `companions` makes goes with the report.
+        """
         self.ledger.upkeep.sweep(model)
         task = self.ledger.reports.claim(owner="w")
         if task is None:
@@ -177,8 +184,14 @@ class Node:
             self.ledger.reports.postpone(task, timedelta(seconds=0.2))
             return None
         built = (build or built_report)(task.study_uid, snapshot)
-        saved = self.ledger.reports.save(task, snapshot, built, model, destinations)
-        return snapshot if saved else None
+        follow = companions is not None
+        if not self.ledger.reports.save(task, snapshot, built, model, destinations, companions_follow=follow):
+            return None
+        if companions is not None:
+            following = self.ledger.reports.claim_companions(owner="w")
+            assert following
+            assert self.ledger.reports.save_companions(following, companions(snapshot), takes=takes)
+        return snapshot
 
     def paused_for(self, destination: str) -> float:
         """Return the seconds until the destination is probed, 0: it is not paused."""

@@ -104,7 +104,7 @@ def _image(source: SourceImage, pixels: NDArray[np.uint8]) -> Dataset:
         BitsStored=8,
         HighBit=7,
         PixelRepresentation=0,
-        PixelData=pixels.tobytes(),
+        PixelData=pixels.data.cast("B"),  # copied once, into the file
     )
     if source.attributes.text("LossyImageCompression") == "01":  # once lossy, always lossy: PS3.3 Section C.7.6.1.1.5
         image["LossyImageCompression"] = "01"

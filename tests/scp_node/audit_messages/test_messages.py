@@ -22,6 +22,7 @@ from scp_node.ledger.processes import GONE_AFTER
 from scp_node.settings import Settings
 from tests.scp_node.audit_messages.schema import code_of, faults, parsed
 from tests.scp_node.ledger.projecting import header
+from tests.scp_node.ledger.test_companions import OVERLAY
 from tests.scp_node.ledger_node import MODEL, Node
 
 ADMIN: Final = Actor(name="anna", address="10.0.0.7")
@@ -67,7 +68,7 @@ def a_day(node: Node) -> None:
     )
     node.analyse()
     node.clock.advance(seconds=60)
-    node.report("pacs")
+    node.report("pacs", companions=lambda _snapshot: [OVERLAY])
     for end in ("delayed", "delivered"):
         task = ledger.deliveries.claim("pacs", owner="s")
         assert task is not None
@@ -92,6 +93,7 @@ def test_a_day_of_a_node_is_told_by_messages_of_the_standard(node: Node) -> None
         ("rejected", "110104"),
         ("analysed", "110103"),
         ("reported", "110103"),
+        ("companions-made", "110103"),
         ("delivery-delayed", "110104"),
         ("delivered", "110104"),
         ("web-viewed", "110103"),
@@ -120,6 +122,21 @@ def test_who_sent_what_to_whom_and_for_which_patient(node: Node) -> None:
     assert delayed.find("EventIdentification[@EventOutcomeIndicator='4']") is not None
     assert "0xA700" in "".join(each.text or "" for each in delayed.iter("EventOutcomeDescription"))
     assert told["web-viewed"].findall("ActiveParticipant")[0].get("UserID") == "anna"
+
+
+def test_that_pictures_were_made_is_told_as_the_report_is(node: Node) -> None:
+    a_day(node)
+    told = dict(all_of(node))
+    report, pictures = (
+        {
+            "action": told[kind].find("EventIdentification[@EventActionCode='C']") is not None,
+            "by": [each.attrib for each in told[kind].findall("ActiveParticipant")],
+            "about": [each.get("ParticipantObjectID") for each in told[kind].iter("ParticipantObjectIdentification")],
+        }
+        for kind in ("reported", "companions-made")
+    )
+    assert pictures == report
+    assert (report["action"], report["about"]) == (True, ["1.2.3", "P1"])
 
 
 def test_a_refused_object_with_the_uid_of_a_film_is_not_told_as_its_patient_s(node: Node) -> None:

@@ -14,9 +14,12 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 from pynetdicom import evt
+from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dsutils import decode
+from pynetdicom.pdu import P_DATA_TF
 
 from scp_node.delivery import Disposition, SendResult, StorageScu
+from scp_node.delivery.association import data_pdus
 from scp_node.settings import COMPREHENSIVE_3D_SR, COMPREHENSIVE_SR, ENHANCED_SR, DeliverySettings, DestinationSettings
 from tests.scp_node.delivery.scp import EXPLICIT, IMPLICIT, SR_CLASSES, Scp, answering
 from tests.waiting import wait_until
@@ -178,6 +181,18 @@ def test_a_large_report_goes_in_many_pdus(scp: Scp, open_scu: OpenScu) -> None:
     scp.ae.maximum_pdu_size = 4_096
     assert open_scu(scp.port).send(large).disposition is Disposition.DELIVERED
     assert scp.stored[0][2] == dataset_of(large)
+
+
+@pytest.mark.parametrize("maximum", [8, 1_000, 16_384, 131_072])
+@pytest.mark.parametrize("size", [0, 1, 2, 16_378, 16_379, 300_000])
+def test_a_dataset_goes_in_the_pdus_of_pynetdicom(size: int, maximum: int) -> None:
+    dataset = (bytes(range(251)) * (size // 251 + 1))[: min(size, 2_000 * maximum)]
+    message = C_STORE_RQ()
+    message.data_set = BytesIO(dataset)
+    whole = b"".join(P_DATA_TF(each).encode() for each in message.encode_msg(7, maximum))
+    message.data_set = BytesIO()
+    command = b"".join(P_DATA_TF(each).encode() for each in message.encode_msg(7, maximum))
+    assert command + b"".join(data_pdus(memoryview(dataset), 7, maximum)) == whole
 
 
 def test_the_association_is_kept_while_there_is_work(scp: Scp, open_scu: OpenScu) -> None:

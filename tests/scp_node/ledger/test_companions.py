@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import text
 
-from scp_node.domain import BuiltObject, NotAnalysed, Reason
+from scp_node.domain import BuiltObject, NotAnalysed, Priority, Reason
 from scp_node.ledger import (
     CompanionsTask,
     DeliveryTask,
@@ -39,13 +38,19 @@ TEXT: Final = replace(OVERLAY, kind="text", sop_instance_uid="2.25.78", file=b"t
 def reported_with_overlay(
     node: Node, *destinations: str, takes: Takes = takes_all, companions: tuple[BuiltObject, ...] = (OVERLAY,)
 ) -> None:
-    """Have a report stored together with its companions."""
-    store_report(node, destinations, takes=takes, companions=companions)
+    """Have a report stored, and then its companions."""
+    reported_first(node, *destinations)
+    assert node.ledger.reports.save_companions(companions_task(node), companions, takes=takes)
 
 
 def reported_first(node: Node, *destinations: str) -> None:
     """Have a report stored whose pictures are still to be made."""
-    store_report(node, destinations, companions_follow=True)
+    node.receive("1")
+    node.analyse()
+    node.clock.advance(seconds=11)
+    task, snapshot = study_to_report(node)
+    built = built_report(task.study_uid, snapshot)
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, companions_follow=True)
 
 
 def study_to_report(node: Node) -> tuple[ReportTask, StudySnapshot]:
@@ -56,17 +61,6 @@ def study_to_report(node: Node) -> tuple[ReportTask, StudySnapshot]:
     snapshot = node.ledger.reports.snapshot(task, MODEL)
     assert isinstance(snapshot, StudySnapshot)
     return task, snapshot
-
-
-def store_report(
-    node: Node, destinations: Sequence[str], *, companions: tuple[BuiltObject, ...] = (), **options: Any
-) -> None:
-    node.receive("1")
-    node.analyse()
-    node.clock.advance(seconds=11)
-    task, snapshot = study_to_report(node)
-    built = replace(built_report(task.study_uid, snapshot), companions=companions)
-    assert node.ledger.reports.save(task, snapshot, built, MODEL, destinations, **options)
 
 
 def claimed(node: Node, destination: str) -> DeliveryTask:
@@ -114,7 +108,7 @@ def test_each_destination_gets_the_report_and_of_the_rest_what_it_accepts(node: 
     assert sent_kinds(node, "pacs") == ["report", "overlay", "text"]
     assert sent_kinds(node, "archive") == ["report", "text"]
     assert sent_kinds(node, "ward") == ["report"]
-    [told] = [event for event in node.ledger.audit.events("1.2.3") if event.kind == "reported"]
+    [told] = [event for event in node.ledger.audit.events("1.2.3") if event.kind == "companions-made"]
     assert told.detail["left_out"] == {"archive": ["overlay"], "ward": ["overlay", "text"]}
     assert {(sent["destination"], sent["kind"]) for sent in node.audit()[0]["deliveries"]} == {
         *(("pacs", kind) for kind in ("report", "overlay", "text")),
@@ -248,6 +242,24 @@ def test_pictures_whose_maker_was_killed_are_made_by_another_and_once(node: Node
     assert node.ledger.reports.save_companions(task, [OVERLAY])
     assert not node.ledger.reports.save_companions(lost, [OVERLAY])
     assert sent_kinds(node, "pacs") == ["report", "overlay"]
+
+
+def test_of_pictures_that_wait_for_too_long_the_oldest_is_made_first(node: Node) -> None:
+    reported_first(node, "pacs")
+    node.clock.advance(seconds=29)
+    node.receive("2", study="1.2.4", priority=Priority.STAT)
+    node.analyse()
+    task, snapshot = study_to_report(node)
+    built = built_report(task.study_uid, snapshot)
+    assert node.ledger.reports.save(task, snapshot, built, MODEL, ["pacs"], companions_follow=True)
+    late = timedelta(seconds=30)
+    assert node.ledger.reports.claim_late_companions(owner="r", late=late) is None
+    node.clock.advance(seconds=1)
+    first = node.ledger.reports.claim_late_companions(owner="r", late=late)
+    assert first
+    assert first.study_uid == "1.2.3"
+    assert node.ledger.reports.claim_late_companions(owner="r", late=late) is None
+    assert companions_task(node).study_uid == "1.2.4"
 
 
 def test_a_version_that_was_replaced_gets_no_picture_any_more(node: Node) -> None:

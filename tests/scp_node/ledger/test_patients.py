@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
@@ -83,7 +82,7 @@ def test_our_own_picture_that_comes_back_under_another_id_names_no_patient(node:
     node.receive("1")
     node.analyse()
     node.clock.advance(seconds=node.policy.quiet.total_seconds())
-    node.report("pacs", build=lambda study, snapshot: replace(built_report(study, snapshot), companions=(PICTURE,)))
+    node.report("pacs", companions=lambda _snapshot: [PICTURE])
     routed = node.instance("picture", sop_instance_uid=PICTURE.sop_instance_uid, **OTHER)
     assert node.ledger.intake.register([routed]).several_patients == ()
     node.analyse(NotAnalysed(reason=Reason.MODALITY))

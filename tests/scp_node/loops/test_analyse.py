@@ -30,7 +30,7 @@ from scp_node.domain import (
 from scp_node.inference.ports import Scores
 from scp_node.ledger import StudySnapshot
 from scp_node.loops.analyse import Analyser
-from scp_node.loops.report import Reporter
+from scp_node.loops.report import LATE, Reporter
 from scp_node.report.source.source import UnreportableHeader
 from scp_node.runtime.heartbeat import Progress
 from scp_node.runtime.leases import LeaseKeeper
@@ -662,6 +662,23 @@ def test_a_picture_is_made_after_the_report_is_on_its_way(node: Node) -> None:
     assert worker.step()
     assert node.rows("SELECT count(*) FROM companion") == [(1,)]
     assert not worker.step()
+
+
+def test_under_a_lasting_overload_no_picture_waits_for_ever_and_each_report_for_one_picture_at_most(node: Node) -> None:
+    pictures = [replace(OVERLAY, sop_instance_uid=f"2.25.{number}") for number in range(120)]
+    worker = reporter(node, Building(lambda of: built_report(f"1.{of.images[0].sop_instance_uid}", of), *pictures))
+    turns, made, late = "", 0, int(LATE.total_seconds())
+    for number in range(4 * late):  # in each second a study comes, and there is time for one turn
+        node.receive(str(number), study=f"1.1.2.3.{number}", priority=Priority.STAT)
+        node.analyse()
+        assert worker.step()
+        [(now_made,)] = node.rows("SELECT count(*) FROM companion")
+        turns, made = turns + ("picture " if now_made > made else "report "), now_made
+        node.clock.advance(seconds=1)
+    assert turns == "report " * late + "picture report " * (3 * late // 2)
+    times = node.rows("SELECT created_at, done_at FROM work WHERE queue = 'companions' AND state = 'done'")
+    waits = [datetime.fromisoformat(str(done)) - datetime.fromisoformat(str(created)) for created, done in times]
+    assert LATE <= max(waits) < 2 * LATE
 
 
 def test_a_bug_in_a_picture_is_tried_again_and_leaves_its_report_alone(node: Node) -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
 import pytest
 
 from scp_node.delivery import Disposition, SendResult
-from scp_node.domain import BuiltObject, BuiltReport, Priority
-from scp_node.ledger import StudySnapshot
+from scp_node.domain import BuiltObject, Priority
 from scp_node.loops.deliver import Sender
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.settings import DeliverySettings
-from tests.scp_node.ledger_node import LEASE, Node, built_report
+from tests.scp_node.ledger_node import LEASE, Node
 
 DELIVERED: Final = SendResult(disposition=Disposition.DELIVERED, status=0, sop_class_uid="1.2", detail="")
 BUSY: Final = SendResult(disposition=Disposition.BUSY, status=0xA700, sop_class_uid="1.2", detail="status 0xA700")
@@ -95,9 +93,9 @@ def reported(node: Node, *studies: str) -> None:
         assert node.report("pacs") is not None
 
 
-def with_pictures(study: str, snapshot: StudySnapshot) -> BuiltReport:
-    """Return a report with three pictures."""
-    pictures = [
+def pictures_of(study: str) -> list[BuiltObject]:
+    """Return three pictures."""
+    return [
         BuiltObject(
             kind="overlay",
             sop_class_uid="1.2.840.10008.5.1.4.1.1.7",
@@ -107,13 +105,12 @@ def with_pictures(study: str, snapshot: StudySnapshot) -> BuiltReport:
         )
         for number in range(3)
     ]
-    return replace(built_report(study, snapshot), companions=tuple(pictures))
 
 
 def reported_with_pictures(node: Node, study: str) -> None:
     node.receive(study, study=study, priority=Priority.STAT)
     node.analyse()
-    assert node.report("pacs", build=with_pictures) is not None
+    assert node.report("pacs", companions=lambda _snapshot: pictures_of(study)) is not None
 
 
 def is_picture(file: bytes) -> bool:

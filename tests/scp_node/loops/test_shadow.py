@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -17,18 +16,16 @@ from sqlalchemy import Engine
 from scp_node.analysis.answers import Prepared
 from scp_node.decoders import DecoderStartError
 from scp_node.demo.phantom import phantom_image
-from scp_node.domain import BuiltReport, NotAnalysed
+from scp_node.domain import NotAnalysed
 from scp_node.inference.ports import Scores
-from scp_node.ledger import ShadowQuery, ShadowWaiting, StudySnapshot
+from scp_node.ledger import ShadowQuery, ShadowWaiting
 from scp_node.loops.analyse import Analyser
-from scp_node.loops.report_builder import ReportBuilder
 from scp_node.loops.shadow import ShadowAnalyser
 from scp_node.runtime.leases import LeaseKeeper
 from scp_node.spool import Spool
 from tests.scp_node.ledger_node import LEASE, MODEL, SHADOW, Node, ledger_engine
 from tests.scp_node.loops.test_analyse import Decoder, Network
-from tests.scp_node.loops.test_report import builder
-from tests.scp_node.report.reports import AT
+from tests.scp_node.loops.test_report import builder, companions
 from tests.scp_node.spooled import FilesByName, spooled
 
 BY_TRIAL: Final = ShadowQuery(bundle_digest=SHADOW.digest)
@@ -211,11 +208,6 @@ def test_an_original_that_is_removed_under_its_hands_leaves_nothing(node: Node) 
     assert node.rows("SELECT count(*) FROM shadow_result") == [(0,)]
 
 
-def with_companions(build: ReportBuilder, snapshot: StudySnapshot) -> BuiltReport:
-    report = build(snapshot)
-    return replace(report, companions=tuple(build.companions(snapshot, at=AT, content_digest=report.content_digest)))
-
-
 def reported(folder: Path, *, with_shadow: bool) -> dict[str, bytes]:
     """Return the files that a node with a fixed clock makes of one study, by kind."""
     folder.mkdir()
@@ -233,7 +225,12 @@ def reported(folder: Path, *, with_shadow: bool) -> dict[str, bytes]:
         assert site.shadow.step() is with_shadow
         build = builder(overlay="all", text_sr=True)
         node.clock.advance(seconds=99)
-        assert node.report("pacs", model=MODEL, build=lambda _study, snapshot: with_companions(build, snapshot))
+        assert node.report(
+            "pacs",
+            model=MODEL,
+            build=lambda _study, snapshot: build(snapshot),
+            companions=lambda snapshot: companions(build, snapshot),
+        )
         [(_, uid, file)] = node.ledger.reports.files("1.2.41", None)
         return {"report": file, **{kind + name: each for kind, name, each in node.ledger.reports.companions(uid)}}
 

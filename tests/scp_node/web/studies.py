@@ -86,7 +86,14 @@ class Archive:
     def report(self, *destinations: str, pictures: bool = True) -> None:
         """Report every quiet study, with pictures of its findings."""
         self.node.clock.advance(seconds=11)
-        while self.node.report(*destinations, build=_builder(self.node, pictures=pictures)):
+
+        def build(_study: str, snapshot: StudySnapshot) -> BuiltReport:
+            return build_report(_version(self.node, snapshot))
+
+        def drawn(snapshot: StudySnapshot) -> tuple[BuiltObject, ...]:
+            return _pictures(_version(self.node, snapshot))
+
+        while self.node.report(*destinations, build=build, companions=drawn if pictures else None):
             pass
 
     def claim(self, destination: str) -> DeliveryTask:
@@ -118,27 +125,17 @@ def _encoded(film: Dataset) -> memoryview:
     return buffer.getbuffer()
 
 
-def _builder(node: Node, *, pictures: bool) -> Any:
-    def build(study_uid: str, snapshot: StudySnapshot) -> BuiltReport:
-        version = ReportVersion(
-            images=snapshot.images,
-            model=MODEL,
-            site=SITE,
-            at=node.clock(),
-            number=snapshot.version,
-            previous=snapshot.previous,
-            incomplete=snapshot.incomplete,
-            several_patients=snapshot.patients > 1,
-        )
-        built = build_report(version)
-        assert built.study_uid == study_uid
-        companions = _pictures(version) if pictures else ()
-        return BuiltReport(**{name: getattr(built, name) for name in _FIELDS}, companions=companions)
-
-    return build
-
-
-_FIELDS: Final = ("study_uid", "sop_class_uid", "sop_instance_uid", "series_instance_uid", "content_digest", "file")
+def _version(node: Node, snapshot: StudySnapshot) -> ReportVersion:
+    return ReportVersion(
+        images=snapshot.images,
+        model=MODEL,
+        site=SITE,
+        at=node.clock(),
+        number=snapshot.version,
+        previous=snapshot.previous,
+        incomplete=snapshot.incomplete,
+        several_patients=snapshot.patients > 1,
+    )
 
 
 def _pictures(version: ReportVersion) -> tuple[BuiltObject, ...]:

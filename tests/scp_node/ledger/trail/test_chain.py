@@ -247,7 +247,7 @@ class TestARowThatAnEventSpeaksOf:
     def test_is_found_when_the_bytes_of_a_picture_were_edited_together_with_its_digest(self, node: Node) -> None:
         reported_with_overlay(node, "pacs")
         change(node, update(companion).values(file=b"other", sha256=hashlib.sha256(b"other").hexdigest()))
-        assert problem(node) == f"companion {OVERLAY.sop_instance_uid}: its row is not what event 3 says"
+        assert problem(node) == f"companion {OVERLAY.sop_instance_uid}: its row is not what event 4 says"
 
 
 class TestTheHash:

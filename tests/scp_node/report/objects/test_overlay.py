@@ -6,6 +6,7 @@ from dataclasses import replace
 from io import BytesIO
 from typing import Any, Final
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from scp_node.domain import BuiltObject, Finding, ModelIdentity, Note, PreviousReport, Region, ReportedImage
+from scp_node.report.content.attention import CONTOUR
 from scp_node.report.content.wording import DEMONSTRATION
 from scp_node.report.objects import drawing
-from scp_node.report.objects.drawing import LONG_SIDE, Text, draw
+from scp_node.report.objects.drawing import LONG_SIDE, SMOOTHED, Text, draw
 from scp_node.report.objects.overlay import build_overlay
 from scp_node.report.site import Site
 from tests.scp_node.report.reports import (
@@ -30,6 +32,7 @@ from tests.scp_node.report.reports import (
     version_of,
 )
 
+_HALF: Final = 3.5  # pixels of a line's width, with its black rim and what is blended with the film
 GREY: Final = np.full((300, 240), 90, np.uint8)
 
 
@@ -191,6 +194,19 @@ def test_a_line_goes_round_what_speaks_for_an_opacity_by_itself() -> None:
 
     assert white(attention((6, 6), value=2.0)) > 100
     assert white(attention((6, 6), value=-0.2)) == 0
+
+
+def test_the_line_keeps_to_the_outline_and_all_else_is_as_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    map_ = np.random.default_rng(5).normal(0, 4, (14, 14)).astype(np.float32)
+    beyond = (cv2.resize(map_, (1024, 1024), interpolation=cv2.INTER_LINEAR) > CONTOUR).astype(np.uint8)
+    exact, _ = cv2.findContours(beyond, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    outline = cv2.drawContours(np.ones_like(beyond), exact, -1, 0)
+    shown = bare(map_)
+    monkeypatch.setattr(drawing, "CONTOUR", map_.max())
+    changed = (shown != bare(map_)).any(axis=2)
+    assert cv2.distanceTransform(outline, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[changed].max() <= _HALF + SMOOTHED
+    line = (shown == 255).all(axis=2)
+    assert cv2.distanceTransform(1 - line.astype(np.uint8), cv2.DIST_L2, 5)[outline == 0].max() <= 1 + SMOOTHED
 
 
 def test_regions_are_drawn_where_they_are() -> None:
