@@ -14,18 +14,12 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-# What takes longest begins, so that no process ends alone with it. The rest follows in its own order. What breaks
-# things has bounds of time: it comes before all else, so that it shares the processors with nothing but its like.
+# What takes longest begins, so that no process ends alone with it. The rest follows in its own order.
 LONG: Final = (
     "tests/chaos/test_kills.py",
-    "tests/chaos/test_worker_faults.py",
-    "tests/chaos/test_state_machine.py",
-    "tests/chaos/test_database_away.py",
-    "tests/chaos/test_duplicates.py",
-    "tests/chaos/test_retention.py",
-    "tests/chaos/test_",
     "tests/docker/test_dockerfile.py",
     "tests/training/",
+    "tests/chaos/",
     "tests/story/",
     "tests/interop/",
     "tests/docker/",

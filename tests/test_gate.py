@@ -475,12 +475,13 @@ def test_starting_the_node_installs_no_torch(repository: Path) -> None:
 def test_make_test_runs_the_whole_gate(repository: Path) -> None:
     everything = run("make", "--dry-run", "test", cwd=repository)
     gate = ["ruff check\n", "ruff format --check\n", "mypy\n", "lint-imports\n"]
-    places = [everything.find(f"bin/{step}") for step in [*gate, "pytest --numprocesses "]]
+    tests = ["pytest --ignore tests/chaos ", "pytest tests/chaos "]
+    places = [everything.find(f"bin/{step}") for step in gate + tests]
     assert -1 not in places
     assert places == sorted(places)
     spread = r"--(?:numprocesses|dist) \w+|--no-loadscope-reorder"
     runs = [re.sub(spread, "", options).split() for options in re.findall(r"bin/pytest (.*)", everything)]
-    assert runs == [[]], "no test is left out"
+    assert runs == [["--ignore", "tests/chaos"], ["tests/chaos"]], "no test is left out"
 
 
 def test_ci_runs_make_test_and_nothing_else(repository: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 from tests import conftest
-from tests.spread import LONG, pytest_xdist_make_scheduler, unit_of
+from tests.spread import pytest_xdist_make_scheduler, unit_of
 
 TESTS: Final = """
 import os, pathlib, pytest
@@ -78,14 +78,3 @@ def test_the_storms_of_kills_stay_together(repository: Path) -> None:
     assert (
         unit_of(repository, f"{name}::test_no_kill[sqlite]") == unit_of(repository, f"{name}::test_no_kill[x]") == name
     )
-
-
-def test_each_name_of_what_takes_long_is_one_of_a_test(repository: Path) -> None:
-    files = [path.relative_to(repository).as_posix() for path in (repository / "tests").rglob("test_*.py")]
-    assert [name for name in LONG if not any(file.startswith(name) for file in files)] == []
-
-
-def test_what_breaks_things_comes_before_all_else() -> None:
-    breaks_things = [name.startswith("tests/chaos/") for name in LONG]
-    assert breaks_things == sorted(breaks_things, reverse=True)
-    assert "tests/chaos/test_" in LONG, "all of it"

@@ -11,7 +11,7 @@ import onnxruntime
 from pneumonia_model.bundle import GRAPH, WEIGHTS, load_bundle
 from pneumonia_model.gate import Gate
 from pneumonia_model.opening import open_backend
-from pneumonia_model.prediction import STAGE_FEATURES
+from pneumonia_model.prediction import STAGE_FEATURES, THIRD_STAGE
 from pneumonia_training.measuring.pixel_gate import MOST_AXES
 
 from tests.node import BUNDLE
@@ -47,7 +47,7 @@ def test_the_control_of_the_one_above_by_themselves_they_turn() -> None:
         [WEIGHTS], [weights := bundle.content(WEIGHTS)], [len(weights)]
     )
     session = onnxruntime.InferenceSession(bundle.content(GRAPH), options, providers=["CPUExecutionProvider"])
-    film = {"inputs": FILM, "mapped": np.arange(0)}
+    film = {"inputs": FILM, "mapped": np.empty((0, *THIRD_STAGE), dtype=np.float32)}
     assert spent_idle(lambda: session.run(["logits"], film)) > SLEEPING
 
 

@@ -136,6 +136,9 @@ class StandInAssociation(NodeAssociation):
         self._server = None
         _made.append(self)
 
+    def _bind_defaults(self) -> None:
+        Association._bind_defaults(self)  # there is no server that has them
+
 
 class StandInSocket(NodeSocket):
     """The listener's socket; that of a requestor connects by itself."""
