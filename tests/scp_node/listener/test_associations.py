@@ -226,6 +226,8 @@ def test_one_stranger_takes_fewer_and_is_still_told_why_it_may_not_associate(
     running = start_listener(peers=PEERS)
     with Peer(running.address, source=STRANGER) as peer:
         assert peer.associate()[0] == ASSOCIATE_RJ
+    [server] = running.listener._servers
+    wait_until(lambda: not server.associations(), what="the rejected one has given back its place")
     with contextlib.ExitStack() as stack:
         for _ in range(OF_ONE_STRANGER):
             stack.enter_context(Peer(running.address, source=STRANGER))
