@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -51,7 +50,7 @@ from scp_node.listener.messages import NodeDIMSE, ReceivedDataset
 from scp_node.listener.policy import Caller, Rejection, plain_address
 from scp_node.listener.request import ASSOCIATE_RQ
 from scp_node.listener.transfers import Cut, Transfers
-from scp_node.listener.upper_layer import LARGEST_REQUEST, Ending, NodeDUL, NodeSocket
+from scp_node.listener.upper_layer import LARGEST_REQUEST, SERVICE_USER, Ending, NodeDUL, NodeSocket, abort_pdu
 from scp_node.listener.waiting import PACE_SECONDS, WaitingRoom, beginning_of
 from scp_node.logs import get_logger
 from scp_node.runtime.repeated import RepeatedLines
@@ -62,8 +61,6 @@ from scp_node.tls.sockets import CLIENT_HELLO, HandshakeError, agree
 # more: a burst of strangers must not do that to the next peer.
 LISTEN_BACKLOG: Final = 1_024
 LOOK_SECONDS: Final = 1.0  # between two looks at what is due, while nobody waits to be let in
-
-_ABORT: Final = struct.pack(">BxLxxBB", 0x07, 4, 0, 0)  # A-ABORT by the service user, PS3.8 section 9.3.8
 
 _SEAMS: Final[dict[type, tuple[str, ...]]] = {
     ACSE: ("_negotiate_as_acceptor", "is_aborted", "is_release_requested", "send_reject", "send_release"),
@@ -169,11 +166,13 @@ class NodeServer(AssociationServer):
 
     def run(self) -> None:
         """Accept connections until `close`, which is heard at once, unlike the `shutdown` of `serve_forever`."""
-        while not self.closing:
-            self.timeout = PACE_SECONDS if self._waiting_room else LOOK_SECONDS
-            self.handle_request()
-            self.service_actions()
-        self._has_ended.set()
+        try:
+            while not self.closing:
+                self.timeout = PACE_SECONDS if self._waiting_room else LOOK_SECONDS
+                self.handle_request()
+                self.service_actions()
+        finally:
+            self._has_ended.set()  # also of a fault: `close` waits for it
 
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         """Accept a connection; responses are small and must not wait for each other."""
@@ -221,7 +220,7 @@ class NodeServer(AssociationServer):
         self.services.lines.warn("association aborted", calling_ae=UNKNOWN_CALLER, peer=peer, reason=fault)
         with suppress(OSError):  # it is gone
             request.recv(LARGEST_REQUEST, socket.MSG_DONTWAIT)  # else the line is reset, and the answer lost
-            request.send(_ABORT, socket.MSG_DONTWAIT)
+            request.send(abort_pdu(SERVICE_USER), socket.MSG_DONTWAIT)
         self.shutdown_request(request)
 
     def _look_after_the_waiting(self) -> None:

@@ -45,6 +45,9 @@ MOST_VALUES: Final = 1_024  # presentation data values in a PDU; a sender that f
 WAIT_SECONDS: Final = 0.25  # how often timers are looked at when nothing happens
 LONG_WAIT_SECONDS: Final = 1.0  # the same before the association request: hundreds of connections may never send one
 
+SERVICE_USER: Final = 0x00  # source of an A-ABORT, PS3.8 Table 9-26
+SERVICE_PROVIDER: Final = 0x02
+
 _LOOP_SECONDS: Final = 0.001
 _EXCESS: Final = 12  # bytes by which a sender may miscount: PS3.8 Annex D counts without the header of the PDU
 _VALUE_HEADER: Final = struct.Struct(">L")  # PS3.8 section 9.3.5.1: the length of what follows
@@ -356,12 +359,9 @@ class NodeDUL(DULServiceProvider):
             raise
 
     def _abort_now(self) -> None:
-        abort = A_ABORT_RQ()
-        abort.source = 0x02  # the service provider, PS3.8 Table 9-26
-        abort.reason_diagnostic = 0x00
         if self.socket is not None and self.socket.socket is not None:
             with contextlib.suppress(OSError):
-                self.socket.socket.sendall(abort.encode())
+                self.socket.socket.sendall(abort_pdu(SERVICE_PROVIDER))
             self.socket.close()
         self.assoc.is_aborted = True
         self.assoc.is_established = False
@@ -399,6 +399,13 @@ class NodeDUL(DULServiceProvider):
         with contextlib.suppress(OSError):
             self._woken.recv(64)
         return self._process_recv_primitive()
+
+
+def abort_pdu(source: int) -> bytes:
+    """Return an A-ABORT PDU without a reason (PS3.8 section 9.3.8)."""
+    abort = A_ABORT_RQ()
+    abort.source, abort.reason_diagnostic = source, 0x00
+    return bytes(abort.encode())
 
 
 def _readable(seconds: float, *sockets: socket.socket) -> set[int]:

@@ -23,7 +23,7 @@ from pynetdicom.transport import RequestHandler
 
 from scp_node.dicom.syntaxes import TRANSFER_SYNTAXES
 from scp_node.listener import Listener, ListenError, UnsupportedPynetdicomError
-from scp_node.listener.association import LISTEN_BACKLOG
+from scp_node.listener.association import LISTEN_BACKLOG, NodeServer
 from scp_node.listener.connections import OF_ONE_STRANGER, STRANGER_TAKEN, STRANGERS
 from scp_node.listener.contexts import STORAGE_CLASSES, accepted_contexts
 from scp_node.listener.upper_layer import LARGEST_REQUEST, LONG_WAIT_SECONDS, MOST_VALUES
@@ -539,6 +539,23 @@ def test_what_the_node_says_goes_before_what_has_come() -> None:
         theirs.send(struct.pack(">BxL", P_DATA, 0))
         assert dul._is_transport_event()
         assert dul.event_queue.get_nowait() == "Evt7"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_listener_that_a_fault_has_ended_can_be_stopped(
+    start_listener: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: NodeServer) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(NodeServer, "service_actions", fail)
+    monkeypatch.setattr("scp_node.listener.association.LOOK_SECONDS", 0.01)
+    running = start_listener()
+    wait_until(lambda: not any(each.name == "listener" for each in threading.enumerate()))
+    stopping = threading.Thread(target=running.listener.stop, args=(0,), daemon=True)
+    stopping.start()
+    stopping.join(30)
+    assert not stopping.is_alive()
 
 
 def test_the_end_of_the_listener_waits_for_no_look(start_listener: Start, monkeypatch: pytest.MonkeyPatch) -> None:
